@@ -1,0 +1,55 @@
+"""``dictalake <job>``: runs one of the jobs and turns errors into one clear line and an exit code.
+
+0 all ok · 3 finished, some recordings failed · 2 bad configuration · 1 the run itself failed
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+JOBS = {
+    "backfill": "transcribe what is in an archive and not yet in the lake",
+    "evaluate": "score configurations on recordings with reference texts",
+    "demo": "transcribe the embedded demo archive and show the result",
+    "finetune": "train a CTC model on labelled audio",
+    "build-lm": "build the n-gram language model from text",
+    "write-dictations": "write synthetic dictation texts",
+    "synthesize": "speak texts with text-to-speech voices",
+}
+EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    # Before anything imports Ray or transformers: no reports home, no chatter.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print("usage: dictalake JOB [options]     dictalake JOB --help for its options\n")
+        for name, what in JOBS.items():
+            print(f"  {name:17} {what}")
+        return EXIT_OK if arguments else EXIT_BAD_CONFIG
+    job = arguments[0]
+    if job not in JOBS:
+        print(f"dictalake: unknown job {job}; jobs are {', '.join(JOBS)}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    from pipelines.errors import ConfigError, DictalakeError
+
+    try:
+        return int(importlib.import_module(f"jobs.{job.replace('-', '_')}").main(arguments[1:]))
+    except ConfigError as error:
+        print(f"dictalake {job}: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    except DictalakeError as error:
+        print(f"dictalake {job}: {error}", file=sys.stderr)
+        return EXIT_RUN_FAILED
+    except KeyboardInterrupt:
+        print(f"dictalake {job}: stopped; what was committed stays, the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

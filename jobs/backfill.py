@@ -1,0 +1,42 @@
+"""Transcribes every recording of an archive that is not yet in the lake. Stopped at any moment, the same command goes on.
+
+    dictalake backfill --config medasr --archive.uri gs://bucket/dictations --lake.uri gs://lake/speech
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.options import make_parser, parse, read_config
+from pipelines.progress import format_duration
+from pipelines.transcribe import RunSummary, transcribe
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments, overrides = parse(make_parser("backfill", __doc__ or ""), argv)
+    summary = transcribe(read_config(arguments, overrides))
+    show_summary(summary, Console())
+    return 3 if summary.failed else 0
+
+
+def show_summary(summary: RunSummary, console: Console) -> None:
+    """One table: counts, hours, speed, and failures by reason."""
+    table = Table(title=f"run {summary.run_id}, fingerprint {summary.fingerprint}", show_header=False)
+    table.add_row("recordings found", str(summary.found))
+    table.add_row("done before", str(summary.skipped))
+    table.add_row("transcribed", str(summary.ok))
+    table.add_row("failed", str(summary.failed))
+    for reason, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
+        table.add_row(f"  {reason}", str(count))
+    table.add_row("audio hours", f"{summary.audio_s / 3600:.3f}")
+    table.add_row("time", format_duration(summary.wall_s))
+    speed = summary.audio_s / summary.wall_s if summary.wall_s else 0.0
+    table.add_row("speed", f"{speed:.1f}x real time" if summary.ok + summary.failed else "nothing to do")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Any Hugging Face CTC model as an acoustic model; LASR (MedASR's architecture) has its own fast front end.
+
+Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
+length that depends on their own length alone and masked, so that a window gives the same numbers in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor
+
+from pipelines.acoustic.checkpoint import find_checkpoint
+from pipelines.acoustic.features import LogMel
+from pipelines.config import Acoustic
+from pipelines.errors import ConfigError
+from pipelines.records import SAMPLE_RATE_HZ, FrameGrid
+
+# Tails are padded to multiples of this: few distinct shapes, little padding.
+_BUCKET_S = 1.0
+_CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew")
+
+
+class CtcModel:
+    """Loaded once per actor; ``emit`` batches by audio seconds."""
+
+    def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float) -> None:
+        self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
+        self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
+        self._extractor = extractor
+        self._log_mel = LogMel(extractor).to(self._device) if isinstance(extractor, LasrFeatureExtractor) else None
+        self.grid = frame_grid(model.config, extractor)
+        self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step
+
+    @classmethod
+    def load(cls, acoustic: Acoustic) -> CtcModel:
+        """Raises ConfigError when the folder holds no CTC model that transformers knows by itself."""
+        folder = find_checkpoint(acoustic).folder
+        device = choose_device(acoustic.device)
+        model, extractor = load_checkpoint(folder)
+        return cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
+
+    @property
+    def device(self) -> str:
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_name(self._device)
+        return "cpu"
+
+    @property
+    def dtype(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
+
+    def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See :class:`pipelines.acoustic.model.AcousticModel`."""
+        results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
+        for length, indices in self._batches([len(window) for window in windows]):
+            log_probs = self._forward([windows[i] for i in indices], length)
+            for row, index in enumerate(indices):
+                # A copy: a view would keep the whole padded batch alive.
+                results[index] = log_probs[row, : self.grid.frames_of(len(windows[index]))].copy()
+        return results
+
+    def _batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
+        """Indices of windows that go through the model together, with the length they are padded to."""
+        groups: dict[int, list[int]] = {}
+        for index, length in enumerate(lengths):
+            groups.setdefault(-(-length // self._bucket) * self._bucket, []).append(index)
+        for length, indices in sorted(groups.items(), reverse=True):
+            size = max(1, int(self.batch_s * SAMPLE_RATE_HZ // length))
+            for start in range(0, len(indices), size):
+                yield length, indices[start : start + size]
+
+    @torch.inference_mode()
+    def _forward(self, windows: list[np.ndarray], length: int) -> np.ndarray:
+        batch = np.zeros((len(windows), length), dtype=np.int16)
+        for row, window in enumerate(windows):
+            batch[row, : len(window)] = window
+        samples = torch.tensor([len(window) for window in windows])
+        full = bool((samples == length).all())
+        waveforms = torch.from_numpy(batch).to(self._device).to(torch.float32) / 32768.0
+        if self._log_mel is not None:
+            inputs: dict[str, torch.Tensor] = {"input_features": self._log_mel(waveforms).to(self._dtype)}
+            if not full:
+                frames = self._log_mel.frame_count(samples).to(self._device)
+                width = inputs["input_features"].shape[1]
+                inputs["attention_mask"] = torch.arange(width, device=self._device) < frames[:, None]
+        else:
+            extracted = self._extractor(
+                [window.astype(np.float32) / 32768.0 for window in windows],
+                sampling_rate=SAMPLE_RATE_HZ,
+                padding="max_length",
+                max_length=length,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            names = ("input_values", "input_features") + (() if full else ("attention_mask",))
+            inputs = {name: extracted[name].to(self._device) for name in names if name in extracted}
+            inputs = {n: t.to(self._dtype) if t.is_floating_point() else t for n, t in inputs.items()}
+        logits = self._model(**inputs).logits
+        return logits.float().log_softmax(-1).cpu().numpy()
+
+
+def load_checkpoint(folder: Path) -> tuple[Any, Any]:
+    """A CTC model and its feature extractor from a local folder, safetensors only, without remote code."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCTC.from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32)
+        return model, AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ConfigError(f"acoustic.model: {folder.name} does not load as a Hugging Face CTC model: {reason}") from None
+
+
+def frame_grid(config: Any, extractor: Any) -> FrameGrid:
+    """The frame geometry in samples: LASR sees 2,320 samples every 640, wav2vec 2.0 400 every 320."""
+    if isinstance(extractor, LasrFeatureExtractor):
+        encoder = config.encoder_config
+        kernel, stride = encoder.subsampling_conv_kernel_size, encoder.subsampling_conv_stride
+        feature_frames = kernel + (kernel - 1) * stride
+        hop = extractor.hop_length
+        return FrameGrid(step=hop * stride**2, receptive=(feature_frames - 1) * hop + extractor.win_length)
+    if config.model_type in _CONVOLUTIONAL:
+        step, receptive = 1, 1
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            receptive += (kernel - 1) * step
+            step *= stride
+        return FrameGrid(step=step, receptive=receptive)
+    raise ConfigError(
+        f"acoustic.model: CTC models of type {config.model_type} are not supported yet; supported: lasr_ctc, {', '.join(_CONVOLUTIONAL)}"
+    )
+
+
+def choose_device(wanted: str) -> str:
+    """``auto`` takes a GPU where there is one; asking for ``cuda`` without one is an error, not a slow run."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def choose_dtype(wanted: str, device: str) -> str:
+    """``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32."""
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"

@@ -1,0 +1,36 @@
+"""LASR's log-mel features on any device, batched, in float32.
+
+Same arithmetic as ``transformers.LasrFeatureExtractor`` (16 kHz, frames of 400 samples every 160, symmetric Hann,
+512-point FFT, 128 Kaldi-mel bands from 125 to 7500 Hz, ``log(max(power, 1e-5))``), which computes clip by clip in
+float64 and on the CPU alone. The parity is held by a test.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import LasrFeatureExtractor
+
+
+class LogMel(nn.Module):
+    """Waveforms ``(batch, samples)`` float32 in [-1, 1] → features ``(batch, frames, mel_bands)``."""
+
+    window: torch.Tensor
+    mel_filters: torch.Tensor
+
+    def __init__(self, extractor: LasrFeatureExtractor) -> None:
+        super().__init__()
+        self.win_length, self.hop_length, self.n_fft = extractor.win_length, extractor.hop_length, extractor.n_fft
+        window = torch.hann_window(self.win_length, periodic=False, dtype=torch.float64)
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("mel_filters", torch.as_tensor(extractor.mel_filters).float(), persistent=False)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        frames = waveforms.unfold(-1, self.win_length, self.hop_length)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, n=self.n_fft))
+        power = spectrum.square().sum(-1)
+        return torch.log(torch.clamp(power @ self.mel_filters, min=1e-5))
+
+    def frame_count(self, samples: torch.Tensor) -> torch.Tensor:
+        """Feature frames of recordings of so many ``samples``; 0 when shorter than one frame."""
+        return torch.clamp((samples - self.win_length) // self.hop_length + 1, min=0)

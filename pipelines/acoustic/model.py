@@ -1,0 +1,48 @@
+"""The acoustic model's protocol: windows of audio in, frame-wise log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pipelines.config import Acoustic
+from pipelines.records import FrameGrid
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a transcript must name of the model: ``sha256`` is over weights, configuration and vocabulary."""
+
+    model_id: str
+    revision: str | None
+    sha256: str
+
+
+class AcousticModel(Protocol):
+    """A model that gives, for each window, log-probabilities over a vocabulary whose ``blank_id`` is CTC's blank."""
+
+    @property
+    def grid(self) -> FrameGrid: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → float32
+        ``(grid.frames_of(samples), vocabulary)``, in order. What a window gives does not depend on its neighbours."""
+        ...
+
+
+def open_model(acoustic: Acoustic) -> AcousticModel:
+    """Loads the model that ``acoustic.kind`` names."""
+    match acoustic.kind:
+        case "ctc":
+            from pipelines.acoustic.ctc import CtcModel
+
+            return CtcModel.load(acoustic)

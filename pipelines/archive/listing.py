@@ -1,0 +1,70 @@
+"""Recordings by listing a folder or bucket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fsspec.utils import glob_translate
+
+from pipelines.archive import storage
+from pipelines.config import Archive, resolve
+from pipelines.errors import ConfigError
+from pipelines.records import Recording, make_recording_id
+
+_KEY = "archive.uri"
+
+
+def list_recordings(archive: Archive) -> Iterator[Recording]:
+    """Every object below ``archive.uri`` that ``include`` and ``since`` admit, in the order of their names.
+
+    The listing itself happens at the call: ConfigError (nothing there, no access, package missing, bad glob) and RunError
+    (the storage does not answer) come then. No match gives an empty iterator.
+    """
+    if archive.uri is None:
+        raise ConfigError(f"{_KEY} is not set; give a folder, gs://bucket/prefix or s3://bucket/prefix")
+    patterns = [_compile_glob(pattern) for pattern in archive.include]
+    filesystem, root = storage.open_location(resolve(archive.uri), archive.storage_options, _KEY)
+    root = root.rstrip("/")
+    try:
+        found = storage.call_with_retries(lambda: _find(filesystem, root), archive.fetch_tries)
+    except storage.storage_errors() as error:
+        raise storage.explain(error, _KEY) from None
+    return _iterate(archive, filesystem, root, patterns, found)
+
+
+def _find(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
+    """Path → info of every file. Local folders that cannot be read raise: fsspec would leave them out without a word."""
+    if not storage.is_local(filesystem):
+        return dict(filesystem.find(root, detail=True))
+    filesystem.info(root or "/")  # raises when there is nothing
+    return dict(filesystem.find(root or "/", detail=True, on_error="raise"))
+
+
+def _iterate(
+    archive: Archive, filesystem: Any, root: str, patterns: list[re.Pattern[str]], found: dict[str, dict[str, Any]]
+) -> Iterator[Recording]:
+    for path in sorted(found):
+        if path != root and not path.startswith(f"{root}/"):
+            continue  # object stores match prefixes: `dictations-old/` begins with `dictations`
+        relative = path[len(root) + 1 :] if path != root else path.rsplit("/", 1)[-1]
+        if path.endswith("/") or not any(pattern.match(relative) for pattern in patterns):
+            continue
+        try:
+            state = storage.describe(filesystem, path, found[path])
+        except FileNotFoundError:  # gone since the listing: it becomes a failed row, not a gap
+            state = storage.ObjectState(storage.MISSING, 0, None)
+        if archive.since is not None and state.modified_at is not None and state.modified_at < archive.since:
+            continue
+        uri = storage.make_uri(filesystem, path)
+        yield Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
+
+
+def _compile_glob(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(glob_translate(pattern.lstrip("/")))
+    except (ValueError, re.error):
+        raise ConfigError(
+            f"archive.include = {pattern!r}: ** must stand alone between slashes, as in **/*.wav or 2026/**"
+        ) from None

@@ -1,0 +1,172 @@
+"""Recordings by the user's own manifest, a CSV or Parquet file with a ``uri`` column.
+
+    uri,reference
+    ward3/0001.wav,no acute fracture
+    gs://bucket/0002.dcm,
+
+Relative URIs are below ``archive.uri``, or beside the manifest without one. All other columns travel as ``metadata``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.archive import storage
+from pipelines.archive.listing import list_recordings
+from pipelines.config import Archive, resolve
+from pipelines.errors import ConfigError
+from pipelines.records import Recording, make_recording_id
+
+_KEY = "archive.manifest"
+_THREADS = 16
+_BATCH = 1024  # URIs asked about together, so that a manifest of millions neither waits nor fills memory
+
+Row = tuple[str, dict[str, str]]
+
+
+def find_recordings(archive: Archive) -> Iterator[Recording]:
+    """The recordings of ``archive.manifest`` if it is given, else those listed below ``archive.uri``; each id once.
+
+    Raises ConfigError or RunError at the call where the place cannot be read at all, and ConfigError where neither is given.
+    """
+    if archive.manifest is None and archive.uri is None:
+        raise ConfigError(
+            "archive.uri or archive.manifest must be set: a folder or bucket to list, or a CSV or Parquet of URIs"
+        )
+    return _drop_duplicates(read_manifest(archive) if archive.manifest is not None else list_recordings(archive))
+
+
+def read_manifest(archive: Archive) -> Iterator[Recording]:
+    """One Recording for each different URI, in the manifest's order, ``since`` applied.
+
+    An object that is not there has version ``missing`` and size 0. Raises ConfigError at the call for a manifest that cannot
+    be read or has no ``uri`` column, and while iterating for a broken line; RunError where the storage does not answer.
+    """
+    if archive.manifest is None:
+        raise ConfigError(f"{_KEY} is not set; give a CSV or Parquet file with a `uri` column")
+    filesystem, path = storage.open_location(resolve(archive.manifest), archive.storage_options, _KEY)
+    try:
+        data = bytes(storage.call_with_retries(lambda: filesystem.cat_file(path), archive.fetch_tries))
+    except storage.storage_errors() as error:
+        raise storage.explain(error, _KEY) from None
+    rows = _read_parquet(data) if data[:4] == b"PAR1" else _read_csv(data)
+    base = resolve(archive.uri) if archive.uri is not None else storage.make_uri(filesystem, path).rsplit("/", 1)[0]
+    return _describe_rows(_first_of_each(rows, base), archive)
+
+
+def _read_csv(data: bytes) -> Iterator[Row]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{_KEY}: line {line} is not UTF-8; save the file as CSV in UTF-8, or as Parquet") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+    except csv.Error:
+        raise ConfigError(f"{_KEY}: the first line is not CSV") from None
+    _require_uri(names)
+    return _iterate_csv(reader, names)
+
+
+def _iterate_csv(reader: Any, names: list[str]) -> Iterator[Row]:
+    try:
+        for values in reader:
+            if not values:
+                continue
+            if len(values) > len(names):
+                raise ConfigError(
+                    f"{_KEY}: line {reader.line_num} has {len(values)} fields, the first line names {len(names)}; quote commas"
+                )
+            yield _make_row(zip(names, values, strict=False), f"line {reader.line_num}")
+    except csv.Error:
+        raise ConfigError(f"{_KEY}: line {reader.line_num} is not CSV (a quote that is not closed?)") from None
+
+
+def _read_parquet(data: bytes) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowException, OSError):
+        raise ConfigError(f"{_KEY}: the file begins like Parquet but cannot be read; write it again") from None
+    names = list(file.schema_arrow.names)
+    _require_uri(names)
+    return _iterate_parquet(file, names)
+
+
+def _iterate_parquet(file: pq.ParquetFile, names: list[str]) -> Iterator[Row]:
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield _make_row(zip(names, values, strict=True), f"row {number}")
+    except (pa.ArrowException, OSError):
+        raise ConfigError(f"{_KEY}: the Parquet file is damaged after row {number}; write it again") from None
+
+
+def _require_uri(names: list[str]) -> None:
+    if "uri" in names:
+        return
+    if any("/" in name or "\\" in name for name in names):  # do not show them: they are somebody's data
+        raise ConfigError(f"{_KEY}: the first line looks like data; it must name the columns, one of them `uri`")
+    raise ConfigError(f"{_KEY}: there is no column `uri`; columns found: {', '.join(names) or 'none'}")
+
+
+def _make_row(fields: Iterable[tuple[str, Any]], place: str) -> Row:
+    """Null, and an empty field of a CSV, is an absent key."""
+    row = {name: value if isinstance(value, str) else str(value) for name, value in fields if value is not None and value != ""}
+    uri = row.pop("uri", "").strip()
+    if not uri:
+        raise ConfigError(f"{_KEY}: {place} has no uri")
+    return uri, row
+
+
+def _first_of_each(rows: Iterator[Row], base: str) -> Iterator[Row]:
+    """Full locations, each once: asking the storage twice about the same object is wasted."""
+    seen: set[str] = set()
+    for uri, metadata in rows:
+        location = resolve(uri)
+        if "://" not in location and not location.startswith(("/", "~")):
+            location = f"{base.rstrip('/')}/{location.removeprefix('./')}"
+        if location not in seen:
+            seen.add(location)
+            yield location, metadata
+
+
+def _describe_rows(rows: Iterator[Row], archive: Archive) -> Iterator[Recording]:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
+        while batch := list(islice(rows, _BATCH)):
+            for recording in pool.map(lambda row: _describe(row, archive), batch):
+                modified_at = recording.modified_at
+                if archive.since is None or modified_at is None or modified_at >= archive.since:
+                    yield recording
+
+
+def _describe(row: Row, archive: Archive) -> Recording:
+    location, metadata = row
+    filesystem, path = storage.open_location(location, archive.storage_options, f"{_KEY}: a uri in it")
+    uri = storage.make_uri(filesystem, path)
+    try:
+        state = storage.call_with_retries(lambda: storage.describe(filesystem, path), archive.fetch_tries)
+    except storage.storage_errors() as error:
+        if storage.is_transient(error):  # `missing` would give all of them other ids, and rows that are not true
+            raise storage.explain(error, f"{_KEY}: the storage of its uris") from None
+        state = storage.ObjectState(storage.MISSING, 0, None)  # `fetch` says why: not_found, access_denied
+    return Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at, metadata)
+
+
+def _drop_duplicates(recordings: Iterator[Recording]) -> Iterator[Recording]:
+    seen: set[bytes] = set()
+    for recording in recordings:
+        key = bytes.fromhex(recording.recording_id)
+        if key not in seen:
+            seen.add(key)
+            yield recording

@@ -1,0 +1,244 @@
+"""The edge to fsspec: file systems cached per process, the state of one object, and what a storage error means."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.core import split_protocol
+
+from pipelines.errors import ConfigError, DictalakeError, RunError
+
+MISSING = "missing"  # the version of an object that was not there when its manifest was read
+_OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "az", "http", "https")
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+_TRANSIENT_ERRNOS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    getattr(errno, "EREMOTEIO", errno.EIO),
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+}
+# Libraries below fsspec whose errors come up as they are; their modules are looked up, not imported: gcsfs takes a second.
+_LIBRARY_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("requests", "RequestException"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("google.api_core.exceptions", "GoogleAPIError"),
+    ("gcsfs.retry", "HttpError"),
+    ("gcsfs.retry", "ChecksumError"),
+    ("gcsfs.retry", "NonRetryableError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+)
+Result = TypeVar("Result")
+_filesystems: dict[tuple[str, str, int], Any] = {}
+
+for _name in ("gcsfs", "s3fs", "fsspec", "aiobotocore", "botocore"):
+    # they log paths, and gcsfs whole error texts: a source URI may name a patient
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class ObjectState:
+    """What the storage says about an object: its version, size and UTC time of modification."""
+
+    version: str
+    size_bytes: int
+    modified_at: datetime | None
+
+
+def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[Any, str]:
+    """The fsspec file system of ``location`` and the path in it. ``options`` are for remote storage, a local path needs none.
+
+    Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused.
+    """
+    protocol = split_protocol(location)[0] or "file"
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+    except ValueError:
+        raise ConfigError(f"{key}: there is no storage of this kind; use a path, gs://bucket/…, s3://bucket/…") from None
+    except ImportError:
+        package = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "abfs": "adlfs", "az": "adlfs"}.get(protocol)
+        missing = f"needs the package {package}: pip install {package}" if package else "needs a package that is not installed"
+        raise ConfigError(f"{key}: {protocol}:// {missing}") from None
+    used = {} if protocol in ("file", "local") else dict(options)
+    if protocol in ("gs", "gcs"):
+        used = _prepare_emulator(used)
+    try:
+        filesystem = _open_filesystem(protocol, used)
+    except TypeError:
+        raise ConfigError(f"archive.storage_options: {protocol}:// has no such option; check their names") from None
+    except storage_errors() as error:
+        cause = type(error).__name__
+        raise ConfigError(f"archive.storage_options: {protocol}:// refuses them ({cause}); check their values") from None
+    return filesystem, str(kind._strip_protocol(location))
+
+
+def _open_filesystem(protocol: str, options: dict[str, Any]) -> Any:
+    """fsspec itself caches per thread, which would open one connection pool for each thread of a worker."""
+    key = (protocol, json.dumps(options, sort_keys=True, default=repr), os.getpid())
+    if key not in _filesystems:
+        # listings that a file system remembers would hide later changes from `fetch`
+        extra = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
+        _filesystems[key] = fsspec.filesystem(protocol, **{**extra, **options})
+    return _filesystems[key]
+
+
+def _prepare_emulator(options: dict[str, Any]) -> dict[str, Any]:
+    """Without this gcsfs waits a minute for a gRPC service, and then for credentials, that no emulator has."""
+    endpoint = options.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST", "")
+    if not endpoint or endpoint == "default" or "googleapis.com" in endpoint:
+        return options
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+    # the endpoint is part of the cache key: another emulator in the same process is another file system
+    return {"token": "anon", "endpoint_url": endpoint if "://" in endpoint else f"http://{endpoint}", **options}
+
+
+def is_local(filesystem: Any) -> bool:
+    return "file" in _protocols(filesystem)
+
+
+def is_gcs(filesystem: Any) -> bool:
+    return "gs" in _protocols(filesystem)
+
+
+def is_s3(filesystem: Any) -> bool:
+    return "s3" in _protocols(filesystem)
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def make_uri(filesystem: Any, path: str) -> str:
+    """The full URI: ``file:///abs/path``, ``gs://bucket/key``. Names that are no UTF-8 are shown with escapes."""
+    uri = path if "://" in path else f"{_protocols(filesystem)[0]}://{path}"
+    return uri.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) -> ObjectState:
+    """Version, size and time of one object, from ``info`` (a listing's entry) or by asking. Raises ``storage_errors()``."""
+    if is_local(filesystem):
+        status = Path(path).stat()
+        if not Path(path).is_file():
+            raise IsADirectoryError(errno.EISDIR, "not a file")
+        return ObjectState(make_local_version(status), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+    entry = filesystem.info(path) if info is None else info
+    if entry.get("type") == "directory":
+        raise IsADirectoryError(errno.EISDIR, "not an object")
+    modified_at = _read_time(entry)
+    size = int(entry.get("size") or 0)
+    version_id = entry.get("VersionId")
+    version = entry.get("generation") or (version_id if version_id != "null" else None) or entry.get("ETag")
+    if not version:
+        nanoseconds = 0 if modified_at is None else round(modified_at.timestamp() * 1_000_000) * 1000
+        version = f"{nanoseconds}-{size}"
+    return ObjectState(str(version).strip('"'), size, modified_at)
+
+
+def make_local_version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def _read_time(entry: Mapping[str, Any]) -> datetime | None:
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = entry.get(name)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                continue
+        if isinstance(value, (int, float)):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return None
+
+
+def storage_errors() -> tuple[type[BaseException], ...]:
+    """Everything that a file system may raise about an object, for an ``except`` clause."""
+    loaded = [getattr(sys.modules[module], name) for module, name in _LIBRARY_ERRORS if module in sys.modules]
+    # gcsfs: 400 is a ValueError, a file system that lost its session a RuntimeError
+    return (OSError, EOFError, ValueError, RuntimeError, *loaded)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status inside an error, if there is one."""
+    for name in ("code", "status"):
+        value = getattr(error, name, None)
+        if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
+            return int(value)
+    return None
+
+
+def is_denied(error: BaseException) -> bool:
+    """The credentials are missing or do not suffice."""
+    if isinstance(error, PermissionError) or status_of(error) in (401, 403):
+        return True
+    if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # how gcsfs says 403
+        return True
+    return "Credentials" in type(error).__name__ or "NoAuth" in type(error).__name__
+
+
+def is_transient(error: BaseException) -> bool:
+    """It may pass: throttling, server errors, timeouts, resets, truncated answers."""
+    if is_denied(error):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status in (408, 425, 429) or status >= 500
+    if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
+        return True
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
+        return True
+    if type(error).__name__ == "ChecksumError":
+        return True
+    return type(error).__module__.split(".")[0] in ("aiohttp", "requests", "botocore", "google")
+
+
+def call_with_retries(call: Callable[[], Result], tries: int, sleep: Callable[[float], None] = time.sleep) -> Result:
+    """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left."""
+    for attempt in range(1, tries):
+        try:
+            return call()
+        except storage_errors() as error:
+            if not is_transient(error):
+                raise
+        pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
+        sleep(random.uniform(pause_s / 2, pause_s))
+    return call()
+
+
+def explain(error: BaseException, key: str) -> DictalakeError:
+    """What to tell a person whose ``key`` names a place that cannot be listed or read; names no path."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return ConfigError(f"{key}: there is nothing there; give a folder, file or bucket that exists")
+    if is_denied(error):
+        return ConfigError(
+            f"{key}: access refused; for gs:// run `gcloud auth application-default login` or set "
+            "archive.storage_options.token, for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            "or AWS_PROFILE, for a path allow this user to read it"
+        )
+    status = status_of(error)
+    cause = type(error).__name__ if status is None else f"HTTP {status}"
+    if is_transient(error):
+        return RunError(f"{key}: the storage does not answer ({cause}); check the network and the endpoint, then run again")
+    return ConfigError(f"{key}: the storage refuses the request ({cause}); check the location and archive.storage_options")

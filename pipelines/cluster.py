@@ -1,0 +1,135 @@
+"""The Ray edge: starts or joins a cluster, decides how many workers each stage gets, refuses a plan that cannot fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipelines.config import Config
+from pipelines.errors import ConfigError, RunError
+
+# Ray reads these when it is imported: no usage reports, no colours or progress of its own.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+import ray
+from ray.data import DataContext
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Logical CPUs and GPUs of the whole cluster."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """``workers`` of a stage, each with ``cpus`` and ``gpus``."""
+
+    name: str
+    workers: int
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each stage asks of the cluster. ``threads`` is what one emit worker may use on a CPU."""
+
+    load: StagePlan
+    emit: StagePlan
+    decode: StagePlan
+    finish: StagePlan
+    threads: int
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        return (self.load, self.emit, self.decode, self.finish)
+
+
+@contextmanager
+def running_cluster(config: Config) -> Iterator[Resources]:
+    """A started or joined cluster; one that was started here is stopped at the end."""
+    started_here = not ray.is_initialized()
+    if started_here:
+        _start(config)
+    _quieten()
+    try:
+        total = ray.cluster_resources()
+        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _start(config: Config) -> None:
+    address = config.ray.address
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                # Without an address Ray would join whatever cluster an environment variable names.
+                address="local",
+                num_cpus=config.ray.cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except ConnectionError:
+        raise RunError(f"ray.address = {address}: no Ray cluster answers there; start one, or leave the key out") from None
+
+
+def _quieten() -> None:
+    """Ray Data's own reports repeat what our progress says, in pieces nobody asked for."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def make_plan(config: Config, resources: Resources) -> Plan:
+    """Workers per stage for these resources. Raises ConfigError with the numbers when one worker of each does not fit.
+
+    A plan that asks for more than there is would wait for ever without a word: that is Ray's nature.
+    """
+    on_gpu = config.acoustic.device != "cpu" and resources.gpus > 0
+    if config.acoustic.device == "cuda" and not on_gpu:
+        raise ConfigError("acoustic.device = cuda, but the cluster has no GPU; use cpu or auto, or add a GPU node")
+    scale = min(1.0, resources.cpus / 2)
+    gpus = config.acoustic.gpus_per_actor if on_gpu else 0.0
+    actors = config.acoustic.actors
+    if actors == "auto":
+        actors = max(1, math.floor(resources.gpus / gpus)) if on_gpu else max(1, int(resources.cpus // 8))
+    decoders = config.decoding.actors
+    if decoders == "auto":
+        decoders = max(1, int(resources.cpus // 4))
+    plan = Plan(
+        load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale),
+        emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus),
+        decode=StagePlan("decode", decoders, 0.5 * scale),
+        finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale),
+        threads=max(1, int(resources.cpus // actors)),
+    )
+    _check_fits(plan, resources)
+    return plan
+
+
+def _check_fits(plan: Plan, resources: Resources) -> None:
+    # Actors hold their share all the time; of the tasks at least one of each stage must find room beside them.
+    cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
+    gpus = plan.emit.workers * plan.emit.gpus
+    if cpus > resources.cpus + 1e-6 or gpus > resources.gpus + 1e-6:
+        asks = ", ".join(f"{s.name} {s.workers} × ({s.cpus:g} CPU, {s.gpus:g} GPU)" for s in plan.stages)
+        raise ConfigError(
+            f"the plan does not fit the cluster: it needs {cpus:g} CPUs and {gpus:g} GPUs ({asks}), there are "
+            f"{resources.cpus:g} and {resources.gpus:g}; lower acoustic.actors, decoding.actors or acoustic.cpus_per_actor"
+        )

@@ -1,0 +1,261 @@
+"""The whole configuration, typed. YAML, then environment (``DICTALAKE_ACOUSTIC_DEVICE``), then command line
+(``--acoustic.device``): later wins. Unknown keys are refused with the nearest valid one, bad values in one line that
+says where they came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipelines.errors import ConfigError
+
+PACKAGE = Path(__file__).parent
+ASSETS = PACKAGE / "assets"
+EMBEDDED = "embedded:"
+ENVIRONMENT_PREFIX = "DICTALAKE_"
+
+
+class Section(BaseModel):
+    """A group of keys: unknown ones are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Archive(Section):
+    """Where the recordings are."""
+
+    uri: str | None = Field(None, description="folder or bucket to list: a path, gs://…, s3://…, or embedded:demo-archive")
+    include: tuple[str, ...] = Field(("**",), description="globs on the path below archive.uri; ** crosses folders")
+    manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
+    since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="options of the fsspec file system")
+    fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _one_glob(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("since")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Acoustic(Section):
+    """The model that turns waveforms into emissions."""
+
+    kind: Literal["ctc"] = Field("ctc", description="ctc: any Hugging Face CTC model")
+    model: str = Field("embedded:medasr-mini", description="folder, Hugging Face id, or embedded:medasr-mini")
+    revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the hardware computes in it")
+    actors: int | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
+    gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
+    cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
+    batch_s: float = Field(160.0, gt=0, description="seconds of audio that the model sees at once")
+
+
+class Windows(Section):
+    """How long recordings are cut."""
+
+    length_s: float = Field(20.0, ge=1.0, le=120.0, description="seconds that the model sees in one pass")
+    overlap_s: float = Field(2.0, ge=0.0, description="seconds that neighbouring windows share")
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Windows:
+        if self.overlap_s > self.length_s / 2:
+            raise ValueError("overlap_s must be at most half of length_s")
+        return self
+
+
+class Decoding(Section):
+    """The search that turns emissions into text."""
+
+    kind: Literal["greedy", "beam"] = Field("beam", description="beam: beam search with the language model, if one is given")
+    engine: Literal["auto", "pyctcdecode", "ctc-beam-decoder"] = Field("auto", description="auto: ctc-beam-decoder where it runs")
+    beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
+    lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
+    lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
+    word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
+    beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
+    token_min_logp: float = Field(-5.0, le=0, description="tokens less likely than this are not tried")
+    collapse_blank: float = Field(0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never")
+    actors: int | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
+
+
+class Lake(Section):
+    """Where the transcripts go."""
+
+    uri: str | None = Field(None, description="folder of the lake: a path, gs://…, s3://…")
+    storage_options: dict[str, str] = Field(default_factory=dict, description="options of delta-rs's object store")
+    commit_every_s: float = Field(2.0, ge=0, description="the driver commits finished files at most this often")
+    earliest_month: str = Field("1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`")
+
+
+class RayCluster(Section):
+    """The cluster that does the work."""
+
+    address: str | None = Field(None, description="an existing cluster; none starts one on this machine")
+    cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
+    block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
+    block_mb: float = Field(32.0, gt=0, description="megabytes of stored audio that travel together, at most")
+
+
+class Config(Section):
+    """Every key of dictalake."""
+
+    archive: Archive = Archive()  # type: ignore[call-arg]
+    acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
+    windows: Windows = Windows()  # type: ignore[call-arg]
+    decoding: Decoding = Decoding()  # type: ignore[call-arg]
+    lake: Lake = Lake()  # type: ignore[call-arg]
+    ray: RayCluster = RayCluster()  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One dotted key, for help texts and documentation."""
+
+    name: str
+    default: Any
+    description: str
+    allowed: str
+
+
+def list_keys() -> list[Key]:
+    """Every key with its default, meaning and allowed values."""
+    keys = []
+    for section, info in Config.model_fields.items():
+        assert isinstance(info.annotation, type) and issubclass(info.annotation, Section)
+        for name, field in info.annotation.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            keys.append(Key(f"{section}.{name}", default, field.description or "", _allowed(field.annotation)))
+    return keys
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Reads ``path`` (a YAML file, or the name of one in ``conf/``), the environment, then ``overrides`` (key, text).
+
+    Raises ConfigError with one line: the key, what was given, what is allowed, and where it came from.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+    if path is not None:
+        _merge_file(find_config(path), values, origins)
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "_" in name.removeprefix(ENVIRONMENT_PREFIX):
+            section, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("_", 1)
+            _set(values, origins, f"{section}.{key}", _parse_text(text), f"the environment variable {name}")
+    for dotted, text in overrides:
+        _set(values, origins, dotted, _parse_text(text), "the command line")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from None
+
+
+def find_config(path: str | Path) -> Path:
+    """A file, or the name of a configuration that ships with dictalake (``demo``, ``medasr``)."""
+    folders = [PACKAGE / "conf", PACKAGE.parent / "conf"]
+    candidates = [Path(path), *(folder / name for folder in folders for name in (f"{path}.yaml", Path(path).name))]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    shipped = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise ConfigError(f"--config {path}: no such file; configurations that ship with dictalake: {', '.join(shipped)}")
+
+
+def resolve(location: str) -> str:
+    """``embedded:NAME`` → the path of that asset; anything else unchanged."""
+    if not location.startswith(EMBEDDED):
+        return location
+    path = ASSETS / location.removeprefix(EMBEDDED)
+    if not path.exists():
+        raise ConfigError(f"{location}: no such asset; there are: {', '.join(sorted(p.name for p in ASSETS.iterdir()))}")
+    return str(path)
+
+
+def _merge_file(path: Path, values: dict[str, dict[str, Any]], origins: dict[str, str]) -> None:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {type(document).__name__}")
+    for section, keys in document.items():
+        if section not in Config.model_fields:
+            _refuse_unknown(str(section), str(path))
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{section} in {path}: expected keys below it, found {keys!r}")
+        for key, value in keys.items():
+            _set(values, origins, f"{section}.{key}", value, str(path))
+
+
+def _set(values: dict[str, dict[str, Any]], origins: dict[str, str], dotted: str, value: Any, origin: str) -> None:
+    if dotted not in {key.name for key in list_keys()}:
+        _refuse_unknown(dotted, origin)
+    section, key = dotted.split(".", 1)
+    values.setdefault(section, {})[key] = value
+    origins[dotted] = origin
+
+
+def _refuse_unknown(dotted: str, origin: str) -> None:
+    names = [key.name for key in list_keys()]
+    close = difflib.get_close_matches(dotted, [*names, *Config.model_fields], n=1, cutoff=0.5)
+    by_leaf = [name for name in names if name.split(".")[1] == dotted.split(".")[-1]]
+    nearest = (by_leaf or close or [""])[0]
+    hint = f"did you mean {nearest}?" if nearest else f"sections are {', '.join(Config.model_fields)}"
+    raise ConfigError(f"unknown key {dotted} from {origin}: {hint}")
+
+
+def _parse_text(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        parts = [str(part) for part in problem["loc"]]
+        dotted = ".".join(parts[:2])
+        origin = origins.get(dotted) or next((o for key, o in origins.items() if key.startswith(f"{dotted}.")), "the defaults")
+        allowed = {key.name: key.allowed for key in list_keys()}.get(dotted, "")
+        message = problem["msg"].removeprefix("Value error, ")
+        given = f" = {problem['input']!r}" if len(parts) > 1 else ""
+        line = f"{dotted}{given} from {origin}: {message[:1].lower()}{message[1:]}" + (f" (allowed: {allowed})" if allowed else "")
+        if line.split(":")[0] not in {seen.split(":")[0] for seen in lines}:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _allowed(annotation: Any) -> str:
+    """Readable form of a type: ``auto | float32 | bfloat16``, ``whole number or auto`` …"""
+    names = {int: "whole number", float: "number", str: "text", type(None): "nothing", datetime: "date and time"}
+    if annotation in names:
+        return names[annotation]
+    arguments = get_args(annotation)
+    if arguments and all(isinstance(argument, str) for argument in arguments):
+        return " | ".join(arguments)
+    origin = getattr(annotation, "__origin__", None)
+    if origin is tuple:
+        return "list of texts"
+    if origin is dict:
+        return "keys and values"
+    return " or ".join(_allowed(argument) for argument in arguments)

@@ -1,0 +1,213 @@
+"""CTC beam search with a KenLM language model fused into the search (shallow fusion), as in Google's recipe for MedASR.
+
+Every piece of the vocabulary is made a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
+with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) + word_score`` for each piece.
+Two engines give the same results: pyctcdecode (pure Python) and ctc-beam-decoder (C++), three times as fast where
+its wheel exists.
+
+Both engines keep the whole text of every beam at every frame, so that time and memory grow with the square of a recording's
+length (ctc-beam-decoder: 0.8 GB for ten minutes, 7 GB for half an hour). Up to ``WHOLE_FRAMES`` kept frames
+(two minutes of speech) a recording is searched in one go, exactly as in the recipe. A longer one is cut at pauses, and each
+part is searched with ``CONTEXT_FRAMES`` of its neighbours on both sides, whose pieces are then left to the neighbours. This
+loses nothing: a search that never ends spends its beams on doubts of minutes ago.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kenlm
+import numpy as np
+
+from pipelines.config import Decoding, resolve
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.errors import ConfigError
+from pipelines.records import Emissions, Hypothesis, Piece
+
+WHOLE_FRAMES = 3000
+PART_FRAMES = 2000
+CONTEXT_FRAMES = 200
+# Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
+_LEAST_KNOWN_SHARE = 0.3
+_UNKNOWN_WORD = "⁇"  # what both engines call <unk>
+
+_EngineBeam = tuple[str, object, list[tuple[str, tuple[int, int]]], float, float]
+
+
+class BeamDecoder:
+    """Searches with one of two engines; holds the language model."""
+
+    def __init__(self, config: Decoding, vocabulary: Vocabulary) -> None:
+        self._config, self._vocabulary = config, vocabulary
+        lm = None if config.lm is None else _check_lm(resolve(config.lm), vocabulary)
+        package, module = _import_engine(config.engine)
+        self.name = f"{package} {importlib.metadata.version(package)}"
+        with _quiet_loggers():
+            self._engine = module.build_ctcdecoder(
+                vocabulary.pyctcdecode_labels(), lm, alpha=float(config.lm_weight), beta=float(config.word_score)
+            )
+        self._ids = {word: i for i, word in vocabulary.lm_words().items()}
+        self._specials = sorted((vocabulary.pieces[i] for i in vocabulary.special_ids), key=len, reverse=True)
+        self._special_ids = sorted(vocabulary.special_ids)
+
+    def decode(self, emissions: Emissions) -> list[Hypothesis]:
+        """N-best, the best first, at most ``beam_width`` of them; one for a recording that is searched in parts.
+
+        ``acoustic_score`` and ``lm_score`` are the engine's; of a recording in parts they are sums over the parts, each
+        with its context, and compare only with the same recording under the same configuration.
+        """
+        if emissions.kept <= WHOLE_FRAMES:
+            return self._search(emissions)
+        pieces: list[Piece] = []
+        acoustic_score = lm_score = 0.0
+        for start, end in cut_at_pauses(emissions, self._vocabulary.blank_id):
+            context_start, context_end = max(0, start - CONTEXT_FRAMES), min(emissions.kept, end + CONTEXT_FRAMES)
+            best = self._search(_slice(emissions, context_start, context_end))[0]
+            first_frame = int(emissions.frame_index[start])
+            next_frame = int(emissions.frame_index[end]) if end < emissions.kept else emissions.frames
+            pieces += [piece for piece in best.pieces if first_frame <= piece.start_frame < next_frame]
+            acoustic_score, lm_score = acoustic_score + best.acoustic_score, lm_score + best.lm_score
+        return [Hypothesis(tuple(pieces), acoustic_score, lm_score)]
+
+    def _search(self, emissions: Emissions) -> list[Hypothesis]:
+        if emissions.kept == 0:
+            return [Hypothesis(())]
+        log_probs = emissions.dense()
+        beams: list[_EngineBeam] = self._engine.decode_beams(
+            log_probs,
+            beam_width=self._config.beam_width,
+            beam_prune_logp=float(self._config.beam_prune_logp),
+            token_min_logp=float(self._config.token_min_logp),
+        )
+        # On nothing but blanks ctc-beam-decoder gives no beam at all.
+        return [self._hypothesis(beam, log_probs, emissions.frame_index) for beam in beams] or [Hypothesis(())]
+
+    def _hypothesis(self, beam: _EngineBeam, log_probs: np.ndarray, frame_index: np.ndarray) -> Hypothesis:
+        _, _, words, acoustic_score, total_score = beam
+        pieces = []
+        for word, (start, end) in words:
+            plain = self._without_specials(word)
+            if plain in ("", _UNKNOWN_WORD):
+                continue
+            token_id = self._ids[plain]
+            start = min(max(start, 0), len(frame_index) - 1)
+            end = min(max(end, start + 1), len(frame_index))
+            if plain != word:
+                end = self._end_before_special(log_probs, token_id, start, end)
+            pieces.append(
+                Piece(
+                    token_id=token_id,
+                    text=self._vocabulary.pieces[token_id],
+                    start_frame=int(frame_index[start]),
+                    end_frame=int(frame_index[end - 1]) + 1,
+                    logp=min(0.0, float(log_probs[start:end, token_id].max())),
+                )
+            )
+        return Hypothesis(tuple(pieces), float(acoustic_score), float(total_score - acoustic_score))
+
+    def _without_specials(self, word: str) -> str:
+        """An engine glues a special token such as ``</s>``, which has no word start, to the word before."""
+        stripped = True
+        while stripped and word not in self._ids:
+            suffix = next((special for special in self._specials if word.endswith(special)), "")
+            word, stripped = word.removesuffix(suffix), bool(suffix)
+        return word
+
+    def _end_before_special(self, log_probs: np.ndarray, token_id: int, start: int, end: int) -> int:
+        """Where the piece ends in a span that a special token at its end has stretched: after its last frame there."""
+        rivals = log_probs[start:end, self._special_ids].max(axis=1)
+        heard = np.flatnonzero(log_probs[start:end, token_id] > rivals)
+        return start + (int(heard[-1]) + 1 if len(heard) else 1)
+
+
+def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:
+    """Intervals of kept frames ``[start, end)``, together all of them, none longer than ``PART_FRAMES``.
+
+    Each cut is in the second half of what a part may hold: at the longest collapsed run of blanks there, else at the
+    frame with the likeliest blank.
+    """
+    blank_logp = np.full(emissions.kept, -np.inf, dtype=np.float32)
+    frames = np.repeat(np.arange(emissions.kept), np.diff(emissions.offsets))
+    is_blank = emissions.token_ids == blank_id
+    blank_logp[frames[is_blank]] = emissions.logp[is_blank]
+    length = np.diff(emissions.frame_index, append=emissions.frames)
+    cuts = [0]
+    while emissions.kept - cuts[-1] > PART_FRAMES:
+        first, last = cuts[-1] + PART_FRAMES // 2, cuts[-1] + PART_FRAMES
+        pause = np.lexsort((blank_logp[first:last], length[first:last]))[-1]
+        cuts.append(first + int(pause))
+    return list(zip(cuts, [*cuts[1:], emissions.kept], strict=True))
+
+
+def _slice(emissions: Emissions, start: int, end: int) -> Emissions:
+    """Kept frames ``[start, end)`` on the same true time axis."""
+    first, last = int(emissions.offsets[start]), int(emissions.offsets[end])
+    return Emissions(
+        frames=emissions.frames,
+        vocabulary_size=emissions.vocabulary_size,
+        frame_index=emissions.frame_index[start:end],
+        offsets=emissions.offsets[start : end + 1] - first,
+        token_ids=emissions.token_ids[first:last],
+        logp=emissions.logp[first:last],
+    )
+
+
+def _check_lm(path: str, vocabulary: Vocabulary) -> str:
+    """``path`` if it is a KenLM model over this vocabulary's pieces; else ConfigError."""
+    if not Path(path).is_file():
+        raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
+    options = kenlm.Config()
+    options.show_progress, options.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+    try:
+        model = kenlm.Model(path, options)
+    except (OSError, RuntimeError) as error:
+        reason = "it is empty" if Path(path).stat().st_size == 0 else "it is damaged, or of another kind"
+        raise ConfigError(
+            f"decoding.lm = {path}: KenLM cannot read it: {reason} (allowed: an ARPA or KenLM binary file of order 6 at "
+            "most; make one with `dictalake build_lm`)"
+        ) from error
+    words = vocabulary.lm_words().values()
+    known = sum(word in model for word in words)
+    if known < _LEAST_KNOWN_SHARE * len(words):
+        raise ConfigError(
+            f"decoding.lm = {path}: it knows {known} of the model's {len(words)} pieces, so it was made for another "
+            "tokenizer; make one for this model with `dictalake build_lm`, or set decoding.lm to null"
+        )
+    return path
+
+
+def _import_engine(wanted: str) -> tuple[str, Any]:
+    """Package name and module of the engine ``wanted``; ``auto`` is ctc-beam-decoder where it loads, else pyctcdecode."""
+    if wanted in ("auto", "ctc-beam-decoder"):
+        try:
+            module = importlib.import_module("ctc_beam_decoder")
+            if module.has_kenlm():
+                return "ctc-beam-decoder", module
+            problem = "it was built without KenLM"
+        except (ImportError, OSError, RuntimeError) as error:
+            problem = f"it does not load ({type(error).__name__})"
+        if wanted == "ctc-beam-decoder":
+            raise ConfigError(
+                f"decoding.engine = ctc-beam-decoder: {problem}; its wheels are for x86-64 Linux with glibc 2.35 or later, "
+                "macOS on ARM and Windows (allowed: auto, pyctcdecode, ctc-beam-decoder)"
+            )
+    with _quiet_loggers():
+        return "pyctcdecode", importlib.import_module("pyctcdecode")
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    """pyctcdecode warns that a binary model has no unigram list: the recipe has none either."""
+    logger = logging.getLogger("pyctcdecode")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,34 @@
+"""The swap point: emissions of one channel in, readings of it out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pipelines.config import Decoding
+from pipelines.decoding.beam import BeamDecoder
+from pipelines.decoding.greedy import GreedyDecoder
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.records import Emissions, Hypothesis
+
+
+class Decoder(Protocol):
+    """Turns emissions into text."""
+
+    @property
+    def name(self) -> str:
+        """Which code decodes, with its version, for provenance: ``greedy``, ``pyctcdecode 0.5.0``."""
+
+    def decode(self, emissions: Emissions) -> list[Hypothesis]:
+        """At least one hypothesis, the best first. No frames, or nothing but blanks: one hypothesis without pieces."""
+
+
+def open_decoder(config: Decoding, vocabulary: Vocabulary) -> Decoder:
+    """The decoder that ``decoding.kind`` names; its language model is loaded here, once.
+
+    Raises ConfigError for a language model that is missing, damaged, or made for other pieces.
+    """
+    match config.kind:
+        case "greedy":
+            return GreedyDecoder(vocabulary)
+        case "beam":
+            return BeamDecoder(config, vocabulary)

@@ -1,0 +1,135 @@
+"""One tree of errors. Each failure of a recording has a stable ``reason``, the ``stage`` it happened in, and ``retryable``.
+
+A ``detail`` is a sentence for the person who reads the lake. It never holds transcript text, a URI or a patient's data:
+it may name sizes, rates, tags and formats.
+"""
+
+from __future__ import annotations
+
+
+class DictalakeError(Exception):
+    """Base of every error that dictalake raises on purpose."""
+
+
+class ConfigError(DictalakeError):
+    """A bad or missing configuration value; the run does not start (exit code 2)."""
+
+
+class RunError(DictalakeError):
+    """The run itself cannot start or go on (exit code 1)."""
+
+
+class TranscriptionError(DictalakeError):
+    """Base of every failure of one recording; pickles across workers and becomes the row's ``error``."""
+
+    stage = "unknown"
+    reason = "unknown"
+    retryable = False
+
+    def __init__(self, recording_id: str, detail: str) -> None:
+        super().__init__(recording_id, detail)
+
+    @property
+    def recording_id(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def detail(self) -> str:
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"recording {self.recording_id}: {self.reason} in {self.stage}: {self.detail}"
+
+
+class LoadError(TranscriptionError):
+    stage = "load"
+
+
+class NotFound(LoadError):
+    """The object is no longer there."""
+
+    reason = "not_found"
+
+
+class AccessDenied(LoadError):
+    """The credentials may not read the object."""
+
+    reason = "access_denied"
+
+
+class FetchFailed(LoadError):
+    """Reading the object failed again and again for reasons that may pass."""
+
+    reason = "fetch_failed"
+    retryable = True
+
+
+class ChangedDuringRead(LoadError):
+    """The object is no longer the version that the manifest names."""
+
+    reason = "changed_during_read"
+    retryable = True
+
+
+class EmptyObject(LoadError):
+    """The object has no bytes."""
+
+    reason = "empty_object"
+
+
+class NotAudio(LoadError):
+    """The bytes are of something that is not audio, whatever the name says."""
+
+    reason = "not_audio"
+
+
+class UnsupportedContainer(LoadError):
+    """Audio of a kind that dictalake does not read."""
+
+    reason = "unsupported_container"
+
+
+class UnsupportedCodec(LoadError):
+    """A container that dictalake reads, with a coding inside that it does not."""
+
+    reason = "unsupported_codec"
+
+
+class CorruptAudio(LoadError):
+    """Audio that cannot be decoded."""
+
+    reason = "corrupt_audio"
+
+
+class NoAudio(LoadError):
+    """A sound object without a single sample, or a DICOM object without a waveform."""
+
+    reason = "no_audio"
+
+
+class TooLong(LoadError):
+    """More audio in one recording than one worker may hold."""
+
+    reason = "too_long"
+
+
+class EmitFailed(TranscriptionError):
+    """The acoustic model failed on this recording."""
+
+    stage, reason, retryable = "emit", "model_failed", True
+
+
+class DecodeFailed(TranscriptionError):
+    """The decoder failed on this recording."""
+
+    stage, reason = "decode", "decoder_failed"
+
+
+class InternalError(TranscriptionError):
+    """A defect of dictalake, kept to the one recording it met; the detail names the exception's type and place, not its text."""
+
+    reason, retryable = "internal_error", True
+
+    def __init__(self, recording_id: str, detail: str, stage: str = "unknown") -> None:
+        Exception.__init__(self, recording_id, detail, stage)
+        self.stage = stage

@@ -1,0 +1,112 @@
+"""What ran: one row when a run starts and one when it ends, in the Delta table ``runs``; what it was asked to do, in
+``manifests/<run_id>.parquet``. A run that was killed has a start and no end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
+
+from pipelines.config import Config, Lake
+from pipelines.errors import RunError
+from pipelines.lake.delta import open_or_create_table
+from pipelines.lake.schema import RUNS
+from pipelines.lake.storage import open_storage
+
+MASK = "***"
+
+
+def describe_config(config: Config) -> tuple[str, str]:
+    """``config`` as JSON with the values of storage options masked (they may be credentials), and its hash, 16 hex digits."""
+    document = config.model_dump(mode="json")
+    for section in ("archive", "lake"):
+        document[section]["storage_options"] = dict.fromkeys(document[section]["storage_options"], MASK)
+    text = json.dumps(document, sort_keys=True)
+    return text, blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A row of the table ``runs``; the fields are documented in ``schema.RUNS``. What is not known yet is None."""
+
+    run_id: str
+    event: Literal["started", "finished", "failed"]
+    at: datetime = field(default_factory=_now)
+    fingerprint: str | None = None
+    config: str | None = None
+    config_hash: str | None = None
+    pipeline_version: str | None = None
+    git_commit: str | None = None
+    versions: Mapping[str, str] | None = None
+    host: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    archive_uri: str | None = None
+    recordings: int | None = None
+    skipped: int | None = None
+    ok: int | None = None
+    failed: int | None = None
+    audio_hours: float | None = None
+    wall_s: float | None = None
+    speed: float | None = None
+    failures: Mapping[str, int] | None = None
+
+
+class RunLog:
+    """The run records of a lake, made if they are not there. Raises ConfigError and RunError as TranscriptTable does."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._storage = open_storage(lake, "runs")
+        self._manifests = open_storage(lake, "manifests")
+        self._delta = open_or_create_table(self._storage, RUNS, (), "dictalake: a row when a run starts and one when it ends")
+
+    def append(self, record: RunRecord) -> None:
+        """Commits one record; any number of runs may do so at once. Raises RunError when the lake cannot be written."""
+        row: dict[str, Any] = asdict(record)
+        for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
+            row[name] = None if row[name] is None else list(row[name].items())
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+        try:
+            write_deltalake(self._storage.uri, rows, mode="append", storage_options=dict(self._storage.delta_options))
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
+
+    def read(self) -> pa.Table:
+        """All records, oldest first, schema RUNS. Raises RunError when the lake cannot be read."""
+        try:
+            self._delta.update_incremental()
+            paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
+            files = ds.dataset(paths, schema=RUNS, format="parquet", filesystem=self._storage.filesystem)
+            return files.to_table().sort_by([("at", "ascending"), ("event", "descending")])
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot read the run records at {self._storage.uri}: {error}") from error
+
+    def write_manifest(self, run_id: str, manifest: pa.Table) -> str:
+        """Writes ``manifests/<run_id>.parquet`` and returns its path below the lake.
+
+        Raises ValueError for a ``run_id`` that is not a plain file name, RunError when the lake cannot be written.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", run_id):
+            raise ValueError("run_id becomes a file name: letters, digits, dot, dash and underscore only")
+        buffer = pa.BufferOutputStream()
+        pq.write_table(manifest, buffer, compression="zstd")
+        try:
+            self._manifests.write_bytes(f"{run_id}.parquet", buffer.getvalue())
+        except OSError as error:
+            raise RunError(f"cannot write the manifest to {self._manifests.uri}: {error}") from error
+        return f"manifests/{run_id}.parquet"

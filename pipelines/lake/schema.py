@@ -1,0 +1,215 @@
+"""The Arrow schemas of the lake's tables: the one place that says what a row holds. Each field's metadata has a ``doc`` with
+its unit, which Delta Lake keeps. Only types that Delta Lake has: int32/int64, float32/float64, timestamps in µs UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+# Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
+SCHEMA_VERSION = 1
+
+PARTITIONS = ("fingerprint", "recorded_month")
+
+_TEXT, _NUMBER, _REAL = pa.string(), pa.int64(), pa.float64()
+_RATIO, _TIME, _FLAG = pa.float32(), pa.timestamp("us", tz="UTC"), pa.bool_()
+
+
+def _field(name: str, kind: pa.DataType, doc: str, *, required: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=not required, metadata={"doc": doc})
+
+
+def _list(kind: pa.DataType) -> pa.ListType:
+    return pa.list_(pa.field("element", kind))
+
+
+_TEXT_MAP = pa.map_(_TEXT, _TEXT)
+
+_SECTIONS = pa.struct(
+    [
+        _field("heading", _TEXT, "heading as spoken in [BRACKETS], without them; null before the first heading"),
+        _field("text", _TEXT, "readable text under the heading"),
+    ]
+)
+
+_WORDS = pa.struct(
+    [
+        _field("word", _TEXT, "word as decoded; markup such as {period} is a word"),
+        _field("start_s", _REAL, "start, seconds from the beginning of the recording"),
+        _field("end_s", _REAL, "end, seconds from the beginning of the recording"),
+        _field("confidence", _RATIO, "0-1, mean over the word's pieces"),
+        _field("channel", pa.int32(), "channel that the word was said in, from 0"),
+    ]
+)
+
+_NBEST = pa.struct(
+    [
+        _field("text", _TEXT, "another reading, markup kept"),
+        _field("acoustic_score", _REAL, "natural log"),
+        _field("lm_score", _REAL, "weighted language model score, natural log; 0 without one"),
+        _field("total_score", _REAL, "acoustic_score + lm_score, natural log"),
+    ]
+)
+
+_QUALITY = pa.struct(
+    [
+        _field("duration_s", _REAL, "length of the recording, seconds"),
+        _field("speech_s", _REAL, "time with speech in it, seconds"),
+        _field("uncovered_speech_s", _REAL, "speech with no word over it, seconds: the silent-loss alarm"),
+        _field("clipped_ratio", _RATIO, "0-1, share of samples at full scale"),
+        _field("level_dbfs", _RATIO, "root mean square level, dB below full scale; null for digital silence"),
+    ]
+)
+
+_ERROR = pa.struct(
+    [
+        _field("stage", _TEXT, "stage that failed: load, emit, decode, assemble"),
+        _field("reason", _TEXT, "stable machine-readable name of what went wrong"),
+        _field("detail", _TEXT, "a sentence for people; never transcript text, a URI or patient data"),
+        _field("retryable", _FLAG, "true when another try may succeed"),
+    ]
+)
+
+_SOURCE = pa.struct(
+    [
+        _field("uri", _TEXT, "where the object was read"),
+        _field("version", _TEXT, "GCS generation, S3 version id or ETag, else mtime-size"),
+        _field("size_bytes", _NUMBER, "size of the object, bytes"),
+        _field("modified_at", _TIME, "modification time of the object, UTC"),
+        _field("sha256", _TEXT, "SHA-256 of the object's bytes, hex"),
+        _field("container", _TEXT, "container found in the bytes: wav, flac, dicom ..."),
+        _field("codec", _TEXT, "coding of the samples: pcm_s16le, mu_law ..."),
+        _field("sample_rate_hz", pa.int32(), "stored sample rate, Hz"),
+        _field("channels", pa.int32(), "stored channels"),
+        _field("bits_per_sample", pa.int32(), "stored bits per sample; null where the coding has no such number"),
+    ]
+)
+
+# The allow-list: attributes of the object and the device. None of the patient (PS3.15 Annex E), so a name cannot slip in.
+_DICOM = pa.struct(
+    [
+        _field("sop_class_uid", _TEXT, "SOP Class UID (0008,0016)"),
+        _field("sop_instance_uid", _TEXT, "SOP Instance UID (0008,0018)"),
+        _field("series_instance_uid", _TEXT, "Series Instance UID (0020,000E)"),
+        _field("study_instance_uid", _TEXT, "Study Instance UID (0020,000D)"),
+        _field("content_datetime", _TIME, "Content Date and Time (0008,0023 and 0008,0033), UTC"),
+        _field("modality", _TEXT, "Modality (0008,0060)"),
+        _field("manufacturer", _TEXT, "Manufacturer (0008,0070)"),
+        _field("manufacturer_model_name", _TEXT, "Manufacturer's Model Name (0008,1090)"),
+    ]
+)
+
+_PROVENANCE = pa.struct(
+    [
+        _field("run_id", _TEXT, "run that wrote the row"),
+        _field("fingerprint", _TEXT, "hash of everything that can change the words, 12 hex digits"),
+        _field("pipeline_version", _TEXT, "version of dictalake"),
+        _field("git_commit", _TEXT, "commit of dictalake's source, null outside a checkout"),
+        _field("model_id", _TEXT, "acoustic model: Hugging Face id, folder name or embedded name"),
+        _field("model_revision", _TEXT, "revision of the model's repository"),
+        _field("model_sha256", _TEXT, "SHA-256 of the weights, hex"),
+        _field("lm_sha256", _TEXT, "SHA-256 of the language model, hex; null without one"),
+        _field("decoder", _TEXT, "decoder and its engine"),
+        _field("versions", _TEXT_MAP, "library to version"),
+        _field("device", _TEXT, "processor that the acoustic model ran on"),
+        _field("transcribed_at", _TIME, "when the row was made, UTC"),
+    ]
+)
+
+_TIMINGS = pa.struct(
+    [
+        _field("load_ms", _RATIO, "fetching, decoding and resampling, milliseconds"),
+        _field("emit_ms", _RATIO, "this recording's share of the acoustic model's time, milliseconds"),
+        _field("decode_ms", _RATIO, "search, milliseconds"),
+    ]
+)
+
+TRANSCRIPTS = pa.schema(
+    [
+        _field("recording_id", _TEXT, "blake2b-128 of URI and object version, 32 hex digits", required=True),
+        _field("status", _TEXT, "ok or failed", required=True),
+        _field("run_id", _TEXT, "run that wrote the row", required=True),
+        _field("attempt", pa.int32(), "0 at first; a retry of a failed recording has the next number", required=True),
+        _field("text", _TEXT, "readable text: punctuation and paragraphs rendered"),
+        _field("text_raw", _TEXT, "text as decoded, markup kept"),
+        _field("sections", _list(_SECTIONS), "text by heading, in order"),
+        _field("words", _list(_WORDS), "words of text_raw with their times, in order of time"),
+        _field("nbest", _list(_NBEST), "other readings, best first; null unless asked for"),
+        _field("confidence", _RATIO, "0-1, mean over words; null without words"),
+        _field("quality", _QUALITY, "measures of the audio and of how much of it has words"),
+        _field("error", _ERROR, "why the recording failed; null when ok"),
+        _field("source", _SOURCE, "the bytes that the row comes from"),
+        _field("dicom", _DICOM, "allow-listed attributes; null for plain audio"),
+        _field("metadata", _TEXT_MAP, "other columns of the user's manifest"),
+        _field("provenance", _PROVENANCE, "what made the row"),
+        _field("timings", _TIMINGS, "where the time went"),
+        _field("fingerprint", _TEXT, "partition: hash of everything that can change the words, 12 hex digits", required=True),
+        _field("recorded_month", _TEXT, "partition: YYYY-MM of the recording, or unknown", required=True),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        _field("run_id", _TEXT, "name of the run", required=True),
+        _field("event", _TEXT, "started, finished or failed", required=True),
+        _field("at", _TIME, "when, UTC", required=True),
+        _field("fingerprint", _TEXT, "fingerprint of the rows that the run writes"),
+        _field("config", _TEXT, "configuration as JSON, storage options masked"),
+        _field("config_hash", _TEXT, "blake2b of config, 16 hex digits"),
+        _field("pipeline_version", _TEXT, "version of dictalake"),
+        _field("git_commit", _TEXT, "commit of dictalake's source, null outside a checkout"),
+        _field("versions", _TEXT_MAP, "library to version"),
+        _field("host", _TEXT, "machine that drove the run"),
+        _field("cpus", _REAL, "logical CPUs of the cluster"),
+        _field("gpus", _REAL, "GPUs of the cluster"),
+        _field("archive_uri", _TEXT, "archive.uri or archive.manifest; never the URI of a recording"),
+        _field("recordings", _NUMBER, "recordings in the manifest"),
+        _field("skipped", _NUMBER, "recordings that were done before"),
+        _field("ok", _NUMBER, "rows written with status ok"),
+        _field("failed", _NUMBER, "rows written with status failed"),
+        _field("audio_hours", _REAL, "audio transcribed, hours"),
+        _field("wall_s", _REAL, "length of the run, seconds"),
+        _field("speed", _REAL, "audio seconds per wall second"),
+        _field("failures", pa.map_(_TEXT, _NUMBER), "error reason to number of recordings"),
+    ]
+)
+
+
+def make_transcripts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as dicts → a table with exactly the schema TRANSCRIPTS; keys that are left out become null.
+
+    Raises ValueError for a key that the schema does not have (Arrow would drop it silently) and for a missing required one.
+    """
+    for row in rows:
+        _refuse_unknown_keys(row, TRANSCRIPTS, "")
+    return conform(pa.Table.from_pylist(list(rows), schema=TRANSCRIPTS), TRANSCRIPTS)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with the columns, order and types of ``schema``. Raises ValueError naming the columns that do not fit."""
+    missing = [name for name in schema.names if name not in table.column_names]
+    extra = [name for name in table.column_names if name not in schema.names]
+    if missing or extra:
+        raise ValueError(f"columns do not fit the schema: missing {missing or 'none'}, unknown {extra or 'none'}")
+    table = table.select(schema.names)
+    empty = [field.name for field in schema if not field.nullable and table.column(field.name).null_count]
+    if empty:
+        raise ValueError(f"required columns hold nulls: {', '.join(empty)}")
+    return table.cast(schema)
+
+
+def _refuse_unknown_keys(value: Mapping[str, Any], fields: Iterable[pa.Field], path: str) -> None:
+    """Looks into structs and the first element of lists: rows are made by code, so the first element speaks for all."""
+    kinds = {field.name: field.type for field in fields}
+    unknown = sorted(set(value) - set(kinds))
+    if unknown:
+        raise ValueError(f"keys that the schema does not have: {', '.join(path + key for key in unknown)}")
+    for key, kind in kinds.items():
+        inner = value.get(key)
+        if pa.types.is_list(kind) and inner:
+            inner, kind = inner[0], kind.value_type
+        if pa.types.is_struct(kind) and isinstance(inner, Mapping):
+            _refuse_unknown_keys(inner, [kind.field(i) for i in range(kind.num_fields)], f"{path}{key}.")

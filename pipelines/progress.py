@@ -1,0 +1,85 @@
+"""What a run tells while it works: a live bar on a terminal, one plain line a minute elsewhere. Never names, URIs or text."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+_LINE_EVERY_S = 60.0
+
+
+@dataclass
+class Tally:
+    """What a run has done so far."""
+
+    wanted: int
+    ok: int = 0
+    failed: int = 0
+    audio_s: float = 0.0
+    failures: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        return self.ok + self.failed
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def speed(self) -> float:
+        """Audio seconds per wall second, start-up included."""
+        return self.audio_s / self.wall_s if self.wall_s > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all is done at the pace so far; None before anything is done."""
+        return self.wall_s / self.done * (self.wanted - self.done) if self.done else None
+
+    def describe(self) -> str:
+        left = "" if self.left_s is None else f", {format_duration(self.left_s)} left"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done} of {self.wanted} done{failed}, {self.audio_s / 3600:.2f} audio hours, {self.speed:.0f}x real time{left}"
+
+
+class ProgressReport:
+    """Shows a Tally while it grows; use as a context manager and call ``update`` now and then."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self._tally, self._console = tally, console
+        self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("transcribing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), console=console
+        )
+        self._task = self._bar.add_task("transcribing", total=tally.wanted, status="starting workers")
+
+    def __enter__(self) -> ProgressReport:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def update(self) -> None:
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=self._tally.done, status=self._tally.describe())
+        elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(self._tally.describe(), highlight=False)
+
+
+def format_duration(seconds: float) -> str:
+    """``42 s``, ``7 min``, ``3 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

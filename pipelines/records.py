@@ -1,0 +1,151 @@
+"""The nouns: frozen records that rooms take and return. Units are in the names; shapes and dtypes in the docstrings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b
+
+import numpy as np
+
+SAMPLE_RATE_HZ = 16_000
+
+
+def make_recording_id(uri: str, version: str) -> str:
+    """blake2b-128 of ``uri`` and object ``version``: 32 hex digits, the same for ever for the same bytes in the same place."""
+    return blake2b(f"{uri}\n{version}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One object of the archive at one version: the unit of everything.
+
+    ``version`` is the GCS generation, S3 version id or ETag, else ``mtime-size``. ``metadata`` are the other columns of the
+    user's manifest. ``recorded_month`` is ``YYYY-MM`` or ``unknown``.
+    """
+
+    recording_id: str
+    uri: str
+    version: str
+    size_bytes: int
+    modified_at: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How the audio was stored, in the container's own words (``wav``/``pcm_s16le``, ``dicom``/``mu_law`` …)."""
+
+    container: str
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    bits_per_sample: int | None = None
+
+
+@dataclass(frozen=True)
+class DecodedAudio:
+    """What a container holds: ``samples`` float32 ``(channels, frames)`` in [-1, 1] at ``format.sample_rate_hz``.
+
+    ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio.
+    """
+
+    samples: np.ndarray
+    format: AudioFormat
+    dicom: Mapping[str, str | datetime | None] | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """An interval ``[start, start + length)`` in samples at 16 kHz that the acoustic model sees in one pass."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Where a model's output frames lie: frame ``i`` is centred on ``step × i + centre`` samples and sees ``receptive`` of them."""
+
+    step: int
+    receptive: int
+
+    @property
+    def centre(self) -> int:
+        return self.receptive // 2
+
+    def frames_of(self, samples: int) -> int:
+        """Output frames of ``samples`` input samples; 0 below one receptive field."""
+        return 0 if samples < self.receptive else (samples - self.receptive) // self.step + 1
+
+    def time_s(self, frame: int) -> float:
+        """The middle of ``frame`` on the recording's time axis."""
+        return (frame * self.step + self.centre) / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """Log-probabilities of one channel, sparse: per kept frame only the tokens that a decoder may use.
+
+    ``frame_index`` int32 ``(kept,)`` is the true frame of each kept frame: runs of sure blanks are collapsed into one.
+    Tokens of kept frame ``k`` are ``token_ids[offsets[k]:offsets[k + 1]]`` (uint16) with ``logp`` (float16, natural log).
+    ``frames`` is the length of the true time axis, ``vocabulary_size`` the width of the dense matrix.
+    """
+
+    frames: int
+    vocabulary_size: int
+    frame_index: np.ndarray
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    logp: np.ndarray
+
+    @property
+    def kept(self) -> int:
+        return len(self.frame_index)
+
+    def dense(self) -> np.ndarray:
+        """float32 ``(kept, vocabulary_size)``; probability left over goes in equal parts to the tokens that were pruned."""
+        rows = np.repeat(np.arange(self.kept), np.diff(self.offsets))
+        probabilities = np.zeros((self.kept, self.vocabulary_size), dtype=np.float64)
+        probabilities[rows, self.token_ids] = np.exp(self.logp.astype(np.float64))
+        pruned = self.vocabulary_size - np.diff(self.offsets)
+        left = np.clip(1.0 - probabilities.sum(axis=1), 1e-12, None) / np.maximum(pruned, 1)
+        probabilities = np.where(probabilities > 0, probabilities, left[:, None])
+        return np.log(probabilities).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One emitted vocabulary entry over the true frames ``[start_frame, end_frame)``, with its peak log-probability there."""
+
+    token_id: int
+    text: str
+    start_frame: int
+    end_frame: int
+    logp: float
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One reading of one channel. Scores are natural logs; greedy has ``lm_score`` 0."""
+
+    pieces: tuple[Piece, ...]
+    acoustic_score: float = 0.0
+    lm_score: float = 0.0
+
+    @property
+    def total_score(self) -> float:
+        return self.acoustic_score + self.lm_score
+
+
+@dataclass(frozen=True)
+class Word:
+    """A written word (markup such as ``{period}`` is one) with its time and ``confidence`` 0–1."""
+
+    word: str
+    start_s: float
+    end_s: float
+    confidence: float
+    channel: int = 0

@@ -1,0 +1,290 @@
+"""What each stage does to a block: Arrow table in, Arrow table out, the same rows in the same order.
+
+Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray. The one per-recording boundary is
+``_guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import blocks
+from pipelines.acoustic.checkpoint import locate_lm
+from pipelines.acoustic.compaction import compact
+from pipelines.acoustic.fusion import fuse_windows
+from pipelines.acoustic.model import AcousticModel, open_model
+from pipelines.archive import read_audio
+from pipelines.archive.fetch import fetch
+from pipelines.audio.resample import resample_channels
+from pipelines.audio.windows import cut_window, plan_windows
+from pipelines.config import Archive, Config, Lake
+from pipelines.decoding.decoder import open_decoder
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.errors import EmitFailed, InternalError, TranscriptionError
+from pipelines.lake.schema import make_transcripts
+from pipelines.lake.staging import STAGED, write_staged
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Recording
+from pipelines.transcript.formatting import format_text
+from pipelines.transcript.provenance import Provenance
+from pipelines.transcript.words import join_words, mean_confidence, merge_channels, words_of
+
+# Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
+_PRUNING_MARGIN = 0.5
+_FETCH_THREADS = 8
+_FULL_SCALE = 32_767
+
+REPORT = STAGED.append(pa.field("audio_s", pa.float64())).append(
+    pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()})))
+)
+
+
+@contextmanager
+def _guard(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]:
+    """The one place that catches everything: puts what went wrong into ``row['error']``."""
+    try:
+        yield
+    except TranscriptionError as error:
+        row["error"] = _error_row(error)
+    except Exception as error:  # a defect of ours must cost one row, not the run
+        # The exception's own words may quote audio tags or paths: only its type and place go into the row.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        detail = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+        row["error"] = _error_row(InternalError(recording_id, detail, stage))
+
+
+def _error_row(error: TranscriptionError) -> dict[str, Any]:
+    return {"stage": error.stage, "reason": error.reason, "detail": error.detail, "retryable": error.retryable}
+
+
+def _is_ok(table: pa.Table) -> list[bool]:
+    return [error is None for error in table["error"].to_pylist()]
+
+
+class Load:
+    """Recordings → waveforms: fetch, decode, resample each channel to int16 at 16 kHz."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        recordings = blocks.table_to_recordings(table)
+        with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+            rows = list(pool.map(self._load, recordings))
+        waveforms = [row.pop("waveforms", ()) for row in rows]
+        return blocks.append_waveforms(blocks.extend(table, blocks.LOADED_COLUMNS, rows), waveforms)
+
+    def _load(self, recording: Recording) -> dict[str, Any]:
+        started = time.perf_counter()
+        row: dict[str, Any] = {}
+        with _guard(recording.recording_id, "load", row):
+            data = fetch(recording, self._archive)
+            row["sha256"] = sha256(data).hexdigest()
+            audio = read_audio(data, recording.recording_id)
+            row["format"] = {
+                "container": audio.format.container,
+                "codec": audio.format.codec,
+                "sample_rate_hz": audio.format.sample_rate_hz,
+                "channels": audio.format.channels,
+                "bits_per_sample": audio.format.bits_per_sample,
+            }
+            if audio.dicom is not None:
+                when = audio.dicom.get("content_datetime")
+                row["content_datetime"] = when if isinstance(when, datetime) else None
+                row["dicom"] = [(key, value) for key, value in audio.dicom.items() if isinstance(value, str)]
+            waveforms = resample_channels(audio.samples, audio.format.sample_rate_hz)
+            row |= _measure(waveforms)
+            row["waveforms"] = list(waveforms)
+        row["load_ms"] = 1000 * (time.perf_counter() - started)
+        return row
+
+
+def _measure(waveforms: np.ndarray) -> dict[str, float | None]:
+    """Length, level and clipping of int16 ``(channels, samples)``."""
+    power = float(np.mean([np.dot(c.astype(np.float32), c.astype(np.float32)) / len(c) for c in waveforms]))
+    return {
+        "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
+        "clipped_ratio": float(np.mean([(np.abs(c.astype(np.int32)) >= _FULL_SCALE).mean() for c in waveforms])),
+        "level_dbfs": 10 * float(np.log10(power / 32_768**2)) if power > 0 else None,
+    }
+
+
+class Emit:
+    """Waveforms → emissions: windows through the acoustic model, fused and made sparse."""
+
+    def __init__(self, config: Config, vocabulary: Vocabulary, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._windows, self._vocabulary = config.windows, vocabulary
+        self._min_logp = config.decoding.token_min_logp - _PRUNING_MARGIN
+        self._collapse_blank = config.decoding.collapse_blank
+        self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
+        self._model: AcousticModel = open_model(config.acoustic)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
+        ok = [index for index, row in enumerate(rows) if row["error"] is None]
+        ids = table["recording_id"].to_pylist()
+        for group in self._groups(table, ok):
+            started = time.perf_counter()
+            try:
+                emitted = self._emit([blocks.read_waveforms(table, i) for i in group])
+            except (RuntimeError, MemoryError, ValueError, IndexError):
+                # Something in this company is too much for the model: find the guilty one, alone.
+                emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i], rows[i]) for i in group]
+            share_ms = 1000 * (time.perf_counter() - started) / len(group)
+            for index, emissions in zip(group, emitted, strict=True):
+                rows[index] |= {"emissions": [blocks.emissions_to_row(e) for e in emissions], "emit_ms": share_ms}
+                rows[index] |= {"device": self._model.device, "dtype": self._model.dtype}
+        columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
+        return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
+
+    def _groups(self, table: pa.Table, indices: Sequence[int]) -> Iterator[list[int]]:
+        """Rows that are emitted together: enough for full batches, no more audio than memory allows."""
+        group: list[int] = []
+        samples = 0
+        for index in indices:
+            length = sum(len(w) for w in blocks.read_waveforms(table, index))
+            if group and samples + length > self._group_samples:
+                yield group
+                group, samples = [], 0
+            group.append(index)
+            samples += length
+        if group:
+            yield group
+
+    def _emit_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[Emissions]:
+        emissions: list[Emissions] = []
+        with _guard(recording_id, "emit", row):
+            try:
+                emissions = self._emit([channels])[0]
+            except (RuntimeError, MemoryError) as error:
+                raise EmitFailed(recording_id, f"the acoustic model failed on this recording: {type(error).__name__}") from None
+        return emissions
+
+    def _emit(self, recordings: list[list[np.ndarray]]) -> list[list[Emissions]]:
+        """All windows of all channels of ``recordings`` in one call of the model."""
+        grid = self._model.grid
+        channels = [channel for recording in recordings for channel in recording]
+        plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
+        windows = [cut_window(c, window) for c, plan in zip(channels, plans, strict=True) for window in plan]
+        emitted = iter(self._model.emit(windows))
+        results = []
+        for recording in recordings:
+            emissions = []
+            for _ in recording:
+                plan = plans.pop(0)
+                fused = fuse_windows([next(emitted) for _ in plan], plan, grid)
+                emissions.append(compact(fused, self._min_logp, self._collapse_blank, self._vocabulary.blank_id))
+            results.append(emissions)
+        return results
+
+
+class Decode:
+    """Emissions → the best hypothesis of each channel."""
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        self._decoder = open_decoder(locate_lm(config).decoding, vocabulary)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        ids = table["recording_id"].to_pylist()
+        rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
+        for index, row in enumerate(rows):
+            if row["error"] is not None:
+                continue
+            started = time.perf_counter()
+            with _guard(ids[index], "decode", row):
+                best = [self._decoder.decode(channel)[0] for channel in blocks.read_emissions(table, index)]
+                row["hypotheses"] = [blocks.hypothesis_to_row(hypothesis) for hypothesis in best]
+            row["decode_ms"] = 1000 * (time.perf_counter() - started)
+        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES
+        return blocks.extend(table, columns, rows, drop=blocks.EMISSIONS)
+
+
+class Finish:
+    """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT)."""
+
+    def __init__(self, lake: Lake, provenance: Provenance, grid: FrameGrid) -> None:
+        self._lake, self._provenance, self._grid = lake, provenance, grid
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        transcripts = [self.assemble(row) for row in table.to_pylist()]
+        by_id = {row["recording_id"]: row for row in transcripts}
+        report = []
+        for file in write_staged(make_transcripts(transcripts), self._lake):
+            rows = [by_id[recording_id] for recording_id in file.recording_ids]
+            failures = [{"recording_id": r["recording_id"], **r["error"]} for r in rows if r["error"]]
+            audio_s = sum(r["quality"]["duration_s"] for r in rows if r["quality"])
+            report.append({**file.to_row(), "audio_s": audio_s, "failures": failures})
+        return pa.Table.from_pylist(report, schema=REPORT)
+
+    def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One travelling row as one row of the schema TRANSCRIPTS."""
+        said: dict[str, Any] = {}
+        failure = {"error": row["error"]}
+        if row["error"] is None:
+            with _guard(row["recording_id"], "assemble", failure):
+                said = self._render(row)
+        return {
+            "recording_id": row["recording_id"],
+            "status": "ok" if failure["error"] is None else "failed",
+            "run_id": self._provenance.run_id,
+            "attempt": row["attempt"],
+            **said,
+            "quality": None if row["duration_s"] is None else self._quality(row),
+            "error": failure["error"],
+            "source": {
+                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
+                **(row["format"] or {}),
+            },
+            "dicom": None if row["dicom"] is None else {**dict(row["dicom"]), "content_datetime": row["content_datetime"]},
+            "metadata": row["metadata"],
+            "provenance": self._provenance_row(row),
+            "timings": {key: row[key] for key in ("load_ms", "emit_ms", "decode_ms")},
+            "fingerprint": self._provenance.fingerprint,
+            "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
+        }
+
+    def _render(self, row: dict[str, Any]) -> dict[str, Any]:
+        hypotheses = [blocks.row_to_hypothesis(h) for h in row["hypotheses"]]
+        words = merge_channels([words_of(h, self._grid, channel) for channel, h in enumerate(hypotheses)])
+        text_raw = join_words(words)
+        formatted = format_text(text_raw)
+        return {
+            "text": formatted.text,
+            "text_raw": text_raw,
+            "sections": [{"heading": heading or None, "text": text} for heading, text in formatted.sections],
+            "words": [vars(word) for word in words],
+            "confidence": mean_confidence(words),
+        }
+
+    def _quality(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {key: row[key] for key in ("duration_s", "clipped_ratio", "level_dbfs")}
+
+    def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        p = self._provenance
+        names = ("run_id", "fingerprint", "pipeline_version", "git_commit", "model_id", "model_revision", "model_sha256", "lm_sha256")
+        return {name: getattr(p, name) for name in names} | {
+            "decoder": p.decoder,
+            "versions": list(p.versions.items()) + ([("dtype", row["dtype"])] if row["dtype"] else []),
+            "device": row["device"],
+            "transcribed_at": datetime.now(UTC),
+        }
+
+    def _month(self, when: datetime | None) -> str:
+        """``YYYY-MM``; a date before the configured range or in the future is a clock's fault, hence unknown."""
+        if when is None or when > datetime.now(UTC):
+            return "unknown"
+        month = f"{when:%Y-%m}" if when.year >= 1000 else "unknown"
+        return month if month >= self._lake.earliest_month else "unknown"

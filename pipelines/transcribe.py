@@ -1,0 +1,254 @@
+"""The story of a run, top to bottom:
+
+    archive ──► manifest ──► load ──► emit ──► decode ──► finish ──► lake
+    (objects)                CPU      GPU      CPU        CPU        (Delta table)
+
+What is done is read from the table under this run's fingerprint, and is left out. The rest goes through Ray Data in
+blocks; the last stage writes Parquet files that nobody sees until the driver, here, commits them. Killed at any moment,
+the same command goes on where the last commit was.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipelines import blocks, cluster
+from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
+from pipelines.archive.manifest import find_recordings
+from pipelines.config import Config
+from pipelines.decoding.decoder import open_decoder
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.errors import ConfigError
+from pipelines.lake.runs import RunLog, RunRecord, describe_config
+from pipelines.lake.staging import StagedFile
+from pipelines.lake.table import TranscriptTable
+from pipelines.progress import ProgressReport, Tally
+from pipelines.records import FrameGrid, Recording
+from pipelines.stages import Decode, Emit, Finish, Load
+from pipelines.transcript.provenance import Provenance, make_provenance
+
+import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
+
+# A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
+_LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did. ``skipped`` recordings were done before it; ``failures`` maps reason to count."""
+
+    run_id: str
+    fingerprint: str
+    found: int
+    skipped: int
+    ok: int
+    failed: int
+    audio_s: float
+    wall_s: float
+    failures: dict[str, int]
+
+
+def transcribe(config: Config, console: Console | None = None) -> RunSummary:
+    """Transcribes what is in the archive and not yet in the lake. Raises ConfigError, RunError."""
+    console = console or Console(stderr=True)
+    if config.lake.uri is None:
+        raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
+    checkpoint = find_checkpoint(config.acoustic)
+    vocabulary, grid = read_vocabulary(checkpoint)
+    provenance = _identify(config, checkpoint, vocabulary)
+
+    table = TranscriptTable(config.lake)
+    found = list(find_recordings(config.archive))
+    pending = leave_out_done(found, table.done(provenance.fingerprint))
+    runs = RunLog(config.lake)
+    tally = Tally(wanted=len(pending))
+    with cluster.running_cluster(config) as resources:
+        plan = cluster.make_plan(config, resources)
+        if pending:
+            runs.write_manifest(provenance.run_id, blocks.recordings_to_table(pending))
+        runs.append(_start_record(config, provenance, resources, len(found), len(pending)))
+        try:
+            if pending:
+                with ProgressReport(tally, console) as progress:
+                    reports = _run_stages(pending, config, plan, vocabulary, grid, provenance)
+                    _commit_as_they_come(reports, table, tally, progress, config.lake.commit_every_s)
+        except BaseException:
+            runs.append(_end_record("failed", provenance, tally))
+            raise
+        runs.append(_end_record("finished", provenance, tally))
+    return RunSummary(
+        run_id=provenance.run_id,
+        fingerprint=provenance.fingerprint,
+        found=len(found),
+        skipped=len(found) - len(pending),
+        ok=tally.ok,
+        failed=tally.failed,
+        audio_s=tally.audio_s,
+        wall_s=tally.wall_s,
+        failures=dict(tally.failures),
+    )
+
+
+def _run_stages(
+    pending: list[Recording],
+    config: Config,
+    plan: cluster.Plan,
+    vocabulary: Vocabulary,
+    grid: FrameGrid,
+    provenance: Provenance,
+) -> Iterator[pa.Table]:
+    """The flow itself: recordings in, one report per block out, in whatever order blocks finish."""
+    recordings = ray.data.from_arrow([blocks.recordings_to_table(block) for block in plan_blocks(pending, config)])
+    load, emit, decode, finish = plan.stages
+    reports = (
+        recordings.map_batches(
+            Load(config.archive),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=load.workers),
+            num_cpus=load.cpus,
+        )
+        .map_batches(
+            Emit,
+            fn_constructor_args=(config, vocabulary, plan.threads),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=emit.workers),
+            num_cpus=emit.cpus,
+            num_gpus=emit.gpus,
+        )
+        .map_batches(
+            Decode,
+            fn_constructor_args=(config, vocabulary),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=decode.workers),
+            num_cpus=decode.cpus,
+        )
+        .map_batches(
+            Finish(config.lake, provenance, grid),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=finish.workers),
+            num_cpus=finish.cpus,
+        )
+    )
+    yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _commit_as_they_come(
+    reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, progress: ProgressReport, every_s: float
+) -> None:
+    """Commits finished files every few seconds, and what is left at the end or when the run is stopped."""
+    waiting: list[StagedFile] = []
+    last_commit = time.monotonic()
+    try:
+        for report in reports:
+            for row in report.to_pylist():
+                waiting.append(StagedFile.from_row(row))
+                tally.failed += len(row["failures"])
+                tally.ok += len(row["recording_ids"]) - len(row["failures"])
+                tally.audio_s += row["audio_s"]
+                tally.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
+            if time.monotonic() - last_commit >= every_s:
+                table.commit(waiting)
+                waiting, last_commit = [], time.monotonic()
+            progress.update()
+    finally:
+        if waiting:
+            table.commit(waiting)
+
+
+def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
+    """The recordings of ``found`` that have no committed row, whatever its status."""
+    done_ids = set(done["recording_id"].to_pylist())
+    return [recording for recording in found if recording.recording_id not in done_ids]
+
+
+def plan_blocks(recordings: Sequence[Recording], config: Config) -> Iterator[list[Recording]]:
+    """Recordings that travel and are committed together: bounded in number and in stored bytes, so that a block of long
+    recordings stays small and a small archive still makes several blocks."""
+    block_rows = min(config.ray.block_rows, max(_SMALLEST_BLOCK, -(-len(recordings) // _LEAST_BLOCKS)))
+    block: list[Recording] = []
+    size_bytes = 0
+    for recording in recordings:
+        over = size_bytes + recording.size_bytes > config.ray.block_mb * 1e6
+        if block and (over or len(block) >= block_rows):
+            yield block
+            block, size_bytes = [], 0
+        block.append(recording)
+        size_bytes += recording.size_bytes
+    if block:
+        yield block
+
+
+def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
+    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights."""
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
+
+    from pipelines.acoustic.ctc import frame_grid
+
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
+    return vocabulary, frame_grid(config, extractor)
+
+
+def _identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Provenance:
+    """Names the run and everything that can change its words. Opens the decoder once: a bad one fails here, not in a worker."""
+    identity = checkpoint.identity
+    here = locate_lm(config)
+    return make_provenance(
+        here,
+        run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        model_id=identity.model_id,
+        model_revision=identity.revision,
+        model_sha256=identity.sha256,
+        decoder=open_decoder(here.decoding, vocabulary).name,
+    )
+
+
+def _start_record(
+    config: Config, provenance: Provenance, resources: cluster.Resources, found: int, pending: int
+) -> RunRecord:
+    text, config_hash = describe_config(config)
+    return RunRecord(
+        run_id=provenance.run_id,
+        event="started",
+        fingerprint=provenance.fingerprint,
+        config=text,
+        config_hash=config_hash,
+        pipeline_version=provenance.pipeline_version,
+        git_commit=provenance.git_commit,
+        versions=provenance.versions,
+        host=platform.node(),
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        archive_uri=config.archive.manifest or config.archive.uri,
+        recordings=found,
+        skipped=found - pending,
+    )
+
+
+def _end_record(event: Literal["finished", "failed"], provenance: Provenance, tally: Tally) -> RunRecord:
+    return RunRecord(
+        run_id=provenance.run_id,
+        event=event,
+        fingerprint=provenance.fingerprint,
+        ok=tally.ok,
+        failed=tally.failed,
+        audio_hours=tally.audio_s / 3600,
+        wall_s=tally.wall_s,
+        speed=tally.speed,
+        failures=dict(tally.failures),
+    )

@@ -1,0 +1,119 @@
+"""Where a transcript comes from: three hashes, the versions of what ran, the commit of the code.
+
+``fingerprint`` names everything that can change the words: it is hashed from the acoustic part (weights, dtype, windows)
+and the decoding part (language model, decoder parameters). Speed knobs (batch size, number of actors) are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config, resolve
+from pipelines.errors import ConfigError
+from pipelines.transcript.formatting import FORMATTER_VERSION
+
+_LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is the same for every row of a run."""
+
+    run_id: str
+    fingerprint: str
+    acoustic_hash: str
+    decoding_hash: str
+    formatting_hash: str
+    pipeline_version: str
+    git_commit: str | None
+    model_id: str
+    model_revision: str | None
+    model_sha256: str
+    lm_sha256: str | None
+    decoder: str
+    versions: dict[str, str]
+
+
+def make_provenance(
+    config: Config, run_id: str, *, model_id: str, model_revision: str | None, model_sha256: str, decoder: str
+) -> Provenance:
+    """Hashes ``config`` and the files that it names. Raises ConfigError for a language model that is not there."""
+    lm_sha256 = hash_file(config.decoding.lm) if config.decoding.kind == "beam" and config.decoding.lm else None
+    acoustic = {
+        "kind": config.acoustic.kind,
+        "model_sha256": model_sha256,
+        "dtype": config.acoustic.dtype,
+        "windows": config.windows.model_dump(),
+        "channels": "each",
+    }
+    decoding: dict[str, Any] = {"kind": config.decoding.kind}
+    if config.decoding.kind == "beam":
+        decoding |= config.decoding.model_dump(exclude={"kind", "actors", "lm", "engine"}) | {"lm_sha256": lm_sha256}
+    return Provenance(
+        run_id=run_id,
+        fingerprint=_hash({"acoustic": acoustic, "decoding": decoding})[:12],
+        acoustic_hash=_hash(acoustic),
+        decoding_hash=_hash(decoding),
+        formatting_hash=_hash({"version": FORMATTER_VERSION}),
+        pipeline_version=pipeline_version(),
+        git_commit=git_commit(),
+        model_id=model_id,
+        model_revision=model_revision,
+        model_sha256=model_sha256,
+        lm_sha256=lm_sha256,
+        decoder=decoder,
+        versions=library_versions(),
+    )
+
+
+def hash_file(location: str) -> str:
+    """sha256 of a local file or an embedded asset."""
+    path = Path(resolve(location))
+    if not path.is_file():
+        raise ConfigError(f"decoding.lm = {location}: no such file; give a KenLM file (ARPA or binary), or null for none")
+    digest = sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Python's and the main libraries' versions."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        found[name] = metadata.version(name)
+    return found
+
+
+@cache
+def pipeline_version() -> str:
+    try:
+        return metadata.version("dictalake")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of a source checkout, or ``DICTALAKE_GIT_COMMIT`` of a built image."""
+    if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
+        return commit
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

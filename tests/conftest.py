@@ -1,0 +1,39 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # the servers take seconds to import: only tests that use one pay for it
+    from tests.emulators import ObjectStore
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[ObjectStore]:
+    """A running Google Cloud Storage emulator; each test makes its own bucket."""
+    from tests.emulators import run_gcs
+
+    with pytest.MonkeyPatch.context() as environment:
+        # gcsfs asks an experimental gRPC service first, which no emulator has, and waits 60 s for it.
+        environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        with run_gcs() as store:
+            yield store
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStore]:
+    """A running S3 emulator; each test makes its own bucket."""
+    from tests.emulators import run_s3
+
+    with run_s3() as store:
+        yield store
+
+
+@pytest.fixture(params=["gs", "s3"])
+def object_store(request: pytest.FixtureRequest) -> ObjectStore:
+    """Each emulator in turn."""
+    store: ObjectStore = request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
+    return store

@@ -1,0 +1,126 @@
+"""The lake on Google Cloud Storage and S3: real clients against real servers on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
+
+from pipelines.config import Lake
+from pipelines.errors import RunError
+from pipelines.lake.query import open_lake
+from pipelines.lake.runs import RunLog, RunRecord
+from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
+from pipelines.lake.staging import StagedFile, write_staged
+from pipelines.lake.storage import open_storage
+from pipelines.lake.table import CommitResult, TranscriptTable
+from tests.lake_rows import FINGERPRINT, done_ids, make_rows
+
+if TYPE_CHECKING:
+    from tests.emulators import ObjectStore
+
+
+@pytest.fixture
+def lake(object_store: ObjectStore) -> Lake:
+    return object_store.make_lake()
+
+
+def test_staged_files_are_invisible_until_they_are_committed(lake: Lake) -> None:
+    table = TranscriptTable(lake)
+    staged = write_staged(make_rows(["a", "b"]), lake)
+    infos = open_storage(lake, "transcripts").filesystem.get_file_info([file.path for file in staged])
+    assert [info.size for info in infos] == [file.size_bytes for file in staged]
+    assert open_lake(str(lake.uri), lake.storage_options).count_rows() == 0
+    assert table.commit(staged) == CommitResult(version=1, files=1, rows=2, already_there=0)
+    transcripts = open_lake(str(lake.uri), lake.storage_options)
+    query = f"SELECT recording_id, text, words[1].end_s FROM transcripts WHERE fingerprint = '{FINGERPRINT}' ORDER BY ALL"
+    assert duckdb.sql(query).fetchall() == [("a", "No acute fracture.", 0.1525), ("b", "No acute fracture.", 0.1525)]
+    assert transcripts.schema.equals(TRANSCRIPTS)
+
+
+def test_the_same_recordings_from_two_writers_are_there_once(lake: Lake) -> None:
+    first, second = TranscriptTable(lake), TranscriptTable(lake)
+    assert (done_ids(first), done_ids(second)) == ([], [])
+    mine, theirs = write_staged(make_rows(["a", "b"]), lake), write_staged(make_rows(["b", "c"]), lake)
+    assert first.commit(mine) == CommitResult(version=1, files=1, rows=2, already_there=0)
+    assert second.commit(theirs) == CommitResult(version=2, files=1, rows=1, already_there=1)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 0), ("c", 0)]
+    assert open_lake(str(lake.uri), lake.storage_options).count_rows() == 3
+
+
+def test_resume_reads_what_is_done_also_past_a_checkpoint(lake: Lake) -> None:
+    table = TranscriptTable(lake)
+    table.commit(write_staged(make_rows(["a"]), lake))
+    DeltaTable(table.uri, storage_options=dict(open_storage(lake, "transcripts").delta_options)).create_checkpoint()
+    table.commit(write_staged(make_rows(["b"], attempt=1), lake))
+    assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 1)]
+
+
+def append_blindly(delta: DeltaTable, file: StagedFile) -> None:
+    """A commit on the version that ``delta`` has, as TranscriptTable makes it but without its second look."""
+    partition = {"fingerprint": file.fingerprint, "recorded_month": file.recorded_month}
+    action = AddAction(file.path, file.size_bytes, partition, file.modified_ms, True, file.stats)
+    properties = CommitProperties(app_transactions=[Transaction(file.fingerprint, 0)])
+    delta.create_write_transaction([action], "append", TRANSCRIPTS, list(PARTITIONS), commit_properties=properties)
+
+
+def test_of_two_commits_on_the_same_version_one_wins(lake: Lake) -> None:
+    uri = TranscriptTable(lake).uri
+    options = dict(open_storage(lake, "transcripts").delta_options)
+    first, second = (DeltaTable(uri, storage_options=options) for _ in range(2))
+    (mine,), (theirs,) = write_staged(make_rows(["a"]), lake), write_staged(make_rows(["a"]), lake)
+    append_blindly(first, mine)
+    with pytest.raises(CommitFailedError):
+        append_blindly(second, theirs)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0)]
+
+
+def commit_all(uri: str, options: dict[str, str], order: list[str]) -> int:
+    """Runs in a process of its own: commits each recording in a file of its own, in this order; returns the rows it won."""
+    lake = Lake.model_validate({"uri": uri, "storage_options": options})
+    table = TranscriptTable(lake)
+    return sum(table.commit(write_staged(make_rows([recording_id]), lake)).rows for recording_id in order)
+
+
+def test_writers_that_race_for_the_same_recordings_leave_each_once(lake: Lake) -> None:
+    ids = [f"recording-{number}" for number in range(6)]
+    orders = [ids, ids[::-1], ids[3:] + ids[:3]]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=3, mp_context=spawn) as processes:
+        runs = [processes.submit(commit_all, str(lake.uri), lake.storage_options, order) for order in orders]
+        won = [run.result() for run in runs]
+    assert sum(won) == len(ids)
+    assert done_ids(TranscriptTable(lake)) == [(recording_id, 0) for recording_id in ids]
+    assert open_lake(str(lake.uri), lake.storage_options).count_rows() == len(ids)
+
+
+def test_run_records_and_manifests_are_kept(lake: Lake) -> None:
+    log = RunLog(lake)
+    log.append(RunRecord(run_id="r1", event="started", recordings=2))
+    assert log.write_manifest("r1", pa.table({"recording_id": ["a", "b"]})) == "manifests/r1.parquet"
+    assert log.read().select(["run_id", "event", "recordings"]).to_pylist() == [
+        {"run_id": "r1", "event": "started", "recordings": 2}
+    ]
+    assert open_storage(lake, "manifests").filesystem.get_file_info("r1.parquet").size > 0
+
+
+def test_the_emulator_serves_fsspec_at_the_same_address(object_store: ObjectStore) -> None:
+    bucket = object_store.make_bucket()
+    archive = fsspec.filesystem(object_store.scheme, **object_store.fsspec_options)
+    archive.pipe_file(f"{bucket}/in/take #1.wav", b"RIFF")
+    assert archive.find(bucket) == [f"{bucket.partition('://')[2]}/in/take #1.wav"]
+    assert archive.cat_file(f"{bucket}/in/take #1.wav", start=1, end=3) == b"IF"
+
+
+def test_a_bucket_that_is_not_there_is_one_clear_line(object_store: ObjectStore) -> None:
+    uri = f"{object_store.scheme}://no-such-bucket/lake"
+    with pytest.raises(RunError, match=r"cannot (make|open) the table at .*check lake\.uri and its credentials$"):
+        TranscriptTable(Lake.model_validate({"uri": uri, "storage_options": object_store.storage_options}))

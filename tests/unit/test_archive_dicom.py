@@ -1,0 +1,249 @@
+"""DICOM audio waveforms decode to exactly the samples that were stored; patients stay in the object."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zlib
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from pipelines.archive import read_audio
+from pipelines.archive.g711 import A_LAW, MU_LAW
+from pipelines.errors import CorruptAudio, NoAudio, NotAudio, TooLong, UnsupportedCodec
+from pipelines.records import AudioFormat
+from tests.unit.archive_samples import BASIC_VOICE, GENERAL_AUDIO, make_dicom, make_group
+
+# pydicom warns about the malformed values that these tests write on purpose
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+LITTLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+RAMP_8 = np.arange(256, dtype=np.uint8)
+RAMP_16 = np.linspace(0, 65_535, 600).astype(np.uint16)
+
+
+@pytest.mark.parametrize("syntax", LITTLE)
+@pytest.mark.parametrize(
+    ("interpretation", "stored", "wanted", "codec", "bits"),
+    [
+        ("UB", RAMP_8, (RAMP_8.astype(float) - 128) / 128, "pcm_u8", 8),
+        ("SB", RAMP_8, RAMP_8.view(np.int8).astype(float) / 128, "pcm_s8", 8),
+        ("US", RAMP_16, (RAMP_16.astype(float) - 32768) / 32768, "pcm_u16", 16),
+        ("SS", RAMP_16, RAMP_16.view(np.int16).astype(float) / 32768, "pcm_s16", 16),
+        ("MB", RAMP_8, MU_LAW, "mu_law", 8),
+        ("AB", RAMP_8, A_LAW, "a_law", 8),
+    ],
+)
+def test_every_interpretation_is_read_exactly(
+    syntax: str, interpretation: str, stored: np.ndarray, wanted: np.ndarray, codec: str, bits: int
+) -> None:
+    audio = read_audio(make_dicom(make_group(stored.tobytes(), interpretation, stored.size), syntax=syntax), "r1")
+    assert audio.format == AudioFormat("dicom", codec, 8_000, 1, bits)
+    assert audio.samples.dtype == np.float32
+    np.testing.assert_array_equal(audio.samples, wanted.astype(np.float32)[None])
+
+
+def test_mu_law_and_a_law_follow_the_recommendation() -> None:
+    # ITU-T G.711 tables 2a and 1a: extreme, smallest and silent codes, on the 16-bit scale
+    assert [round(float(MU_LAW[code]) * 32768) for code in (0x00, 0x80, 0x7F, 0xFF, 0x7E, 0xFE)] == [-32124, 32124, 0, 0, -8, 8]
+    assert [round(float(A_LAW[code]) * 32768) for code in (0x2A, 0xAA, 0x55, 0xD5)] == [-32256, 32256, -8, 8]
+
+
+def test_big_endian_words_are_swapped_right() -> None:
+    stored = RAMP_16.view(np.int16)
+    group = make_group(stored.astype(">i2").tobytes(), "SS", stored.size)
+    audio = read_audio(make_dicom(group, syntax=ExplicitVRBigEndian), "r1")
+    np.testing.assert_array_equal(audio.samples[0] * 32768, stored)
+
+
+def test_big_endian_bytes_packed_in_words_are_unpacked() -> None:
+    group = make_group(RAMP_8.view("<u2").astype(">u2").tobytes(), "UB", 256)
+    group["WaveformData"].VR = "OW"
+    audio = read_audio(make_dicom(group, syntax=ExplicitVRBigEndian), "r1")
+    np.testing.assert_array_equal(audio.samples[0] * 128 + 128, RAMP_8)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_interleaved_channels_are_taken_apart(channels: int) -> None:
+    stored = np.arange(channels * 40, dtype=np.int16).reshape(40, channels)
+    audio = read_audio(make_dicom(make_group(stored.tobytes(), "SS", 40, channels), SOPClassUID=GENERAL_AUDIO), "r1")
+    assert audio.format.channels == channels
+    np.testing.assert_array_equal(audio.samples * 32768, stored.T)
+
+
+def test_fewer_bits_stored_than_allocated_keep_their_level() -> None:
+    definition = Dataset()
+    definition.WaveformBitsStored = 12
+    stored = np.array([0, 2048, 4095], dtype=np.uint16)
+    audio = read_audio(make_dicom(make_group(stored.tobytes(), "US", 3, ChannelDefinitionSequence=[definition])), "r1")
+    assert audio.samples.tolist() == [[-1.0, 0.0, 2047 / 2048]]
+    wider = np.array([0, 2048, 40_000], dtype=np.uint16)  # uses more bits than it says: all of them count
+    audio = read_audio(make_dicom(make_group(wider.tobytes(), "US", 3, ChannelDefinitionSequence=[definition])), "r1")
+    assert audio.samples[0, 0] == -1.0
+    assert audio.samples[0, 2] == np.float32((40_000 - 32_768) / 32_768)
+
+
+def test_multiplex_groups_follow_each_other() -> None:
+    first, second = make_group(bytes([0, 1, 2]), "UB", 3), make_group(bytes([3, 4]), "UB", 2)
+    audio = read_audio(make_dicom(first, second), "r1")
+    assert (audio.samples * 128 + 128).tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_multiplex_groups_of_unlike_rates_are_refused() -> None:
+    groups = make_group(bytes(4), "UB", 4), make_group(bytes(4), "UB", 4, SamplingFrequency="16000")
+    with pytest.raises(UnsupportedCodec, match=r"1 × 8000 Hz, 1 × 16000 Hz"):
+        read_audio(make_dicom(*groups), "r1")
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_object_without_preamble_is_read(syntax: str) -> None:
+    audio = read_audio(make_dicom(make_group(bytes(RAMP_8), "UB", 256), syntax=syntax, preamble=False), "r1")
+    np.testing.assert_array_equal(audio.samples[0] * 128 + 128, RAMP_8)
+
+
+def test_only_allowed_attributes_come_out() -> None:
+    data = make_dicom(
+        make_group(bytes(8), "UB", 8),
+        ContentDate="20260203",
+        ContentTime="140506.25",
+        TimezoneOffsetFromUTC="-0530",
+        Manufacturer="Acme",
+        ManufacturerModelName="Recorder 2",
+        StationName="CANARY-ROOM",
+    )
+    audio = read_audio(data, "r1")
+    assert audio.dicom == {
+        "sop_class_uid": BASIC_VOICE,
+        "sop_instance_uid": "1.2.3.4",
+        "series_instance_uid": "1.2.3.1",
+        "study_instance_uid": "1.2.3",
+        "content_datetime": datetime(2026, 2, 3, 19, 35, 6, 250_000, tzinfo=UTC),
+        "modality": "AU",
+        "manufacturer": "Acme",
+        "manufacturer_model_name": "Recorder 2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "wanted"),
+    [
+        ({"ContentDate": "20260203", "ContentTime": "1405"}, datetime(2026, 2, 3, 14, 5, tzinfo=UTC)),
+        ({"ContentDate": "20260203"}, datetime(2026, 2, 3, tzinfo=UTC)),
+        ({"AcquisitionDateTime": "20260203140506+0200"}, datetime(2026, 2, 3, 12, 5, 6, tzinfo=UTC)),
+        (
+            {"AcquisitionDateTime": "20260203140506", "TimezoneOffsetFromUTC": "+0100"},
+            datetime(2026, 2, 3, 13, 5, 6, tzinfo=UTC),
+        ),
+        ({"ContentDate": "20260230"}, None),
+        ({"ContentDate": "yesterday"}, None),
+        ({"ContentDate": "00010101", "TimezoneOffsetFromUTC": "+1400"}, None),
+        ({}, None),
+    ],
+)
+def test_content_time_is_in_utc(attributes: dict[str, str], wanted: datetime | None) -> None:
+    audio = read_audio(make_dicom(make_group(bytes(8), "UB", 8), **attributes), "r1")
+    assert audio.dicom is not None
+    assert audio.dicom["content_datetime"] == wanted
+
+
+def test_free_text_in_a_uid_does_not_come_out() -> None:
+    audio = read_audio(make_dicom(make_group(bytes(8), "UB", 8), StudyInstanceUID="CANARY"), "r1")
+    assert audio.dicom is not None
+    assert audio.dicom["study_instance_uid"] is None
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "detail"),
+    [
+        (make_dicom(WaveformSequence=None), NoAudio, r"no \(5400,0100\) WaveformSequence"),
+        (make_dicom(), NoAudio, "has no item"),
+        (make_dicom(make_group(b"", "UB", 0)), NoAudio, "without a single sample"),
+        (make_dicom(make_group(bytes(8), "UB", 8), SOPClassUID="1.2.840.10008.5.1.4.1.1.9.1.1"), NotAudio, "12-lead ECG"),
+        (make_dicom(make_group(bytes(8), "UB", 9)), CorruptAudio, "holds 8 bytes of the 9 announced"),
+        (
+            make_dicom(make_group(bytes(8), "UB", 8, WaveformData=None)),
+            CorruptAudio,
+            r"\(5400,1010\) WaveformData is missing in item 1",
+        ),
+        (
+            make_dicom(make_group(bytes(8), "UB", 8, NumberOfWaveformChannels=None)),
+            CorruptAudio,
+            r"\(003A,0005\) NumberOfWaveformChannels in item 1 of WaveformSequence is missing",
+        ),
+        (make_dicom(make_group(bytes(8), "UB", 8, SamplingFrequency=None)), CorruptAudio, "SamplingFrequency is missing"),
+        (make_dicom(make_group(bytes(8), "UB", 8, SamplingFrequency="500")), UnsupportedCodec, "500 Hz"),
+        (
+            make_dicom(make_group(bytes(8), "UB", 8, WaveformBitsAllocated=16)),
+            UnsupportedCodec,
+            "UB with 16 bits; allowed: UB 8",
+        ),
+        (make_dicom(make_group(bytes(8), "UB", 8, WaveformSampleInterpretation="ZZ")), UnsupportedCodec, "ZZ with 8 bits"),
+        (make_dicom(make_group(bytes(8), "UB", 2**31)), TooLong, "at most 18.6 h"),
+        (make_dicom(make_group(bytes(8), "UB", 8, NumberOfWaveformChannels=0)), CorruptAudio, "0 channels"),
+    ],
+)
+def test_broken_objects_name_the_element(data: bytes, error: type[Exception], detail: str) -> None:
+    with pytest.raises(error, match=detail) as caught:
+        read_audio(data, "r1")
+    assert "CANARY" not in str(caught.value)
+
+
+def test_deflated_object_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.archive.dicom.MAX_SAMPLES", 10_000)
+    data = make_dicom(make_group(bytes(100_000), "UB", 100_000), syntax=DeflatedExplicitVRLittleEndian)
+    assert len(data) < 2_000
+    with pytest.raises(TooLong, match="inflates to more than 20000 bytes"):
+        read_audio(data, "r1")
+
+
+def test_sequences_nested_without_end_are_corrupt() -> None:
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff"
+    head = make_dicom(WaveformSequence=None)
+    data = head + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff" + item * 5_000
+    with pytest.raises((CorruptAudio, NoAudio)):
+        read_audio(data, "r1")
+
+
+def test_truncated_object_is_corrupt() -> None:
+    data = make_dicom(make_group(bytes(8_000), "UB", 8_000))
+    with pytest.raises(CorruptAudio):
+        read_audio(data[:-4_000], "r1")
+
+
+def test_nothing_is_printed_about_malformed_values() -> None:
+    data = make_dicom(
+        make_group(bytes(8), "UB", 8),
+        ContentDate="CANARY",
+        Modality="canary ü CANARY too long for a code string",
+        Manufacturer="x" * 99,
+    )
+    script = (
+        "import sys; from pipelines.archive import read_audio\n"
+        "print(read_audio(sys.stdin.buffer.read(), 'r1').dicom['content_datetime'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (b"None", b"")
+
+
+def test_zlib_garbage_in_a_deflated_object_is_corrupt() -> None:
+    data = make_dicom(make_group(bytes(100), "UB", 100), syntax=DeflatedExplicitVRLittleEndian)
+    start = 144 + int.from_bytes(data[140:144], "little")
+    for payload in (b"\xff" * 50, b"", zlib.compress(b"x" * 9)):
+        with pytest.raises((CorruptAudio, NoAudio)):
+            read_audio(data[:start] + payload, "r1")
+
+
+def test_data_set_survives_reading_from_a_buffer_with_trailing_bytes() -> None:
+    buffer = io.BytesIO(make_dicom(make_group(bytes(RAMP_8), "UB", 256)))
+    audio = read_audio(buffer.getvalue() + bytes(2), "r1")
+    assert audio.samples.shape == (1, 256)
