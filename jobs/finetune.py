@@ -17,11 +17,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC
+from transformers import AutoProcessor, LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC, LasrProcessor
 
+from pipelines.acoustic.features import LogMel
 from pipelines.scoring.errors import count_errors
 from pipelines.scoring.normalise import normalise_medasr
-from pipelines.training.finetune import Trainer, TrainingPlan, Utterance, read_utterances
+from pipelines.training.finetune import Trainer, TrainingPlan, Utterance, initialise, load_waveform, read_utterances
 from pipelines.training.tokenizer import build_tokenizer
 
 
@@ -64,8 +65,6 @@ def _make_trainer(
         else:
             tokenizer = build_tokenizer([u.reference for u in train], arguments.pieces)
             arguments.out.mkdir(parents=True, exist_ok=True)
-            from transformers import LasrProcessor
-
             LasrProcessor(LasrFeatureExtractor(), tokenizer).save_pretrained(arguments.out)
         encoder = LasrEncoderConfig(
             hidden_size=arguments.hidden_size,
@@ -79,7 +78,11 @@ def _make_trainer(
             attention_dropout=0.0,
         )
         model = LasrForCTC(LasrCTCConfig(vocab_size=len(tokenizer), pad_token_id=0, encoder_config=encoder))
-        return Trainer(model, tokenizer, LasrFeatureExtractor(), arguments.out, plan, device)
+        extractor = LasrFeatureExtractor()
+        sample = random.Random(0).sample(train, min(200, len(train)))
+        log_mel = LogMel(extractor)
+        initialise(model, torch.cat([log_mel(torch.from_numpy(load_waveform(u.path))[None])[0] for u in sample]))
+        return Trainer(model, tokenizer, extractor, arguments.out, plan, device)
     processor = AutoProcessor.from_pretrained(arguments.base, revision=arguments.revision)
     model = LasrForCTC.from_pretrained(arguments.base, revision=arguments.revision, dtype=torch.float32)
     return Trainer(model, processor.tokenizer, processor.feature_extractor, arguments.out, plan, device)

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).parent
 ASSETS = PACKAGE / "assets"
 EMBEDDED = "embedded:"
 ENVIRONMENT_PREFIX = "DICTALAKE_"
+_NO_KEYS = {"DICTALAKE_GIT_COMMIT"}  # which code an image holds; provenance reads it
 
 
 class Section(BaseModel):
@@ -157,11 +158,11 @@ def load_config(
     if path is not None:
         _merge_file(find_config(path), values, origins)
     for name, text in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and "_" in name.removeprefix(ENVIRONMENT_PREFIX):
-            section, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("_", 1)
-            _set(values, origins, f"{section}.{key}", _parse_text(text), f"the environment variable {name}")
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _NO_KEYS and "_" in name.removeprefix(ENVIRONMENT_PREFIX):
+            dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("_", ".", 1)
+            _set(values, origins, dotted, _parse_text(dotted, text), f"the environment variable {name}")
     for dotted, text in overrides:
-        _set(values, origins, dotted, _parse_text(text), "the command line")
+        _set(values, origins, dotted, _parse_text(dotted, text), "the command line")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -223,7 +224,10 @@ def _refuse_unknown(dotted: str, origin: str) -> None:
     raise ConfigError(f"unknown key {dotted} from {origin}: {hint}")
 
 
-def _parse_text(text: str) -> Any:
+def _parse_text(dotted: str, text: str) -> Any:
+    """YAML, but for keys that hold text: a folder may be called ``2026`` or ``take #1``."""
+    if any(key.name == dotted and key.allowed in ("text", "text or nothing") for key in list_keys()):
+        return None if text in ("null", "~", "") else text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,3 +38,11 @@ def object_store(request: pytest.FixtureRequest) -> ObjectStore:
     """Each emulator in turn."""
     store: ObjectStore = request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
     return store
+
+
+@pytest.fixture(scope="session")
+def random_lasr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LASR checkpoint with random weights: it says many pieces, always the same ones to the same sound."""
+    from tests.models import save_random_lasr
+
+    return save_random_lasr(tmp_path_factory.mktemp("models") / "random-lasr")

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running server. ``storage_options`` are for delta-rs (``lake.storage_options``), ``fsspec_options`` for gcsfs or s3fs."""
+    """A running server. ``storage_options`` are for the lake (delta-rs's words), ``fsspec_options`` for gcsfs or s3fs."""
 
     scheme: str
     url: str
@@ -84,7 +84,8 @@ def run_s3() -> Iterator[ObjectStore]:
 def _run_server(kind: str) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.emulators", kind]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             url = process.stdout.readline().strip()
             if not url:

@@ -1,5 +1,5 @@
-"""A translating proxy, for tests only: Google Cloud Storage's XML API, which delta-rs speaks, in front of fake-gcs-server, whose
-JSON API is complete. JSON requests go through untouched, so one address serves delta-rs, pyarrow and gcsfs.
+"""A translating proxy, for tests only: Google Cloud Storage's XML API, which delta-rs speaks, in front of fake-gcs-server,
+whose JSON API is complete. JSON requests go through untouched, so one address serves delta-rs, pyarrow and gcsfs.
 
 | XML request of object_store 0.13            | becomes                                                        |
 | ------------------------------------------- | -------------------------------------------------------------- |

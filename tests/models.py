@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from transformers import LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC, LasrProcessor
 
+from pipelines.acoustic.features import LogMel
 from pipelines.training.tokenizer import build_tokenizer
 
 TEXTS = ["[FINDINGS] {colon} no acute fracture of the left wrist {period} {new paragraph} lungs are clear {period}"] * 20
+_LOGIT_SPREAD, _BLANK_BIAS = 4.0, 8.0
 
 
 def save_random_lasr(folder: Path, *, full_size: bool = False, pieces: int = 64, seed: int = 0) -> Path:
@@ -20,14 +22,30 @@ def save_random_lasr(folder: Path, *, full_size: bool = False, pieces: int = 64,
         pieces = 512
     else:
         encoder = LasrEncoderConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, subsampling_conv_channels=32
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            subsampling_conv_channels=32,
+            initializer_range=0.1,
         )
     tokenizer = build_tokenizer(TEXTS, pieces)
-    model = LasrForCTC(LasrCTCConfig(vocab_size=max(pieces, len(tokenizer)), pad_token_id=0, encoder_config=encoder))
-    # Random CTC heads say a token a frame; a bias towards the blank makes texts of a plausible length.
-    with torch.no_grad():
-        model.ctc_head.weight.mul_(8.0)
-        model.ctc_head.bias[0] += 2.0
+    model = LasrForCTC(LasrCTCConfig(vocab_size=max(pieces, len(tokenizer)), pad_token_id=0, encoder_config=encoder)).eval()
+    _balance_head(model, len(tokenizer))
     model.save_pretrained(folder)
     LasrProcessor(LasrFeatureExtractor(), tokenizer).save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def _balance_head(model: LasrForCTC, known: int) -> None:
+    """Random weights say the same piece to whatever they hear. Centred and spread over some noise, the head says many
+    pieces, other ones to other sounds, with blanks between them, and none that the tokenizer does not know."""
+    noise = torch.randn(1, 4 * 16_000, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.0, 0.3, 4 * 16_000)
+    logits = model(input_features=LogMel(LasrFeatureExtractor())(noise)).logits[0]
+    scale = _LOGIT_SPREAD / (logits - logits.mean(0)).std()
+    head = model.ctc_head
+    head.weight.mul_(scale)
+    head.bias.sub_(logits.mean(0)).mul_(scale)
+    head.bias[0] += _BLANK_BIAS
+    head.bias[[1, 2, 3, *range(known, len(head.bias))]] = -1e3

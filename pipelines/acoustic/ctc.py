@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor
 
-from pipelines.acoustic.checkpoint import find_checkpoint
+from pipelines.acoustic.checkpoint import find_folder
 from pipelines.acoustic.features import LogMel
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
@@ -39,7 +40,7 @@ class CtcModel:
     @classmethod
     def load(cls, acoustic: Acoustic) -> CtcModel:
         """Raises ConfigError when the folder holds no CTC model that transformers knows by itself."""
-        folder = find_checkpoint(acoustic).folder
+        folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         model, extractor = load_checkpoint(folder)
         return cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
@@ -108,11 +109,19 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
     """A CTC model and its feature extractor from a local folder, safetensors only, without remote code."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCTC.from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32)
-        return model, AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+        model, found = AutoModelForCTC.from_pretrained(
+            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(f"acoustic.model: {folder.name} does not load as a Hugging Face CTC model: {reason}") from None
+    if missing := sorted(found["missing_keys"]):  # transformers would put random numbers there and go on
+        raise ConfigError(
+            f"acoustic.model: {folder.name} lacks {len(missing)} weights of a CTC model, the first is {missing[0]}; "
+            "a model that was never trained to transcribe has no CTC head"
+        )
+    return model, extractor
 
 
 def frame_grid(config: Any, extractor: Any) -> FrameGrid:

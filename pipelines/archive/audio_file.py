@@ -60,8 +60,17 @@ def decode_audio_file(data: bytes, container: str, recording_id: str) -> Decoded
     return DecodedAudio(_check_finite(samples, recording_id), stored)
 
 
+class _Source(io.BytesIO):
+    """Bytes that libsndfile may seek in as it likes: where a damaged header sends it before the start, an exception inside its
+    callback would be printed with its traceback. At the start instead, it sees for itself that this is not where it asked."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}[whence]
+        return super().seek(max(base + offset, 0))
+
+
 def _read_with_soundfile(data: bytes, container: str, recording_id: str) -> tuple[np.ndarray, AudioFormat]:
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
+    with soundfile.SoundFile(_Source(data)) as file:
         check_format(recording_id, file.samplerate, file.channels)
         blocks, frames = [], 0
         while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):

@@ -58,6 +58,7 @@ _TIMES = ("ContentDate", "ContentTime", "AcquisitionDateTime", "TimezoneOffsetFr
 # What pydicom is known to raise on damaged or hostile files; their texts may hold values, so only the type is kept.
 _PARSE_ERRORS = (
     pydicom.errors.InvalidDicomError,
+    pydicom.errors.BytesLengthException,
     EOFError,
     AttributeError,
     LookupError,

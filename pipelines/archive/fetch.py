@@ -4,7 +4,7 @@
 storage     how the version is held
 ==========  ====================================================================================
 gs://       the request names the generation
-s3://       the request says If-Match the ETag, or names the version id (``version_aware: true``)
+s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id
 a path      mtime and size of the open file, before and after reading
 others      the object's state, before and after reading
 ==========  ====================================================================================
@@ -100,16 +100,20 @@ def _read_gcs(filesystem: Any, path: str, recording: Recording) -> bytes:
 
 
 def _read_s3(filesystem: Any, path: str, recording: Recording) -> bytes:
-    version_aware = {"version_id": recording.version} if filesystem.version_aware else {}
-    with filesystem.open(path, "rb", cache_type="none", **version_aware) as file:
-        found = storage.describe(filesystem, path, file.details)
-        _require_version(found.version, recording)
+    with filesystem.open(path, "rb", cache_type="none") as file:  # its requests are bound to the ETag or version in `details`
+        if storage.describe(filesystem, path, file.details).version == recording.version:
+            try:
+                return bytes(file.read())
+            except OSError as error:
+                if storage.is_transient(error) or storage.describe(filesystem, path).version == recording.version:
+                    raise
+    if filesystem.version_aware:  # a bucket that keeps old versions may still have this one
         try:
-            return bytes(file.read())
+            return bytes(filesystem.cat_file(path, version_id=recording.version))
         except OSError as error:
-            if not storage.is_transient(error) and storage.describe(filesystem, path).version != recording.version:
-                raise _changed(recording) from None
-            raise
+            if storage.is_transient(error) or storage.is_denied(error):
+                raise
+    raise _changed(recording)
 
 
 def _require_version(version: str, recording: Recording) -> None:

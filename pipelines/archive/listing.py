@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -35,11 +36,33 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
 
 
 def _find(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Path → info of every file. Local folders that cannot be read raise: fsspec would leave them out without a word."""
+    """Path → info of every object."""
     if not storage.is_local(filesystem):
         return dict(filesystem.find(root, detail=True))
-    filesystem.info(root or "/")  # raises when there is nothing
-    return dict(filesystem.find(root or "/", detail=True, on_error="raise"))
+    start = root or "/"
+    filesystem.info(start)  # raises when there is nothing
+    return {path: {} for path in (_walk(start) if os.path.isdir(start) else [start])}
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Every file below a local folder, through links to folders too, each folder once. A folder that cannot be read raises:
+    fsspec's own walk leaves it, and what links lead to, out without a word."""
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders.sort()
+        for name in files:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path) or os.path.islink(path):  # no pipes and sockets; a link to nothing becomes a failed row
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _iterate(

@@ -152,7 +152,10 @@ def _describe_rows(rows: Iterator[Row], archive: Archive) -> Iterator[Recording]
 
 def _describe(row: Row, archive: Archive) -> Recording:
     location, metadata = row
-    filesystem, path = storage.open_location(location, archive.storage_options, f"{_KEY}: a uri in it")
+    try:
+        filesystem, path = storage.open_location(location, archive.storage_options, f"{_KEY}: a uri in it")
+    except storage.UnknownStorageError:
+        return Recording(make_recording_id(location, storage.MISSING), location, storage.MISSING, 0, metadata=metadata)
     uri = storage.make_uri(filesystem, path)
     try:
         state = storage.call_with_retries(lambda: storage.describe(filesystem, path), archive.fetch_tries)

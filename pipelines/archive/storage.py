@@ -55,6 +55,10 @@ for _name in ("gcsfs", "s3fs", "fsspec", "aiobotocore", "botocore"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
+class UnknownStorageError(ConfigError):
+    """A location of a kind that fsspec does not know: a wrong key, or a wrong line in a manifest."""
+
+
 @dataclass(frozen=True)
 class ObjectState:
     """What the storage says about an object: its version, size and UTC time of modification."""
@@ -70,19 +74,20 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused.
     """
     protocol = split_protocol(location)[0] or "file"
+    used = {} if protocol in ("file", "local") else dict(options)
+    emulator = _find_emulator(used) if protocol in ("gs", "gcs") else None
     try:
-        kind = fsspec.get_filesystem_class(protocol)
+        kind = fsspec.get_filesystem_class(protocol) if emulator is None else _import_plain_gcsfs()
     except ValueError:
-        raise ConfigError(f"{key}: there is no storage of this kind; use a path, gs://bucket/…, s3://bucket/…") from None
+        raise UnknownStorageError(f"{key}: there is no storage of this kind; use a path, gs://bucket/… or s3://…") from None
     except ImportError:
         package = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "abfs": "adlfs", "az": "adlfs"}.get(protocol)
         missing = f"needs the package {package}: pip install {package}" if package else "needs a package that is not installed"
         raise ConfigError(f"{key}: {protocol}:// {missing}") from None
-    used = {} if protocol in ("file", "local") else dict(options)
-    if protocol in ("gs", "gcs"):
-        used = _prepare_emulator(used)
+    if emulator is not None:
+        used = {"token": "anon", **used, "endpoint_url": emulator}
     try:
-        filesystem = _open_filesystem(protocol, used)
+        filesystem = _open_filesystem(kind, protocol, used)
     except TypeError:
         raise ConfigError(f"archive.storage_options: {protocol}:// has no such option; check their names") from None
     except storage_errors() as error:
@@ -91,24 +96,32 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     return filesystem, str(kind._strip_protocol(location))
 
 
-def _open_filesystem(protocol: str, options: dict[str, Any]) -> Any:
+def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
     """fsspec itself caches per thread, which would open one connection pool for each thread of a worker."""
     key = (protocol, json.dumps(options, sort_keys=True, default=repr), os.getpid())
     if key not in _filesystems:
         # listings that a file system remembers would hide later changes from `fetch`
         extra = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
-        _filesystems[key] = fsspec.filesystem(protocol, **{**extra, **options})
+        _filesystems[key] = kind(**{**extra, **options})
     return _filesystems[key]
 
 
-def _prepare_emulator(options: dict[str, Any]) -> dict[str, Any]:
-    """Without this gcsfs waits a minute for a gRPC service, and then for credentials, that no emulator has."""
-    endpoint = options.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST", "")
-    if not endpoint or endpoint == "default" or "googleapis.com" in endpoint:
-        return options
+def _find_emulator(options: Mapping[str, Any]) -> str | None:
+    """The address of a GCS emulator, if one is configured; with it in the cache key another emulator is another file system."""
+    endpoint = str(options.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST") or "default")
+    if endpoint == "default" or "googleapis.com" in endpoint:
+        return None
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
+
+
+def _import_plain_gcsfs() -> Any:
+    """gcsfs's newer class asks a gRPC service first, which no emulator has, and waits for minutes. The variable keeps other
+    users of fsspec in this process from it; whoever imported gcsfs earlier has it already, so the plain class is taken by name.
+    """
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-    # the endpoint is part of the cache key: another emulator in the same process is another file system
-    return {"token": "anon", "endpoint_url": endpoint if "://" in endpoint else f"http://{endpoint}", **options}
+    from gcsfs.core import GCSFileSystem
+
+    return GCSFileSystem
 
 
 def is_local(filesystem: Any) -> bool:

@@ -170,14 +170,14 @@ def _check_lm(path: str, vocabulary: Vocabulary) -> str:
         reason = "it is empty" if Path(path).stat().st_size == 0 else "it is damaged, or of another kind"
         raise ConfigError(
             f"decoding.lm = {path}: KenLM cannot read it: {reason} (allowed: an ARPA or KenLM binary file of order 6 at "
-            "most; make one with `dictalake build_lm`)"
+            "most; make one with `dictalake build-lm`)"
         ) from error
     words = vocabulary.lm_words().values()
     known = sum(word in model for word in words)
     if known < _LEAST_KNOWN_SHARE * len(words):
         raise ConfigError(
             f"decoding.lm = {path}: it knows {known} of the model's {len(words)} pieces, so it was made for another "
-            "tokenizer; make one for this model with `dictalake build_lm`, or set decoding.lm to null"
+            "tokenizer; make one for this model with `dictalake build-lm`, or set decoding.lm to null"
         )
     return path
 

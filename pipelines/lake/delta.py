@@ -13,6 +13,9 @@ from pipelines.lake.schema import SCHEMA_VERSION
 from pipelines.lake.storage import Storage
 
 _VERSION_KEY = "dictalake.schemaVersion"
+# Commits between checkpoints of the log. Each commit reads the log since the last one: at Delta's default of 100 the hundredth
+# commit took eight times as long as the first.
+_CHECKPOINT_INTERVAL = 25
 
 
 def open_table(storage: Storage, schema: pa.Schema) -> DeltaTable:
@@ -46,7 +49,7 @@ def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], desc
             schema,
             partition_by=list(partitions),
             description=description,
-            configuration={_VERSION_KEY: str(SCHEMA_VERSION)},
+            configuration={_VERSION_KEY: str(SCHEMA_VERSION), "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL)},
             raise_if_key_not_exists=False,  # the key is ours, not Delta's
             storage_options=options,
         )

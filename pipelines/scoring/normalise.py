@@ -1,16 +1,25 @@
-"""Text normalisers for scoring, by name. A rate without its normaliser's name means nothing."""
+"""Text normalisers for scoring, by name. A rate without its normaliser's name means nothing.
+
+===========  =========================================================================================================
+medasr       lower case, only letters, digits and apostrophes; spoken markup counts as words. As MedASR is scored
+words        the same without spoken punctuation, for systems that write it, or leave it out, as they like
+whisper      words, after Whisper's own English normaliser: ``forty milligrams`` and ``40 milligrams`` are the same
+===========  =========================================================================================================
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 _TAGS = re.compile(r"</?s>")
 _NOT_MEDASR = re.compile(r"[^a-z0-9']+")
 _SPOKEN_MARKUP = re.compile(r"\{[^{}]*\}")
+_BRACKETS = re.compile(r"[{}\[\]]")
 _SPOKEN_COMMANDS = re.compile(
     r"\b(period|comma|colon|semicolon|question mark|slash|hyphen|open parenthesis|close parenthesis|open quote|close quote|"
-    r"new line|new paragraph)\b"
+    r"new line|newline|next line|new paragraph|next paragraph)\b"
 )
 
 
@@ -28,4 +37,25 @@ def normalise_words_only(text: str) -> str:
     return " ".join(_SPOKEN_COMMANDS.sub(" ", normalise_medasr(text)).split())
 
 
-NORMALISERS: dict[str, Callable[[str], str]] = {"medasr": normalise_medasr, "words": normalise_words_only}
+def normalise_whisper(text: str) -> str:
+    """Whisper's English normaliser (Radford et al. 2022, appendix C), then spoken punctuation dropped.
+
+    Numbers become digits, contractions are spelt out, fillers go. Without its table of British spellings, which is not part
+    of transformers. Spoken punctuation goes last: before, it keeps the numbers of two sentences apart.
+    """
+    text = _BRACKETS.sub(" ", _TAGS.sub(" ", text))  # Whisper's normaliser would drop headings with their brackets
+    return " ".join(_SPOKEN_COMMANDS.sub(" ", _whisper_normaliser()(text)).split())
+
+
+@cache
+def _whisper_normaliser() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {
+    "medasr": normalise_medasr,
+    "words": normalise_words_only,
+    "whisper": normalise_whisper,
+}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -42,7 +43,9 @@ def test_staged_files_are_invisible_until_they_are_committed(lake: Lake) -> None
     assert table.commit(staged) == CommitResult(version=1, files=1, rows=2, already_there=0)
     transcripts = open_lake(str(lake.uri), lake.storage_options)
     query = f"SELECT recording_id, text, words[1].end_s FROM transcripts WHERE fingerprint = '{FINGERPRINT}' ORDER BY ALL"
-    assert duckdb.sql(query).fetchall() == [("a", "No acute fracture.", 0.1525), ("b", "No acute fracture.", 0.1525)]
+    answer = duckdb.sql(query)
+    assert answer is not None
+    assert answer.fetchall() == [("a", "No acute fracture.", 0.1525), ("b", "No acute fracture.", 0.1525)]
     assert transcripts.schema.equals(TRANSCRIPTS)
 
 
@@ -83,21 +86,30 @@ def test_of_two_commits_on_the_same_version_one_wins(lake: Lake) -> None:
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
-def commit_all(uri: str, options: dict[str, str], order: list[str]) -> int:
-    """Runs in a process of its own: commits each recording in a file of its own, in this order; returns the rows it won."""
+def commit_together(uri: str, options: dict[str, str], recording_ids: list[str], start: Barrier, won: SimpleQueue[int]) -> None:
+    """Runs in a process of its own: commits one recording after another, each at the same moment as the other processes."""
     lake = Lake.model_validate({"uri": uri, "storage_options": options})
     table = TranscriptTable(lake)
-    return sum(table.commit(write_staged(make_rows([recording_id]), lake)).rows for recording_id in order)
+    staged = [write_staged(make_rows([recording_id]), lake) for recording_id in recording_ids]
+    rows = 0
+    for files in staged:
+        start.wait(timeout=120)
+        rows += table.commit(files).rows
+    won.put(rows)
 
 
 def test_writers_that_race_for_the_same_recordings_leave_each_once(lake: Lake) -> None:
-    ids = [f"recording-{number}" for number in range(6)]
-    orders = [ids, ids[::-1], ids[3:] + ids[:3]]
+    ids = [f"recording-{number}" for number in range(5)]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=3, mp_context=spawn) as processes:
-        runs = [processes.submit(commit_all, str(lake.uri), lake.storage_options, order) for order in orders]
-        won = [run.result() for run in runs]
-    assert sum(won) == len(ids)
+    won: SimpleQueue[int] = spawn.SimpleQueue()
+    arguments = (str(lake.uri), lake.storage_options, ids, spawn.Barrier(3), won)
+    writers = [spawn.Process(target=commit_together, args=arguments, daemon=True) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert sum(won.get() for _ in writers) == len(ids)
     assert done_ids(TranscriptTable(lake)) == [(recording_id, 0) for recording_id in ids]
     assert open_lake(str(lake.uri), lake.storage_options).count_rows() == len(ids)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import av
@@ -123,10 +124,8 @@ def test_file_cut_off_in_its_header_is_corrupt(container: str) -> None:
 def test_damage_in_the_middle_of_a_flac_shortens_nothing() -> None:
     data = bytearray(encode(make_tone(4.0), 16_000, "FLAC"))
     data[len(data) // 3 : len(data) // 3 + 200] = b"\x55" * 200
-    try:
+    with contextlib.suppress(CorruptAudio):  # as good: what must not happen is a shorter recording
         assert read_audio(bytes(data), "r1").samples.shape == (1, 64_000)
-    except CorruptAudio:
-        pass  # as good: what must not happen is a shorter recording
 
 
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])

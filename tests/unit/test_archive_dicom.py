@@ -173,7 +173,7 @@ def test_free_text_in_a_uid_does_not_come_out() -> None:
         (
             make_dicom(make_group(bytes(8), "UB", 8, WaveformData=None)),
             CorruptAudio,
-            r"\(5400,1010\) WaveformData is missing in item 1",
+            "WaveformData is missing in item 1",
         ),
         (
             make_dicom(make_group(bytes(8), "UB", 8, NumberOfWaveformChannels=None)),
@@ -185,7 +185,7 @@ def test_free_text_in_a_uid_does_not_come_out() -> None:
         (
             make_dicom(make_group(bytes(8), "UB", 8, WaveformBitsAllocated=16)),
             UnsupportedCodec,
-            "UB with 16 bits; allowed: UB 8",
+            "UB with 16 bits; allowed",
         ),
         (make_dicom(make_group(bytes(8), "UB", 8, WaveformSampleInterpretation="ZZ")), UnsupportedCodec, "ZZ with 8 bits"),
         (make_dicom(make_group(bytes(8), "UB", 2**31)), TooLong, "at most 18.6 h"),
@@ -212,6 +212,14 @@ def test_sequences_nested_without_end_are_corrupt() -> None:
     data = head + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff" + item * 5_000
     with pytest.raises((CorruptAudio, NoAudio)):
         read_audio(data, "r1")
+
+
+def test_number_of_the_wrong_size_is_corrupt() -> None:
+    data = make_dicom(make_group(bytes(8), "UB", 8))
+    element = b"\x3a\x00\x10\x00UL"  # (003A,0010) NumberOfWaveformSamples: four bytes, here three
+    broken = data.replace(element + b"\x04\x00", element + b"\x03\x00")
+    with pytest.raises(CorruptAudio, match=r"cannot be parsed \(BytesLengthException\)"):
+        read_audio(broken, "r1")
 
 
 def test_truncated_object_is_corrupt() -> None:

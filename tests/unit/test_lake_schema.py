@@ -93,7 +93,7 @@ def test_a_misspelt_key_is_named_and_not_dropped(changes: dict[str, object], pat
 
 
 def test_a_missing_required_value_is_named() -> None:
-    with pytest.raises(ValueError, match="^required columns hold nulls: run_id$"):
+    with pytest.raises(ValueError, match=r"^required columns hold nulls: run_id$"):
         make_transcripts([make_row("a", run_id=None)])
 
 

@@ -95,7 +95,8 @@ def test_table_is_long_enough_and_the_formatter_has_a_version() -> None:
 def test_sections_are_headings_with_their_text() -> None:
     said = (
         "dictated by phone {period} [EXAM TYPE] CT chest PE protocol {period} [INDICATION] {colon} 54 {hyphen} year "
-        "{hyphen} old female {comma} shortness of breath {period} {new paragraph} [IMPRESSION] {colon} acute segmental PE {period}"
+        "{hyphen} old female {comma} shortness of breath {period} {new paragraph} "
+        "[IMPRESSION] {colon} acute segmental PE {period}"
     )
     formatted = format_text(said)
     assert formatted.sections == (

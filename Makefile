@@ -1,0 +1,47 @@
+# Everything a fresh machine needs: Python 3.11 or 3.12, a C++ compiler (kenlm is compiled), GNU make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SET ?= evaluation-set
+SHELL := bash
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test unit lint format evaluation-set evaluate clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+env: $(VENV)/.ready ## create the environment in .venv
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"Python 3.11 or 3.12 is needed, {sys.version.split()[0]} found; set PYTHON=python3.11")'
+	@started=$$SECONDS; $(PYTHON) -m venv $(VENV) \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3,test]' \
+	  && touch $@ && echo "environment ready after $$((SECONDS - started)) s"
+
+demo: env ## transcribe the embedded demo archive with the embedded model and show the result
+	@started=$$SECONDS; $(BIN)/dictalake demo --lake.uri demo-lake && echo "demo took $$((SECONDS - started)) s"
+
+test: env ## check style and types, run all tests
+	@started=$$SECONDS; $(MAKE) --no-print-directory lint && $(BIN)/python -m pytest && echo "tests took $$((SECONDS - started)) s"
+
+unit: env ## run the tests that need no Ray
+	@$(BIN)/python -m pytest tests/unit
+
+lint: env ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: env ## put the code into shape
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+evaluation-set: env ## speak the held-out and the hand-written texts (needs flite, espeak-ng, festival; see README)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[synthesis,whisper]'
+	@PATH="$(abspath $(BIN)):$$PATH" infra/evaluation_set.sh $(SET)
+
+evaluate: evaluation-set ## score greedy, language model and Whisper tiny.en on them
+	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/held-out/manifest.csv --by voice
+	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/unseen-voices/manifest.csv --by voice
+	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/hand-written/manifest.csv --by voice --systems greedy,lm,whisper
+
+clean: ## remove the environment, the demo's lake and caches
+	rm -rf $(VENV) demo-lake evaluation-set .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

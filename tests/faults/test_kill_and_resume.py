@@ -1,0 +1,97 @@
+"""A run that is killed at any moment goes on with the same command: every recording once, and nothing done is done again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from pipelines.config import Config
+from pipelines.lake.runs import RunLog
+from tests.commands import own_ray_folder, start
+from tests.recordings import make_sound, read_rows, write_wav
+
+RECORDINGS, LENGTH_S = 96, 12.0
+KILLS = 2
+LONGEST_RUN_S = 240.0
+
+
+def test_killed_runs_go_on_and_every_recording_is_there_once(random_lasr: Path, tmp_path: Path) -> None:
+    sounds = [make_sound(LENGTH_S, seed) for seed in range(4)]
+    for number in range(RECORDINGS):
+        write_wav(tmp_path / f"archive/{number:03}.wav", sounds[number % 4])
+    (tmp_path / "archive/050.wav").write_bytes(b"this is text\n" * 10)
+    lake = tmp_path / "lake"
+    options = {
+        "archive.uri": str(tmp_path / "archive"),
+        "lake.uri": str(lake),
+        "lake.commit_every_s": "0",
+        "acoustic.model": str(random_lasr),
+        "acoustic.device": "cpu",
+        "decoding.kind": "greedy",
+        "ray.cpus": "2",
+        "ray.block_rows": "2",
+    }
+    command = ["backfill", *(f"--{key}={value}" for key, value in options.items())]
+
+    kept: dict[str, str] = {}  # recording_id → the run that committed it
+    interrupted = 0
+    for attempt in range(KILLS):
+        with own_ray_folder() as ray_folder:
+            run = start(command, ray_folder, tmp_path / f"output-{attempt}.txt")
+            # Some commits on, at another moment each time.
+            interrupted += kill_at_version(run, lake, count_versions(lake) + random.randint(1, 6))
+        rows = committed(lake)
+        assert {recording_id: rows[recording_id] for recording_id in kept} == kept
+        assert len(rows) > len(kept)
+        kept = rows
+    assert interrupted, "every run was over before it was killed: nothing was shown"
+    assert len(kept) < RECORDINGS
+
+    with own_ray_folder() as ray_folder:
+        run = start(command, ray_folder, tmp_path / "output.txt")
+        assert run.wait(LONGEST_RUN_S) == 3, (tmp_path / "output.txt").read_text()  # one recording is text
+    rows = committed(lake)
+    assert len(rows) == RECORDINGS
+    assert {recording_id: rows[recording_id] for recording_id in kept} == kept
+    assert len(set(rows.values())) == KILLS + 1
+    events = Counter(RunLog(Config.model_validate({"lake": {"uri": str(lake)}}).lake).read()["event"].to_pylist())
+    assert events == {"started": KILLS + 1, "finished": KILLS + 1 - interrupted}
+
+
+def committed(lake: Path) -> dict[str, str]:
+    """recording_id → run_id of all rows that a reader sees; no recording may be there twice."""
+    rows = read_rows(lake)
+    by_id = {row["recording_id"]: row["run_id"] for row in rows}
+    assert len(by_id) == len(rows)
+    assert all(row["status"] == "ok" or row["error"]["reason"] == "not_audio" for row in rows)
+    return by_id
+
+
+def count_versions(lake: Path) -> int:
+    return len(list((lake / "transcripts/_delta_log").glob("*.json")))
+
+
+def kill_at_version(run: subprocess.Popen[bytes], lake: Path, version: int) -> bool:
+    """``kill -9`` of the run's whole process group and all that Ray started, once the table has so many versions.
+
+    False if the run was over before."""
+    deadline = time.monotonic() + LONGEST_RUN_S
+    while run.poll() is None and count_versions(lake) <= version:
+        assert time.monotonic() < deadline, "the run commits nothing"
+        time.sleep(0.02)
+    if run.poll() is not None:
+        return False
+    family = psutil.Process(run.pid).children(recursive=True)
+    os.killpg(run.pid, signal.SIGKILL)
+    for process in family:  # Ray's workers may have process groups of their own
+        if process.is_running():
+            process.kill()
+    psutil.wait_procs(family, timeout=60)
+    return run.wait(60) == -signal.SIGKILL

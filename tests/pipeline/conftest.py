@@ -1,0 +1,51 @@
+"""What tests of whole runs share: one Ray for all of them, and a lake that a run over the mixed archive wrote."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.cluster import Resources, running_cluster
+from pipelines.config import Config
+from pipelines.transcribe import RunSummary, transcribe
+from tests.recordings import make_config, write_mixed_archive
+
+IN_MAY = datetime(2025, 5, 17, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is over, and what it was asked to do."""
+
+    config: Config
+    summary: RunSummary
+    archive: Path
+    lake: Path
+
+
+@pytest.fixture(scope="session")
+def two_cpus() -> Iterator[Resources]:
+    """A Ray of two logical CPUs that all runs of this process use; ``transcribe`` leaves a Ray alone that it did not start."""
+    with pytest.MonkeyPatch.context() as environment:
+        folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray's sockets lie below it
+        environment.setenv("RAY_TMPDIR", folder)
+        with running_cluster(Config.model_validate({"ray": {"cpus": 2}})) as resources:
+            yield resources
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mixed_run(two_cpus: Resources, random_lasr: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The mixed archive in a lake. One of its files is of May 2025."""
+    folder = tmp_path_factory.mktemp("mixed")
+    archive, lake = write_mixed_archive(folder / "archive"), folder / "lake"
+    os.utime(archive / "ward/tones.flac", (IN_MAY.timestamp(), IN_MAY.timestamp()))
+    config = make_config(random_lasr, lake, archive={"uri": str(archive)})
+    return FinishedRun(config, transcribe(config), archive, lake)

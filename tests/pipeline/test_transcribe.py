@@ -1,0 +1,181 @@
+"""Whole runs over a small archive in which everything occurs that may go wrong with a file."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipelines.cluster import Resources, make_plan
+from pipelines.config import Config
+from pipelines.errors import ConfigError
+from pipelines.lake.runs import RunLog
+from pipelines.records import Recording
+from pipelines.transcribe import plan_blocks, transcribe
+from tests.pipeline.conftest import FinishedRun
+from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
+
+GOOD = {name for name, reason in MIXED_ARCHIVE.items() if reason is None}
+
+
+def test_every_recording_becomes_exactly_one_row(mixed_run: FinishedRun) -> None:
+    rows = read_rows(mixed_run.lake)
+    assert Counter(name_of(row) for row in rows) == dict.fromkeys(MIXED_ARCHIVE, 1)
+    assert {name_of(row) for row in rows if row["status"] == "ok"} == GOOD
+    assert {row["attempt"] for row in rows} == {0}
+    summary = mixed_run.summary
+    assert (summary.found, summary.skipped, summary.ok, summary.failed) == (11, 0, 7, 4)
+    assert summary.failures == {"corrupt_audio (load)": 2, "empty_object (load)": 1, "not_audio (load)": 1}
+    assert summary.audio_s == pytest.approx(4 * 1.5 + 2.5 + 2 + 0.05, abs=0.1)
+
+
+def test_a_failed_row_says_stage_reason_and_a_sentence_without_the_name(mixed_run: FinishedRun) -> None:
+    failed = [row for row in read_rows(mixed_run.lake) if row["status"] == "failed"]
+    errors = {name_of(row): row["error"] for row in failed}
+    assert {name: (error["stage"], error["reason"], error["retryable"]) for name, error in errors.items()} == {
+        "bad/cut_short.dcm": ("load", "corrupt_audio", False),
+        "bad/empty.wav": ("load", "empty_object", False),
+        "bad/letter.wav": ("load", "not_audio", False),
+        "bad/unreadable.wav": ("load", "corrupt_audio", False),
+    }
+    assert errors["bad/letter.wav"]["detail"] == "this is text, whatever its name says"
+    assert all(re.fullmatch(r"\S+( \S+){4,}", error["detail"]) for error in errors.values())
+    assert not any(Path(name).stem in error["detail"] for name, error in errors.items())
+    assert {(row["text"], row["text_raw"], row["words"], row["confidence"]) for row in failed} == {(None, None, None, None)}
+
+
+def test_silence_and_a_twentieth_of_a_second_are_ok_rows(mixed_run: FinishedRun) -> None:
+    rows = {name_of(row): row for row in read_rows(mixed_run.lake)}
+    silence, blip = rows["ward/silence.wav"], rows["ward/blip.wav"]
+    assert (silence["status"], silence["quality"]["duration_s"], silence["quality"]["level_dbfs"]) == ("ok", 2.0, None)
+    assert (blip["status"], blip["quality"]["duration_s"]) == ("ok", 0.05)
+    assert all(row["error"] is None and row["text"] is not None for row in (silence, blip))
+
+
+def test_words_lie_inside_the_recording_and_make_up_the_raw_text(mixed_run: FinishedRun) -> None:
+    for row in read_rows(mixed_run.lake):
+        if row["status"] == "ok":
+            words = row["words"]
+            assert " ".join(word["word"] for word in words) == row["text_raw"]
+            # A recording shorter than what one frame sees is heard as if silence followed: 2,320 samples.
+            end_s = max(row["quality"]["duration_s"], 0.145)
+            assert all(0 <= word["start_s"] < word["end_s"] <= end_s for word in words)
+            assert all(0 <= word["confidence"] <= 1 for word in words)
+
+
+def test_both_channels_are_transcribed(mixed_run: FinishedRun) -> None:
+    rows = {name_of(row): row for row in read_rows(mixed_run.lake)}
+    assert {word["channel"] for word in rows["ward/two_channels.wav"]["words"]} == {0, 1}
+    assert {word["channel"] for word in rows["ward/tones.wav"]["words"]} == {0}
+
+
+def test_flac_says_what_wav_says(mixed_run: FinishedRun) -> None:
+    rows = {name_of(row): row for row in read_rows(mixed_run.lake)}
+    wav, flac = ([(w["word"], w["start_s"], w["end_s"]) for w in rows[f"ward/tones.{kind}"]["words"]] for kind in ("wav", "flac"))
+    assert wav == flac != []
+
+
+def test_rows_say_what_was_read_and_what_read_it(mixed_run: FinishedRun) -> None:
+    rows = {name_of(row): row for row in read_rows(mixed_run.lake)}
+    stored = {
+        name: tuple(row["source"][key] for key in ("container", "codec", "sample_rate_hz", "channels"))
+        for name, row in rows.items()
+    }
+    assert stored["ward/mu_law.dcm"] == ("dicom", "mu_law", 8000, 1)
+    assert stored["ward/two_channels.wav"] == ("wav", "pcm_s16le", 16000, 2)
+    assert stored["ward/tones.mp3"] == ("mp3", "mp3", 16000, 1)
+    assert stored["bad/letter.wav"] == (None, None, None, None)
+    dicom = rows["ward/mu_law.dcm"]
+    assert (dicom["dicom"]["modality"], dicom["recorded_month"]) == ("AU", "2024-02")
+    assert rows["ward/tones.flac"]["recorded_month"] == "2025-05"
+    assert all(len(row["source"]["sha256"]) == 64 for row in rows.values() if name_of(row) != "bad/empty.wav")
+    provenance = rows["ward/tones.wav"]["provenance"]
+    assert (provenance["model_id"], provenance["decoder"]) == (mixed_run.config.acoustic.model, "greedy")
+    assert (provenance["device"], dict(provenance["versions"])["dtype"]) == ("cpu", "float32")
+    assert {row["provenance"]["fingerprint"] for row in rows.values()} == {mixed_run.summary.fingerprint}
+
+
+def test_a_run_leaves_its_record_and_its_manifest(mixed_run: FinishedRun) -> None:
+    run_id = mixed_run.summary.run_id
+    records = RunLog(mixed_run.config.lake).read()
+    started, finished = records.filter(pc.equal(records["run_id"], run_id)).to_pylist()
+    assert (started["event"], started["recordings"], started["skipped"], started["cpus"]) == ("started", 11, 0, 2.0)
+    assert (finished["event"], finished["ok"], finished["failed"]) == ("finished", 7, 4)
+    manifest = pq.read_table(mixed_run.lake / f"manifests/{run_id}.parquet")
+    assert manifest.num_rows == 11
+    assert set(manifest["recording_id"].to_pylist()) == {row["recording_id"] for row in read_rows(mixed_run.lake)}
+
+
+def test_a_second_run_finds_nothing_to_do(mixed_run: FinishedRun) -> None:
+    before = read_rows(mixed_run.lake, filter=pc.field("fingerprint") == mixed_run.summary.fingerprint)
+    summary = transcribe(mixed_run.config)
+    assert (summary.found, summary.skipped, summary.ok, summary.failed) == (11, 11, 0, 0)
+    assert summary.fingerprint == mixed_run.summary.fingerprint
+    assert read_rows(mixed_run.lake, filter=pc.field("fingerprint") == summary.fingerprint) == before
+    assert ray.is_initialized()
+
+
+def test_other_decoding_adds_rows_under_its_own_fingerprint(mixed_run: FinishedRun) -> None:
+    first = pc.field("fingerprint") == mixed_run.summary.fingerprint
+    before = read_rows(mixed_run.lake, filter=first)
+    beam = mixed_run.config.decoding.model_copy(update={"kind": "beam", "lm": None, "beam_width": 4})
+    summary = transcribe(mixed_run.config.model_copy(update={"decoding": beam}))
+    assert (summary.skipped, summary.ok, summary.failed) == (0, 7, 4)
+    assert summary.fingerprint != mixed_run.summary.fingerprint
+    assert read_rows(mixed_run.lake, filter=first) == before
+    added = read_rows(mixed_run.lake, filter=pc.field("fingerprint") == summary.fingerprint)
+    assert [row["recording_id"] for row in added] == [row["recording_id"] for row in before]
+    assert {row["provenance"]["decoder"].split()[0] for row in added} <= {"ctc-beam-decoder", "pyctcdecode"}
+
+
+def test_a_manifest_is_taken_row_by_row(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        write_wav(tmp_path / f"archive/{number}.wav", make_sound(0.6, seed=number))
+    lines = ["uri,reference,ward", "0.wav,no fracture,3b", "1.wav,,3b", "0.wav,again,4a", "gone.wav,,4a", "2.wav,,"]
+    (tmp_path / "archive/manifest.csv").write_text("\n".join(lines), encoding="utf-8")
+    summary = transcribe(
+        make_config(random_lasr, tmp_path / "lake", archive={"manifest": str(tmp_path / "archive/manifest.csv")})
+    )
+    assert (summary.found, summary.ok, summary.failed) == (4, 3, 1)
+    rows = {Path(row["source"]["uri"]).name: row for row in read_rows(tmp_path / "lake")}
+    assert {name: (row["status"], dict(row["metadata"])) for name, row in rows.items()} == {
+        "0.wav": ("ok", {"reference": "no fracture", "ward": "3b"}),
+        "1.wav": ("ok", {"ward": "3b"}),
+        "2.wav": ("ok", {}),
+        "gone.wav": ("failed", {"ward": "4a"}),
+    }
+    error = rows["gone.wav"]["error"]
+    assert (error["stage"], error["reason"]) == ("load", "not_found")
+    assert error["detail"] == "the object is not there (any more); restore it or leave it out"
+
+
+def test_a_plan_that_cannot_fit_is_refused_with_the_numbers() -> None:
+    config = Config.model_validate({"acoustic": {"actors": 3, "device": "cpu"}})
+    with pytest.raises(
+        ConfigError, match=r"^the plan does not fit the cluster: it needs 4 CPUs and 0 GPUs \(load 1 × .*, there are 2 "
+    ):
+        make_plan(config, Resources(cpus=2, gpus=0))
+    with pytest.raises(ConfigError, match=r"^acoustic\.device = cuda, but the cluster has no GPU"):
+        make_plan(Config.model_validate({"acoustic": {"device": "cuda"}}), Resources(cpus=16, gpus=0))
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64, 1000])
+def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
+    plan = make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), Resources(cpus=cpus, gpus=0))
+    assert all(stage.workers >= 1 for stage in plan.stages)
+    assert 1 <= plan.threads <= cpus
+
+
+def test_blocks_hold_every_recording_once_and_stay_small() -> None:
+    recordings = [Recording(f"{n:032x}", f"a/{n}.wav", "1", size_bytes=n * 100_000) for n in range(100)]
+    config = Config.model_validate({"ray": {"block_rows": 5, "block_mb": 20}})
+    planned = list(plan_blocks(recordings, config))
+    assert [recording for block in planned for recording in block] == recordings
+    assert max(len(block) for block in planned) == 5
+    assert all(len(block) == 1 or sum(r.size_bytes for r in block) <= 20e6 for block in planned)
+    assert len(list(plan_blocks(recordings, Config()))) >= 15

@@ -1,0 +1,66 @@
+"""What a run tells while it works."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from pipelines import progress
+from pipelines.progress import ProgressReport, Tally, format_duration
+
+
+def make_tally() -> Tally:
+    """Half of the work in the last 10,000 s: so long ago that the seconds of a slow test do not show."""
+    tally = Tally(wanted=200, started=time.monotonic() - 10_000)
+    tally.ok, tally.failed, tally.audio_s = 97, 3, 3_600_000.0
+    return tally
+
+
+def test_a_tally_says_how_much_is_done_how_fast_and_how_much_is_left() -> None:
+    assert make_tally().describe() == "100 of 200 done, 3 failed, 1000.00 audio hours, 360x real time, 2 h 46 min left"
+
+
+def test_before_anything_is_done_nothing_is_promised() -> None:
+    tally = Tally(wanted=4)
+    assert tally.left_s is None
+    assert tally.describe() == "0 of 4 done, 0.00 audio hours, 0x real time"
+
+
+def test_nothing_is_left_at_the_end() -> None:
+    tally = make_tally()
+    tally.ok = 197
+    assert tally.left_s == 0
+    assert tally.describe().endswith(", 0 s left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (42.4, "42 s"), (89, "89 s"), (90, "2 min"), (3000, "50 min"), (5400, "1 h 30 min"), (100_000, "27 h 46 min")],
+)
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_without_a_terminal_there_is_a_plain_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    tally = make_tally()
+    with ProgressReport(tally, Console(file=output, width=200)) as report:
+        report.update()
+        assert output.getvalue() == ""  # not a minute has passed
+        monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+        report.update()
+    assert output.getvalue() == tally.describe() + "\n"
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    output = io.StringIO()
+    tally = Tally(wanted=200)
+    with ProgressReport(tally, Console(file=output, force_terminal=True, width=160)) as report:
+        tally.ok, tally.failures = 50, Counter({"not_audio (load)": 1})
+        report.update()
+    assert "transcribing" in output.getvalue()
+    assert "50/200" in output.getvalue()

@@ -1,0 +1,176 @@
+"""The stages one after the other, without Ray: a table in, a table out, the same rows, whatever happens to one of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import blocks
+from pipelines.acoustic.checkpoint import find_checkpoint
+from pipelines.acoustic.compaction import compact
+from pipelines.archive.listing import list_recordings
+from pipelines.config import Config
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.lake.staging import StagedFile
+from pipelines.lake.table import TranscriptTable
+from pipelines.records import FrameGrid, Recording
+from pipelines.stages import Decode, Emit, Finish, Load
+from pipelines.transcript.provenance import Provenance, make_provenance
+from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
+
+LASR = FrameGrid(step=640, receptive=2320)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(random_lasr: Path) -> Vocabulary:
+    from transformers import AutoTokenizer
+
+    return Vocabulary.from_tokenizer(AutoTokenizer.from_pretrained(random_lasr), 64, 0)
+
+
+def provenance_of(config: Config) -> Provenance:
+    identity = find_checkpoint(config.acoustic).identity
+    return make_provenance(config, "r1", model_id="m", model_revision=None, model_sha256=identity.sha256, decoder="greedy")
+
+
+def load(config: Config) -> pa.Table:
+    return Load(config.archive)(blocks.recordings_to_table(list(list_recordings(config.archive))))
+
+
+def errors(table: pa.Table) -> list[str | None]:
+    return [error and error["reason"] for error in table["error"].to_pylist()]
+
+
+def test_a_block_goes_through_all_stages_row_by_row(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(write_mixed_archive(tmp_path / "archive"))})
+    loaded = load(config)
+    emitted = Emit(config, vocabulary, threads=1)(loaded)
+    decoded = Decode(config, vocabulary)(emitted)
+    report = Finish(config.lake, provenance_of(config), LASR)(decoded)
+    for table in (emitted, decoded):
+        assert table["recording_id"].to_pylist() == loaded["recording_id"].to_pylist()
+    assert "waveforms" not in emitted.column_names
+    assert "emissions" not in decoded.column_names
+    assert sum(len(row["recording_ids"]) for row in report.to_pylist()) == len(MIXED_ARCHIVE)
+    assert read_rows(tmp_path / "lake") == [] if (tmp_path / "lake/transcripts/_delta_log").exists() else True
+
+    table = TranscriptTable(config.lake)
+    table.commit([StagedFile.from_row(row) for row in report.to_pylist()])
+    rows = read_rows(tmp_path / "lake")
+    assert {name_of(row): row["error"] and row["error"]["reason"] for row in rows} == MIXED_ARCHIVE
+
+
+def test_an_object_that_goes_away_after_it_was_listed_is_not_found(tmp_path: Path) -> None:
+    config = Config.model_validate({"archive": {"uri": str(tmp_path)}})
+    for name in ("stays.wav", "goes.wav", "changes.wav"):
+        write_wav(tmp_path / name, make_sound(0.2, seed=1))
+    listed = blocks.recordings_to_table(list(list_recordings(config.archive)))
+    (tmp_path / "goes.wav").unlink()
+    write_wav(tmp_path / "changes.wav", make_sound(0.3, seed=1))
+    loaded = Load(config.archive)(listed)
+    assert errors(loaded) == ["changed_during_read", "not_found", None]
+    assert [len(channels or ()) for channels in loaded["waveforms"].to_pylist()] == [0, 0, 1]
+
+
+def test_sure_blanks_only_are_an_ok_row_with_empty_text(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """What a trained model emits for silence."""
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    write_wav(tmp_path / "archive/silence.wav", np.zeros(16_000))
+    silent = np.full((22, 64), -20.0, dtype=np.float32)
+    silent[:, vocabulary.blank_id] = 0.0
+    emissions = compact(silent, -5.5, 0.999, vocabulary.blank_id)
+    assert emissions.kept == 1
+    row = {"emissions": [blocks.emissions_to_row(emissions)]}
+    emitted = blocks.extend(load(config), blocks.EMITTED_COLUMNS | blocks.EMISSIONS, [row], drop=blocks.WAVEFORMS)
+    for decoding in ({"kind": "greedy"}, {"kind": "beam", "lm": None}):
+        with_decoding = make_config(random_lasr, tmp_path / "lake", decoding=decoding)
+        decoded = Decode(with_decoding, vocabulary)(emitted)
+        finished = Finish(config.lake, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
+        assert (finished["status"], finished["error"]) == ("ok", None)
+        assert (finished["text"], finished["text_raw"], finished["words"], finished["confidence"]) == ("", "", [], None)
+        assert (finished["quality"]["duration_s"], finished["quality"]["level_dbfs"]) == (1.0, None)
+
+
+def test_what_breaks_inside_costs_one_row_and_tells_no_text(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """Emissions that cannot be: offsets beyond the tokens. Only type and place of the exception reach the row."""
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    for name in ("a.wav", "b.wav"):
+        write_wav(tmp_path / "archive" / name, make_sound(0.5, seed=1))
+    emitted = Emit(config, vocabulary, threads=1)(load(config))
+    rows = emitted.select(["emissions"]).to_pylist()
+    rows[0]["emissions"][0]["offsets"] = np.array([5, 900, 3], dtype=np.int32).tobytes()
+    decoded = Decode(config, vocabulary)(blocks.extend(emitted, blocks.EMISSIONS, rows))
+    broken, whole = (Finish(config.lake, provenance_of(config), LASR).assemble(row) for row in decoded.to_pylist())
+    assert (whole["status"], whole["error"]) == ("ok", None)
+    assert broken["status"] == "failed"
+    assert (broken["error"]["stage"], broken["error"]["reason"], broken["error"]["retryable"]) == (
+        "decode",
+        "internal_error",
+        True,
+    )
+    assert broken["error"]["detail"].split(" in ")[1].split(":")[0].endswith(".py")
+    assert "a.wav" not in broken["error"]["detail"]
+
+
+def test_a_model_that_fails_on_one_recording_does_not_cost_its_neighbours(
+    random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    """A waveform without samples cannot be: it stands for whatever a model cannot take."""
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")})
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write_wav(tmp_path / "archive" / name, make_sound(0.5, seed=ord(name[0])))
+    loaded = load(config)
+    alone = Emit(config, vocabulary, threads=1)(loaded)
+    waveforms = [blocks.read_waveforms(loaded, i) for i in range(3)]
+    waveforms[1] = []
+    broken = blocks.append_waveforms(loaded.drop_columns(["waveforms"]), waveforms)
+    emitted = Emit(config, vocabulary, threads=1)(broken)
+    assert errors(emitted)[::2] == [None, None]
+    assert emitted["emissions"].to_pylist()[::2] == alone["emissions"].to_pylist()[::2]
+
+
+@pytest.mark.parametrize(
+    ("when", "month"),
+    [
+        (datetime(2024, 2, 29, tzinfo=UTC), "2024-02"),
+        (datetime(1990, 1, 1, tzinfo=UTC), "1990-01"),
+        (datetime(1989, 12, 31, tzinfo=UTC), "unknown"),
+        (datetime(999, 1, 1, tzinfo=UTC), "unknown"),
+        (datetime(9000, 1, 1, tzinfo=UTC), "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_month_of_a_recording_is_believable_or_unknown(
+    random_lasr: Path, tmp_path: Path, when: datetime | None, month: str
+) -> None:
+    config = make_config(random_lasr, tmp_path / "lake")
+    recording = Recording("0" * 32, str(tmp_path / "gone.wav"), "1-1", 1, modified_at=when)
+    row: dict[str, Any] = Load(config.archive)(blocks.recordings_to_table([recording])).to_pylist()[0]
+    row |= dict.fromkeys([*blocks.EMITTED_COLUMNS, *blocks.DECODED_COLUMNS, *blocks.HYPOTHESES])
+    finished = Finish(config.lake, provenance_of(config), LASR).assemble(row)
+    assert finished["recorded_month"] == month
+    assert finished["error"]["reason"] == "not_found"
+
+
+def test_waveforms_and_emissions_survive_the_trip_through_arrow() -> None:
+    recordings = blocks.recordings_to_table([Recording(f"{i}", f"{i}.wav", "1", 1) for i in range(3)])
+    random = np.random.default_rng(0)
+    waveforms = [[random.integers(-32768, 32768, n).astype(np.int16) for n in sizes] for sizes in ((5, 5), (), (100_000,))]
+    table = blocks.append_waveforms(recordings, waveforms)
+    table = pa.concat_tables([table.slice(2), table.slice(0, 2)])  # blocks are sliced and joined on the way
+    for row, wanted in zip((1, 2, 0), waveforms, strict=True):
+        got = blocks.read_waveforms(table, row)
+        assert [channel.tolist() for channel in got] == [channel.tolist() for channel in wanted]
+    logits = random.normal(size=(50, 9)) * 3
+    emissions = compact((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), -4.0, 0.9, 0)
+    table = blocks.extend(recordings.slice(0, 1), blocks.EMISSIONS, [{"emissions": [blocks.emissions_to_row(emissions)] * 2}])
+    first, second = blocks.read_emissions(table, 0)
+    for field in ("frame_index", "offsets", "token_ids", "logp"):
+        assert (getattr(first, field) == getattr(emissions, field)).all()
+        assert (getattr(second, field) == getattr(emissions, field)).all()
+    assert (first.frames, first.vocabulary_size) == (50, 9)
