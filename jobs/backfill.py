@@ -1,6 +1,6 @@
 """Transcribes every recording of an archive that is not yet in the lake. Stopped at any moment, the same command goes on.
 
-    dictalake backfill --config medasr --archive.uri gs://bucket/dictations --lake.uri gs://lake/speech
+dictalake backfill --config medasr --archive.uri gs://bucket/dictations --lake.uri gs://lake/speech
 """
 
 from __future__ import annotations

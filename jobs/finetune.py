@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _make_trainer(
-    arguments: argparse.Namespace, plan: TrainingPlan, train: list[Utterance], device: str
-) -> Trainer:
+def _make_trainer(arguments: argparse.Namespace, plan: TrainingPlan, train: list[Utterance], device: str) -> Trainer:
     if arguments.from_scratch:
         if (arguments.out / "tokenizer.json").exists():
             tokenizer = AutoProcessor.from_pretrained(arguments.out).tokenizer
@@ -89,7 +87,9 @@ def _make_trainer(
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="dictalake finetune", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="dictalake finetune", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument(
         "--manifest", type=Path, required=True, action="append", help="CSV of the training audio: uri, reference; repeatable"
     )

@@ -106,7 +106,9 @@ def table_to_recordings(table: pa.Table) -> list[Recording]:
     return [Recording(**{**row, "metadata": dict(row["metadata"] or ())}) for row in rows]
 
 
-def extend(table: pa.Table, columns: dict[str, pa.DataType], rows: Sequence[dict[str, Any]], drop: Iterable[str] = ()) -> pa.Table:
+def extend(
+    table: pa.Table, columns: dict[str, pa.DataType], rows: Sequence[dict[str, Any]], drop: Iterable[str] = ()
+) -> pa.Table:
     """``table`` with ``columns`` set from ``rows`` (one dict a row, absent keys null), without the columns in ``drop``."""
     table = table.drop_columns([name for name in {*drop, *columns} if name in table.column_names])
     for name, kind in columns.items():

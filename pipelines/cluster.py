@@ -106,12 +106,9 @@ def make_plan(config: Config, resources: Resources) -> Plan:
         raise ConfigError("acoustic.device = cuda, but the cluster has no GPU; use cpu or auto, or add a GPU node")
     scale = min(1.0, resources.cpus / 2)
     gpus = config.acoustic.gpus_per_actor if on_gpu else 0.0
-    actors = config.acoustic.actors
-    if actors == "auto":
-        actors = max(1, math.floor(resources.gpus / gpus)) if on_gpu else max(1, int(resources.cpus // 8))
-    decoders = config.decoding.actors
-    if decoders == "auto":
-        decoders = max(1, int(resources.cpus // 4))
+    by_hardware = math.floor(resources.gpus / gpus) if on_gpu else int(resources.cpus // 8)
+    actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
+    decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
     plan = Plan(
         load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale),
         emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus),

@@ -59,7 +59,9 @@ class Acoustic(Section):
     model: str = Field("embedded:medasr-mini", description="folder, Hugging Face id, or embedded:medasr-mini")
     revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the hardware computes in it")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the hardware computes in it"
+    )
     actors: int | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
     gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
     cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
@@ -83,14 +85,18 @@ class Decoding(Section):
     """The search that turns emissions into text."""
 
     kind: Literal["greedy", "beam"] = Field("beam", description="beam: beam search with the language model, if one is given")
-    engine: Literal["auto", "pyctcdecode", "ctc-beam-decoder"] = Field("auto", description="auto: ctc-beam-decoder where it runs")
+    engine: Literal["auto", "pyctcdecode", "ctc-beam-decoder"] = Field(
+        "auto", description="auto: ctc-beam-decoder where it runs"
+    )
     beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
     beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
     token_min_logp: float = Field(-5.0, le=0, description="tokens less likely than this are not tried")
-    collapse_blank: float = Field(0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never")
+    collapse_blank: float = Field(
+        0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
+    )
     actors: int | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
 
 
@@ -100,7 +106,9 @@ class Lake(Section):
     uri: str | None = Field(None, description="folder of the lake: a path, gs://…, s3://…")
     storage_options: dict[str, str] = Field(default_factory=dict, description="options of delta-rs's object store")
     commit_every_s: float = Field(2.0, ge=0, description="the driver commits finished files at most this often")
-    earliest_month: str = Field("1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`")
+    earliest_month: str = Field(
+        "1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`"
+    )
 
 
 class RayCluster(Section):
@@ -137,7 +145,8 @@ def list_keys() -> list[Key]:
     """Every key with its default, meaning and allowed values."""
     keys = []
     for section, info in Config.model_fields.items():
-        assert isinstance(info.annotation, type) and issubclass(info.annotation, Section)
+        assert isinstance(info.annotation, type)
+        assert issubclass(info.annotation, Section)
         for name, field in info.annotation.model_fields.items():
             default = field.get_default(call_default_factory=True)
             keys.append(Key(f"{section}.{name}", default, field.description or "", _allowed(field.annotation)))
@@ -235,7 +244,7 @@ def _parse_text(dotted: str, text: str) -> Any:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    lines = []
+    lines: list[str] = []
     for problem in error.errors():
         parts = [str(part) for part in problem["loc"]]
         dotted = ".".join(parts[:2])
@@ -243,7 +252,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         allowed = {key.name: key.allowed for key in list_keys()}.get(dotted, "")
         message = problem["msg"].removeprefix("Value error, ")
         given = f" = {problem['input']!r}" if len(parts) > 1 else ""
-        line = f"{dotted}{given} from {origin}: {message[:1].lower()}{message[1:]}" + (f" (allowed: {allowed})" if allowed else "")
+        line = f"{dotted}{given} from {origin}: {message[:1].lower()}{message[1:]}" + (
+            f" (allowed: {allowed})" if allowed else ""
+        )
         if line.split(":")[0] not in {seen.split(":")[0] for seen in lines}:
             lines.append(line)
     return "\n".join(lines)

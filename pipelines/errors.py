@@ -126,7 +126,7 @@ class DecodeFailed(TranscriptionError):
 
 
 class InternalError(TranscriptionError):
-    """A defect of dictalake, kept to the one recording it met; the detail names the exception's type and place, not its text."""
+    """A defect of dictalake, kept to the one recording it met; the detail names the exception's type and place."""
 
     reason, retryable = "internal_error", True
 

@@ -45,7 +45,8 @@ class Tally:
     def describe(self) -> str:
         left = "" if self.left_s is None else f", {format_duration(self.left_s)} left"
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done} of {self.wanted} done{failed}, {self.audio_s / 3600:.2f} audio hours, {self.speed:.0f}x real time{left}"
+        hours = f"{self.audio_s / 3600:.2f} audio hours"
+        return f"{self.done} of {self.wanted} done{failed}, {hours}, {self.speed:.0f}x real time{left}"
 
 
 class ProgressReport:

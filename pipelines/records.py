@@ -67,7 +67,7 @@ class Window:
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """Where a model's output frames lie: frame ``i`` is centred on ``step × i + centre`` samples and sees ``receptive`` of them."""
+    """Where a model's output frames lie: frame ``i`` sees ``receptive`` samples around ``step × i + centre``."""
 
     step: int
     receptive: int

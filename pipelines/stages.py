@@ -274,7 +274,16 @@ class Finish:
 
     def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
         p = self._provenance
-        names = ("run_id", "fingerprint", "pipeline_version", "git_commit", "model_id", "model_revision", "model_sha256", "lm_sha256")
+        names = (
+            "run_id",
+            "fingerprint",
+            "pipeline_version",
+            "git_commit",
+            "model_id",
+            "model_revision",
+            "model_sha256",
+            "lm_sha256",
+        )
         return {name: getattr(p, name) for name in names} | {
             "decoder": p.decoder,
             "versions": list(p.versions.items()) + ([("dtype", row["dtype"])] if row["dtype"] else []),

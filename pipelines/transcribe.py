@@ -218,9 +218,7 @@ def _identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) ->
     )
 
 
-def _start_record(
-    config: Config, provenance: Provenance, resources: cluster.Resources, found: int, pending: int
-) -> RunRecord:
+def _start_record(config: Config, provenance: Provenance, resources: cluster.Resources, found: int, pending: int) -> RunRecord:
     text, config_hash = describe_config(config)
     return RunRecord(
         run_id=provenance.run_id,

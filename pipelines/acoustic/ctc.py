@@ -139,14 +139,17 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
             step *= stride
         return FrameGrid(step=step, receptive=receptive)
     raise ConfigError(
-        f"acoustic.model: CTC models of type {config.model_type} are not supported yet; supported: lasr_ctc, {', '.join(_CONVOLUTIONAL)}"
+        f"acoustic.model: CTC models of type {config.model_type} are not supported yet; "
+        f"supported: lasr_ctc, {', '.join(_CONVOLUTIONAL)}"
     )
 
 
 def choose_device(wanted: str) -> str:
     """``auto`` takes a GPU where there is one; asking for ``cuda`` without one is an error, not a slow run."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch")
+        raise ConfigError(
+            "acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch"
+        )
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted

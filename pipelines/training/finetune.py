@@ -97,7 +97,7 @@ def load_waveform(path: str) -> np.ndarray:
 
 
 def make_batches(utterances: Sequence[Utterance], batch_s: float, rng: random.Random, *, ascending: bool) -> list[list[int]]:
-    """Groups indices of similar length so that (longest × count) stays within ``batch_s``; the order is random unless ascending."""
+    """Groups indices of similar length so that longest × count stays within ``batch_s``; in random order unless ascending."""
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration_s * rng.uniform(0.9, 1.1))
     batches: list[list[int]] = [[]]
     for index in order:
@@ -140,8 +140,9 @@ class Trainer:
         plan: TrainingPlan,
         device: str = "cpu",
     ) -> None:
-        self.model, self.tokenizer, self.extractor, self.out, self.plan = model.to(device), tokenizer, extractor, out, plan
+        self.model, self.tokenizer, self.extractor, self.out, self.plan = model, tokenizer, extractor, out, plan
         self.device = torch.device(device)
+        torch.nn.Module.to(model, self.device)
         self.features = LogMel(extractor).to(device)
         self.averaged = deepcopy(model).eval().requires_grad_(False)
         decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -345,5 +346,5 @@ class Trainer:
             logp, lengths = self._log_probabilities(model, [load_waveform(utterances[i].path) for i in batch], mask=False)
             tokens = logp.argmax(-1).cpu()
             for row, index in enumerate(batch):
-                texts[index] = self.tokenizer.decode(tokens[row, : int(lengths[row])].tolist(), skip_special_tokens=True)
+                texts[index] = str(self.tokenizer.decode(tokens[row, : int(lengths[row])].tolist(), skip_special_tokens=True))
         return texts

@@ -224,9 +224,7 @@ def _run(voice: Voice, command: list[str], packages: str, text: str = "", timeou
         raise SynthesisError(voice.name, f"{command[0]} took over {timeout_s:g} s") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-300:]
-        raise SynthesisError(
-            voice.name, f"{command[0]} ended with {done.returncode} (Debian package: {packages}): {said}"
-        )
+        raise SynthesisError(voice.name, f"{command[0]} ended with {done.returncode} (Debian package: {packages}): {said}")
     return done.stdout
 
 
@@ -240,7 +238,33 @@ def _read_wav(path: Path) -> tuple[np.ndarray, int]:
 LETTERS = dict(
     zip(
         "ABCDEFGHIJKLMNOPQRSTUVXYZ",
-        "eigh bee see dee ee ef gee h eye jay kay ell em en oh pee queue ar ess tee yoo vee ex wye zee".split(),
+        [
+            "eigh",
+            "bee",
+            "see",
+            "dee",
+            "ee",
+            "ef",
+            "gee",
+            "h",
+            "eye",
+            "jay",
+            "kay",
+            "ell",
+            "em",
+            "en",
+            "oh",
+            "pee",
+            "queue",
+            "ar",
+            "ess",
+            "tee",
+            "yoo",
+            "vee",
+            "ex",
+            "wye",
+            "zee",
+        ],
         strict=True,
     )
 ) | {"W": "double you"}

@@ -15,18 +15,17 @@ from tests.recordings import DEMO_ARCHIVE, make_config, make_sound, read_rows, w
 
 # Seconds. Some are shorter than a window (20 s), some longer, one has exactly its length, one is too short for a frame.
 LENGTHS_S = (0.05, 0.2, 0.9, 1.7, 3.3, 3.4, 7.5, 20.0, 20.5, 38.1, 47.0)
-REAL_RECORDINGS = 3
+SPOKEN = ("radiology/chest-0420.mp3", "medicine/ward-round.wav", "cardiology/cath-0318.dcm")
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sounds of many lengths, one of two channels, and a few real dictations where they are at hand."""
+    """Sounds of many lengths, one of two channels, and a few dictations."""
     folder = tmp_path_factory.mktemp("lengths")
     paths = [write_wav(folder / f"{seconds}s.wav", make_sound(seconds, seed=i)) for i, seconds in enumerate(LENGTHS_S)]
     two_channels = np.stack([make_sound(24.0, seed=100), make_sound(24.0, seed=101)], axis=1)
     paths.append(write_wav(folder / "two_channels.wav", two_channels))
-    spoken = [path for path in DEMO_ARCHIVE.rglob("*") if path.suffix in (".wav", ".flac", ".dcm")]
-    return paths + sorted(spoken, key=lambda path: path.stat().st_size)[:REAL_RECORDINGS]
+    return paths + [DEMO_ARCHIVE / name for name in SPOKEN]
 
 
 def hear(recordings: Sequence[Path], model: Path, folder: Path, **sections: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -76,7 +76,9 @@ def test_both_channels_are_transcribed(mixed_run: FinishedRun) -> None:
 
 def test_flac_says_what_wav_says(mixed_run: FinishedRun) -> None:
     rows = {name_of(row): row for row in read_rows(mixed_run.lake)}
-    wav, flac = ([(w["word"], w["start_s"], w["end_s"]) for w in rows[f"ward/tones.{kind}"]["words"]] for kind in ("wav", "flac"))
+    wav, flac = (
+        [(w["word"], w["start_s"], w["end_s"]) for w in rows[f"ward/tones.{kind}"]["words"]] for kind in ("wav", "flac")
+    )
     assert wav == flac != []
 
 

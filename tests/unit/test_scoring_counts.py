@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.scoring.errors import ErrorCount, count_errors
@@ -41,6 +41,7 @@ def test_rate_without_reference_words() -> None:
     assert count_errors([("", "thank you")]).rate == math.inf
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_counts_of_pairs_add_up(pairs: list[tuple[str, str]]) -> None:
     together = count_errors(pairs)
