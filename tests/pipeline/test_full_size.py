@@ -44,5 +44,5 @@ def test_medasr_configuration_runs_the_full_architecture(
 def count_parameters(folder: Path) -> int:
     """Learnt numbers in the weights; running averages of normalisation layers are not among them."""
     with safe_open(folder / "model.safetensors", "pt") as weights:
-        learnt = [name for name in weights.keys() if "running_" not in name and "num_batches" not in name]
+        learnt = [name for name in list(weights.keys()) if "running_" not in name and "num_batches" not in name]
         return sum(prod(weights.get_slice(name).get_shape()) for name in learnt)
