@@ -26,7 +26,7 @@ def own_ray_folder() -> Iterator[Path]:
 
 def start(arguments: list[str], ray_folder: Path, output: Path, temporary: Path | None = None) -> subprocess.Popen[bytes]:
     """Starts a job; what it prints goes to the file ``output``."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "DICTALAKE_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DICTALAKE_")}
     environment |= {"RAY_TMPDIR": str(ray_folder), "PYTHONUNBUFFERED": "1"}
     if temporary is not None:
         environment["TMPDIR"] = str(temporary)
