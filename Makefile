@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  && touch $@ && echo "environment ready after $$((SECONDS - started)) s"
 
 demo: env ## transcribe the embedded demo archive with the embedded model and show the result
-	@started=$$SECONDS; $(BIN)/dictalake demo --lake.uri demo-lake && echo "demo took $$((SECONDS - started)) s"
+	@rm -rf demo-lake; started=$$SECONDS; $(BIN)/dictalake demo --lake.uri demo-lake && echo "demo took $$((SECONDS - started)) s"
 
 test: env ## check style and types, run all tests
 	@started=$$SECONDS; $(MAKE) --no-print-directory lint && $(BIN)/python -m pytest && echo "tests took $$((SECONDS - started)) s"
@@ -42,6 +42,7 @@ evaluate: evaluation-set ## score greedy, language model and Whisper tiny.en on 
 	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/held-out/manifest.csv --by voice
 	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/unseen-voices/manifest.csv --by voice
 	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/hand-written/manifest.csv --by voice --systems greedy,lm,whisper
+	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/hand-written-unseen/manifest.csv --by voice --systems greedy,lm,whisper
 
 clean: ## remove the environment, the demo's lake and caches
 	rm -rf $(VENV) demo-lake evaluation-set .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

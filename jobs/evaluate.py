@@ -5,7 +5,8 @@
 
 The manifest has the columns `uri` and `reference`; any other one can be given to --by. The systems greedy and lm are runs of
 the whole pipeline, into lake.uri if it is given (stopped, the same command goes on there), else into a lake that is thrown
-away. whisper hears the same waveforms through faster-whisper. A recording that failed counts with all its words deleted.
+away. whisper hears the same waveforms through faster-whisper; compare it under the normaliser whisper, where numbers are the
+same in words and digits. A recording that failed counts with all its words deleted.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ Transcripts = Mapping[str, Mapping[str, Heard]]  # system → recording_id → H
 def main(argv: list[str] | None = None) -> int:
     arguments, overrides = parse(_make_parser(), argv)
     config = read_config(arguments, overrides)
-    normalisers = arguments.normaliser or (["medasr", "words"] if "whisper" in arguments.systems else ["medasr"])
+    normalisers = arguments.normaliser or (["medasr", "words", "whisper"] if "whisper" in arguments.systems else ["medasr"])
     recordings = read_references(config.archive)
     _check_label(arguments.by, recordings)
 
@@ -95,7 +96,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--normaliser",
         type=_names(tuple(NORMALISERS)),
-        help=f"of {', '.join(NORMALISERS)}; default medasr, with whisper among the systems medasr,words",
+        help=f"of {', '.join(NORMALISERS)}; default medasr, with whisper among the systems all",
     )
     parser.add_argument("--whisper-model", type=Path, help="folder of another Whisper model in CTranslate2 form")
     parser.add_argument("--show-worst", type=int, default=0, metavar="N", help="print the N worst transcripts of each system")

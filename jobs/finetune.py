@@ -3,7 +3,8 @@
     dictalake finetune --manifest train.csv --held-out held_out.csv --base google/medasr --out checkpoint/ --peak-rate 1e-4
     dictalake finetune --manifest train.csv --held-out held_out.csv --from-scratch --out medasr-mini/
 
-A manifest is a CSV with the columns ``uri`` (relative to the manifest) and ``reference``. The checkpoint folder is what
+A manifest is a CSV with the columns ``uri`` (a local file, relative to the manifest; those longer than --max-utterance-s are
+left out and counted) and ``reference``. The checkpoint folder is what
 ``acoustic.model`` takes. Killed, the same command goes on where the last saved state was.
 """
 
@@ -18,22 +19,29 @@ from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC, LasrProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from pipelines.acoustic.features import LogMel
+from pipelines.errors import ConfigError
 from pipelines.scoring.errors import count_errors
 from pipelines.scoring.normalise import normalise_medasr
 from pipelines.training.finetune import Trainer, TrainingPlan, Utterance, initialise, load_waveform, read_utterances
+from pipelines.training.lm import read_dictations
 from pipelines.training.tokenizer import build_tokenizer
+from pipelines.training.voices import VOICES
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     torch.manual_seed(arguments.seed)
+    disable_progress_bar()  # a checkpoint is written after each epoch
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     plan = TrainingPlan(**{f.name: getattr(arguments, f.name) for f in fields(TrainingPlan) if hasattr(arguments, f.name)})
-    train = [u for manifest in arguments.manifest for u in read_utterances(manifest, plan.max_utterance_s)]
-    held_out = read_utterances(arguments.held_out, plan.max_utterance_s)
+    train = [u for manifest in arguments.manifest for u in read_utterances(manifest, plan.max_utterance_s, _say)]
+    if kept_out := sorted({u.voice for u in train} & {voice.name for voice in VOICES if voice.held_out}):
+        raise ConfigError(f"--manifest: the voices {', '.join(kept_out)} are for evaluation; a model may not train on them")
+    held_out = read_utterances(arguments.held_out, plan.max_utterance_s, _say)
     held_out = random.Random(0).sample(held_out, min(arguments.held_out_limit, len(held_out)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = _make_trainer(arguments, plan, train, device)
@@ -61,7 +69,8 @@ def _make_trainer(arguments: argparse.Namespace, plan: TrainingPlan, train: list
         if (arguments.out / "tokenizer.json").exists():
             tokenizer = AutoProcessor.from_pretrained(arguments.out).tokenizer
         else:
-            tokenizer = build_tokenizer([u.reference for u in train], arguments.pieces)
+            texts = [text for path in arguments.tokenizer_text for text in read_dictations(path)]
+            tokenizer = build_tokenizer(texts or [u.reference for u in train], arguments.pieces)
             arguments.out.mkdir(parents=True, exist_ok=True)
             LasrProcessor(LasrFeatureExtractor(), tokenizer).save_pretrained(arguments.out)
         encoder = LasrEncoderConfig(
@@ -100,6 +109,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     start.add_argument("--base", help="checkpoint to start from: a folder or a Hugging Face id")
     start.add_argument("--from-scratch", action="store_true", help="build a tokenizer and a small model instead")
     parser.add_argument("--revision", help="revision of --base")
+    parser.add_argument(
+        "--tokenizer-text",
+        type=Path,
+        action="append",
+        default=[],
+        help="from scratch: CSV or text file to learn the vocabulary from, repeatable (default: the training references)",
+    )
     parser.add_argument("--pieces", type=int, default=320, help="from scratch: vocabulary size")
     parser.add_argument("--hidden-size", type=int, default=144)
     parser.add_argument("--layers", type=int, default=8)

@@ -93,7 +93,7 @@ class Utterance:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dictalake make-demo-archive", description="Make the demo archive anew.")
+    parser = argparse.ArgumentParser(prog="python -m jobs.make_demo_archive", description="Make the demo archive anew.")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where texts.csv is, and recordings/ will be")
     folder = parser.parse_args(argv).folder
     utterances = read_texts(folder / "texts.csv")

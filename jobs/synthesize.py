@@ -2,10 +2,10 @@
 
     python -m jobs.synthesize --texts dictations.csv --out synthetic --voices hibari-heart:5,flite-slt,espeak-us-m1
 
-``dictations.csv`` has the columns ``id,text,specialty`` and optionally ``voice``. Written are ``audio/<id>.wav``
+``dictations.csv`` has the columns ``id,text,specialty`` and optionally ``voice``. Written are ``audio/<id>-<hash>.wav``
 (16 kHz mono PCM16, peak at a random -3 to -20 dBFS) and ``manifest.csv`` with the columns
 ``uri,reference,specialty,voice,duration_s``. Voice, speed, level and pauses are drawn from the seed and the id alone.
-A second run with the same options makes only what is missing. Texts that their voice could not read are listed and
+A second run makes only what is missing or has changed. Texts that their voice could not read are listed and
 make the exit status 1.
 """
 
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ class Reading:
 
     @property
     def uri(self) -> str:
-        return f"audio/{self.id}.wav"
+        """Named by all that decides the samples, so that a changed text or voice is never paired with an old file."""
+        drawn = f"{self.voice.name}\n{self.words}\n{self.speed}\n{self.peak_dbfs}"
+        return f"audio/{self.id}-{blake2b(drawn.encode(), digest_size=4).hexdigest()}.wav"
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,21 @@ from ray.data import DataContext
 
 @dataclass(frozen=True)
 class Resources:
-    """Logical CPUs and GPUs of the whole cluster."""
+    """Logical CPUs and GPUs of the whole cluster, and of each node; no nodes given: all of it is one."""
 
     cpus: float
     gpus: float
+    nodes: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def largest_node_cpus(self) -> float:
+        return max((cpus for cpus, _ in self.nodes), default=self.cpus)
+
+    def can_host(self, cpus: float, gpus: float) -> bool:
+        """Whether one worker that asks so much has room on a node by itself."""
+        return any(
+            cpus <= there + 1e-6 and gpus <= gpus_there + 1e-6 for there, gpus_there in self.nodes or [(self.cpus, self.gpus)]
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,9 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     _quieten()
     try:
         total = ray.cluster_resources()
-        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes)
     finally:
         if started_here:
             ray.shutdown()
@@ -92,8 +105,9 @@ def _quieten() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    context.raise_original_map_exception = True  # Ray's own wrapping keeps the text of an error alone
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints the tracebacks of workers; transcribe says what failed
 
 
 def make_plan(config: Config, resources: Resources) -> Plan:
@@ -114,7 +128,8 @@ def make_plan(config: Config, resources: Resources) -> Plan:
         emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus),
         decode=StagePlan("decode", decoders, 0.5 * scale),
         finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale),
-        threads=max(1, int(resources.cpus // actors)),
+        # No more than the actors that share a node find there, if they spread evenly.
+        threads=max(1, int(min(resources.cpus // actors, resources.largest_node_cpus))),
     )
     _check_fits(plan, resources)
     return plan
@@ -122,6 +137,14 @@ def make_plan(config: Config, resources: Resources) -> Plan:
 
 def _check_fits(plan: Plan, resources: Resources) -> None:
     # Actors hold their share all the time; of the tasks at least one of each stage must find room beside them.
+    for stage in plan.stages:
+        if not resources.can_host(stage.cpus, stage.gpus):
+            raise ConfigError(
+                f"the plan does not fit the cluster: one worker of {stage.name} needs {stage.cpus:g} CPUs and "
+                f"{stage.gpus:g} GPUs on one node, the largest of {len(resources.nodes) or 1} has "
+                f"{resources.largest_node_cpus:g} CPUs; "
+                "lower acoustic.cpus_per_actor or acoustic.gpus_per_actor"
+            )
     cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
     gpus = plan.emit.workers * plan.emit.gpus
     if cpus > resources.cpus + 1e-6 or gpus > resources.gpus + 1e-6:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from pipelines.errors import ConfigError
 
@@ -55,14 +55,14 @@ class Archive(Section):
 class Acoustic(Section):
     """The model that turns waveforms into emissions."""
 
-    kind: Literal["ctc"] = Field("ctc", description="ctc: any Hugging Face CTC model")
+    kind: Literal["ctc"] = Field("ctc", description="ctc: LASR (MedASR) or a model of the wav2vec 2.0 family")
     model: str = Field("embedded:medasr-mini", description="folder, Hugging Face id, or embedded:medasr-mini")
     revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware computes in it"
     )
-    actors: int | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
+    actors: PositiveInt | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
     gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
     cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
     batch_s: float = Field(160.0, gt=0, description="seconds of audio that the model sees at once")
@@ -97,7 +97,7 @@ class Decoding(Section):
     collapse_blank: float = Field(
         0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
     )
-    actors: int | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
+    actors: PositiveInt | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
 
 
 class Lake(Section):
@@ -265,6 +265,8 @@ def _allowed(annotation: Any) -> str:
     names = {int: "whole number", float: "number", str: "text", type(None): "nothing", datetime: "date and time"}
     if annotation in names:
         return names[annotation]
+    if hasattr(annotation, "__metadata__"):  # PositiveInt: the message itself names the bound
+        return _allowed(annotation.__origin__)
     arguments = get_args(annotation)
     if arguments and all(isinstance(argument, str) for argument in arguments):
         return " | ".join(arguments)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Archive, Config, Lake
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import EmitFailed, InternalError, TranscriptionError
+from pipelines.errors import ConfigError, DictalakeError, EmitFailed, InternalError, RunError, TranscriptionError
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
 from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Recording
@@ -43,6 +44,8 @@ from pipelines.transcript.words import join_words, mean_confidence, merge_channe
 _PRUNING_MARGIN = 0.5
 _FETCH_THREADS = 8
 _FULL_SCALE = 32_767
+Resource = TypeVar("Resource")
+Stage = TypeVar("Stage", bound="Load | Emit | Decode | Finish")
 
 REPORT = STAGED.append(pa.field("audio_s", pa.float64())).append(
     pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()})))
@@ -57,10 +60,51 @@ def _guard(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]
     except TranscriptionError as error:
         row["error"] = _error_row(error)
     except Exception as error:  # a defect of ours must cost one row, not the run
-        # The exception's own words may quote audio tags or paths: only its type and place go into the row.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
-        row["error"] = _error_row(InternalError(recording_id, detail, stage))
+        row["error"] = _error_row(InternalError(recording_id, _place(error), stage))
+
+
+def _place(error: Exception) -> str:
+    """Type and place of an exception. Its own words may quote audio tags, paths or rows, and are left out."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+
+
+def _sealed(call: Callable[[Stage, pa.Table], pa.Table]) -> Callable[[Stage, pa.Table], pa.Table]:
+    """A stage's ``__call__``: what fails for a whole block leaves the worker without words of rows or paths."""
+
+    @wraps(call)
+    def sealed(stage: Stage, table: pa.Table) -> pa.Table:
+        try:
+            return call(stage, table)
+        except DictalakeError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"the stage {type(stage).__name__} failed on a whole block: {_place(error)}; what is committed stays, "
+                "the same command goes on"
+            ) from None
+
+    return sealed
+
+
+class _Opened(Generic[Resource]):
+    """What an actor opens once. A ConfigError waits for the first block: of what a constructor raises, Ray passes on the
+    text of the traceback alone.
+    """
+
+    def __init__(self, open_it: Callable[[], Resource]) -> None:
+        self._resource: Resource | None = None
+        self._refusal: ConfigError | None = None
+        try:
+            self._resource = open_it()
+        except ConfigError as error:
+            self._refusal = error
+
+    def get(self) -> Resource:
+        if self._resource is None:
+            assert self._refusal is not None
+            raise self._refusal
+        return self._resource
 
 
 def _error_row(error: TranscriptionError) -> dict[str, Any]:
@@ -77,6 +121,7 @@ class Load:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
+    @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         recordings = blocks.table_to_recordings(table)
         with ThreadPoolExecutor(_FETCH_THREADS) as pool:
@@ -130,23 +175,25 @@ class Emit:
         self._min_logp = config.decoding.token_min_logp - _PRUNING_MARGIN
         self._collapse_blank = config.decoding.collapse_blank
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._model: AcousticModel = open_model(config.acoustic)
+        self._opened: _Opened[AcousticModel] = _Opened(lambda: open_model(config.acoustic))
 
+    @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
         ids = table["recording_id"].to_pylist()
+        model = self._opened.get()  # a bad model stops the run here; below it would cost every row
         for group in self._groups(table, ok):
             started = time.perf_counter()
             try:
                 emitted = self._emit([blocks.read_waveforms(table, i) for i in group])
-            except (RuntimeError, MemoryError, ValueError, IndexError):
+            except Exception:
                 # Something in this company is too much for the model: find the guilty one, alone.
                 emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i], rows[i]) for i in group]
             share_ms = 1000 * (time.perf_counter() - started) / len(group)
             for index, emissions in zip(group, emitted, strict=True):
                 rows[index] |= {"emissions": [blocks.emissions_to_row(e) for e in emissions], "emit_ms": share_ms}
-                rows[index] |= {"device": self._model.device, "dtype": self._model.dtype}
+                rows[index] |= {"device": model.device, "dtype": model.dtype}
         columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
         return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
 
@@ -175,11 +222,12 @@ class Emit:
 
     def _emit(self, recordings: list[list[np.ndarray]]) -> list[list[Emissions]]:
         """All windows of all channels of ``recordings`` in one call of the model."""
-        grid = self._model.grid
+        model = self._opened.get()
+        grid = model.grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
         windows = [cut_window(c, window) for c, plan in zip(channels, plans, strict=True) for window in plan]
-        emitted = iter(self._model.emit(windows))
+        emitted = iter(model.emit(windows))
         results = []
         for recording in recordings:
             emissions = []
@@ -195,9 +243,11 @@ class Decode:
     """Emissions → the best hypothesis of each channel."""
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
-        self._decoder = open_decoder(locate_lm(config).decoding, vocabulary)
+        self._opened = _Opened(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
 
+    @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
+        decoder = self._opened.get()
         ids = table["recording_id"].to_pylist()
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         for index, row in enumerate(rows):
@@ -205,7 +255,7 @@ class Decode:
                 continue
             started = time.perf_counter()
             with _guard(ids[index], "decode", row):
-                best = [self._decoder.decode(channel)[0] for channel in blocks.read_emissions(table, index)]
+                best = [decoder.decode(channel)[0] for channel in blocks.read_emissions(table, index)]
                 row["hypotheses"] = [blocks.hypothesis_to_row(hypothesis) for hypothesis in best]
             row["decode_ms"] = 1000 * (time.perf_counter() - started)
         columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES
@@ -218,6 +268,7 @@ class Finish:
     def __init__(self, lake: Lake, provenance: Provenance, grid: FrameGrid) -> None:
         self._lake, self._provenance, self._grid = lake, provenance, grid
 
+    @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         transcripts = [self.assemble(row) for row in table.to_pylist()]
         by_id = {row["recording_id"]: row for row in transcripts}

@@ -11,9 +11,12 @@ the same command goes on where the last commit was.
 from __future__ import annotations
 
 import platform
+import queue
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -27,7 +30,7 @@ from pipelines.archive.manifest import find_recordings
 from pipelines.config import Config
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DictalakeError, RunError
 from pipelines.lake.runs import RunLog, RunRecord, describe_config
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
@@ -37,9 +40,12 @@ from pipelines.stages import Decode, Emit, Finish, Load
 from pipelines.transcript.provenance import Provenance, make_provenance
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
+import ray.exceptions  # isort: skip
 
 # A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
+_TICK_S = 1.0
+_ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
     checkpoint = find_checkpoint(config.acoustic)
+    # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
+    config = config.model_copy(
+        update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
+    )
     vocabulary, grid = read_vocabulary(checkpoint)
     provenance = _identify(config, checkpoint, vocabulary)
 
@@ -142,30 +152,81 @@ def _run_stages(
             num_cpus=finish.cpus,
         )
     )
-    yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with _plain_errors():
+        yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def _commit_as_they_come(
     reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, progress: ProgressReport, every_s: float
 ) -> None:
-    """Commits finished files every few seconds, and what is left at the end or when the run is stopped."""
+    """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
+
+    Between two reports the clock goes on: what is finished is committed, and the progress lives, while one block takes long.
+    """
     waiting: list[StagedFile] = []
     last_commit = time.monotonic()
     try:
-        for report in reports:
-            for row in report.to_pylist():
+        for report in _until_exhausted(reports, _TICK_S):
+            for row in report.to_pylist() if report is not None else ():
                 waiting.append(StagedFile.from_row(row))
                 tally.failed += len(row["failures"])
                 tally.ok += len(row["recording_ids"]) - len(row["failures"])
                 tally.audio_s += row["audio_s"]
                 tally.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
-            if time.monotonic() - last_commit >= every_s:
+            if waiting and time.monotonic() - last_commit >= every_s:
                 table.commit(waiting)
                 waiting, last_commit = [], time.monotonic()
             progress.update()
     finally:
         if waiting:
             table.commit(waiting)
+
+
+def _until_exhausted(reports: Iterable[pa.Table], tick_s: float) -> Iterator[pa.Table | None]:
+    """The reports as they come, and None after each ``tick_s`` without one."""
+    arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+
+    def read() -> None:
+        try:
+            for report in reports:
+                arrived.put(report)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    threading.Thread(target=read, name="reports", daemon=True).start()
+    while True:
+        try:
+            report = arrived.get(timeout=tick_s)
+        except queue.Empty:
+            yield None
+            continue
+        if report is None:
+            return
+        if isinstance(report, BaseException):
+            raise report
+        yield report
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a worker met, without Ray's wrapping: a ConfigError as itself, all else by its type and place.
+
+    The words of an exception, and Ray's, may quote a path or a row: they stay out.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        causes: list[BaseException] = [error]
+        while (inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None and inner not in causes:
+            causes.append(inner)
+        for cause in causes:
+            if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
+                raise type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0]) from None
+        names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
+        raise RunError(
+            f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on"
+        ) from None
 
 
 def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
@@ -224,6 +285,9 @@ def _start_record(config: Config, provenance: Provenance, resources: cluster.Res
         run_id=provenance.run_id,
         event="started",
         fingerprint=provenance.fingerprint,
+        acoustic_hash=provenance.acoustic_hash,
+        decoding_hash=provenance.decoding_hash,
+        formatting_hash=provenance.formatting_hash,
         config=text,
         config_hash=config_hash,
         pipeline_version=provenance.pipeline_version,

@@ -1,4 +1,4 @@
-"""LASR models with random weights, saved as the folders that ``acoustic.model`` takes."""
+"""LASR models with random weights, saved as the folders that ``acoustic.model`` takes, and small language models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from transformers import LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC, LasrProcessor
 
 from pipelines.acoustic.features import LogMel
+from pipelines.training.dictation import Corpus, write_dictations
 from pipelines.training.tokenizer import build_tokenizer
 
 TEXTS = ["[FINDINGS] {colon} no acute fracture of the left wrist {period} {new paragraph} lungs are clear {period}"] * 20
@@ -18,9 +19,14 @@ def save_random_lasr(folder: Path, *, full_size: bool = False, pieces: int = 64,
     """A LASR CTC model with random weights: tiny, or with every dimension of ``google/medasr`` (105 M parameters)."""
     torch.manual_seed(seed)
     if full_size:
-        encoder = LasrEncoderConfig()
-        pieces = 512
+        # As MedASR: the head emits 512 pieces, the tokenizer has about a hundred more.
+        encoder, emitted = LasrEncoderConfig(), 512
+        texts = [d.text for d in write_dictations(Corpus.load(), 0, 3_000, held_out=False)]
+        tokenizer = build_tokenizer(texts, 660)
+        assert len(tokenizer) > emitted + 50
     else:
+        tokenizer = build_tokenizer(TEXTS, pieces)
+        emitted = max(pieces, len(tokenizer))
         encoder = LasrEncoderConfig(
             hidden_size=32,
             num_hidden_layers=2,
@@ -29,12 +35,21 @@ def save_random_lasr(folder: Path, *, full_size: bool = False, pieces: int = 64,
             subsampling_conv_channels=32,
             initializer_range=0.1,
         )
-    tokenizer = build_tokenizer(TEXTS, pieces)
-    model = LasrForCTC(LasrCTCConfig(vocab_size=max(pieces, len(tokenizer)), pad_token_id=0, encoder_config=encoder)).eval()
+    model = LasrForCTC(LasrCTCConfig(vocab_size=emitted, pad_token_id=0, encoder_config=encoder)).eval()
     _balance_head(model, len(tokenizer))
     model.save_pretrained(folder)
     LasrProcessor(LasrFeatureExtractor(), tokenizer).save_pretrained(folder)
     return folder
+
+
+def write_arpa(path: Path, unigrams: dict[str, float], bigrams: dict[tuple[str, str], float]) -> str:
+    """A small language model, log10 probabilities; KenLM goes by content, so any name will do."""
+    unigrams = {"<unk>": -5.0, "<s>": -99.0, "</s>": -1.0, **unigrams}
+    lines = ["\\data\\", f"ngram 1={len(unigrams)}", f"ngram 2={len(bigrams)}", "", "\\1-grams:"]
+    lines += [f"{logp:.4f}\t{word}" + ("" if word == "</s>" else "\t-0.3000") for word, logp in unigrams.items()]
+    lines += ["", "\\2-grams:", *(f"{logp:.4f}\t{' '.join(words)}" for words, logp in bigrams.items()), "", "\\end\\", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
 
 
 @torch.no_grad()

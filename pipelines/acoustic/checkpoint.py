@@ -13,6 +13,7 @@ from pipelines.config import Acoustic, Config, resolve
 from pipelines.errors import ConfigError
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.kenlm")
 _IN_MODEL = "model:"
 
@@ -65,8 +66,9 @@ def find_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
 
 def hash_folder(folder: Path) -> str:
     """sha256 over names and bytes of the files that decide what the model says."""
-    names = ("config.json", "tokenizer.json", "vocab.json", "preprocessor_config.json", "processor_config.json")
-    files = [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    files += sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])
     digest = sha256()
     for file in files:
         digest.update(f"{file.name}\n{file.stat().st_size}\n".encode())

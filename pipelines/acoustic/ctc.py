@@ -1,7 +1,10 @@
-"""Any Hugging Face CTC model as an acoustic model; LASR (MedASR's architecture) has its own fast front end.
+"""Hugging Face CTC models as acoustic models: LASR (MedASR's architecture) with its own fast front end, and the wav2vec 2.0
+family through its feature extractor.
 
 Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
-length that depends on their own length alone and masked, so that a window gives the same numbers in any company.
+length that depends on their own length alone and masked, and the two are never mixed, so that a window gives the same
+numbers in any company. Models that normalise over all of the audio (``feat_extract_norm: group``) know no mask: they get
+windows of one length together, without padding.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class CtcModel:
         self._extractor = extractor
         self._log_mel = LogMel(extractor).to(self._device) if isinstance(extractor, LasrFeatureExtractor) else None
         self.grid = frame_grid(model.config, extractor)
-        self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step
+        padded = getattr(model.config, "feat_extract_norm", None) != "group"
+        self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
 
     @classmethod
     def load(cls, acoustic: Acoustic) -> CtcModel:
@@ -67,10 +71,11 @@ class CtcModel:
 
     def _batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Indices of windows that go through the model together, with the length they are padded to."""
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, bool], list[int]] = {}
         for index, length in enumerate(lengths):
-            groups.setdefault(-(-length // self._bucket) * self._bucket, []).append(index)
-        for length, indices in sorted(groups.items(), reverse=True):
+            padded = max(-(-length // self._bucket) * self._bucket, self.grid.receptive)
+            groups.setdefault((padded, padded == length), []).append(index)
+        for (length, _), indices in sorted(groups.items(), reverse=True):
             size = max(1, int(self.batch_s * SAMPLE_RATE_HZ // length))
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]

@@ -1,4 +1,5 @@
-"""Audio files to samples: libsndfile first, FFmpeg for what it does not read and for what it finds damaged.
+"""Audio files to samples: libsndfile first, FFmpeg for what it does not read and for what it finds damaged, and for MP3:
+libsndfile stops at the length that an MP3's first frame announces, which is a guess, or too little where files were joined.
 
 Truncated files give what is there. Damage in the middle that a decoder reports is an error, not a shorter recording:
 words would be lost, and the time axis shift, without anybody noticing.
@@ -18,7 +19,7 @@ from pipelines.archive.limits import check_format, check_length, check_not_empty
 from pipelines.errors import CorruptAudio, TranscriptionError, UnsupportedCodec
 from pipelines.records import AudioFormat, DecodedAudio
 
-_SOUNDFILE = {"wav", "w64", "flac", "mp3", "ogg", "aiff", "au", "caf"}
+_SOUNDFILE = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 _BLOCK_FRAMES = 2**18  # headers may announce any length, so memory grows with what really comes
 
 # libsndfile's subtypes in FFmpeg's words (one vocabulary whichever library reads the file), and bits a sample.
@@ -127,7 +128,7 @@ def _read_with_ffmpeg(data: bytes, container: str, recording_id: str) -> tuple[n
                 frames += block.shape[1]
                 check_length(recording_id, frames, rate_hz, channels)
                 blocks.append(block)
-            stored = AudioFormat(name_container(container) or container, context.name, rate_hz, channels)
+            stored = AudioFormat(name_container(container) or container, context.codec.canonical_name, rate_hz, channels)
             return _join(blocks, channels), stored
     except av.error.DecoderNotFoundError:
         raise UnsupportedCodec(

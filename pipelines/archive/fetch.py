@@ -84,6 +84,8 @@ def _read(filesystem: Any, path: str, recording: Recording) -> bytes:
 
 
 def _read_local(path: str, recording: Recording) -> bytes:
+    if not os.path.lexists(path):
+        path = storage.decode_local_path(path)
     with Path(path).open("rb") as file:
         _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
         data = file.read()

@@ -27,6 +27,7 @@ from pipelines.records import Recording, make_recording_id
 
 _KEY = "archive.manifest"
 _THREADS = 16
+_LIKELY_NAMES = ("url", "uris", "path", "file", "filename", "file_name", "audio", "location")
 _BATCH = 1024  # URIs asked about together, so that a manifest of millions neither waits nor fills memory
 
 Row = tuple[str, dict[str, str]]
@@ -115,9 +116,10 @@ def _iterate_parquet(file: pq.ParquetFile, names: list[str]) -> Iterator[Row]:
 def _require_uri(names: list[str]) -> None:
     if "uri" in names:
         return
-    if any("/" in name or "\\" in name for name in names):  # do not show them: they are somebody's data
-        raise ConfigError(f"{_KEY}: the first line looks like data; it must name the columns, one of them `uri`")
-    raise ConfigError(f"{_KEY}: there is no column `uri`; columns found: {', '.join(names) or 'none'}")
+    # A file without a header shows data in its first line, and data may be a patient's: the names are not repeated.
+    likely = next((name for name in names if name.strip().lower() in _LIKELY_NAMES), None)
+    hint = f"; the column `{likely}` has to be called so" if likely else "; the first line must name the columns"
+    raise ConfigError(f"{_KEY}: none of its {len(names)} columns is called `uri`{hint}")
 
 
 def _make_row(fields: Iterable[tuple[str, Any]], place: str) -> Row:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -147,6 +148,11 @@ def make_uri(filesystem: Any, path: str) -> str:
     return uri.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def decode_local_path(path: str) -> str:
+    """The path that ``make_uri`` shows with escapes, as the operating system knows it: a name that is no UTF-8."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), path)
+
+
 def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) -> ObjectState:
     """Version, size and time of one object, from ``info`` (a listing's entry) or by asking. Raises ``storage_errors()``."""
     if is_local(filesystem):
@@ -159,7 +165,8 @@ def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) 
         raise IsADirectoryError(errno.EISDIR, "not an object")
     modified_at = _read_time(entry)
     size = int(entry.get("size") or 0)
-    version_id = entry.get("VersionId")
+    # A listing of S3 names no version ids, a question about one object does: only a file system that uses them always has them.
+    version_id = entry.get("VersionId") if getattr(filesystem, "version_aware", False) else None
     version = entry.get("generation") or (version_id if version_id != "null" else None) or entry.get("ETag")
     if not version:
         nanoseconds = 0 if modified_at is None else round(modified_at.timestamp() * 1_000_000) * 1000

@@ -48,6 +48,9 @@ class RunRecord:
     event: Literal["started", "finished", "failed"]
     at: datetime = field(default_factory=_now)
     fingerprint: str | None = None
+    acoustic_hash: str | None = None
+    decoding_hash: str | None = None
+    formatting_hash: str | None = None
     config: str | None = None
     config_hash: str | None = None
     pipeline_version: str | None = None

@@ -157,6 +157,11 @@ RUNS = pa.schema(
         _field("event", _TEXT, "started, finished or failed", required=True),
         _field("at", _TIME, "when, UTC", required=True),
         _field("fingerprint", _TEXT, "fingerprint of the rows that the run writes"),
+        _field("acoustic_hash", _TEXT, "sha256 of what decides the emissions: weights, dtype, windows, channel policy"),
+        _field(
+            "decoding_hash", _TEXT, "sha256 of what decides the words given the emissions: language model and its parameters"
+        ),
+        _field("formatting_hash", _TEXT, "sha256 of what decides text given text_raw: the formatter's version"),
         _field("config", _TEXT, "configuration as JSON, storage options masked"),
         _field("config_hash", _TEXT, "blake2b of config, 16 hex digits"),
         _field("pipeline_version", _TEXT, "version of dictalake"),

@@ -25,8 +25,13 @@ import torch
 from torch import nn
 from transformers import LasrFeatureExtractor, LasrForCTC, LasrProcessor, LasrTokenizer
 
+from pipelines.acoustic.ctc import choose_dtype
 from pipelines.acoustic.features import LogMel
+from pipelines.errors import ConfigError
 from pipelines.training.augment import SAMPLE_RATE_HZ, augment
+
+FRAME_SAMPLES = 640
+SHORTEST_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,11 @@ class TrainingPlan:
     """How to train. ``steps`` is the whole length; the last ``decay_share`` of it lowers the rate to zero.
 
     ``intermediate`` is the weight of a second CTC loss on the middle layer (Lee and Watanabe 2021): the alignment is found
-    much sooner; 0 turns it off.
+    much sooner; 0 turns it off. ``augment_share`` of the utterances are disguised (see ``augment``), the others heard as they
+    are. ``flat_start_steps`` is for a model from nothing: so long, and less and less, it is also told
+    where each piece would lie if speech ran evenly from the first sound to the last, which is nearly true of short
+    utterances (the flat start of hidden Markov models). Without it CTC can stay for thousands of steps where it predicts
+    blanks and the pieces' frequencies alone.
     """
 
     steps: int = 3000
@@ -46,9 +55,11 @@ class TrainingPlan:
     clip_norm: float = 1.0
     average: float = 0.998
     intermediate: float = 0.3
+    flat_start_steps: int = 0
     max_utterance_s: float = 20.0
     sorted_epochs: int = 1
-    augment: bool = True
+    bf16: bool = True
+    augment_share: float = 0.6
     mel_masks: int = 2
     mel_mask_bands: int = 27
     time_masks_per_s: float = 0.25
@@ -72,20 +83,44 @@ class Utterance:
     voice: str = ""
 
 
-def read_utterances(manifest: Path, max_s: float) -> list[Utterance]:
-    """Reads a CSV with ``uri`` (relative to the CSV or absolute) and ``reference``; ``duration_s`` is measured if absent.
+def read_utterances(manifest: Path, max_s: float, report: Callable[[str], None] = lambda line: None) -> list[Utterance]:
+    """Reads a CSV with ``uri`` (a local path, relative to the CSV or absolute) and ``reference``; ``voice`` is optional.
 
-    Recordings longer than ``max_s`` are left out: CTC training needs utterances that fit the model's window.
+    Recordings longer than ``max_s`` are left out: CTC training needs utterances that fit the model's window; ``report`` is
+    told how many. Raises ConfigError, which names the manifest and the row, never the recording or its text.
     """
-    utterances = []
-    with manifest.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            path = manifest.parent / row["uri"]
-            duration_s = float(row.get("duration_s") or 0) or soundfile.info(path).duration
-            if 0.2 <= duration_s <= max_s and row["reference"].strip():
-                utterances.append(Utterance(str(path), row["reference"].strip(), duration_s, row.get("voice") or ""))
+    utterances, too_long, too_short, unlabelled = [], 0, 0, 0
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{manifest.name} cannot be read as a CSV file in UTF-8 ({type(error).__name__})") from None
+    for number, row in enumerate(rows, start=1):
+        if row.get("uri") is None or row.get("reference") is None:
+            raise ConfigError(
+                f"{manifest.name}: row {number} has no uri or no reference; the first line must name both columns"
+            )
+        path = manifest.parent / row["uri"]
+        try:
+            duration_s = soundfile.info(path).duration
+        except (soundfile.SoundFileError, OSError) as error:
+            raise ConfigError(
+                f"{manifest.name}: the recording of row {number} cannot be opened ({type(error).__name__}); training reads "
+                "local WAV, FLAC, MP3 and Ogg files: check the path, or convert it"
+            ) from None
+        too_long += duration_s > max_s
+        too_short += duration_s < SHORTEST_S
+        unlabelled += not row["reference"].strip()
+        if SHORTEST_S <= duration_s <= max_s and row["reference"].strip():
+            utterances.append(Utterance(str(path), row["reference"].strip(), duration_s, row.get("voice") or ""))
+    report(
+        f"{manifest.name}: {len(utterances)} of {len(rows)} recordings, {sum(u.duration_s for u in utterances) / 3600:.2f} h; "
+        f"left out: {too_long} longer than {max_s:g} s, {too_short} shorter than {SHORTEST_S:g} s, {unlabelled} without text"
+    )
     if not utterances:
-        raise ValueError(f"{manifest.name} holds no labelled recording between 0.2 and {max_s:g} seconds")
+        raise ConfigError(
+            f"{manifest.name} holds no labelled recording between {SHORTEST_S:g} and {max_s:g} seconds; cut longer ones"
+        )
     return utterances
 
 
@@ -128,6 +163,26 @@ def initialise(model: LasrForCTC, features: torch.Tensor) -> None:
         entry.bias.copy_(-(entry.weight @ mean))
 
 
+def even_alignment(
+    waveforms: Sequence[np.ndarray], labels: Sequence[Sequence[int]], piece_lengths: Sequence[int], frames: int
+) -> torch.Tensor:
+    """Which piece each encoder frame would say if every character took equally long: ``(utterances, frames)``.
+
+    −1 before the first sound, after the last one and in the padding. Frames are 40 ms.
+    """
+    aligned = torch.full((len(waveforms), frames), -1)
+    for row, (waveform, label) in enumerate(zip(waveforms, labels, strict=True)):
+        peaks = np.abs(waveform[: len(waveform) // FRAME_SAMPLES * FRAME_SAMPLES]).reshape(-1, FRAME_SAMPLES).max(1)
+        sounding = np.flatnonzero(peaks > 0.02 * peaks.max())[:frames]
+        if not len(sounding) or not len(label):
+            continue
+        start, end = int(sounding[0]), min(int(sounding[-1]) + 1, frames)
+        ends = np.cumsum([piece_lengths[piece] for piece in label])
+        places = (np.arange(start, end) - start + 0.5) / (end - start) * ends[-1]
+        aligned[row, start:end] = torch.tensor(label)[np.searchsorted(ends, places, side="right")]
+    return aligned
+
+
 class Trainer:
     """Holds the model and goes from step to step; ``train`` may be killed and called again."""
 
@@ -143,6 +198,8 @@ class Trainer:
         self.model, self.tokenizer, self.extractor, self.out, self.plan = model, tokenizer, extractor, out, plan
         self.device = torch.device(device)
         torch.nn.Module.to(model, self.device)
+        if self.device.type == "cpu":  # a seventh faster than PyTorch's fused kernel for windows and heads this small
+            model.set_attn_implementation("eager")
         self.features = LogMel(extractor).to(device)
         self.averaged = deepcopy(model).eval().requires_grad_(False)
         decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -152,6 +209,9 @@ class Trainer:
         self.step = self.epoch = self.batch_in_epoch = 0
         self.history: list[dict[str, float]] = []
         self._blank = model.config.pad_token_id
+        pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        self._piece_lengths = [max(1, len(piece.lstrip("▁"))) for piece in pieces]
+        self._bf16 = plan.bf16 and choose_dtype("auto", self.device.type) == "bfloat16"
         self._middle: list[torch.Tensor] = []
         middle_layer = model.encoder.layers[len(model.encoder.layers) // 2 - 1]
         middle_layer.register_forward_hook(lambda _module, _inputs, output: self._middle.append(output))
@@ -244,12 +304,14 @@ class Trainer:
         self, utterances: Sequence[Utterance], batches: list[list[int]]
     ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
         """Reads and augments the next batch while this one trains."""
+        first = self.batch_in_epoch
 
         def prepare(number: int) -> list[np.ndarray]:
-            rng = np.random.default_rng([self.plan.seed, self.epoch, number])
+            rng = np.random.default_rng([self.plan.seed, self.epoch, first + number])
             waves = [load_waveform(utterances[i].path) for i in batches[number]]
             # The first epochs are clean and short first: a CTC model from nothing finds the alignment much sooner.
-            return [augment(w, rng) if self.plan.augment and not self._is_easy else w for w in waves]
+            share = 0.0 if self._is_easy else self.plan.augment_share
+            return [augment(w, rng) if rng.random() < share else w for w in waves]
 
         with ThreadPoolExecutor(1) as pool:
             upcoming = pool.submit(prepare, 0) if batches else None
@@ -283,9 +345,15 @@ class Trainer:
 
         final = loss = loss_of(logp)
         if self.plan.intermediate:
-            hidden = self.model.encoder.out_norm(self._middle[-1])
-            middle = loss_of(self.model.ctc_head(hidden).float().log_softmax(-1))
+            with self._autocast():
+                logits = self.model.ctc_head(self.model.encoder.out_norm(self._middle[-1]))
+            middle = loss_of(logits.float().log_softmax(-1))
             loss = (1 - self.plan.intermediate) * final + self.plan.intermediate * middle
+        if self.step < self.plan.flat_start_steps:
+            weight = 1 - self.step / self.plan.flat_start_steps
+            aligned = even_alignment(waveforms, labels, self._piece_lengths, logp.shape[1]).to(self.device)
+            flat = nn.functional.nll_loss(logp.transpose(1, 2), aligned, ignore_index=-1)
+            loss = (1 - weight) * loss + weight * flat
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
@@ -293,6 +361,9 @@ class Trainer:
             self.optimizer.step()
             self._update_average()
         return float(final.detach())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     def _log_probabilities(
         self, model: LasrForCTC, waveforms: list[np.ndarray], *, mask: bool
@@ -307,8 +378,7 @@ class Trainer:
                 self._mask_features(features)
         frames = self.features.frame_count(samples).to(self.device)
         attention_mask = torch.arange(features.shape[1], device=self.device) < frames[:, None]
-        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self._autocast():
             logits = model(input_features=features, attention_mask=attention_mask).logits
         return logits.float().log_softmax(-1), model._get_subsampling_output_length(frames)
 

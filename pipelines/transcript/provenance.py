@@ -105,14 +105,18 @@ def pipeline_version() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of a source checkout, or ``DICTALAKE_GIT_COMMIT`` of a built image."""
+    """The commit of a source checkout, ``-dirty`` if its code differs, or ``DICTALAKE_GIT_COMMIT`` of a built image."""
     if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
         return commit
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
+    if found.returncode != 0:
+        return None
+    code = ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", "pipelines", "jobs"]
+    changed = subprocess.run(code, capture_output=True, text=True, check=False).stdout.strip()
+    return found.stdout.strip() + ("-dirty" if changed else "")
 
 
 def _hash(value: Any) -> str:

@@ -17,7 +17,7 @@ from pipelines.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 
-RECORDINGS, LENGTH_S = 96, 12.0
+RECORDINGS, LENGTH_S = 64, 12.0
 KILLS = 2
 LONGEST_RUN_S = 240.0
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
-import pyarrow.compute as pc
 
 from pipelines.cluster import Resources
 from pipelines.transcribe import transcribe
@@ -41,11 +40,6 @@ def test_archive_and_lake_on_object_storage(
     # The version is the store's own: a generation of Cloud Storage, an ETag of S3.
     assert all(len(row["source"]["version"]) in (16, 32) for row in rows)
 
-    # One object is written again: a new recording, beside the row of the old one.
-    filesystem.pipe_file(f"{bucket}/dictations/ward/blip.wav", (tmp_path / "ward/tones.wav").read_bytes())
     second = transcribe(config)
-    assert (second.found, second.skipped, second.ok, second.failed) == (11, 10, 1, 0)
-    third = transcribe(config)
-    assert (third.found, third.skipped, third.ok, third.failed) == (11, 11, 0, 0)
-    rows = read_rows(str(lake.uri), lake.storage_options, filter=pc.field("status") == "ok")
-    assert sorted(name_of(row) for row in rows).count("ward/blip.wav") == 2
+    assert (second.found, second.skipped, second.ok, second.failed) == (11, 11, 0, 0)
+    assert len(read_rows(str(lake.uri), lake.storage_options)) == 11

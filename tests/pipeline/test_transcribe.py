@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray
+from rich.console import Console
 
 from pipelines.cluster import Resources, make_plan
-from pipelines.config import Config
-from pipelines.errors import ConfigError
+from pipelines.config import Config, Lake
+from pipelines.errors import ConfigError, RunError
 from pipelines.lake.runs import RunLog
+from pipelines.lake.staging import write_staged
+from pipelines.lake.table import TranscriptTable
+from pipelines.progress import ProgressReport, Tally
 from pipelines.records import Recording
-from pipelines.transcribe import plan_blocks, transcribe
+from pipelines.stages import REPORT
+from pipelines.transcribe import _commit_as_they_come, plan_blocks, transcribe
+from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
 
@@ -164,6 +175,75 @@ def test_a_plan_that_cannot_fit_is_refused_with_the_numbers() -> None:
         make_plan(config, Resources(cpus=2, gpus=0))
     with pytest.raises(ConfigError, match=r"^acoustic\.device = cuda, but the cluster has no GPU"):
         make_plan(Config.model_validate({"acoustic": {"device": "cuda"}}), Resources(cpus=16, gpus=0))
+
+
+def test_a_worker_that_fits_no_single_node_is_refused() -> None:
+    config = Config.model_validate({"acoustic": {"cpus_per_actor": 8, "device": "cpu", "actors": 1}})
+    four_small = Resources(cpus=16, gpus=0, nodes=((4, 0),) * 4)
+    with pytest.raises(
+        ConfigError, match=r"one worker of emit needs 8 CPUs and 0 GPUs on one node, the largest of 4 has 4 CPUs"
+    ):
+        make_plan(config, four_small)
+    assert make_plan(Config.model_validate({"acoustic": {"device": "cpu", "actors": 1}}), four_small).threads == 4
+
+
+def test_what_a_worker_cannot_load_is_one_clear_error(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "archive/CANARY.wav", make_sound(1.0, seed=1))
+    shutil.copytree(random_lasr, tmp_path / "model")
+    (tmp_path / "model/model.safetensors").write_bytes(b"not tensors")
+    config = make_config(tmp_path / "model", tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    with pytest.raises(ConfigError, match=r"^acoustic\.model: model does not load as a Hugging Face CTC model: [^\n]+$"):
+        transcribe(config)
+    assert RunLog(config.lake).read()["event"].to_pylist() == ["started", "failed"]
+
+
+def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "archive/CANARY.wav", make_sound(1.0, seed=1))
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    # A file where the folder of this fingerprint would be made: nobody, not even root, can write there.
+    summary = transcribe(config)
+    shutil.rmtree(tmp_path / "lake")
+    (tmp_path / "lake/transcripts").mkdir(parents=True)
+    (tmp_path / f"lake/transcripts/fingerprint={summary.fingerprint}").write_text("in the way")
+    with pytest.raises(RunError, match=r"^[^\n]+$") as caught:
+        transcribe(config)
+    assert "Finish" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    table, seen = TranscriptTable(lake), []
+
+    def reports() -> Iterator[pa.Table]:
+        files = write_staged(make_rows(["a"]), lake)
+        yield pa.Table.from_pylist([{**file.to_row(), "audio_s": 2.0, "failures": []} for file in files], schema=REPORT)
+        for _ in range(100):  # the second block: over when the first one is in the lake, or after 20 s
+            seen[:] = done_ids(TranscriptTable(lake))
+            if seen:
+                return
+            time.sleep(0.2)
+
+    tally = Tally(wanted=2)
+    _commit_as_they_come(reports(), table, tally, ProgressReport(tally, Console(file=io.StringIO())), every_s=0.1)
+    assert seen == [("a", 0)]
+    assert (tally.ok, tally.audio_s) == (1, 2.0)
+
+
+def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    table = TranscriptTable(lake)
+
+    def reports() -> Iterator[pa.Table]:
+        files = write_staged(make_rows(["a"]), lake)
+        yield pa.Table.from_pylist([{**file.to_row(), "audio_s": 2.0, "failures": []} for file in files], schema=REPORT)
+        raise RunError("the cluster is gone")
+
+    tally = Tally(wanted=2)
+    with pytest.raises(RunError, match="the cluster is gone"):
+        _commit_as_they_come(reports(), table, tally, ProgressReport(tally, Console(file=io.StringIO())), every_s=1000)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64, 1000])

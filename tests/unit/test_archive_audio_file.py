@@ -65,6 +65,11 @@ def test_lossy_files_come_back_close(container: str, subtype: str, codec: str, b
     assert snr_db(TONE[:, 0], audio.samples[0]) > least_snr_db
 
 
+def test_joined_mp3_files_are_read_to_the_end() -> None:
+    first, second = (encode(make_tone(seconds), 16_000, "MP3") for seconds in (1.0, 3.0))
+    assert read_audio(first + second, "r1").samples.shape[1] / 16_000 == pytest.approx(4.0, abs=0.2)
+
+
 def test_g711_tables_agree_with_libsndfile() -> None:
     codes = bytes(range(256))
     for table, law in ((MU_LAW, 7), (A_LAW, 6)):

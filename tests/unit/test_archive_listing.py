@@ -103,13 +103,12 @@ def test_odd_names_are_listed_and_fetched(tmp_path: Path) -> None:
     assert sorted(fetch(recording, archive).decode() for recording in list_recordings(archive)) == sorted(os.listdir(tmp_path))
 
 
-def test_name_that_is_no_utf_8_becomes_a_recording_that_fails(tmp_path: Path) -> None:
+def test_name_that_is_no_utf_8_is_shown_with_escapes_and_read(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.wav")).write_bytes(b"x")
     archive = Archive(uri=str(tmp_path))
     (recording,) = list_recordings(archive)
     assert recording.uri == f"file://{tmp_path}/\\udce9.wav"
-    with pytest.raises(NotFound):
-        fetch(recording, archive)
+    assert fetch(recording, archive) == b"x"
 
 
 def test_rewritten_file_gets_another_id(folder: Path) -> None:
@@ -177,6 +176,19 @@ def test_whole_bucket_is_listed(object_store: ObjectStore) -> None:
     for form in (bucket, f"{bucket}/"):
         archive = Archive(uri=form, storage_options=object_store.fsspec_options)
         assert [r.uri for r in list_recordings(archive)] == [f"{bucket}/b.wav", f"{bucket}/day/a.wav"]
+
+
+def test_bucket_that_keeps_versions_is_read_without_asking_for_them(s3: ObjectStore) -> None:
+    bucket = s3.make_bucket()
+    archive = Archive(uri=bucket, storage_options=s3.fsspec_options)
+    writer, path = open_location(bucket, s3.fsspec_options, "test")
+    writer.make_bucket_versioned(path)
+    writer.pipe_file(f"{path}/a.wav", b"first")
+    (recording,) = list_recordings(archive)
+    assert fetch(recording, archive) == b"first"
+    writer.pipe_file(f"{path}/a.wav", b"second")
+    with pytest.raises(ChangedDuringRead):
+        fetch(recording, archive)
 
 
 def test_bucket_that_keeps_versions_still_gives_the_listed_one(s3: ObjectStore) -> None:

@@ -89,9 +89,13 @@ def test_thousands_of_rows_keep_their_order(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("url,speaker\na.wav,1\n", "archive.manifest: there is no column `uri`; columns found: url, speaker"),
-        ("", "columns found: none"),
-        ("wards/CANARY.wav,Mary\nb.wav,Joe\n", "the first line looks like data"),
+        (
+            "url,speaker\na.wav,1\n",
+            "archive.manifest: none of its 2 columns is called `uri`; the column `url` has to be called so",
+        ),
+        ("", "none of its 0 columns is called `uri`"),
+        ('0001.wav,"CANARY, Jane",1961-02-03\n', "none of its 3 columns is called `uri`; the first line must name the columns"),
+        ("wards/CANARY.wav,Mary\nb.wav,Joe\n", "the first line must name the columns"),
         ("uri,n\na.wav,1,CANARY\n", "line 2 has 3 fields, the first line names 2"),
         ("uri,n\n,CANARY\n", "line 2 has no uri"),
         ('uri\na.wav\n"CANARY', "line 3 is not CSV"),

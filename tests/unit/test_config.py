@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def refusal(path: Path | None = None, overrides: list[tuple[str, str]] | None = 
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides or [], environment)
     return str(caught.value)
+
+
+def test_a_number_of_actors_below_one_is_refused_in_one_line() -> None:
+    assert re.fullmatch(
+        r"acoustic\.actors = 0 from the command line: [^\n]+\(allowed: whole number or auto\)",
+        refusal(overrides=[("acoustic.actors", "0")]),
+    )
 
 
 def test_file_then_environment_then_command_line_the_later_wins(yaml_file: Path) -> None:

@@ -20,6 +20,7 @@ from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
 from pipelines.records import Emissions, Hypothesis
+from tests.models import write_arpa
 
 ENGINES = ["pyctcdecode", "ctc-beam-decoder"]
 PIECES = ["<pad>", "</s>", "<unk>", "▁", *(f"▁w{i}" for i in range(20)), *(f"x{i}" for i in range(20)), "▁{period}"]
@@ -33,16 +34,6 @@ def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "ctc-beam-decoder":
         pytest.importorskip("ctc_beam_decoder")
     return str(request.param)
-
-
-def write_arpa(path: Path, unigrams: dict[str, float], bigrams: dict[tuple[str, str], float]) -> str:
-    """A small language model, log10 probabilities; KenLM goes by content, so any name will do."""
-    unigrams = {"<unk>": -5.0, "<s>": -99.0, "</s>": -1.0, **unigrams}
-    lines = ["\\data\\", f"ngram 1={len(unigrams)}", f"ngram 2={len(bigrams)}", "", "\\1-grams:"]
-    lines += [f"{logp:.4f}\t{word}" + ("" if word == "</s>" else "\t-0.3000") for word, logp in unigrams.items()]
-    lines += ["", "\\2-grams:", *(f"{logp:.4f}\t{' '.join(words)}" for words, logp in bigrams.items()), "", "\\end\\", ""]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture(scope="module")

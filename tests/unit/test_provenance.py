@@ -110,4 +110,4 @@ def test_an_image_says_its_commit_by_a_variable(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DICTALAKE_GIT_COMMIT", "d25d97b")
     assert git_commit.__wrapped__() == "d25d97b"
     monkeypatch.delenv("DICTALAKE_GIT_COMMIT")
-    assert re.fullmatch("[0-9a-f]{40}", git_commit.__wrapped__() or "0" * 40)
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit.__wrapped__() or "0" * 40)
