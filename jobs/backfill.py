@@ -26,7 +26,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     """One table: counts, hours, speed, and failures by reason."""
     table = Table(title=f"run {summary.run_id}, fingerprint {summary.fingerprint}", show_header=False)
     table.add_row("recordings found", str(summary.found))
-    table.add_row("done before", str(summary.skipped))
+    of_them = f", {summary.skipped_failed} of them failed" if summary.skipped_failed else ""
+    table.add_row("done before", f"{summary.skipped}{of_them}")
     table.add_row("transcribed", str(summary.ok))
     table.add_row("failed", str(summary.failed))
     for reason, count in sorted(summary.failures.items(), key=lambda item: -item[1]):

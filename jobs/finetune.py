@@ -25,9 +25,10 @@ from pipelines.acoustic.features import LogMel
 from pipelines.errors import ConfigError
 from pipelines.scoring.errors import count_errors
 from pipelines.scoring.normalise import normalise_medasr
-from pipelines.training.finetune import Trainer, TrainingPlan, Utterance, initialise, load_waveform, read_utterances
+from pipelines.training.finetune import Trainer, TrainingPlan, initialise
 from pipelines.training.lm import read_dictations
 from pipelines.training.tokenizer import build_tokenizer
+from pipelines.training.utterances import Utterance, load_waveform, read_utterances
 from pipelines.training.voices import VOICES
 
 

@@ -50,12 +50,15 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. ``skipped`` recordings were done before it; ``failures`` maps reason to count."""
+    """What a run did. ``skipped`` recordings were done before it, of which ``skipped_failed`` failed; ``failures`` maps reason
+    to count.
+    """
 
     run_id: str
     fingerprint: str
     found: int
     skipped: int
+    skipped_failed: int
     ok: int
     failed: int
     audio_s: float
@@ -78,7 +81,8 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
 
     table = TranscriptTable(config.lake)
     found = list(find_recordings(config.archive))
-    pending = leave_out_done(found, table.done(provenance.fingerprint))
+    done = table.done(provenance.fingerprint)
+    pending = leave_out_done(found, done)
     runs = RunLog(config.lake)
     tally = Tally(wanted=len(pending))
     with cluster.running_cluster(config) as resources:
@@ -100,6 +104,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
         fingerprint=provenance.fingerprint,
         found=len(found),
         skipped=len(found) - len(pending),
+        skipped_failed=count_failed(found, done),
         ok=tally.ok,
         failed=tally.failed,
         audio_s=tally.audio_s,
@@ -233,6 +238,12 @@ def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
     """The recordings of ``found`` that have no committed row, whatever its status."""
     done_ids = set(done["recording_id"].to_pylist())
     return [recording for recording in found if recording.recording_id not in done_ids]
+
+
+def count_failed(found: list[Recording], done: pa.Table) -> int:
+    """How many of ``found`` have committed rows, the last attempt of which failed."""
+    last = {row["recording_id"]: row["status"] for row in sorted(done.to_pylist(), key=lambda row: row["attempt"])}
+    return sum(last.get(recording.recording_id) == "failed" for recording in found)
 
 
 def plan_blocks(recordings: Sequence[Recording], config: Config) -> Iterator[list[Recording]]:

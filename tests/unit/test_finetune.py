@@ -14,7 +14,8 @@ from transformers import LasrForCTC
 
 from jobs import finetune
 from pipelines.errors import ConfigError
-from pipelines.training.finetune import Utterance, even_alignment, make_batches, read_utterances
+from pipelines.training.finetune import even_alignment
+from pipelines.training.utterances import Utterance, make_batches, read_utterances
 from tests.recordings import write_wav
 
 PITCHES_HZ = {"aorta": 300, "liver": 900, "spleen": 2000}
