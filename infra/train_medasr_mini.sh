@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes medasr-mini anew in the folder $1: texts, speech (about 34 h), acoustic model, language model. Two to three hours on
-# two cores that multiply in bfloat16; a killed run goes on where it was. Needs the packages that README names for synthesis.
+# two cores that multiply in bfloat16; a killed run goes on where it was. Needs the packages that README names
+# for synthesis, and hunspell-en-med.
 set -euo pipefail
 work=$1
 voices=hibari-heart:6,flite-rms:3,flite-slt:2,festival-slt-hts:2,flite-kal16:1.5,festival-ked:1.5,espeak-us-m1:0.4,espeak-us-m3:0.4,espeak-us-f2:0.2,espeak-us-f3:0.4,espeak-gb-m2:0.4,espeak-gb-f5:0.4,espeak-scotland-m5:0.4,espeak-nyc-m4:0.4
