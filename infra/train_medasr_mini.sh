@@ -45,7 +45,7 @@ train --manifest "$work/words/manifest.csv" --tokenizer-text "$work/plain.csv" -
 train "${all[@]}" --steps 7700 --decay-share 0.35 --peak-rate 1.4e-3 --augment-share 0.2 \
   --mel-masks 1 --mel-mask-bands 12 --time-masks-per-s 0.05 --time-mask-frames 10
 
-# 3. Texts never heard before; in the end half of what is heard are lists of all the words there are.
+# 3. Texts never heard before; in the end a third of what is heard are lists of all the words there are.
 later() {
   dictalake finetune --base "$work/model" --out "$work/model2" --held-out "$work/monitor/manifest.csv" --held-out-limit 150 \
     --manifest "$work/mixed3/manifest.csv" --manifest "$work/mixed4/manifest.csv" --batch-s 80 --warmup-steps 100 --sorted-epochs 0 \
