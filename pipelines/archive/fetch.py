@@ -19,16 +19,33 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archive import storage
-from pipelines.config import Archive
-from pipelines.errors import AccessDenied, ChangedDuringRead, ConfigError, EmptyObject, FetchFailed, NotFound
+from pipelines.config import Archive, Limits
+from pipelines.errors import (
+    AccessDenied,
+    ChangedDuringRead,
+    ConfigError,
+    EmptyObject,
+    FetchFailed,
+    NotFound,
+    ObjectTooLarge,
+)
 from pipelines.records import Recording
 
 
-def fetch(recording: Recording, archive: Archive, sleep: Callable[[float], None] = time.sleep) -> bytes:
+def fetch(
+    recording: Recording, archive: Archive, limits: Limits | None = None, sleep: Callable[[float], None] = time.sleep
+) -> bytes:
     """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses.
 
-    Raises NotFound, AccessDenied, ChangedDuringRead, EmptyObject or FetchFailed; their details name no URI.
+    Raises NotFound, AccessDenied, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their details name no URI.
     """
+    most_bytes = (limits or Limits()).object_mb * 1e6  # type: ignore[call-arg]
+    if recording.size_bytes > most_bytes:
+        raise ObjectTooLarge(
+            recording.recording_id,
+            f"the object has {recording.size_bytes / 1e6:.0f} MB, limits.object_mb allows {most_bytes / 1e6:g}: split it, or "
+            "raise the limit",
+        )
     try:
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
