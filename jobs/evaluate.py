@@ -187,7 +187,7 @@ def _run_whisper(recordings: Sequence[Recording], config: Config, folder: Path |
     console = Console(stderr=True)
     for recording in track(recordings, "whisper", console=console, disable=not console.is_terminal):
         try:
-            data = fetch(recording, config.archive, config.limits)
+            data = fetch(recording, config.archive, limits=config.limits)
             audio = read_audio(data, recording.recording_id, config.limits, consume=resample_blocks)
             text = whisper.transcribe(audio.samples)
             heard[recording.recording_id] = Heard(text, text)

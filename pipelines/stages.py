@@ -135,7 +135,7 @@ class Load:
         started = time.perf_counter()
         row: dict[str, Any] = {}
         with _guard(recording.recording_id, "load", row):
-            data = fetch(recording, self._archive, self._limits)
+            data = fetch(recording, self._archive, limits=self._limits)
             row["sha256"] = sha256(data).hexdigest()
             sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
             vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None

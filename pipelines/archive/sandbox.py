@@ -46,7 +46,7 @@ _TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
 
 @dataclass(frozen=True)
 class CallLimits:
-    """What one call may take: ``cpu_s`` of the processor, three times that by the clock, ``memory_mb`` beyond an idle child's."""
+    """What one call may take: ``cpu_s`` of the processor, thrice that by the clock, ``memory_mb`` beyond an idle child's."""
 
     cpu_s: float
     memory_mb: float

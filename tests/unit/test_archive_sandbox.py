@@ -22,7 +22,7 @@ from tests.unit.sandbox_functions import behave
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    opened = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=300.0))
+    opened = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
     yield opened
     opened.close()
 
@@ -59,13 +59,13 @@ def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str) -> None
 
 
 def test_child_that_allocates_without_end_is_too_large(sandbox: Sandbox) -> None:
-    with pytest.raises(TooLarge, match=r"300 MB of limits\.decode_mb"):
+    with pytest.raises(TooLarge, match=r"150 MB of limits\.decode_mb"):
         sandbox.call(b"allocate", "r1", {})
     assert sandbox.call(b"work", "r2", {})[0]["said"] == "work"
 
 
 def test_neighbours_of_those_that_die_and_hang_are_unharmed() -> None:
-    sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=300.0), children=3)
+    sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0), children=3)
     requests = [b"work", b"die", b"work", b"allocate", b"work", b"spin", b"work", b"fail"] * 2
     wanted = ["ok", "decoder_crashed", "ok", "too_large", "ok", "decoder_timeout", "ok", "corrupt_audio"] * 2
 
@@ -99,7 +99,7 @@ def test_recursion_without_end_is_a_defect_of_one_recording(sandbox: Sandbox) ->
 
 def test_child_sees_no_secret_and_writes_no_file(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARY")
-    fresh = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=300.0))
+    fresh = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
     assert "CANARY" not in str(fresh.call(b"environment", "r1", {}))
     with pytest.raises((InternalError, DecoderCrashed)):
         fresh.call(f"write {tmp_path / 'file'}".encode(), "r1", {})
@@ -111,7 +111,7 @@ def test_children_go_when_their_caller_is_killed() -> None:
     script = (
         "from tests.unit.sandbox_functions import behave\n"
         "from pipelines.archive.sandbox import CallLimits, Sandbox\n"
-        "sandbox = Sandbox(behave, CallLimits(cpu_s=5.0, memory_mb=300.0))\n"
+        "sandbox = Sandbox(behave, CallLimits(cpu_s=5.0, memory_mb=150.0))\n"
         "print(sandbox.call(b'pid', 'r1', {})[0]['pid'], flush=True)\n"
         "sandbox.call(b'sleep', 'r1', {})\n"
     )
