@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SET ?= evaluation-set
+N ?= 100000
+SEED ?= 1
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test unit lint format evaluation-set evaluate clean
+.PHONY: help env demo test unit fuzz lint format evaluation-set evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +29,9 @@ test: env ## check style and types, run all tests
 
 unit: env ## run the tests that need no Ray
 	@$(BIN)/python -m pytest tests/unit
+
+fuzz: env ## load N mutated files of every kind (N=100000 SEED=1)
+	@$(BIN)/python -m tests.fuzz --count $(N) --seed $(SEED) --keep fuzz-findings
 
 lint: env ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

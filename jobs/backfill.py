@@ -14,6 +14,8 @@ from jobs.options import make_parser, parse, read_config
 from pipelines.progress import format_duration
 from pipelines.transcribe import RunSummary, transcribe
 
+_WORST = 20
+
 
 def main(argv: list[str] | None = None) -> int:
     arguments, overrides = parse(make_parser("backfill", __doc__ or ""), argv)
@@ -36,6 +38,23 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     table.add_row("time", format_duration(summary.wall_s))
     speed = summary.audio_s / summary.wall_s if summary.wall_s else 0.0
     table.add_row("speed", f"{speed:.1f}x real time" if summary.ok + summary.failed else "nothing to do")
+    if summary.uncovered:
+        lost_s = sum(summary.uncovered.values())
+        table.add_row("speech without words", f"{len(summary.uncovered)} recordings, {format_duration(lost_s)}")
+    console.print(table)
+    _show_uncovered(summary.uncovered, console)
+
+
+def _show_uncovered(uncovered: dict[str, float], console: Console) -> None:
+    """The recordings where speech was heard and nothing was written: silent loss, worst first."""
+    if not uncovered:
+        return
+    title = (
+        f"speech without words, the worst {_WORST} of {len(uncovered)}" if len(uncovered) > _WORST else "speech without words"
+    )
+    table = Table("recording_id", "seconds", title=title)
+    for recording_id, seconds in sorted(uncovered.items(), key=lambda item: -item[1])[:_WORST]:
+        table.add_row(recording_id, f"{seconds:.1f}")
     console.print(table)
 
 

@@ -31,7 +31,7 @@ from jobs.options import make_parser, parse, read_config
 from pipelines.archive import read_audio
 from pipelines.archive.fetch import fetch
 from pipelines.archive.manifest import find_recordings
-from pipelines.audio.resample import resample_channels
+from pipelines.audio.resample import resample_blocks
 from pipelines.config import Archive, Config, Lake
 from pipelines.errors import ConfigError, TranscriptionError
 from pipelines.lake.query import open_lake
@@ -187,8 +187,9 @@ def _run_whisper(recordings: Sequence[Recording], config: Config, folder: Path |
     console = Console(stderr=True)
     for recording in track(recordings, "whisper", console=console, disable=not console.is_terminal):
         try:
-            audio = read_audio(fetch(recording, config.archive), recording.recording_id)
-            text = whisper.transcribe(resample_channels(audio.samples, audio.format.sample_rate_hz))
+            data = fetch(recording, config.archive, limits=config.limits)
+            audio = read_audio(data, recording.recording_id, config.limits, consume=resample_blocks)
+            text = whisper.transcribe(audio.samples)
             heard[recording.recording_id] = Heard(text, text)
         except TranscriptionError as error:
             heard[recording.recording_id] = Heard(reason=error.reason, detail=error.detail)

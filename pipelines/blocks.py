@@ -47,6 +47,9 @@ LOADED_COLUMNS = {
     "duration_s": pa.float64(),
     "clipped_ratio": pa.float32(),
     "level_dbfs": pa.float32(),
+    "dc_offset": pa.float32(),
+    "speech_s": pa.float64(),
+    "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
     "load_ms": pa.float32(),
 }
 WAVEFORMS = {"waveforms": pa.list_(pa.large_binary())}

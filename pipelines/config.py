@@ -39,6 +39,9 @@ class Archive(Section):
     manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="options of the fsspec file system")
+    vox_rate_hz: int | None = Field(
+        None, ge=4_000, le=48_000, description="sampling rate of headerless VOX files, which are known by the name *.vox alone"
+    )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
 
     @field_validator("include", mode="before")
@@ -50,6 +53,21 @@ class Archive(Section):
     @classmethod
     def _utc(cls, value: datetime | None) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Limits(Section):
+    """What one recording may be and cost. Beyond it stands a failed row whose reason says which limit it was."""
+
+    object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
+    duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
+    channels: int = Field(16, ge=1, le=64, description="channels of one recording; more is `too_many_channels`")
+    windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")
+    decode_s: float = Field(
+        300.0,
+        gt=0,
+        description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
+    )
+    decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording: `too_large`")
 
 
 class Acoustic(Section):
@@ -100,6 +118,17 @@ class Decoding(Section):
     actors: PositiveInt | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
 
 
+class Quality(Section):
+    """What is measured of a recording, and when it is worth a look."""
+
+    vad: Literal["webrtc", "silero", "none"] = Field(
+        "webrtc", description="who finds speech; silero is better in noise, far slower, and needs its package"
+    )
+    uncovered_s: float = Field(
+        5.0, ge=0, description="seconds of speech without a word over it from which on the summary lists a recording"
+    )
+
+
 class Lake(Section):
     """Where the transcripts go."""
 
@@ -124,9 +153,11 @@ class Config(Section):
     """Every key of dictalake."""
 
     archive: Archive = Archive()  # type: ignore[call-arg]
+    limits: Limits = Limits()  # type: ignore[call-arg]
     acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]
+    quality: Quality = Quality()  # type: ignore[call-arg]
     lake: Lake = Lake()  # type: ignore[call-arg]
     ray: RayCluster = RayCluster()  # type: ignore[call-arg]
 

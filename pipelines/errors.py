@@ -6,6 +6,9 @@ it may name sizes, rates, tags and formats.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class DictalakeError(Exception):
     """Base of every error that dictalake raises on purpose."""
@@ -107,10 +110,46 @@ class NoAudio(LoadError):
     reason = "no_audio"
 
 
+class ObjectTooLarge(LoadError):
+    """The object has more bytes than ``limits.object_mb``."""
+
+    reason = "object_too_large"
+
+
 class TooLong(LoadError):
-    """More audio in one recording than one worker may hold."""
+    """The recording is longer than ``limits.duration_h``."""
 
     reason = "too_long"
+
+
+class TooManyChannels(LoadError):
+    """The recording has more channels than ``limits.channels``."""
+
+    reason = "too_many_channels"
+
+
+class TooManyWindows(LoadError):
+    """The recording, all channels together, has more windows than ``limits.windows``."""
+
+    reason = "too_many_windows"
+
+
+class TooLarge(LoadError):
+    """Decoding wants more memory than ``limits.decode_mb``: mostly a header that announces what is not there."""
+
+    reason = "too_large"
+
+
+class DecoderCrashed(LoadError):
+    """The decoder's process died on these bytes, twice."""
+
+    reason = "decoder_crashed"
+
+
+class DecoderTimeout(LoadError):
+    """The decoder was not done with these bytes within ``limits.decode_s``."""
+
+    reason = "decoder_timeout"
 
 
 class EmitFailed(TranscriptionError):
@@ -133,3 +172,9 @@ class InternalError(TranscriptionError):
     def __init__(self, recording_id: str, detail: str, stage: str = "unknown") -> None:
         Exception.__init__(self, recording_id, detail, stage)
         self.stage = stage
+
+
+def name_place(error: BaseException) -> str:
+    """Type and place of an exception. Its own words may quote audio tags, paths or rows, and are left out."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"

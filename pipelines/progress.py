@@ -22,6 +22,7 @@ class Tally:
     failed: int = 0
     audio_s: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
+    uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -6,15 +6,14 @@ Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray.
 
 from __future__ import annotations
 
+import functools
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -25,17 +24,18 @@ from pipelines.acoustic.checkpoint import locate_lm
 from pipelines.acoustic.compaction import compact
 from pipelines.acoustic.fusion import fuse_windows
 from pipelines.acoustic.model import AcousticModel, open_model
-from pipelines.archive import read_audio
 from pipelines.archive.fetch import fetch
-from pipelines.audio.resample import resample_channels
+from pipelines.archive.sandbox import CallLimits, Sandbox
+from pipelines.audio.speech import join_intervals, require_detector, subtract_intervals, total_s
 from pipelines.audio.windows import cut_window, plan_windows
-from pipelines.config import Archive, Config, Lake
+from pipelines.config import Config
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError, DictalakeError, EmitFailed, InternalError, RunError, TranscriptionError
+from pipelines.errors import ConfigError, DictalakeError, EmitFailed, InternalError, RunError, TranscriptionError, name_place
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
-from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Recording
+from pipelines.loading import load_audio, make_settings
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Recording, Word
 from pipelines.transcript.formatting import format_text
 from pipelines.transcript.provenance import Provenance
 from pipelines.transcript.words import join_words, mean_confidence, merge_channels, words_of
@@ -43,12 +43,18 @@ from pipelines.transcript.words import join_words, mean_confidence, merge_channe
 # Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
 _PRUNING_MARGIN = 0.5
 _FETCH_THREADS = 8
-_FULL_SCALE = 32_767
+_DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
+_WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
 Resource = TypeVar("Resource")
 Stage = TypeVar("Stage", bound="Load | Emit | Decode | Finish")
 
-REPORT = STAGED.append(pa.field("audio_s", pa.float64())).append(
-    pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()})))
+REPORT = pa.schema(
+    [
+        *STAGED,
+        pa.field("audio_s", pa.float64()),
+        pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
+        pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
+    ]
 )
 
 
@@ -60,13 +66,7 @@ def _guard(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]
     except TranscriptionError as error:
         row["error"] = _error_row(error)
     except Exception as error:  # a defect of ours must cost one row, not the run
-        row["error"] = _error_row(InternalError(recording_id, _place(error), stage))
-
-
-def _place(error: Exception) -> str:
-    """Type and place of an exception. Its own words may quote audio tags, paths or rows, and are left out."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+        row["error"] = _error_row(InternalError(recording_id, name_place(error), stage))
 
 
 def _sealed(call: Callable[[Stage, pa.Table], pa.Table]) -> Callable[[Stage, pa.Table], pa.Table]:
@@ -80,7 +80,7 @@ def _sealed(call: Callable[[Stage, pa.Table], pa.Table]) -> Callable[[Stage, pa.
             raise
         except Exception as error:
             raise RunError(
-                f"the stage {type(stage).__name__} failed on a whole block: {_place(error)}; what is committed stays, "
+                f"the stage {type(stage).__name__} failed on a whole block: {name_place(error)}; what is committed stays, "
                 "the same command goes on"
             ) from None
 
@@ -116,10 +116,12 @@ def _is_ok(table: pa.Table) -> list[bool]:
 
 
 class Load:
-    """Recordings → waveforms: fetch, decode, resample each channel to int16 at 16 kHz."""
+    """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, config: Config) -> None:
+        require_detector(config.quality.vad)
+        self._archive, self._limits = config.archive, config.limits
+        self._settings = make_settings(config.limits, config.quality, config.windows.length_s - config.windows.overlap_s)
 
     @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -133,35 +135,28 @@ class Load:
         started = time.perf_counter()
         row: dict[str, Any] = {}
         with _guard(recording.recording_id, "load", row):
-            data = fetch(recording, self._archive)
+            data = fetch(recording, self._archive, limits=self._limits)
             row["sha256"] = sha256(data).hexdigest()
-            audio = read_audio(data, recording.recording_id)
-            row["format"] = {
-                "container": audio.format.container,
-                "codec": audio.format.codec,
-                "sample_rate_hz": audio.format.sample_rate_hz,
-                "channels": audio.format.channels,
-                "bits_per_sample": audio.format.bits_per_sample,
-            }
-            if audio.dicom is not None:
-                when = audio.dicom.get("content_datetime")
-                row["content_datetime"] = when if isinstance(when, datetime) else None
-                row["dicom"] = [(key, value) for key, value in audio.dicom.items() if isinstance(value, str)]
-            waveforms = resample_channels(audio.samples, audio.format.sample_rate_hz)
-            row |= _measure(waveforms)
+            sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
+            vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
+            settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
+            known, waveforms = sandbox.call(data, recording.recording_id, settings)
+            row["format"] = known["format"]
+            if known["dicom"] is not None:
+                when = known["content_datetime"]
+                row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
+                row["dicom"] = list(known["dicom"].items())
+            row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
+            row |= known["quality"]
             row["waveforms"] = list(waveforms)
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return row
 
 
-def _measure(waveforms: np.ndarray) -> dict[str, float | None]:
-    """Length, level and clipping of int16 ``(channels, samples)``."""
-    power = float(np.mean([np.dot(c.astype(np.float32), c.astype(np.float32)) / len(c) for c in waveforms]))
-    return {
-        "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
-        "clipped_ratio": float(np.mean([(np.abs(c.astype(np.int32)) >= _FULL_SCALE).mean() for c in waveforms])),
-        "level_dbfs": 10 * float(np.log10(power / 32_768**2)) if power > 0 else None,
-    }
+@functools.cache
+def _open_sandbox(limits: CallLimits) -> Sandbox:
+    """Kept for the life of the process: starting a child takes about a second."""
+    return Sandbox(load_audio, limits, children=_DECODERS)
 
 
 class Emit:
@@ -265,8 +260,9 @@ class Decode:
 class Finish:
     """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT)."""
 
-    def __init__(self, lake: Lake, provenance: Provenance, grid: FrameGrid) -> None:
-        self._lake, self._provenance, self._grid = lake, provenance, grid
+    def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid) -> None:
+        self._lake, self._provenance, self._grid = config.lake, provenance, grid
+        self._uncovered_s = config.quality.uncovered_s
 
     @_sealed
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -276,24 +272,36 @@ class Finish:
         for file in write_staged(make_transcripts(transcripts), self._lake):
             rows = [by_id[recording_id] for recording_id in file.recording_ids]
             failures = [{"recording_id": r["recording_id"], **r["error"]} for r in rows if r["error"]]
-            audio_s = sum(r["quality"]["duration_s"] for r in rows if r["quality"])
-            report.append({**file.to_row(), "audio_s": audio_s, "failures": failures})
+            measured = [(r["recording_id"], r["quality"]) for r in rows if r["quality"]]
+            uncovered = [
+                {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
+                for recording_id, quality in measured
+                if (quality["uncovered_speech_s"] or 0.0) > self._uncovered_s
+            ]
+            audio_s = sum(quality["duration_s"] for _, quality in measured)
+            report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
         return pa.Table.from_pylist(report, schema=REPORT)
 
     def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
         """One travelling row as one row of the schema TRANSCRIPTS."""
         said: dict[str, Any] = {}
+        uncovered_s: float | None = None
         failure = {"error": row["error"]}
         if row["error"] is None:
             with _guard(row["recording_id"], "assemble", failure):
-                said = self._render(row)
+                channels = [
+                    words_of(blocks.row_to_hypothesis(hypothesis), self._grid, channel)
+                    for channel, hypothesis in enumerate(row["hypotheses"])
+                ]
+                said = self._render(channels)
+                uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
         return {
             "recording_id": row["recording_id"],
             "status": "ok" if failure["error"] is None else "failed",
             "run_id": self._provenance.run_id,
             "attempt": row["attempt"],
             **said,
-            "quality": None if row["duration_s"] is None else self._quality(row),
+            "quality": None if row["duration_s"] is None else self._quality(row, uncovered_s),
             "error": failure["error"],
             "source": {
                 **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
@@ -307,9 +315,8 @@ class Finish:
             "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
         }
 
-    def _render(self, row: dict[str, Any]) -> dict[str, Any]:
-        hypotheses = [blocks.row_to_hypothesis(h) for h in row["hypotheses"]]
-        words = merge_channels([words_of(h, self._grid, channel) for channel, h in enumerate(hypotheses)])
+    def _render(self, channels: Sequence[Sequence[Word]]) -> dict[str, Any]:
+        words = merge_channels(channels)
         text_raw = join_words(words)
         formatted = format_text(text_raw)
         return {
@@ -320,8 +327,9 @@ class Finish:
             "confidence": mean_confidence(words),
         }
 
-    def _quality(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {key: row[key] for key in ("duration_s", "clipped_ratio", "level_dbfs")}
+    def _quality(self, row: dict[str, Any], uncovered_s: float | None) -> dict[str, Any]:
+        measured = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
+        return {key: row[key] for key in measured} | {"uncovered_speech_s": uncovered_s}
 
     def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
         p = self._provenance
@@ -348,3 +356,15 @@ class Finish:
             return "unknown"
         month = f"{when:%Y-%m}" if when.year >= 1000 else "unknown"
         return month if month >= self._lake.earliest_month else "unknown"
+
+
+def measure_uncovered(speech: Sequence[Sequence[float]], channels: Sequence[Sequence[Word]]) -> float:
+    """Seconds of speech over which no word was emitted, in any channel: ``speech`` is start, end, start, end … of each channel,
+    ``channels`` its words. Half a second around each word counts as covered.
+    """
+    lost = []
+    for flat, words in zip(speech, channels, strict=True):
+        spoken = np.array(flat, dtype=np.float64).reshape(-1, 2)
+        covered = np.array([(w.start_s - _WORD_MARGIN_S, w.end_s + _WORD_MARGIN_S) for w in words]).reshape(-1, 2)
+        lost.append(subtract_intervals(spoken, join_intervals([covered])))
+    return total_s(join_intervals(lost))

@@ -51,7 +51,7 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 @dataclass(frozen=True)
 class RunSummary:
     """What a run did. ``skipped`` recordings were done before it, of which ``skipped_failed`` failed; ``failures`` maps reason
-    to count.
+    to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a word to those seconds.
     """
 
     run_id: str
@@ -64,6 +64,7 @@ class RunSummary:
     audio_s: float
     wall_s: float
     failures: dict[str, int]
+    uncovered: dict[str, float]
 
 
 def transcribe(config: Config, console: Console | None = None) -> RunSummary:
@@ -110,6 +111,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
         audio_s=tally.audio_s,
         wall_s=tally.wall_s,
         failures=dict(tally.failures),
+        uncovered=tally.uncovered,
     )
 
 
@@ -126,7 +128,7 @@ def _run_stages(
     load, emit, decode, finish = plan.stages
     reports = (
         recordings.map_batches(
-            Load(config.archive),
+            Load(config),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=load.workers),
@@ -150,7 +152,7 @@ def _run_stages(
             num_cpus=decode.cpus,
         )
         .map_batches(
-            Finish(config.lake, provenance, grid),
+            Finish(config, provenance, grid),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=finish.workers),
@@ -178,6 +180,7 @@ def _commit_as_they_come(
                 tally.ok += len(row["recording_ids"]) - len(row["failures"])
                 tally.audio_s += row["audio_s"]
                 tally.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
+                tally.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
             if waiting and time.monotonic() - last_commit >= every_s:
                 table.commit(waiting)
                 waiting, last_commit = [], time.monotonic()

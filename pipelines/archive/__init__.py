@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pipelines.archive.audio_file import decode_audio_file
+from pipelines.archive.audio_file import decode_audio_file, decode_vox
 from pipelines.archive.containers import DICOM, name_container, sniff
 from pipelines.archive.dicom import decode_dicom
+from pipelines.archive.grundig import decode_grundig
+from pipelines.archive.reading import Consume, Reading, join_blocks
+from pipelines.config import Limits
 from pipelines.errors import EmptyObject, NotAudio, UnsupportedContainer
 from pipelines.records import DecodedAudio
 
@@ -12,7 +15,6 @@ from pipelines.records import DecodedAudio
 UNSUPPORTED = {
     "ds2": "an Olympus/Philips DS2 dictation, which no free decoder reads; export it as WAV with the dictation software",
     "ds2_encrypted": "an encrypted DS2 dictation; decrypt it and export it as WAV with the dictation software and its password",
-    "grundig_dss": "a Grundig DSS dictation, which is not read yet; export it as WAV with the dictation software",
     "midi": "MIDI notes, which hold no speech; leave it out with archive.include",
     "zip": "a ZIP archive; unpack it and put the files in it into the archive",
     "gzip": "gzip-compressed data; unpack it and put the file in it into the archive",
@@ -22,12 +24,21 @@ UNSUPPORTED = {
 __all__ = ["decode_audio_file", "decode_dicom", "read_audio", "sniff"]
 
 
-def read_audio(data: bytes, recording_id: str) -> DecodedAudio:
+def read_audio(
+    data: bytes,
+    recording_id: str,
+    limits: Limits | None = None,
+    consume: Consume = join_blocks,
+    vox_rate_hz: int | None = None,
+) -> DecodedAudio:
     """The audio in ``data``, whatever it is called: sniffed, then decoded by the reader of its container.
 
-    Returns float32 ``(channels, frames)`` at the stored rate. Raises EmptyObject, NotAudio, UnsupportedContainer,
-    UnsupportedCodec, CorruptAudio, NoAudio or TooLong, and nothing else whatever the bytes are.
+    ``consume`` takes float32 blocks ``(channels, frames)`` in [-1, 1] at the stored rate; without one they are joined. Bytes
+    that nothing tells what they are count as headerless VOX where ``vox_rate_hz`` is given. Raises
+    EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec, CorruptAudio, NoAudio, TooLong, TooManyChannels or TooLarge,
+    and nothing else whatever the bytes are.
     """
+    reading = Reading(recording_id, limits or Limits(), consume)  # type: ignore[call-arg]
     if not data:
         raise EmptyObject(
             recording_id, "the object has no bytes; the upload or the recorder stopped before anything was written"
@@ -36,12 +47,15 @@ def read_audio(data: bytes, recording_id: str) -> DecodedAudio:
     if container in UNSUPPORTED:
         raise UnsupportedContainer(recording_id, f"this is {UNSUPPORTED[container]}")
     if container == DICOM:
-        return decode_dicom(data, recording_id)
-    kind = name_container(container)
-    if kind is None:
+        return decode_dicom(data, reading, lambda inside, reading: decode_audio_file(inside, sniff(inside), reading))
+    if container == "grundig_dss":
+        return decode_grundig(data, reading)
+    if vox_rate_hz is not None and name_container(container) is None and container in ("unknown", "text"):
+        return decode_vox(data, vox_rate_hz, reading)
+    if name_container(container) is None:
         what = {"text": "this is text", "pdf": "this is a PDF document", "image": "this is a picture"}
         raise NotAudio(
             recording_id,
             f"{what.get(container, 'the bytes are of no audio format that is known here')}, whatever its name says",
         )
-    return decode_audio_file(data, container, recording_id)
+    return decode_audio_file(data, container, reading)

@@ -8,14 +8,16 @@ words would be lost, and the time axis shift, without anybody noticing.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import av
 import numpy as np
 import soundfile
 
 from pipelines.archive.containers import DEMUXERS, name_container
-from pipelines.archive.limits import check_format, check_length, check_not_empty
+from pipelines.archive.limits import check_format, check_not_empty
+from pipelines.archive.reading import Reading
 from pipelines.errors import CorruptAudio, TranscriptionError, UnsupportedCodec
 from pipelines.records import AudioFormat, DecodedAudio
 
@@ -41,24 +43,35 @@ _CODECS: dict[str, tuple[str, int | None]] = {
 }
 
 
-def decode_audio_file(data: bytes, container: str, recording_id: str) -> DecodedAudio:
-    """All channels of the (first) sound track of ``data``, float32 ``(channels, frames)`` in [-1, 1] at the stored rate.
+def decode_audio_file(data: bytes, container: str, reading: Reading) -> DecodedAudio:
+    """All channels of the (first) sound track of ``data``, as ``reading.consume`` keeps them.
 
-    ``container`` is what ``sniff`` said. Raises CorruptAudio, NoAudio, UnsupportedCodec or TooLong.
+    ``container`` is what ``sniff`` said. Raises CorruptAudio, NoAudio, UnsupportedCodec, TooLong or TooManyChannels.
     """
     if container in _SOUNDFILE:
         try:
-            samples, stored = _read_with_soundfile(data, container, recording_id)
+            audio, frames = _read_with_soundfile(data, container, reading)
         except (soundfile.SoundFileError, ValueError, OverflowError):
-            samples, stored = _read_with_ffmpeg(data, container, recording_id)
-            if samples.shape[1] == 0:
-                raise CorruptAudio(recording_id, f"it starts like {stored.container} but nothing can be decoded") from None
-        if samples.shape[1] == 0 and container == "wav":  # a recorder that died before it wrote the length leaves 0
-            samples, stored = _read_unclosed_wav(data, recording_id, (samples, stored))
+            audio, frames = _read_with_ffmpeg(data, container, reading)
+            if frames == 0:
+                raise CorruptAudio(
+                    reading.recording_id, f"it starts like {audio.format.container} but nothing can be decoded"
+                ) from None
+        if frames == 0 and container == "wav":  # a recorder that died before it wrote the length leaves 0
+            audio, frames = _read_unclosed_wav(data, reading, audio)
     else:
-        samples, stored = _read_with_ffmpeg(data, container, recording_id)
-    check_not_empty(recording_id, samples.shape[1])
-    return DecodedAudio(_check_finite(samples, recording_id), stored)
+        audio, frames = _read_with_ffmpeg(data, container, reading)
+    check_not_empty(reading.recording_id, frames)
+    return audio
+
+
+def decode_vox(data: bytes, rate_hz: int, reading: Reading) -> DecodedAudio:
+    """Headerless Dialogic ADPCM, one channel, 4 bits a sample: any bytes at all are valid, so the user has to know."""
+    check_format(reading.recording_id, rate_hz, 1, reading.limits)
+    with soundfile.SoundFile(_Source(data), format="RAW", subtype="VOX_ADPCM", samplerate=rate_hz, channels=1) as file:
+        samples, frames = reading.take(rate_hz, _blocks_of(file))
+    check_not_empty(reading.recording_id, frames)
+    return DecodedAudio(samples, AudioFormat("vox", "adpcm_ima_oki", rate_hz, 1, 4))
 
 
 class _Source(io.BytesIO):
@@ -70,17 +83,18 @@ class _Source(io.BytesIO):
         return super().seek(max(base + offset, 0))
 
 
-def _read_with_soundfile(data: bytes, container: str, recording_id: str) -> tuple[np.ndarray, AudioFormat]:
+def _read_with_soundfile(data: bytes, container: str, reading: Reading) -> tuple[DecodedAudio, int]:
     with soundfile.SoundFile(_Source(data)) as file:
-        check_format(recording_id, file.samplerate, file.channels)
-        blocks, frames = [], 0
-        while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            frames += len(block)
-            check_length(recording_id, frames, file.samplerate, file.channels)
-            blocks.append(block.T)
+        check_format(reading.recording_id, file.samplerate, file.channels, reading.limits)
         codec, bits = _name_codec(file, data)
         stored = AudioFormat(name_container(container) or container, codec, file.samplerate, file.channels, bits)
-        return _join(blocks, file.channels), stored
+        samples, frames = reading.take(file.samplerate, _blocks_of(file))
+        return DecodedAudio(samples, stored), frames
+
+
+def _blocks_of(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        yield block.T
 
 
 def _name_codec(file: soundfile.SoundFile, data: bytes) -> tuple[str, int | None]:
@@ -96,54 +110,46 @@ def _name_codec(file: soundfile.SoundFile, data: bytes) -> tuple[str, int | None
     return _CODECS.get(subtype, (subtype.lower(), None))
 
 
-def _read_unclosed_wav(data: bytes, recording_id: str, empty: tuple[np.ndarray, AudioFormat]) -> tuple[np.ndarray, AudioFormat]:
+def _read_unclosed_wav(data: bytes, reading: Reading, empty: DecodedAudio) -> tuple[DecodedAudio, int]:
     """FFmpeg takes a length of 0 for "until the end"; ``empty`` if there really is nothing."""
     try:
-        return _read_with_ffmpeg(data, "wav", recording_id)
+        return _read_with_ffmpeg(data, "wav", reading)
     except TranscriptionError:
-        return empty
+        return empty, 0
 
 
-def _read_with_ffmpeg(data: bytes, container: str, recording_id: str) -> tuple[np.ndarray, AudioFormat]:
+def _read_with_ffmpeg(data: bytes, container: str, reading: Reading) -> tuple[DecodedAudio, int]:
+    name, recording_id = name_container(container) or container, reading.recording_id
     try:
         with av.open(io.BytesIO(data), mode="r", format=DEMUXERS[container], metadata_errors="replace") as file:
             if not file.streams.audio:
-                raise CorruptAudio(recording_id, f"the {name_container(container)} container holds no readable sound track")
+                raise CorruptAudio(recording_id, f"the {name} container holds no readable sound track")
             stream = file.streams.audio[0]
             # PyAV types it as never None; a track whose coding FFmpeg does not know has none
             context = getattr(stream, "codec_context", None)
             if context is None:
                 raise UnsupportedCodec(
-                    recording_id,
-                    f"the coding inside the {name_container(container)} container is unknown; convert it to PCM WAV",
+                    recording_id, f"the coding inside the {name} container is unknown; convert it to PCM WAV"
                 )
-            blocks: list[np.ndarray] = []
-            frames, rate_hz, channels = 0, 0, 0
-            for block, block_rate_hz in _iterate_blocks(file, stream, recording_id):
-                if not blocks:
-                    rate_hz, channels = block_rate_hz, len(block)
-                    check_format(recording_id, rate_hz, channels)
-                elif (rate_hz, channels) != (block_rate_hz, len(block)):
-                    raise CorruptAudio(recording_id, "the sampling rate or the number of channels changes inside the recording")
-                frames += block.shape[1]
-                check_length(recording_id, frames, rate_hz, channels)
-                blocks.append(block)
-            stored = AudioFormat(name_container(container) or container, context.codec.canonical_name, rate_hz, channels)
-            return _join(blocks, channels), stored
+            decoded = _iterate_frames(file, stream, recording_id)
+            first = next(decoded, None)
+            if first is None:
+                return DecodedAudio(np.zeros((0, 0), np.float32), AudioFormat(name, context.codec.canonical_name, 0, 0)), 0
+            rate_hz, channels = first.sample_rate, first.layout.nb_channels
+            check_format(recording_id, rate_hz, channels, reading.limits)
+            blocks = _planar_blocks(chain([first], decoded), rate_hz, channels, recording_id)
+            samples, frames = reading.take(rate_hz, blocks)
+            return DecodedAudio(samples, AudioFormat(name, context.codec.canonical_name, rate_hz, channels)), frames
     except av.error.DecoderNotFoundError:
         raise UnsupportedCodec(
-            recording_id, f"no decoder for the coding inside the {name_container(container)} container; convert it to PCM WAV"
+            recording_id, f"no decoder for the coding inside the {name} container; convert it to PCM WAV"
         ) from None
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
-        raise CorruptAudio(
-            recording_id, f"it starts like {name_container(container)} but cannot be decoded ({type(error).__name__})"
-        ) from None
+        raise CorruptAudio(recording_id, f"it starts like {name} but cannot be decoded ({type(error).__name__})") from None
 
 
-def _iterate_blocks(
-    file: av.container.InputContainer, stream: av.AudioStream, recording_id: str
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Decoded frames as float32 ``(channels, frames)`` with their rate; broken packets are forgiven at the very end only."""
+def _iterate_frames(file: av.container.InputContainer, stream: av.AudioStream, recording_id: str) -> Iterator[av.AudioFrame]:
+    """Decoded frames; broken packets are forgiven at the very end only."""
     broken = 0
     for packet in file.demux(stream):
         try:
@@ -156,18 +162,16 @@ def _iterate_blocks(
         for frame in decoded:
             if broken:
                 raise CorruptAudio(recording_id, f"{broken} packets in the middle of the recording cannot be decoded")
-            for planar in av.AudioResampler(format="fltp").resample(frame):  # same rate and channels, only the layout in memory
-                yield planar.to_ndarray().astype(np.float32, copy=False), planar.sample_rate
+            yield frame
 
 
-def _join(blocks: list[np.ndarray], channels: int) -> np.ndarray:
-    return np.concatenate(blocks, axis=1) if blocks else np.zeros((channels, 0), dtype=np.float32)
-
-
-def _check_finite(samples: np.ndarray, recording_id: str) -> np.ndarray:
-    """Refuses NaN and infinity: only a broken writer or a damaged file makes them, and putting silence in their place would
-    hide that something is lost. Float files may legally go beyond full scale: clipped, as any player does."""
-    bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
-    if bad:
-        raise CorruptAudio(recording_id, f"{bad} of {samples.size} samples are not finite numbers; export the recording again")
-    return np.clip(samples, -1.0, 1.0, out=samples)
+def _planar_blocks(frames: Iterable[av.AudioFrame], rate_hz: int, channels: int, recording_id: str) -> Iterator[np.ndarray]:
+    """float32 ``(channels, frames)``. The resampler changes the layout in memory alone, so it holds nothing back."""
+    resampler, stored = None, ("", "")
+    for frame in frames:
+        if (frame.sample_rate, frame.layout.nb_channels) != (rate_hz, channels):
+            raise CorruptAudio(recording_id, "the sampling rate or the number of channels changes inside the recording")
+        if resampler is None or stored != (frame.format.name, frame.layout.name):
+            resampler, stored = av.AudioResampler(format="fltp"), (frame.format.name, frame.layout.name)
+        for planar in resampler.resample(frame):
+            yield planar.to_ndarray().astype(np.float32, copy=False)

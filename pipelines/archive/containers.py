@@ -13,9 +13,9 @@ mp4            ``ftyp`` box (m4a, mp4, 3gp)
 matroska       EBML header (webm, mka, mkv)
 asf            ASF GUID (wma)
 amr            ``#!AMR``
-dss            ``\\x02dss``, ``\\x03dss``
+dss            ``\\x02dss``, ``\\x03dss``; Grundig's ``\\x06dss`` is ``grundig_dss``
 dicom          ``DICM`` at 128 (PS3.10 section 7.1), or a plausible first element of group 0002 or 0008
-ds2, …         named, not read: ds2, ds2_encrypted, grundig_dss, midi, zip, gzip, tar, pdf, image, text
+ds2, …         named, not read: ds2, ds2_encrypted, midi, zip, gzip, tar, pdf, image, text
 =============  ==========================================================================================
 """
 

@@ -3,39 +3,33 @@
 Storage classes: Basic Voice Audio ``1.2.840.10008.5.1.4.1.1.9.4.1`` and General Audio ``…9.4.2``; any other class with a
 waveform (ECG, …) is refused. Transfer syntaxes: implicit, explicit little-endian, deflated, explicit big-endian.
 
-=====================================  =========  ==================================================
-Waveform Sample Interpretation         bits       read as
-=====================================  =========  ==================================================
-UB, US                                 8, 16      unsigned, the middle of the range is silence
-SB, SS                                 8, 16      two's complement
-MB, AB                                 8          ITU-T G.711 µ-law, A-law
-=====================================  =========  ==================================================
-
-Only an allow-list of attributes is ever parsed, and pydicom's warnings are off: they print values.
+Where an object without a waveform carries an audio file, in Encapsulated Document or in a private element, that is read.
+Beside the sound, only an allow-list of attributes leaves this module; pydicom's warnings are off: they print values.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import math
 import re
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from pipelines.archive.g711 import expand_a_law, expand_mu_law
-from pipelines.archive.limits import MAX_SAMPLES, check_format, check_length, check_not_empty
-from pipelines.errors import CorruptAudio, NoAudio, NotAudio, TooLong, UnsupportedCodec
+from pipelines.archive.containers import name_container, sniff
+from pipelines.archive.dicom_waveform import Group, read_group, take_groups
+from pipelines.archive.reading import Reading
+from pipelines.errors import CorruptAudio, NoAudio, NotAudio, TooLarge
 from pipelines.records import AudioFormat, DecodedAudio
 
 # For the whole process, not around each call: a filter that one thread restores would let another thread's warning out.
@@ -44,14 +38,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 AUDIO_CLASSES = ("1.2.840.10008.5.1.4.1.1.9.4.1", "1.2.840.10008.5.1.4.1.1.9.4.2")
-INTERPRETATIONS = {  # (codec, bits, NumPy kind)
-    "UB": ("pcm_u8", 8, "u1"),
-    "SB": ("pcm_s8", 8, "i1"),
-    "US": ("pcm_u16", 16, "u2"),
-    "SS": ("pcm_s16", 16, "i2"),
-    "MB": ("mu_law", 8, "u1"),
-    "AB": ("a_law", 8, "u1"),
-}
+OpenFile = Callable[[bytes, Reading], DecodedAudio]
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _TEXTS = ("Modality", "Manufacturer", "ManufacturerModelName")
 _TIMES = ("ContentDate", "ContentTime", "AcquisitionDateTime", "TimezoneOffsetFromUTC")
@@ -72,167 +59,92 @@ _PARSE_ERRORS = (
 )
 
 
-class _Group(NamedTuple):
-    """One multiplex group: ``samples`` float32 ``(channels, frames)``."""
+def decode_dicom(data: bytes, reading: Reading, open_file: OpenFile) -> DecodedAudio:
+    """The sound of a DICOM object, as ``reading.consume`` keeps it; an audio file inside it goes through ``open_file``.
 
-    samples: np.ndarray
-    sample_rate_hz: int
-    codec: str
-    bits: int
-
-
-def decode_dicom(data: bytes, recording_id: str) -> DecodedAudio:
-    """All multiplex groups of a DICOM audio object one after the other, float32 ``(channels, frames)`` in [-1, 1].
-
-    Raises NotAudio (no DICOM, or a waveform that is not audio), NoAudio (no waveform, no samples), UnsupportedCodec, TooLong
-    or CorruptAudio, whose details name tags and items, never values of patients.
+    Raises NotAudio (no DICOM, or a waveform that is not audio), NoAudio (no waveform, no samples), UnsupportedCodec, TooLong,
+    TooManyChannels, TooLarge or CorruptAudio, whose details name tags and items, never values of patients.
     """
     try:
-        dataset = _read(data, recording_id)
-        _check_class(dataset, data, recording_id)
-        groups = [_read_group(dataset, index, recording_id) for index in range(len(dataset.WaveformSequence))]
+        dataset = _read(data, reading)
         attributes = _read_attributes(dataset)
+        groups: list[Group] = []
+        if "WaveformSequence" in dataset:
+            _check_class(dataset, reading.recording_id)
+            groups = [read_group(dataset, index, reading) for index in range(len(dataset.WaveformSequence))]
+        else:
+            inside = _find_audio_file(data, dataset, reading.recording_id)
     except _PARSE_ERRORS as error:
         detail = f"the DICOM object cannot be parsed ({type(error).__name__}); export it again"
-        raise CorruptAudio(recording_id, detail) from None
+        raise CorruptAudio(reading.recording_id, detail) from None
+    if "WaveformSequence" not in dataset:
+        return replace(open_file(inside, reading), dicom=attributes)
     if not groups:
-        raise NoAudio(recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
-    first = groups[0]
-    if any((g.sample_rate_hz, len(g.samples)) != (first.sample_rate_hz, len(first.samples)) for g in groups):
-        found = ", ".join(f"{len(g.samples)} × {g.sample_rate_hz} Hz" for g in groups)
-        raise UnsupportedCodec(
-            recording_id, f"multiplex groups of unlike channels or rates ({found}) cannot be joined; export them apart"
-        )
-    check_length(recording_id, sum(g.samples.shape[1] for g in groups), first.sample_rate_hz, len(first.samples))
-    samples = np.concatenate([g.samples for g in groups], axis=1)
-    check_not_empty(recording_id, samples.shape[1])
-    stored = AudioFormat("dicom", first.codec, first.sample_rate_hz, len(samples), first.bits)
+        raise NoAudio(reading.recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
+    samples, channels = take_groups(groups, reading)
+    stored = AudioFormat("dicom", groups[0].codec, groups[0].sample_rate_hz, channels, groups[0].bits)
     return DecodedAudio(samples, stored, attributes)
 
 
-def _read(data: bytes, recording_id: str) -> Dataset:
-    _refuse_bomb(data, recording_id)
-    wanted = [*_UIDS, *_TEXTS, *_TIMES, "WaveformSequence"]
+def _read(data: bytes, reading: Reading) -> Dataset:
+    _refuse_bomb(data, reading)
+    wanted = [*_UIDS, *_TEXTS, *_TIMES, "WaveformSequence", "EncapsulatedDocument", "EncapsulatedDocumentLength"]
     return pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=wanted)
 
 
-def _refuse_bomb(data: bytes, recording_id: str) -> None:
-    """Raises TooLong where a deflated object inflates to more than any permitted audio: pydicom would inflate it all."""
+def _refuse_bomb(data: bytes, reading: Reading) -> None:
+    """Raises TooLarge where a deflated object inflates to more than decoding may take: pydicom would inflate it all."""
     file = io.BytesIO(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left, rest, step = 2 * MAX_SAMPLES, file.read(), 2**24
+    left, rest, step = int(reading.limits.object_mb * 1e6), file.read(), 2**24
     while rest and left > 0:
         left -= len(inflater.decompress(rest, step))
         rest = inflater.unconsumed_tail
     if left <= 0:
-        raise TooLong(recording_id, f"the deflated DICOM object inflates to more than {2 * MAX_SAMPLES} bytes")
+        raise TooLarge(
+            reading.recording_id,
+            f"the deflated DICOM object inflates to more than the {reading.limits.object_mb:g} MB of limits.object_mb",
+        )
 
 
-def _check_class(dataset: Dataset, data: bytes, recording_id: str) -> None:
+def _check_class(dataset: Dataset, recording_id: str) -> None:
     sop_class = _read_uid(dataset, "SOPClassUID")
-    if "WaveformSequence" not in dataset:
-        if sop_class is None and data[128:132] != b"DICM":
-            raise NotAudio(recording_id, "the bytes are of no audio format that is known here")
-        raise NoAudio(recording_id, "the DICOM object has no (5400,0100) WaveformSequence, so it holds no sound")
     if sop_class is not None and sop_class not in AUDIO_CLASSES:
         name = UID(sop_class).name  # the UID itself where pydicom knows no name
         raise NotAudio(recording_id, f"the waveform is not sound: {name}; audio is {' or '.join(AUDIO_CLASSES)}")
 
 
-def _read_group(dataset: Dataset, index: int, recording_id: str) -> _Group:
-    item = dataset.WaveformSequence[index]
-    place = f"in item {index + 1} of WaveformSequence"
-    channels = _require_int(item, "NumberOfWaveformChannels", place, recording_id)
-    frames = _require_int(item, "NumberOfWaveformSamples", place, recording_id)
-    rate_hz = _read_rate(item, recording_id, place)
-    check_format(recording_id, rate_hz, channels)
-    check_length(recording_id, frames, rate_hz, channels)
-    allocated = _require_int(item, "WaveformBitsAllocated", place, recording_id)
-    interpretation = str(item.get("WaveformSampleInterpretation") or "").strip()
-    codec, bits, kind = INTERPRETATIONS.get(interpretation, ("", 0, ""))
-    if not codec or allocated != bits:
-        shown = interpretation if re.fullmatch("[A-Z]{2}", interpretation) else "nothing known"
-        allowed = ", ".join(f"{name} {known[1]}" for name, known in INTERPRETATIONS.items())
-        raise UnsupportedCodec(
-            recording_id,
-            f"(5400,1006) WaveformSampleInterpretation {place} is {shown} with {allocated} bits; allowed: {allowed}",
-        )
-    wanted_bytes = frames * channels * bits // 8
-    raw, big_endian = _read_bytes(item, bits, recording_id, place)
-    if len(raw) < wanted_bytes:
-        raise CorruptAudio(
-            recording_id,
-            f"(5400,1010) WaveformData {place} holds {len(raw)} bytes of the {wanted_bytes} announced; export it again",
-        )
-    codes = np.frombuffer(raw, dtype=f"{'>' if big_endian else '<'}{kind}", count=frames * channels)
-    return _Group(_to_float(codes, interpretation, item).reshape(frames, channels).T.copy(), rate_hz, codec, bits)
+def _find_audio_file(data: bytes, dataset: Dataset, recording_id: str) -> bytes:
+    """The audio file that an object without a waveform carries: (0042,0011) Encapsulated Document, else a private element.
 
-
-def _read_bytes(item: Dataset, bits: int, recording_id: str, place: str) -> tuple[bytes, bool]:
-    """WaveformData and whether its words are big-endian; pydicom leaves OW as it is stored (PS3.5 section 7.3)."""
-    if "WaveformData" not in item:
-        raise CorruptAudio(recording_id, f"(5400,1010) WaveformData is missing {place}")
-    element = item["WaveformData"]
-    raw = element.value
-    if raw is None:
-        raw = b""
-    if not isinstance(raw, bytes):
-        raise CorruptAudio(recording_id, f"(5400,1010) WaveformData {place} is not bytes")
-    big_endian = item.original_encoding[1] is False
-    if big_endian and bits == 8 and element.VR == "OW":  # 8-bit samples packed into swapped words
-        raw = np.frombuffer(raw[: len(raw) // 2 * 2], dtype=">u2").astype("<u2").tobytes()
-    return raw, big_endian
-
-
-def _to_float(codes: np.ndarray, interpretation: str, item: Dataset) -> np.ndarray:
-    if interpretation == "MB":
-        return expand_mu_law(codes)
-    if interpretation == "AB":
-        return expand_a_law(codes)
-    allocated = codes.dtype.itemsize * 8
-    values = codes.astype(np.float32)
-    if codes.dtype.kind == "u":
-        half = float(2 ** (_bits_stored(item, codes, allocated) - 1))
-        return (values - half) / half
-    return values / float(2 ** (_bits_stored(item, codes, allocated) - 1))
-
-
-def _bits_stored(item: Dataset, codes: np.ndarray, allocated: int) -> int:
-    """(003A,021A) WaveformBitsStored: 12-bit samples in 16-bit words have their middle and full scale at 12 bits.
-
-    Real files lack the channel definition, or state fewer bits than the samples use: then all allocated bits count.
+    Of several the longest. Raises NoAudio where there is none.
     """
-    definitions = item.get("ChannelDefinitionSequence") or []
-    stored = definitions[0].get("WaveformBitsStored") if len(definitions) else None
-    if not isinstance(stored, int) or not 2 <= stored < allocated or codes.size == 0:
-        return allocated
-    if codes.dtype.kind == "u":
-        fits = int(codes.max()) < 2**stored
-    else:
-        fits = -(2 ** (stored - 1)) <= int(codes.min()) and int(codes.max()) < 2 ** (stored - 1)
-    return stored if fits else allocated
+    document = dataset.get("EncapsulatedDocument")
+    if isinstance(document, bytes) and name_container(sniff(document)):
+        length = dataset.get("EncapsulatedDocumentLength")
+        return document[:length] if isinstance(length, int) and length > 0 else document
+    whole = pydicom.dcmread(io.BytesIO(data), force=True)
+    found = [value for value in _private_bytes(whole) if name_container(sniff(value))]
+    if found:
+        return max(found, key=len)
+    if _read_uid(dataset, "SOPClassUID") is None and data[128:132] != b"DICM":
+        raise NotAudio(recording_id, "the bytes are of no audio format that is known here")
+    raise NoAudio(
+        recording_id, "the DICOM object has no (5400,0100) WaveformSequence and carries no audio file, so it holds no sound"
+    )
 
 
-def _require_int(item: Dataset, keyword: str, place: str, recording_id: str) -> int:
-    value = item.get(keyword)
-    if not isinstance(value, int) or value < 0:
-        tag = pydicom.datadict.tag_for_keyword(keyword) or 0
-        name = f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword}"
-        raise CorruptAudio(recording_id, f"{name} {place} is {'missing' if value is None else 'not one whole number'}")
-    return value
-
-
-def _read_rate(item: Dataset, recording_id: str, place: str) -> int:
-    """(003A,001A) SamplingFrequency in Hz, rounded: a decimal string such as ``8000.0``."""
-    value = item.get("SamplingFrequency")
-    rate_hz = float(value) if isinstance(value, (int, float, str)) and str(value).strip() else math.nan
-    if not math.isfinite(rate_hz):
-        raise CorruptAudio(recording_id, f"(003A,001A) SamplingFrequency is missing or not a number {place}")
-    return round(rate_hz)
+def _private_bytes(dataset: Dataset) -> Iterator[bytes]:
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _private_bytes(item)
+        elif element.tag.is_private and isinstance(element.value, bytes):
+            yield element.value
 
 
 def _read_attributes(dataset: Dataset) -> dict[str, str | datetime | None]:

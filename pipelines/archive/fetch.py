@@ -19,16 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.archive import storage
-from pipelines.config import Archive
-from pipelines.errors import AccessDenied, ChangedDuringRead, ConfigError, EmptyObject, FetchFailed, NotFound
+from pipelines.config import Archive, Limits
+from pipelines.errors import (
+    AccessDenied,
+    ChangedDuringRead,
+    ConfigError,
+    EmptyObject,
+    FetchFailed,
+    NotFound,
+    ObjectTooLarge,
+)
 from pipelines.records import Recording
 
 
-def fetch(recording: Recording, archive: Archive, sleep: Callable[[float], None] = time.sleep) -> bytes:
+def fetch(
+    recording: Recording, archive: Archive, sleep: Callable[[float], None] = time.sleep, *, limits: Limits | None = None
+) -> bytes:
     """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses.
 
-    Raises NotFound, AccessDenied, ChangedDuringRead, EmptyObject or FetchFailed; their details name no URI.
+    Raises NotFound, AccessDenied, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their details name no URI.
     """
+    limits = limits or Limits()  # type: ignore[call-arg]
+    _check_size(recording.size_bytes, recording, limits)
     try:
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
@@ -45,7 +57,17 @@ def fetch(recording: Recording, archive: Archive, sleep: Callable[[float], None]
         raise _name_failure(error, recording, archive.fetch_tries) from None
     if not data:
         raise EmptyObject(recording.recording_id, "the object has no bytes; the upload or the recorder stopped too early")
+    _check_size(len(data), recording, limits)  # more than the storage said: it unpacked gzip
     return data
+
+
+def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
+    if size_bytes > limits.object_mb * 1e6:
+        raise ObjectTooLarge(
+            recording.recording_id,
+            f"the object has {size_bytes / 1e6:.1f} MB, limits.object_mb allows {limits.object_mb:g}: split it, or raise the "
+            "limit",
+        )
 
 
 def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | FetchFailed:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 # Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PARTITIONS = ("fingerprint", "recorded_month")
 
@@ -58,9 +58,10 @@ _QUALITY = pa.struct(
     [
         _field("duration_s", _REAL, "length of the recording, seconds"),
         _field("speech_s", _REAL, "time with speech in it, seconds"),
-        _field("uncovered_speech_s", _REAL, "speech with no word over it, seconds: the silent-loss alarm"),
+        _field("uncovered_speech_s", _REAL, "speech with no word within half a second, seconds: the silent-loss alarm"),
         _field("clipped_ratio", _RATIO, "0-1, share of samples at full scale"),
         _field("level_dbfs", _RATIO, "root mean square level, dB below full scale; null for digital silence"),
+        _field("dc_offset", _RATIO, "-1 to 1, mean of the channel that is furthest off zero, as a share of full scale"),
     ]
 )
 

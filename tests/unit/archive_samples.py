@@ -42,8 +42,10 @@ def make_group(payload: bytes, interpretation: str, frames: int, channels: int =
     return item
 
 
-def make_dicom(*groups: Dataset, syntax: str = ExplicitVRLittleEndian, preamble: bool = True, **changes: Any) -> bytes:
-    """A DICOM audio object of one patient named CANARY; a change to None removes the element."""
+def make_dicom(
+    *groups: Dataset, syntax: str = ExplicitVRLittleEndian, preamble: bool = True, more: Dataset | None = None, **changes: Any
+) -> bytes:
+    """A DICOM audio object of one patient named CANARY, with the elements of ``more``; a change to None removes the element."""
     dataset = Dataset()
     dataset.SOPClassUID = BASIC_VOICE
     dataset.SOPInstanceUID = "1.2.3.4"
@@ -54,6 +56,7 @@ def make_dicom(*groups: Dataset, syntax: str = ExplicitVRLittleEndian, preamble:
     dataset.PatientID = "CANARY-1"
     dataset.WaveformSequence = list(groups)
     _change(dataset, changes)
+    dataset.update(more or {})
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = BASIC_VOICE
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"

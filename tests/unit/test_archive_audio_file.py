@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.archive import read_audio
 from pipelines.archive.g711 import A_LAW, MU_LAW
+from pipelines.config import Limits
 from pipelines.errors import CorruptAudio, NoAudio, TooLong, TranscriptionError, UnsupportedCodec
 from pipelines.records import AudioFormat
 from tests.unit.archive_samples import encode, make_tone, snr_db
@@ -173,9 +174,9 @@ def test_rate_that_no_speech_has_is_refused(rate_hz: int) -> None:
         read_audio(encode(TONE, rate_hz, "WAV"), "r1")
 
 
-def test_recording_longer_than_a_worker_may_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.archive.limits.MAX_SAMPLES", 15_999)
+def test_recording_longer_than_allowed_is_refused() -> None:
+    limits = Limits.model_validate({"duration_h": 0.9 / 3600})
     with pytest.raises(TooLong, match="split the recording") as caught:
-        read_audio(encode(TONE, 16_000, "FLAC"), "r1")
+        read_audio(encode(TONE, 16_000, "FLAC"), "r1", limits)
     assert isinstance(caught.value, TranscriptionError)
     assert caught.value.reason == "too_long"

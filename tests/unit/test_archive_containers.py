@@ -105,7 +105,6 @@ def test_empty_object_says_so() -> None:
     [
         (b"\x03ds2", "export it as WAV"),
         (b"\x03enc", "password"),
-        (b"\x06dss", "export it as WAV"),
         (b"PK\x03\x04", "unpack it"),
     ],
 )

@@ -20,7 +20,7 @@ from yarl import URL
 from pipelines.archive.fetch import fetch
 from pipelines.archive.listing import list_recordings
 from pipelines.archive.manifest import find_recordings
-from pipelines.config import Archive
+from pipelines.config import Archive, Limits
 from pipelines.errors import (
     AccessDenied,
     ChangedDuringRead,
@@ -28,6 +28,7 @@ from pipelines.errors import (
     EmptyObject,
     FetchFailed,
     NotFound,
+    ObjectTooLarge,
     RunError,
     TranscriptionError,
 )
@@ -204,3 +205,10 @@ def test_file_that_is_gone_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "a.wav").unlink()
     with pytest.raises(NotFound):
         fetch(recording, archive)
+
+
+def test_object_above_the_limit_is_refused_without_being_read(recording: Recording) -> None:
+    ShakyStorage.failures[:] = [AssertionError("it was read")]
+    with pytest.raises(ObjectTooLarge, match=r"limits\.object_mb allows 1e-05"):
+        fetch(recording, ARCHIVE, limits=Limits.model_validate({"object_mb": 1e-5}))
+    ShakyStorage.failures.clear()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.audio.resample import resample_channels
+from pipelines.audio.resample import resample_blocks
+
+
+def resample_channels(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    return resample_blocks(rate_hz, [samples])
 
 
 def test_sixteen_bit_samples_at_16_khz_pass_bit_for_bit() -> None:
@@ -48,3 +53,26 @@ def test_length_is_the_rounded_duration(frames: int, rate_hz: int, channels: int
     assert resampled.dtype == np.int16
     assert resampled.shape[0] == channels
     assert abs(resampled.shape[1] - frames * 16_000 / rate_hz) <= 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 3000), min_size=1, max_size=6),
+    st.sampled_from([8_000, 11_025, 16_000, 44_100]),
+    st.integers(1, 2),
+)
+def test_how_blocks_are_cut_changes_nothing(sizes: list[int], rate_hz: int, channels: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, (channels, sum(sizes))).astype(np.float32)
+    blocks = np.split(samples, np.cumsum(sizes)[:-1], axis=1)
+    np.testing.assert_array_equal(resample_blocks(rate_hz, blocks), resample_blocks(rate_hz, [samples]))
+
+
+def test_blocks_give_what_the_whole_gives() -> None:
+    """Against the same library's one-shot call, which has to hold everything at once."""
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, 100_000).astype(np.float32)
+    for rate_hz in (8_000, 44_100, 48_000):
+        wanted = soxr.resample(samples, rate_hz, 16_000, quality="HQ")
+        got = resample_blocks(rate_hz, np.split(samples[None], 10, axis=1))[0]
+        length = min(len(wanted), len(got))
+        assert abs(len(wanted) - len(got)) <= 1
+        assert np.abs(got[:length] / 32768 - np.clip(wanted[:length], -1, 1)).max() < 1e-4

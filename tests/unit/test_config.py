@@ -91,7 +91,7 @@ def test_a_name_that_looks_like_something_else_stays_a_name(uri: str) -> None:
         ("decoding.beam_with", "did you mean decoding.beam_width?"),
         ("model.batch_s", "did you mean acoustic.batch_s?"),
         ("acousitc.model", "did you mean acoustic.model?"),
-        ("zzzz.qqqq", "sections are archive, acoustic, windows, decoding, lake, ray"),
+        ("zzzz.qqqq", "sections are archive, limits, acoustic, windows, decoding, quality, lake, ray"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_one(key: str, hint: str) -> None:
@@ -157,7 +157,10 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     for text, message in [
         ("a: [1, 2", f"{path}: not YAML, line 1"),
-        ("- a\n- b\n", f"{path}: expected sections (archive, acoustic, windows, decoding, lake, ray), found list"),
+        (
+            "- a\n- b\n",
+            f"{path}: expected sections (archive, limits, acoustic, windows, decoding, quality, lake, ray), found list",
+        ),
         ("lake: ./here\n", f"lake in {path}: expected keys below it, found './here'"),
     ]:
         path.write_text(text, encoding="utf-8")

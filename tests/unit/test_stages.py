@@ -39,7 +39,7 @@ def provenance_of(config: Config) -> Provenance:
 
 
 def load(config: Config) -> pa.Table:
-    return Load(config.archive)(blocks.recordings_to_table(list(list_recordings(config.archive))))
+    return Load(config)(blocks.recordings_to_table(list(list_recordings(config.archive))))
 
 
 def errors(table: pa.Table) -> list[str | None]:
@@ -51,7 +51,7 @@ def test_a_block_goes_through_all_stages_row_by_row(random_lasr: Path, vocabular
     loaded = load(config)
     emitted = Emit(config, vocabulary, threads=1)(loaded)
     decoded = Decode(config, vocabulary)(emitted)
-    report = Finish(config.lake, provenance_of(config), LASR)(decoded)
+    report = Finish(config, provenance_of(config), LASR)(decoded)
     for table in (emitted, decoded):
         assert table["recording_id"].to_pylist() == loaded["recording_id"].to_pylist()
     assert "waveforms" not in emitted.column_names
@@ -72,7 +72,7 @@ def test_an_object_that_goes_away_after_it_was_listed_is_not_found(tmp_path: Pat
     listed = blocks.recordings_to_table(list(list_recordings(config.archive)))
     (tmp_path / "goes.wav").unlink()
     write_wav(tmp_path / "changes.wav", make_sound(0.3, seed=1))
-    loaded = Load(config.archive)(listed)
+    loaded = Load(config)(listed)
     assert errors(loaded) == ["changed_during_read", "not_found", None]
     assert [len(channels or ()) for channels in loaded["waveforms"].to_pylist()] == [0, 0, 1]
 
@@ -90,7 +90,7 @@ def test_sure_blanks_only_are_an_ok_row_with_empty_text(random_lasr: Path, vocab
     for decoding in ({"kind": "greedy"}, {"kind": "beam", "lm": None}):
         with_decoding = make_config(random_lasr, tmp_path / "lake", decoding=decoding)
         decoded = Decode(with_decoding, vocabulary)(emitted)
-        finished = Finish(config.lake, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
+        finished = Finish(config, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
         assert (finished["status"], finished["error"]) == ("ok", None)
         assert (finished["text"], finished["text_raw"], finished["words"], finished["confidence"]) == ("", "", [], None)
         assert (finished["quality"]["duration_s"], finished["quality"]["level_dbfs"]) == (1.0, None)
@@ -105,7 +105,7 @@ def test_what_breaks_inside_costs_one_row_and_tells_no_text(random_lasr: Path, v
     rows = emitted.select(["emissions"]).to_pylist()
     rows[0]["emissions"][0]["offsets"] = np.array([5, 900, 3], dtype=np.int32).tobytes()
     decoded = Decode(config, vocabulary)(blocks.extend(emitted, blocks.EMISSIONS, rows))
-    broken, whole = (Finish(config.lake, provenance_of(config), LASR).assemble(row) for row in decoded.to_pylist())
+    broken, whole = (Finish(config, provenance_of(config), LASR).assemble(row) for row in decoded.to_pylist())
     assert (whole["status"], whole["error"]) == ("ok", None)
     assert broken["status"] == "failed"
     assert (broken["error"]["stage"], broken["error"]["reason"], broken["error"]["retryable"]) == (
@@ -150,9 +150,9 @@ def test_the_month_of_a_recording_is_believable_or_unknown(
 ) -> None:
     config = make_config(random_lasr, tmp_path / "lake")
     recording = Recording("0" * 32, str(tmp_path / "gone.wav"), "1-1", 1, modified_at=when)
-    row: dict[str, Any] = Load(config.archive)(blocks.recordings_to_table([recording])).to_pylist()[0]
+    row: dict[str, Any] = Load(config)(blocks.recordings_to_table([recording])).to_pylist()[0]
     row |= dict.fromkeys([*blocks.EMITTED_COLUMNS, *blocks.DECODED_COLUMNS, *blocks.HYPOTHESES])
-    finished = Finish(config.lake, provenance_of(config), LASR).assemble(row)
+    finished = Finish(config, provenance_of(config), LASR).assemble(row)
     assert finished["recorded_month"] == month
     assert finished["error"]["reason"] == "not_found"
 

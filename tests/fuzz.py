@@ -1,0 +1,191 @@
+"""Mutates files of every kind and runs the real load stage over them: one row each, no crash, no hang, whatever the bytes.
+
+python -m tests.fuzz --count 100000 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from rich.console import Console
+from rich.table import Table
+
+from pipelines import blocks
+from pipelines.archive.listing import list_recordings
+from pipelines.config import Config
+from pipelines.stages import Load
+from tests.unit.archive_samples import encode, make_dicom, make_group, make_tone
+from tests.unit.test_archive_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
+
+_BLOCK = 200
+_EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+_SHORT = 8_000  # bytes: most of a file's structure is at its start, and short files are many a second
+# decode_s and decode_mb are what a mutant of a few kilobytes may cost at most
+LIMITS = {"decode_s": 20.0, "decode_mb": 1024.0}
+_BAD = ("decoder_crashed", "decoder_timeout", "internal_error")
+
+
+def make_seeds() -> dict[str, bytes]:
+    """A valid file of every kind that is read, and of some that are refused."""
+    tone = make_tone(0.25, 8_000)
+    codes = (np.arange(2_000) % 251).astype(np.uint8).tobytes()
+    nested = make_dicom(make_group(codes, "UB", 2_000))
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff"
+    seeds = {f"{container}-{subtype}".lower(): encode(tone, 8_000, container, subtype) for container, subtype in EXACT}
+    seeds |= {name: make()[:_SHORT] for name, (make, *_) in LOSSY.items()}
+    seeds |= {
+        "dss-sp": dss(0, random_bytes(506 * 4)),
+        "grundig": grundig_dss(3),
+        "truespeech": truespeech(20),
+        "dicom-mulaw": make_dicom(make_group(codes, "MB", 2_000)),
+        "dicom-stereo": make_dicom(make_group(codes, "SS", 500, 2), make_group(codes, "SS", 500, 2)),
+        "dicom-bare": make_dicom(make_group(codes, "AB", 2_000), preamble=False, syntax=ImplicitVRLittleEndian),
+        "dicom-big": make_dicom(make_group(codes, "SS", 1_000), syntax=ExplicitVRBigEndian),
+        "dicom-deflated": make_dicom(make_group(codes, "US", 1_000), syntax=DeflatedExplicitVRLittleEndian),
+        "dicom-document": make_dicom(WaveformSequence=None, EncapsulatedDocument=encode(tone, 8_000, "WAV")),
+        "dicom-nested": nested + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff" + item * 300,
+        "text": b"FINDINGS: none.\n" * 20,
+    }
+    return seeds
+
+
+def mutate(seeds: list[bytes], rng: random.Random) -> bytes:
+    """One to four damages: bytes, lengths, cuts, repeats, holes, and the tail of another file."""
+    data = bytearray(rng.choice(seeds))
+    for _ in range(rng.choice((1, 1, 2, 3, 4))):
+        if not data:
+            break
+        reach = min(len(data), rng.choice((16, 64, 256, len(data))))
+        at = rng.randrange(reach)
+        match rng.randrange(8):
+            case 0 | 1:
+                data[at] = rng.randrange(256)
+            case 2 | 3:
+                width = rng.choice((2, 4, 4, 8))
+                value = rng.choice((*_EXTREMES, rng.getrandbits(32))) & (256**width - 1)
+                data[at : at + width] = value.to_bytes(width, rng.choice(("little", "big")))
+            case 4:
+                del data[rng.randrange(len(data)) :]
+            case 5:
+                length = rng.randrange(1, 200)
+                data[at:at] = data[at : at + length] * rng.choice((1, 2, 50))
+            case 6:
+                del data[at : at + rng.randrange(1, 64)]
+            case 7:
+                other = rng.choice(seeds)
+                data[rng.randrange(len(data)) :] = other[rng.randrange(len(other)) :]
+    return bytes(data[:200_000])
+
+
+@dataclass
+class Report:
+    """What came of the mutants."""
+
+    mutants: int = 0
+    rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    longest_ms: float = 0.0
+    peak_child_mb: float = 0.0
+    took_s: float = 0.0
+    bad: list[tuple[int, str, str]] = field(default_factory=list)  # number of the mutant, reason, detail
+
+    @property
+    def passed(self) -> bool:
+        return self.rows == self.mutants and not self.bad
+
+
+def run(count: int, seed: int, folder: Path, keep: Path | None = None) -> Report:
+    """Loads ``count`` mutants from files in ``folder``, block by block; those that did harm are kept in ``keep``."""
+    seeds = list(make_seeds().values())
+    config = Config.model_validate({"archive": {"uri": str(folder)}, "limits": LIMITS})
+    load, report, started = Load(config), Report(), time.monotonic()
+    with _watching(report):
+        for first in range(0, count, _BLOCK):
+            names = {}
+            for number in range(first, min(first + _BLOCK, count)):
+                names[f"{number:08d}"] = mutate(seeds, random.Random(f"{seed}-{number}"))
+                (folder / f"{number:08d}").write_bytes(names[f"{number:08d}"])
+            loaded = load(blocks.recordings_to_table(list(list_recordings(config.archive))))
+            for row in loaded.select(["uri", "error", "load_ms"]).to_pylist():
+                name = row["uri"].rsplit("/", 1)[1]
+                reason = row["error"]["reason"] if row["error"] else "ok"
+                report.reasons[reason] += 1
+                report.longest_ms = max(report.longest_ms, row["load_ms"])
+                if reason in _BAD:
+                    report.bad.append((int(name), reason, row["error"]["detail"]))
+                    if keep is not None:
+                        keep.mkdir(parents=True, exist_ok=True)
+                        (keep / f"{seed}-{name}").write_bytes(names[name])
+            report.mutants += len(names)
+            report.rows += loaded.num_rows
+            for name in names:
+                (folder / name).unlink()
+            report.took_s = time.monotonic() - started
+    return report
+
+
+class _watching:  # noqa: N801
+    """Looks at the memory of this process's children ten times a second."""
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._done = report, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._done.wait(0.1):
+            for child in me.children():
+                try:
+                    self._report.peak_child_mb = max(self._report.peak_child_mb, child.memory_info().rss / 1e6)
+                except psutil.NoSuchProcess:
+                    continue
+
+
+def _rows(report: Report) -> Iterator[tuple[str, str]]:
+    yield "mutants, rows", f"{report.mutants}, {report.rows}"
+    for reason, count in report.reasons.most_common():
+        yield f"  {reason}", str(count)
+    yield "longest", f"{report.longest_ms:.0f} ms"
+    yield "peak memory of a decoder", f"{report.peak_child_mb:.0f} MB"
+    yield "time", f"{report.took_s:.0f} s, {report.mutants / max(report.took_s, 1e-9):.0f} a second"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for the mutants that did harm")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(arguments.count, arguments.seed, Path(folder), arguments.keep)
+    table = Table(title=f"fuzzing the load stage, seed {arguments.seed}", show_header=False)
+    for name, value in _rows(report):
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    for number, reason, detail in report.bad[:20]:
+        console.print(f"mutant {number}: {reason}: {detail}", highlight=False)
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
