@@ -13,6 +13,7 @@ JOBS = {
     "backfill": "transcribe what is in an archive and not yet in the lake",
     "evaluate": "score configurations on recordings with reference texts",
     "demo": "transcribe the embedded demo archive and show the result",
+    "bench": "measure this machine: loading, memory",
     "finetune": "train a CTC model on labelled audio",
     "build-lm": "build the n-gram language model from text",
     "write-dictations": "write synthetic dictation texts",

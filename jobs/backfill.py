@@ -30,6 +30,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     table.add_row("recordings found", str(summary.found))
     of_them = f", {summary.skipped_failed} of them failed" if summary.skipped_failed else ""
     table.add_row("done before", f"{summary.skipped}{of_them}")
+    if summary.archives:
+        table.add_row("archives unpacked", str(summary.archives))
     table.add_row("transcribed", str(summary.ok))
     table.add_row("failed", str(summary.failed))
     for reason, count in sorted(summary.failures.items(), key=lambda item: -item[1]):

@@ -25,6 +25,9 @@ RECORDING_COLUMNS = {
     "modified_at": _TIME,
     "metadata": _TEXT_MAP,
     "attempt": pa.int32(),
+    "archive_id": pa.string(),
+    "archive_rows": pa.int32(),
+    "done_members": pa.list_(pa.string()),
 }
 
 ERROR = pa.struct(
@@ -42,7 +45,7 @@ LOADED_COLUMNS = {
             "bits_per_sample": pa.int32(),
         }
     ),
-    "dicom": _TEXT_MAP,
+    "dicom": _TEXT_MAP,  # the patient's fields in it are hashes
     "content_datetime": _TIME,
     "duration_s": pa.float64(),
     "clipped_ratio": pa.float32(),
@@ -97,6 +100,9 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
             "modified_at": r.modified_at,
             "metadata": list(r.metadata.items()),
             "attempt": r.attempt,
+            "archive_id": r.archive_id,
+            "archive_rows": r.archive_rows,
+            "done_members": r.done_members or None,
         }
         for r in recordings
     ]
@@ -106,7 +112,10 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
 def table_to_recordings(table: pa.Table) -> list[Recording]:
     """The recordings of a block's rows."""
     rows = table.select(list(RECORDING_COLUMNS)).to_pylist()
-    return [Recording(**{**row, "metadata": dict(row["metadata"] or ())}) for row in rows]
+    return [
+        Recording(**{**row, "metadata": dict(row["metadata"] or ()), "done_members": tuple(row["done_members"] or ())})
+        for row in rows
+    ]
 
 
 def extend(

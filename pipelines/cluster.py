@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipelines.config import Config
 from pipelines.errors import ConfigError, RunError
+from pipelines.records import SAMPLE_RATE_HZ
 
 # Ray reads these when it is imported: no usage reports, no colours or progress of its own.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,11 +24,12 @@ from ray.data import DataContext
 
 @dataclass(frozen=True)
 class Resources:
-    """Logical CPUs and GPUs of the whole cluster, and of each node; no nodes given: all of it is one."""
+    """Logical CPUs, GPUs and memory of the whole cluster, and CPUs and GPUs of each node; no nodes given: all of it is one."""
 
     cpus: float
     gpus: float
     nodes: tuple[tuple[float, float], ...] = ()
+    memory_mb: float = math.inf
 
     @property
     def largest_node_cpus(self) -> float:
@@ -42,12 +44,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """``workers`` of a stage, each with ``cpus`` and ``gpus``."""
+    """``workers`` of a stage, each with ``cpus``, ``gpus`` and ``memory_mb``."""
 
     name: str
     workers: int
     cpus: float
     gpus: float = 0.0
+    memory_mb: float = 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_mb * 1e6)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,12 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     started_here = not ray.is_initialized()
     if started_here:
         _start(config)
-    _quieten()
+    _set_context(config)
     try:
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
-        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes)
+        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
     finally:
         if started_here:
             ray.shutdown()
@@ -100,9 +107,11 @@ def _start(config: Config) -> None:
         raise RunError(f"ray.address = {address}: no Ray cluster answers there; start one, or leave the key out") from None
 
 
-def _quieten() -> None:
-    """Ray Data's own reports repeat what our progress says, in pieces nobody asked for."""
+def _set_context(config: Config) -> None:
+    """Blocks by seconds of audio. Ray Data's own reports repeat what our progress says, in pieces nobody asked for."""
     context = DataContext.get_current()
+    # Load gives tables of at most so much; Ray would join small ones up to its own size, and cut there.
+    context.target_max_block_size = int(config.ray.block_audio_s * SAMPLE_RATE_HZ * 2)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # Ray's own wrapping keeps the text of an error alone
@@ -124,10 +133,10 @@ def make_plan(config: Config, resources: Resources) -> Plan:
     actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
     decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
     plan = Plan(
-        load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale),
-        emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus),
-        decode=StagePlan("decode", decoders, 0.5 * scale),
-        finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale),
+        load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale, memory_mb=config.ray.load_memory_mb),
+        emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus, config.ray.emit_memory_mb),
+        decode=StagePlan("decode", decoders, 0.5 * scale, memory_mb=config.ray.decode_memory_mb),
+        finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale, memory_mb=config.ray.finish_memory_mb),
         # No more than the actors that share a node find there, if they spread evenly.
         threads=max(1, int(min(resources.cpus // actors, resources.largest_node_cpus))),
     )
@@ -147,6 +156,13 @@ def _check_fits(plan: Plan, resources: Resources) -> None:
             )
     cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
     gpus = plan.emit.workers * plan.emit.gpus
+    memory_mb = sum(s.memory_mb * (s.workers if s.name in ("emit", "decode") else 1) for s in plan.stages)
+    if memory_mb > resources.memory_mb:
+        asks = ", ".join(f"{s.name} {s.memory_mb:g}" for s in plan.stages)
+        raise ConfigError(
+            f"the plan does not fit the cluster: it needs {memory_mb:g} MB of memory (each worker in MB: {asks}), Ray counts "
+            f"{resources.memory_mb:.0f}; free some, take fewer actors, or lower ray.emit_memory_mb and the like"
+        )
     if cpus > resources.cpus + 1e-6 or gpus > resources.gpus + 1e-6:
         asks = ", ".join(f"{s.name} {s.workers} × ({s.cpus:g} CPU, {s.gpus:g} GPU)" for s in plan.stages)
         raise ConfigError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -22,7 +23,15 @@ PACKAGE = Path(__file__).parent
 ASSETS = PACKAGE / "assets"
 EMBEDDED = "embedded:"
 ENVIRONMENT_PREFIX = "DICTALAKE_"
-_NO_KEYS = {"DICTALAKE_GIT_COMMIT"}  # which code an image holds; provenance reads it
+PATIENT_KEY = "DICTALAKE_PATIENT_KEY"
+PatientField = Literal["PatientID", "PatientName", "PatientBirthDate"]
+PATIENT_HASHES = {  # column of the lake's struct `dicom` for each
+    "PatientID": "patient_id_hash",
+    "PatientName": "patient_name_hash",
+    "PatientBirthDate": "patient_birth_date_hash",
+}
+# Which code an image holds (provenance reads it); the key of the patient hashes, which is for no file and no command line
+_NO_KEYS = {"DICTALAKE_GIT_COMMIT", PATIENT_KEY}
 
 
 class Section(BaseModel):
@@ -38,16 +47,31 @@ class Archive(Section):
     include: tuple[str, ...] = Field(("**",), description="globs on the path below archive.uri; ** crosses folders")
     manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
+    expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
+    member_include: tuple[str, ...] = Field(("**",), description="globs on the path inside such an object")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="options of the fsspec file system")
+    time_zone: str = Field("UTC", description="where DICOM and ZIP say no offset with a time: an IANA name, Europe/Vienna")
+    patient_fields: tuple[PatientField, ...] = Field(
+        (), description="DICOM attributes of the patient that become keyed hashes; the key is in DICTALAKE_PATIENT_KEY"
+    )
     vox_rate_hz: int | None = Field(
         None, ge=4_000, le=48_000, description="sampling rate of headerless VOX files, which are known by the name *.vox alone"
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
 
-    @field_validator("include", mode="before")
+    @field_validator("include", "member_include", "patient_fields", mode="before")
     @classmethod
     def _one_glob(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone; give an IANA name such as Europe/Vienna or America/New_York") from None
+        return value
 
     @field_validator("since")
     @classmethod
@@ -61,6 +85,10 @@ class Limits(Section):
     object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
     duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
     channels: int = Field(16, ge=1, le=64, description="channels of one recording; more is `too_many_channels`")
+    members: int = Field(100_000, ge=1, description="files in one archive object; more is `too_many_members`")
+    expanded_mb: float = Field(
+        20_000.0, gt=0, description="megabytes that one archive object unpacks to; more is `expands_too_large`"
+    )
     windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")
     decode_s: float = Field(
         300.0,
@@ -145,7 +173,14 @@ class RayCluster(Section):
 
     address: str | None = Field(None, description="an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
+    load_memory_mb: float = Field(1500.0, gt=0, description="memory that one load worker with its decoders asks of the cluster")
+    emit_memory_mb: float = Field(2000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
+    decode_memory_mb: float = Field(1000.0, gt=0, description="memory that one decoder process asks of the cluster")
+    finish_memory_mb: float = Field(700.0, gt=0, description="memory that one finishing worker asks of the cluster")
     block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
+    block_audio_s: float = Field(
+        1800.0, gt=0, description="seconds of loaded audio that travel together, at most, but for a single longer recording"
+    )
     block_mb: float = Field(32.0, gt=0, description="megabytes of stored audio that travel together, at most")
 
 
@@ -293,7 +328,14 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 def _allowed(annotation: Any) -> str:
     """Readable form of a type: ``auto | float32 | bfloat16``, ``whole number or auto`` …"""
-    names = {int: "whole number", float: "number", str: "text", type(None): "nothing", datetime: "date and time"}
+    names = {
+        bool: "true or false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        type(None): "nothing",
+        datetime: "date and time",
+    }
     if annotation in names:
         return names[annotation]
     if hasattr(annotation, "__metadata__"):  # PositiveInt: the message itself names the bound
@@ -303,7 +345,7 @@ def _allowed(annotation: Any) -> str:
         return " | ".join(arguments)
     origin = getattr(annotation, "__origin__", None)
     if origin is tuple:
-        return "list of texts"
+        return "list of texts" if arguments[0] is str else f"list of {_allowed(arguments[0])}"
     if origin is dict:
         return "keys and values"
     return " or ".join(_allowed(argument) for argument in arguments)

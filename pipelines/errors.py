@@ -116,6 +116,18 @@ class ObjectTooLarge(LoadError):
     reason = "object_too_large"
 
 
+class TooManyMembers(LoadError):
+    """An archive object holds more files than ``limits.members``."""
+
+    reason = "too_many_members"
+
+
+class ExpandsTooLarge(LoadError):
+    """An archive object unpacks to more than ``limits.expanded_mb``."""
+
+    reason = "expands_too_large"
+
+
 class TooLong(LoadError):
     """The recording is longer than ``limits.duration_h``."""
 

@@ -1,69 +1,201 @@
-"""What is done to a recording's bytes before anything else may touch them: decoded, brought to 16 kHz, measured.
+"""The first stage: recordings → waveforms. Arrow table in, Arrow tables out.
 
-``load_audio`` runs inside the sandbox (``archive/sandbox.py``), so it takes and returns only what JSON and int16 can say.
+An archive object (ZIP, TAR) that is met on the way gives a row for each file in it, so more rows may come out than went in.
+They come in tables of bounded audio, as they are ready: neither a block of long recordings nor an archive of a
+million short ones is ever in memory as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import hmac
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
-from pipelines.archive import read_audio
-from pipelines.audio.level import measure_level
-from pipelines.audio.resample import resample_blocks
-from pipelines.audio.speech import find_speech, join_intervals, total_s
-from pipelines.config import Limits, Quality
-from pipelines.errors import TooManyWindows
-from pipelines.records import SAMPLE_RATE_HZ
+from pipelines import blocks
+from pipelines.archive import sniff
+from pipelines.archive.fetch import fetch
+from pipelines.archive.members import KINDS, open_members
+from pipelines.archive.sandbox import CallLimits, Sandbox
+from pipelines.audio.speech import require_detector
+from pipelines.boundary import block_boundary, guard
+from pipelines.config import PATIENT_HASHES, PATIENT_KEY, Config
+from pipelines.errors import ConfigError, CorruptAudio
+from pipelines.records import SAMPLE_RATE_HZ, Recording
+from pipelines.sandboxed import load_audio, make_settings
+
+_THREADS = 8  # most of the time they wait for the storage
+_AHEAD = 12  # recordings that are being loaded or wait to go on
+DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
+_MOST_ROWS = 1024  # of one table out: a row has its cost in every later stage, however short it is
+_SNIFFED = 64 * 1024
+_LEAST_KEY = 16  # characters
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Row = dict[str, Any]
 
 
-def make_settings(limits: Limits, quality: Quality, window_s: float) -> dict[str, Any]:
-    """What ``load_audio`` needs to know. ``window_s`` is how far one window of the model reaches beyond the one before it."""
-    return {"limits": limits.model_dump(), "vad": quality.vad, "window_s": window_s}
+class Load:
+    """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
+
+    def __init__(self, config: Config) -> None:
+        require_detector(config.quality.vad)
+        self._archive, self._limits = config.archive, config.limits
+        self._settings = make_settings(config)
+        self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
+        if config.archive.patient_fields:
+            read_patient_key()  # a missing one is told before the run, not by its first worker
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        with block_boundary(self), ThreadPoolExecutor(_THREADS) as pool:
+            recordings: list[Recording] = []
+            rows: list[Row] = []
+            samples = 0
+            for recording, row in self._load_all(blocks.table_to_recordings(table), pool):
+                length = sum(len(channel) for channel in row.get("waveforms", ()))
+                if rows and (samples + length > self._most_samples or len(rows) >= _MOST_ROWS):
+                    yield _make_table(recordings, rows)
+                    recordings, rows, samples = [], [], 0
+                recordings.append(recording)
+                rows.append(row)
+                samples += length
+            yield _make_table(recordings, rows)
+
+    def _load_all(self, recordings: list[Recording], pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
+        """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
+        archives = []
+        for recording, row in _map_ahead(pool, self._load_object, recordings):
+            if "archive" in row:
+                archives.append((recording, row))
+            else:
+                yield recording, row
+        for recording, row in archives:
+            yield from self._expand(recording, row, pool)
+
+    def _load_object(self, recording: Recording) -> tuple[Recording, Row]:
+        """The row of one object; of an archive object only its bytes, as ``archive``."""
+        started = time.perf_counter()
+        row: Row = {}
+        with guard(recording.recording_id, "load", row):
+            data = fetch(recording, self._archive, limits=self._limits)
+            row["sha256"] = sha256(data).hexdigest()
+            if self._archive.expand and (kind := sniff(data[:_SNIFFED])) in KINDS:
+                return recording, row | {"archive": data, "kind": kind}
+            row |= self._decode(data, recording)
+        row["load_ms"] = 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _expand(self, archive: Recording, row: Row, pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
+        """The files in an archive object that are not done yet; one failed row for itself where not all of it can be read."""
+        data, kind = row.pop("archive"), row.pop("kind")
+        itself: Row = {"sha256": row["sha256"]}
+        rows = 1
+        with guard(archive.recording_id, "load", itself):
+            with open_members(data, kind, archive, self._archive, self._limits) as contents:
+                done = set(archive.done_members)
+                rows = contents.rows
+
+                def read() -> Iterator[tuple[Recording, bytes | None, Row]]:
+                    for recording, member in contents.members:
+                        if recording.recording_id in done:
+                            continue
+                        found: Row = {}
+                        content = None
+                        with guard(recording.recording_id, "load", found):
+                            content = contents.read(recording, member, self._limits)
+                        yield recording, content, found
+
+                yield from _map_ahead(pool, self._load_member, read())
+            if contents.damage is not None:
+                raise CorruptAudio(
+                    archive.recording_id,
+                    f"this {kind} archive is not whole: {contents.damage}; {len(contents.members)} files in it were found, "
+                    "there may have been more: upload it again",
+                )
+        if "error" in itself and archive.recording_id not in archive.done_members:
+            yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
+
+    def _load_member(self, read: tuple[Recording, bytes | None, Row]) -> tuple[Recording, Row]:
+        recording, content, row = read
+        started = time.perf_counter()
+        if content is not None:
+            with guard(recording.recording_id, "load", row):
+                row["sha256"] = sha256(content).hexdigest()
+                row |= self._decode(content, recording)
+        row["load_ms"] = 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _decode(self, data: bytes, recording: Recording) -> Row:
+        sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
+        vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
+        settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
+        known, waveforms = sandbox.call(data, recording.recording_id, settings)
+        row: Row = {"format": known["format"]}
+        if known["dicom"] is not None:
+            when = known["content_datetime"]
+            row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
+            row["dicom"] = list((known["dicom"] | hash_patient(known["patient"])).items())
+        row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
+        return row | known["quality"] | {"waveforms": list(waveforms)}
 
 
-def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """``data`` → what is known about it, and int16 ``(channels, samples)`` at 16 kHz.
+def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
+    waveforms = [row.pop("waveforms", ()) for row in rows]
+    table = blocks.extend(blocks.recordings_to_table(recordings), blocks.LOADED_COLUMNS, rows, drop=["done_members"])
+    return blocks.append_waveforms(table, waveforms)
 
-    Known are ``format`` (AudioFormat's fields), ``dicom`` (texts, or None), ``content_datetime`` (ISO, or None), ``quality``
-    (``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``) and ``speech`` (for each channel its
-    intervals in seconds). Raises the LoadErrors of ``read_audio``, and TooManyWindows.
+
+def _map_ahead(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Like ``pool.map``, but no more than ``_AHEAD`` items are taken before their results are."""
+    running: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(call, item))
+            if len(running) >= _AHEAD:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+@functools.cache
+def _open_sandbox(limits: CallLimits) -> Sandbox:
+    """Kept for the life of the process: starting a child takes about a second."""
+    return Sandbox(load_audio, limits, children=DECODERS)
+
+
+def hash_patient(fields: dict[str, str]) -> dict[str, str]:
+    """DICOM attributes of the patient → ``patient_id_hash`` …: HMAC-SHA-256 of name and value, hex, keyed from the environment.
+
+    The same patient has the same hash under the same key, and nobody without the key can find out whose it is by trying names.
     """
-    limits = Limits.model_validate(settings["limits"])
-    most_samples = limits.windows * settings["window_s"] * SAMPLE_RATE_HZ
-
-    def consume(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
-        def counted() -> Iterable[np.ndarray]:
-            samples = 0.0
-            for block in blocks:
-                samples += block.size * SAMPLE_RATE_HZ / rate_hz
-                if samples > most_samples:
-                    raise TooManyWindows(
-                        recording_id,
-                        f"its channels together have more than the {limits.windows} windows of limits.windows; split it, or "
-                        "raise the limit",
-                    )
-                yield block
-
-        return resample_blocks(rate_hz, counted())
-
-    audio = read_audio(data, recording_id, limits, consume, vox_rate_hz=settings.get("vox_rate_hz"))
-    waveforms = audio.samples
-    speech = [find_speech(channel, settings["vad"]) for channel in waveforms]
-    dicom = audio.dicom or {}
-    when = dicom.get("content_datetime")
-    known = {
-        "format": vars(audio.format),
-        "dicom": None if audio.dicom is None else {key: value for key, value in dicom.items() if isinstance(value, str)},
-        "content_datetime": when.isoformat() if isinstance(when, datetime) else None,
-        "quality": {
-            "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
-            **measure_level(waveforms)._asdict(),
-            "speech_s": None if settings["vad"] == "none" else total_s(join_intervals(speech)),
-        },
-        "speech": [intervals.tolist() for intervals in speech],
+    if not fields:
+        return {}
+    key = read_patient_key()
+    return {
+        PATIENT_HASHES[keyword]: hmac.new(key, f"{keyword}\n{value}".encode(), "sha256").hexdigest()
+        for keyword, value in fields.items()
     }
-    return known, waveforms
+
+
+def read_patient_key() -> bytes:
+    """The key of the patient hashes. Raises ConfigError where it is missing or short."""
+    key = os.environ.get(PATIENT_KEY, "")
+    if len(key) < _LEAST_KEY:
+        raise ConfigError(
+            f"archive.patient_fields needs a secret key of at least {_LEAST_KEY} characters in the environment variable "
+            f"{PATIENT_KEY}, on every machine of the cluster; keep it: with another key the hashes are others"
+        )
+    return key.encode()

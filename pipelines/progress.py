@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -15,7 +16,10 @@ _LINE_EVERY_S = 60.0
 
 @dataclass
 class Tally:
-    """What a run has done so far."""
+    """What a run has done so far. ``wanted`` grows as archive objects tell how many files are in them.
+
+    ``done_before`` says of how many rows of an archive object earlier runs have taken care.
+    """
 
     wanted: int
     ok: int = 0
@@ -23,7 +27,16 @@ class Tally:
     audio_s: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
+    done_before: Mapping[str, int] = field(default_factory=dict)
+    archives: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.monotonic)
+
+    def count_archives(self, rows: Iterable[tuple[str | None, int | None]]) -> None:
+        """Takes in ``(archive_id, archive_rows)`` of finished rows: an archive object was wanted as one, and is many."""
+        for archive_id, archive_rows in rows:
+            if archive_id is not None and archive_rows is not None and archive_id not in self.archives:
+                self.archives.add(archive_id)
+                self.wanted += archive_rows - 1 - self.done_before.get(archive_id, 0)
 
     @property
     def done(self) -> int:

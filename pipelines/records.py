@@ -22,7 +22,9 @@ class Recording:
     """One object of the archive at one version: the unit of everything.
 
     ``version`` is the GCS generation, S3 version id or ETag, else ``mtime-size``. ``metadata`` are the other columns of the
-    user's manifest. ``recorded_month`` is ``YYYY-MM`` or ``unknown``.
+    user's manifest. A file inside an archive object (ZIP, TAR) is a recording too: ``archive_id`` is that object's id and
+    ``archive_rows`` how many rows it makes in all. ``done_members`` of an archive object are the ids that need no work any
+    more.
     """
 
     recording_id: str
@@ -32,6 +34,9 @@ class Recording:
     modified_at: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
+    archive_id: str | None = None
+    archive_rows: int | None = None
+    done_members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,14 @@ class AudioFormat:
 class DecodedAudio:
     """What a container holds: ``samples`` float32 ``(channels, frames)`` in [-1, 1] at ``format.sample_rate_hz``.
 
-    ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio.
+    ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio; ``patient`` those of the
+    patient that were asked for, by keyword: they go no further than to where they are hashed.
     """
 
     samples: np.ndarray
     format: AudioFormat
     dicom: Mapping[str, str | datetime | None] | None = None
+    patient: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

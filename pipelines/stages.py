@@ -1,19 +1,14 @@
-"""What each stage does to a block: Arrow table in, Arrow table out, the same rows in the same order.
+"""What each stage after Load (``loading.py``) does to a block: Arrow table in, Arrow table out, the same rows in order.
 
 Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray. The one per-recording boundary is
-``_guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
+``guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import wraps
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,29 +19,24 @@ from pipelines.acoustic.checkpoint import locate_lm
 from pipelines.acoustic.compaction import compact
 from pipelines.acoustic.fusion import fuse_windows
 from pipelines.acoustic.model import AcousticModel, open_model
-from pipelines.archive.fetch import fetch
-from pipelines.archive.sandbox import CallLimits, Sandbox
-from pipelines.audio.speech import join_intervals, require_detector, subtract_intervals, total_s
+from pipelines.audio.speech import join_intervals, subtract_intervals, total_s
 from pipelines.audio.windows import cut_window, plan_windows
+from pipelines.boundary import guard, sealed
 from pipelines.config import Config
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError, DictalakeError, EmitFailed, InternalError, RunError, TranscriptionError, name_place
+from pipelines.errors import ConfigError, EmitFailed
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
-from pipelines.loading import load_audio, make_settings
-from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Recording, Word
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Word
 from pipelines.transcript.formatting import format_text
 from pipelines.transcript.provenance import Provenance
 from pipelines.transcript.words import join_words, mean_confidence, merge_channels, words_of
 
 # Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
 _PRUNING_MARGIN = 0.5
-_FETCH_THREADS = 8
-_DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
 _WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
 Resource = TypeVar("Resource")
-Stage = TypeVar("Stage", bound="Load | Emit | Decode | Finish")
 
 REPORT = pa.schema(
     [
@@ -56,35 +46,6 @@ REPORT = pa.schema(
         pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
     ]
 )
-
-
-@contextmanager
-def _guard(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]:
-    """The one place that catches everything: puts what went wrong into ``row['error']``."""
-    try:
-        yield
-    except TranscriptionError as error:
-        row["error"] = _error_row(error)
-    except Exception as error:  # a defect of ours must cost one row, not the run
-        row["error"] = _error_row(InternalError(recording_id, name_place(error), stage))
-
-
-def _sealed(call: Callable[[Stage, pa.Table], pa.Table]) -> Callable[[Stage, pa.Table], pa.Table]:
-    """A stage's ``__call__``: what fails for a whole block leaves the worker without words of rows or paths."""
-
-    @wraps(call)
-    def sealed(stage: Stage, table: pa.Table) -> pa.Table:
-        try:
-            return call(stage, table)
-        except DictalakeError:
-            raise
-        except Exception as error:
-            raise RunError(
-                f"the stage {type(stage).__name__} failed on a whole block: {name_place(error)}; what is committed stays, "
-                "the same command goes on"
-            ) from None
-
-    return sealed
 
 
 class _Opened(Generic[Resource]):
@@ -107,58 +68,6 @@ class _Opened(Generic[Resource]):
         return self._resource
 
 
-def _error_row(error: TranscriptionError) -> dict[str, Any]:
-    return {"stage": error.stage, "reason": error.reason, "detail": error.detail, "retryable": error.retryable}
-
-
-def _is_ok(table: pa.Table) -> list[bool]:
-    return [error is None for error in table["error"].to_pylist()]
-
-
-class Load:
-    """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
-
-    def __init__(self, config: Config) -> None:
-        require_detector(config.quality.vad)
-        self._archive, self._limits = config.archive, config.limits
-        self._settings = make_settings(config.limits, config.quality, config.windows.length_s - config.windows.overlap_s)
-
-    @_sealed
-    def __call__(self, table: pa.Table) -> pa.Table:
-        recordings = blocks.table_to_recordings(table)
-        with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-            rows = list(pool.map(self._load, recordings))
-        waveforms = [row.pop("waveforms", ()) for row in rows]
-        return blocks.append_waveforms(blocks.extend(table, blocks.LOADED_COLUMNS, rows), waveforms)
-
-    def _load(self, recording: Recording) -> dict[str, Any]:
-        started = time.perf_counter()
-        row: dict[str, Any] = {}
-        with _guard(recording.recording_id, "load", row):
-            data = fetch(recording, self._archive, limits=self._limits)
-            row["sha256"] = sha256(data).hexdigest()
-            sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
-            vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
-            settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
-            known, waveforms = sandbox.call(data, recording.recording_id, settings)
-            row["format"] = known["format"]
-            if known["dicom"] is not None:
-                when = known["content_datetime"]
-                row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
-                row["dicom"] = list(known["dicom"].items())
-            row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
-            row |= known["quality"]
-            row["waveforms"] = list(waveforms)
-        row["load_ms"] = 1000 * (time.perf_counter() - started)
-        return row
-
-
-@functools.cache
-def _open_sandbox(limits: CallLimits) -> Sandbox:
-    """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children=_DECODERS)
-
-
 class Emit:
     """Waveforms → emissions: windows through the acoustic model, fused and made sparse."""
 
@@ -172,7 +81,7 @@ class Emit:
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
         self._opened: _Opened[AcousticModel] = _Opened(lambda: open_model(config.acoustic))
 
-    @_sealed
+    @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
@@ -208,7 +117,7 @@ class Emit:
 
     def _emit_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[Emissions]:
         emissions: list[Emissions] = []
-        with _guard(recording_id, "emit", row):
+        with guard(recording_id, "emit", row):
             try:
                 emissions = self._emit([channels])[0]
             except (RuntimeError, MemoryError) as error:
@@ -240,7 +149,7 @@ class Decode:
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._opened = _Opened(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
 
-    @_sealed
+    @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         decoder = self._opened.get()
         ids = table["recording_id"].to_pylist()
@@ -249,7 +158,7 @@ class Decode:
             if row["error"] is not None:
                 continue
             started = time.perf_counter()
-            with _guard(ids[index], "decode", row):
+            with guard(ids[index], "decode", row):
                 best = [decoder.decode(channel)[0] for channel in blocks.read_emissions(table, index)]
                 row["hypotheses"] = [blocks.hypothesis_to_row(hypothesis) for hypothesis in best]
             row["decode_ms"] = 1000 * (time.perf_counter() - started)
@@ -264,7 +173,7 @@ class Finish:
         self._lake, self._provenance, self._grid = config.lake, provenance, grid
         self._uncovered_s = config.quality.uncovered_s
 
-    @_sealed
+    @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
         transcripts = [self.assemble(row) for row in table.to_pylist()]
         by_id = {row["recording_id"]: row for row in transcripts}
@@ -288,7 +197,7 @@ class Finish:
         uncovered_s: float | None = None
         failure = {"error": row["error"]}
         if row["error"] is None:
-            with _guard(row["recording_id"], "assemble", failure):
+            with guard(row["recording_id"], "assemble", failure):
                 channels = [
                     words_of(blocks.row_to_hypothesis(hypothesis), self._grid, channel)
                     for channel, hypothesis in enumerate(row["hypotheses"])
@@ -300,6 +209,8 @@ class Finish:
             "status": "ok" if failure["error"] is None else "failed",
             "run_id": self._provenance.run_id,
             "attempt": row["attempt"],
+            "archive_id": row["archive_id"],
+            "archive_rows": row["archive_rows"],
             **said,
             "quality": None if row["duration_s"] is None else self._quality(row, uncovered_s),
             "error": failure["error"],

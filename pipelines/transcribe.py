@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from pipelines import blocks, cluster
@@ -34,9 +35,10 @@ from pipelines.errors import ConfigError, DictalakeError, RunError
 from pipelines.lake.runs import RunLog, RunRecord, describe_config
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
+from pipelines.loading import Load
 from pipelines.progress import ProgressReport, Tally
 from pipelines.records import FrameGrid, Recording
-from pipelines.stages import Decode, Emit, Finish, Load
+from pipelines.stages import Decode, Emit, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
@@ -52,6 +54,7 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 class RunSummary:
     """What a run did. ``skipped`` recordings were done before it, of which ``skipped_failed`` failed; ``failures`` maps reason
     to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a word to those seconds.
+    ``found`` and ``skipped`` count objects; of the ``archives`` among them (ZIP, TAR) each file counts in ``ok`` or ``failed``.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class RunSummary:
     found: int
     skipped: int
     skipped_failed: int
+    archives: int
     ok: int
     failed: int
     audio_s: float
@@ -72,6 +76,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
     console = console or Console(stderr=True)
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
+    Load(config)  # refuses what is missing before anything starts
     checkpoint = find_checkpoint(config.acoustic)
     # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
     config = config.model_copy(
@@ -85,7 +90,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
     done = table.done(provenance.fingerprint)
     pending = leave_out_done(found, done)
     runs = RunLog(config.lake)
-    tally = Tally(wanted=len(pending))
+    tally = Tally(wanted=len(pending), done_before={r.recording_id: len(r.done_members) for r in pending if r.done_members})
     with cluster.running_cluster(config) as resources:
         plan = cluster.make_plan(config, resources)
         if pending:
@@ -106,6 +111,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
         found=len(found),
         skipped=len(found) - len(pending),
         skipped_failed=count_failed(found, done),
+        archives=len(tally.archives),
         ok=tally.ok,
         failed=tally.failed,
         audio_s=tally.audio_s,
@@ -133,6 +139,7 @@ def _run_stages(
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=load.workers),
             num_cpus=load.cpus,
+            memory=load.memory_bytes,
         )
         .map_batches(
             Emit,
@@ -141,6 +148,7 @@ def _run_stages(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=emit.workers),
             num_cpus=emit.cpus,
+            memory=emit.memory_bytes,
             num_gpus=emit.gpus,
         )
         .map_batches(
@@ -150,6 +158,7 @@ def _run_stages(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=decode.workers),
             num_cpus=decode.cpus,
+            memory=decode.memory_bytes,
         )
         .map_batches(
             Finish(config, provenance, grid),
@@ -157,6 +166,7 @@ def _run_stages(
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=finish.workers),
             num_cpus=finish.cpus,
+            memory=finish.memory_bytes,
         )
     )
     with _plain_errors():
@@ -176,6 +186,7 @@ def _commit_as_they_come(
         for report in _until_exhausted(reports, _TICK_S):
             for row in report.to_pylist() if report is not None else ():
                 waiting.append(StagedFile.from_row(row))
+                tally.count_archives(zip(row["archive_ids"], row["archive_rows"], strict=True))
                 tally.failed += len(row["failures"])
                 tally.ok += len(row["recording_ids"]) - len(row["failures"])
                 tally.audio_s += row["audio_s"]
@@ -238,15 +249,35 @@ def _plain_errors() -> Iterator[None]:
 
 
 def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
-    """The recordings of ``found`` that have no committed row, whatever its status."""
-    done_ids = set(done["recording_id"].to_pylist())
-    return [recording for recording in found if recording.recording_id not in done_ids]
+    """The recordings of ``found`` that have no committed row, whatever its status.
+
+    An archive object is done when as many rows of it are committed as it makes; one that is not yet carries the ids that are.
+    """
+    of_archives = done.filter(pc.is_valid(done["archive_id"]))
+    plain = set(done.filter(pc.is_null(done["archive_id"]))["recording_id"].to_pylist())
+    committed: dict[str, set[str]] = {}
+    wanted: dict[str, int] = {}
+    for row in of_archives.select(["recording_id", "archive_id", "archive_rows"]).to_pylist():
+        committed.setdefault(row["archive_id"], set()).add(row["recording_id"])
+        wanted[row["archive_id"]] = row["archive_rows"]
+    pending = []
+    for recording in found:
+        members = committed.get(recording.recording_id, set())
+        if recording.recording_id in plain or (members and len(members) >= wanted[recording.recording_id]):
+            continue
+        pending.append(replace(recording, done_members=tuple(sorted(members))) if members else recording)
+    return pending
 
 
 def count_failed(found: list[Recording], done: pa.Table) -> int:
-    """How many of ``found`` have committed rows, the last attempt of which failed."""
-    last = {row["recording_id"]: row["status"] for row in sorted(done.to_pylist(), key=lambda row: row["attempt"])}
-    return sum(last.get(recording.recording_id) == "failed" for recording in found)
+    """How many recordings of ``found``, or inside them, have committed rows the last attempt of which failed."""
+    ids = {recording.recording_id for recording in found}
+    last = {
+        row["recording_id"]: row["status"]
+        for row in sorted(done.to_pylist(), key=lambda row: row["attempt"])
+        if (row["archive_id"] or row["recording_id"]) in ids
+    }
+    return sum(status == "failed" for status in last.values())
 
 
 def plan_blocks(recordings: Sequence[Recording], config: Config) -> Iterator[list[Recording]]:

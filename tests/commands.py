@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+KEPT: tuple[str, ...] = ()  # variables of dictalake that a job may see
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def own_ray_folder() -> Iterator[Path]:
 
 def start(arguments: list[str], ray_folder: Path, output: Path, temporary: Path | None = None) -> subprocess.Popen[bytes]:
     """Starts a job; what it prints goes to the file ``output``."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DICTALAKE_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DICTALAKE_") or name in KEPT}
     environment |= {"RAY_TMPDIR": str(ray_folder), "PYTHONUNBUFFERED": "1"}
     if temporary is not None:
         environment["TMPDIR"] = str(temporary)

@@ -6,7 +6,7 @@ from pipelines.archive.audio_file import decode_audio_file, decode_vox
 from pipelines.archive.containers import DICOM, name_container, sniff
 from pipelines.archive.dicom import decode_dicom
 from pipelines.archive.grundig import decode_grundig
-from pipelines.archive.reading import Consume, Reading, join_blocks
+from pipelines.archive.reading import Consume, DicomOptions, Reading, join_blocks
 from pipelines.config import Limits
 from pipelines.errors import EmptyObject, NotAudio, UnsupportedContainer
 from pipelines.records import DecodedAudio
@@ -16,9 +16,9 @@ UNSUPPORTED = {
     "ds2": "an Olympus/Philips DS2 dictation, which no free decoder reads; export it as WAV with the dictation software",
     "ds2_encrypted": "an encrypted DS2 dictation; decrypt it and export it as WAV with the dictation software and its password",
     "midi": "MIDI notes, which hold no speech; leave it out with archive.include",
-    "zip": "a ZIP archive; unpack it and put the files in it into the archive",
-    "gzip": "gzip-compressed data; unpack it and put the file in it into the archive",
-    "tar": "a TAR archive; unpack it and put the files in it into the archive",
+    "zip": "a ZIP archive, and archive.expand is off; turn it on, or unpack it",
+    "gzip": "gzip-compressed data, and archive.expand is off; turn it on, or unpack it",
+    "tar": "a TAR archive, and archive.expand is off; turn it on, or unpack it",
 }
 
 __all__ = ["decode_audio_file", "decode_dicom", "read_audio", "sniff"]
@@ -30,6 +30,7 @@ def read_audio(
     limits: Limits | None = None,
     consume: Consume = join_blocks,
     vox_rate_hz: int | None = None,
+    dicom: DicomOptions = DicomOptions(),  # noqa: B008
 ) -> DecodedAudio:
     """The audio in ``data``, whatever it is called: sniffed, then decoded by the reader of its container.
 
@@ -38,7 +39,7 @@ def read_audio(
     EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec, CorruptAudio, NoAudio, TooLong, TooManyChannels or TooLarge,
     and nothing else whatever the bytes are.
     """
-    reading = Reading(recording_id, limits or Limits(), consume)  # type: ignore[call-arg]
+    reading = Reading(recording_id, limits or Limits(), consume, dicom)  # type: ignore[call-arg]
     if not data:
         raise EmptyObject(
             recording_id, "the object has no bytes; the upload or the recorder stopped before anything was written"

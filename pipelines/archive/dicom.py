@@ -17,14 +17,16 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.valuerep import PersonName
 
 from pipelines.archive.containers import name_container, sniff
 from pipelines.archive.dicom_waveform import Group, read_group, take_groups
@@ -67,7 +69,8 @@ def decode_dicom(data: bytes, reading: Reading, open_file: OpenFile) -> DecodedA
     """
     try:
         dataset = _read(data, reading)
-        attributes = _read_attributes(dataset)
+        attributes = _read_attributes(dataset, reading.dicom.time_zone)
+        patient = {keyword: text for keyword in reading.dicom.patient_fields if (text := _read_text(dataset, keyword))}
         groups: list[Group] = []
         if "WaveformSequence" in dataset:
             _check_class(dataset, reading.recording_id)
@@ -78,17 +81,18 @@ def decode_dicom(data: bytes, reading: Reading, open_file: OpenFile) -> DecodedA
         detail = f"the DICOM object cannot be parsed ({type(error).__name__}); export it again"
         raise CorruptAudio(reading.recording_id, detail) from None
     if "WaveformSequence" not in dataset:
-        return replace(open_file(inside, reading), dicom=attributes)
+        return replace(open_file(inside, reading), dicom=attributes, patient=patient)
     if not groups:
         raise NoAudio(reading.recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
     samples, channels = take_groups(groups, reading)
     stored = AudioFormat("dicom", groups[0].codec, groups[0].sample_rate_hz, channels, groups[0].bits)
-    return DecodedAudio(samples, stored, attributes)
+    return DecodedAudio(samples, stored, attributes, patient)
 
 
 def _read(data: bytes, reading: Reading) -> Dataset:
     _refuse_bomb(data, reading)
     wanted = [*_UIDS, *_TEXTS, *_TIMES, "WaveformSequence", "EncapsulatedDocument", "EncapsulatedDocumentLength"]
+    wanted += reading.dicom.patient_fields
     return pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=wanted)
 
 
@@ -147,14 +151,14 @@ def _private_bytes(dataset: Dataset) -> Iterator[bytes]:
             yield element.value
 
 
-def _read_attributes(dataset: Dataset) -> dict[str, str | datetime | None]:
+def _read_attributes(dataset: Dataset, time_zone: str) -> dict[str, str | datetime | None]:
     """The allow-list in snake_case; absent, empty and malformed ones are None."""
     return {
         "sop_class_uid": _read_uid(dataset, "SOPClassUID"),
         "sop_instance_uid": _read_uid(dataset, "SOPInstanceUID"),
         "series_instance_uid": _read_uid(dataset, "SeriesInstanceUID"),
         "study_instance_uid": _read_uid(dataset, "StudyInstanceUID"),
-        "content_datetime": _read_datetime(dataset),
+        "content_datetime": _read_datetime(dataset, time_zone),
         "modality": _read_text(dataset, "Modality"),
         "manufacturer": _read_text(dataset, "Manufacturer"),
         "manufacturer_model_name": _read_text(dataset, "ManufacturerModelName"),
@@ -163,7 +167,7 @@ def _read_attributes(dataset: Dataset) -> dict[str, str | datetime | None]:
 
 def _read_text(dataset: Dataset, keyword: str) -> str | None:
     value: Any = dataset.get(keyword)
-    text = str(value).strip(" \0") if isinstance(value, str) else ""
+    text = str(value).strip(" \0") if isinstance(value, (str, PersonName)) else ""
     return text[:64] or None
 
 
@@ -179,22 +183,24 @@ _DATETIME = re.compile(
 )
 
 
-def _read_datetime(dataset: Dataset) -> datetime | None:
-    """ContentDate + ContentTime, else AcquisitionDateTime, in UTC; a time without any offset is taken for UTC."""
+def _read_datetime(dataset: Dataset, time_zone: str) -> datetime | None:
+    """ContentDate + ContentTime, else AcquisitionDateTime, in UTC; a time without any offset is of ``time_zone``."""
     day, time = _read_text(dataset, "ContentDate"), _read_text(dataset, "ContentTime")
     text = (day + (time or "")) if day else _read_text(dataset, "AcquisitionDateTime")
     match = _DATETIME.fullmatch((text or "").replace(":", ""))
     if match is None:
         return None
     parts = {name: int(match[name] or 0) for name in ("year", "month", "day", "hour", "minute")}
-    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", match["offset"] or _read_text(dataset, "TimezoneOffsetFromUTC") or "+0000")
+    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", match["offset"] or _read_text(dataset, "TimezoneOffsetFromUTC") or "")
     try:
-        minutes = int(offset[1] + "1") * (int(offset[2]) * 60 + int(offset[3])) if offset else 0
+        zone: tzinfo = ZoneInfo(time_zone)
+        if offset:
+            zone = timezone(timedelta(minutes=int(offset[1] + "1") * (int(offset[2]) * 60 + int(offset[3]))))
         local = datetime(
             **parts,
             second=min(int(match["second"] or 0), 59),  # 60 is a leap second
             microsecond=int((match["fraction"] or "0").ljust(6, "0")),
-            tzinfo=timezone(timedelta(minutes=minutes)),
+            tzinfo=zone,
         )
         return local.astimezone(UTC)
     except (ValueError, OverflowError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fsspec.utils import glob_translate
@@ -25,14 +25,14 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
     """
     if archive.uri is None:
         raise ConfigError(f"{_KEY} is not set; give a folder, gs://bucket/prefix or s3://bucket/prefix")
-    patterns = [_compile_glob(pattern) for pattern in archive.include]
+    admits = compile_globs(archive.include, "archive.include")
     filesystem, root = storage.open_location(resolve(archive.uri), archive.storage_options, _KEY)
     root = root.rstrip("/")
     try:
         found = storage.call_with_retries(lambda: _find(filesystem, root), archive.fetch_tries)
     except storage.storage_errors() as error:
         raise storage.explain(error, _KEY) from None
-    return _iterate(archive, filesystem, root, patterns, found)
+    return _iterate(archive, filesystem, root, admits, found)
 
 
 def _find(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
@@ -66,13 +66,13 @@ def _raise(error: OSError) -> None:
 
 
 def _iterate(
-    archive: Archive, filesystem: Any, root: str, patterns: list[re.Pattern[str]], found: dict[str, dict[str, Any]]
+    archive: Archive, filesystem: Any, root: str, admits: Callable[[str], bool], found: dict[str, dict[str, Any]]
 ) -> Iterator[Recording]:
     for path in sorted(found):
         if path != root and not path.startswith(f"{root}/"):
             continue  # object stores match prefixes: `dictations-old/` begins with `dictations`
         relative = path[len(root) + 1 :] if path != root else path.rsplit("/", 1)[-1]
-        if path.endswith("/") or not any(pattern.match(relative) for pattern in patterns):
+        if path.endswith("/") or not admits(relative):
             continue
         try:
             state = storage.describe(filesystem, path, found[path])
@@ -84,10 +84,12 @@ def _iterate(
         yield Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
 
 
-def _compile_glob(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(glob_translate(pattern.lstrip("/")))
-    except (ValueError, re.error):
-        raise ConfigError(
-            f"archive.include = {pattern!r}: ** must stand alone between slashes, as in **/*.wav or 2026/**"
-        ) from None
+def compile_globs(patterns: Iterable[str], key: str) -> Callable[[str], bool]:
+    """Whether one of ``patterns`` (of the configuration key ``key``) matches a path. Raises ConfigError for a bad pattern."""
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(glob_translate(pattern.lstrip("/"))))
+        except (ValueError, re.error):
+            raise ConfigError(f"{key} = {pattern!r}: ** must stand alone between slashes, as in **/*.wav or 2026/**") from None
+    return lambda path: any(pattern.match(path) for pattern in compiled)

@@ -23,6 +23,14 @@ def join_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class DicomOptions:
+    """``time_zone`` is where times without an offset are of; ``patient_fields`` are keywords whose values are wanted."""
+
+    time_zone: str = "UTC"
+    patient_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reading:
     """One recording being read: its limits, and what takes its samples.
 
@@ -32,6 +40,7 @@ class Reading:
     recording_id: str
     limits: Limits
     consume: Consume = join_blocks
+    dicom: DicomOptions = DicomOptions()
 
     def take(self, rate_hz: int, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
         """What ``consume`` makes of ``blocks`` (float32 ``(channels, frames)``, any sizes), and how many frames there were.

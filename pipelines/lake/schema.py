@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 # Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PARTITIONS = ("fingerprint", "recorded_month")
 
@@ -76,7 +76,7 @@ _ERROR = pa.struct(
 
 _SOURCE = pa.struct(
     [
-        _field("uri", _TEXT, "where the object was read"),
+        _field("uri", _TEXT, "where the object was read; of a file inside an archive object: URI#PATH"),
         _field("version", _TEXT, "GCS generation, S3 version id or ETag, else mtime-size"),
         _field("size_bytes", _NUMBER, "size of the object, bytes"),
         _field("modified_at", _TIME, "modification time of the object, UTC"),
@@ -89,7 +89,8 @@ _SOURCE = pa.struct(
     ]
 )
 
-# The allow-list: attributes of the object and the device. None of the patient (PS3.15 Annex E), so a name cannot slip in.
+# The allow-list: attributes of the object and the device. None of the patient (PS3.15 Annex E), so a name cannot slip in: at
+# most, and where it is asked for, a keyed hash by which those who have the key find a patient's recordings.
 _DICOM = pa.struct(
     [
         _field("sop_class_uid", _TEXT, "SOP Class UID (0008,0016)"),
@@ -100,6 +101,11 @@ _DICOM = pa.struct(
         _field("modality", _TEXT, "Modality (0008,0060)"),
         _field("manufacturer", _TEXT, "Manufacturer (0008,0070)"),
         _field("manufacturer_model_name", _TEXT, "Manufacturer's Model Name (0008,1090)"),
+        _field("patient_id_hash", _TEXT, "HMAC-SHA-256 of Patient ID (0010,0020), hex; null unless configured"),
+        _field("patient_name_hash", _TEXT, "HMAC-SHA-256 of Patient's Name (0010,0010), hex; null unless configured"),
+        _field(
+            "patient_birth_date_hash", _TEXT, "HMAC-SHA-256 of Patient's Birth Date (0010,0030), hex; null unless configured"
+        ),
     ]
 )
 
@@ -134,6 +140,8 @@ TRANSCRIPTS = pa.schema(
         _field("status", _TEXT, "ok or failed", required=True),
         _field("run_id", _TEXT, "run that wrote the row", required=True),
         _field("attempt", pa.int32(), "0 at first; a retry of a failed recording has the next number", required=True),
+        _field("archive_id", _TEXT, "recording_id of the ZIP, TAR or gzip object that this is a file in; else null"),
+        _field("archive_rows", pa.int32(), "how many rows that object makes in all; null where archive_id is"),
         _field("text", _TEXT, "readable text: punctuation and paragraphs rendered"),
         _field("text_raw", _TEXT, "text as decoded, markup kept"),
         _field("sections", _list(_SECTIONS), "text by heading, in order"),

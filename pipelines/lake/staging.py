@@ -36,6 +36,8 @@ STAGED = pa.schema(
         pa.field("recording_ids", pa.list_(pa.string()), nullable=False),
         pa.field("attempts", pa.list_(pa.int32()), nullable=False),
         pa.field("statuses", pa.list_(pa.string()), nullable=False),
+        pa.field("archive_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("archive_rows", pa.list_(pa.int32()), nullable=False),
         pa.field("stats", pa.string(), nullable=False),
     ]
 )
@@ -45,7 +47,7 @@ STAGED = pa.schema(
 class StagedFile:
     """A written, uncommitted Parquet file: all that a commit needs to know, so that nobody has to read it again.
 
-    ``path`` is relative to the table; ``recording_ids``, ``attempts`` and ``statuses`` are of its rows, in their order;
+    ``path`` is relative to the table; the lists are columns of its rows, in their order;
     ``stats`` is Delta's JSON of row count, least and greatest values.
     """
 
@@ -57,6 +59,8 @@ class StagedFile:
     recording_ids: tuple[str, ...]
     attempts: tuple[int, ...]
     statuses: tuple[str, ...]
+    archive_ids: tuple[str | None, ...]
+    archive_rows: tuple[int | None, ...]
     stats: str
 
     @property
@@ -69,10 +73,10 @@ class StagedFile:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StagedFile:
-        """The reverse of ``to_row``; takes the lists and NumPy arrays that Arrow and Ray make of tuples."""
+        """The reverse of ``to_row``; takes the lists that Arrow makes of tuples."""
         values: dict[str, Any] = {field.name: row[field.name] for field in fields(cls)}
-        for name, kind in (("recording_ids", str), ("attempts", int), ("statuses", str)):
-            values[name] = tuple(kind(value) for value in values[name])
+        for name in ("recording_ids", "attempts", "statuses", "archive_ids", "archive_rows"):
+            values[name] = tuple(values[name])
         return cls(**values)
 
 
@@ -117,6 +121,8 @@ def write_file(rows: pa.Table, fingerprint: str, recorded_month: str, storage: S
         recording_ids=tuple(rows["recording_id"].to_pylist()),
         attempts=tuple(rows["attempt"].to_pylist()),
         statuses=tuple(rows["status"].to_pylist()),
+        archive_ids=tuple(rows["archive_id"].to_pylist()),
+        archive_rows=tuple(rows["archive_rows"].to_pylist()),
         stats=_make_stats(rows),
     )
 

@@ -29,7 +29,8 @@ from pipelines.lake.staging import TRANSCRIPTS_FOLDER, StagedFile, keep_rows
 from pipelines.lake.storage import open_storage
 
 COMMIT_TRIES = 20
-DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in ("recording_id", "attempt", "status")])
+_DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows")
+DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class TranscriptTable:
         return self._storage.uri
 
     def done(self, fingerprint: str) -> pa.Table:
-        """Rows committed under ``fingerprint`` by anyone: recording_id, attempt, status (schema DONE), in no order.
+        """Rows committed under ``fingerprint`` by anyone, schema DONE, in no order.
 
         Reads these columns of the files of that fingerprint only, and later only what was added since. Raises RunError.
         """
@@ -174,7 +175,8 @@ class TranscriptTable:
         """Own rows need not be read back."""
         self._delta.update_incremental()
         for file in files:
-            rows = pa.table([file.recording_ids, file.attempts, file.statuses], schema=DONE)
+            columns = [file.recording_ids, file.attempts, file.statuses, file.archive_ids, file.archive_rows]
+            rows = pa.table([pa.array(column, field.type) for column, field in zip(columns, DONE, strict=True)], schema=DONE)
             self._committed[file.fingerprint] = pa.concat_tables([self._committed[file.fingerprint], rows])
             self._read_paths[file.fingerprint].add(file.path)
 

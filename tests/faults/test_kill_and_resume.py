@@ -1,4 +1,5 @@
-"""A run that is killed at any moment goes on with the same command: every recording once, and nothing done is done again."""
+"""A run that is killed at any moment goes on with the same command: every recording once, and nothing done is done again,
+the files inside an archive object too."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pipelines.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 
-RECORDINGS, LENGTH_S = 64, 12.0
+RECORDINGS, PACKED, LENGTH_S = 48, 16, 12.0  # files, files in one archive object, seconds each
 KILLS = 2
 LONGEST_RUN_S = 240.0
 
@@ -26,7 +28,10 @@ def test_killed_runs_go_on_and_every_recording_is_there_once(random_lasr: Path, 
     sounds = [make_sound(LENGTH_S, seed) for seed in range(4)]
     for number in range(RECORDINGS):
         write_wav(tmp_path / f"archive/{number:03}.wav", sounds[number % 4])
-    (tmp_path / "archive/050.wav").write_bytes(b"this is text\n" * 10)
+    (tmp_path / "archive/040.wav").write_bytes(b"this is text\n" * 10)
+    with zipfile.ZipFile(tmp_path / "archive/020.zip", "w") as packed:
+        for number in range(PACKED):
+            packed.write(tmp_path / f"archive/{number:03}.wav", f"{number:03}.wav")
     lake = tmp_path / "lake"
     options = {
         "archive.uri": str(tmp_path / "archive"),
@@ -37,6 +42,7 @@ def test_killed_runs_go_on_and_every_recording_is_there_once(random_lasr: Path, 
         "decoding.kind": "greedy",
         "ray.cpus": "2",
         "ray.block_rows": "2",
+        "ray.block_audio_s": "30",
     }
     command = ["backfill", *(f"--{key}={value}" for key, value in options.items())]
 
@@ -52,13 +58,13 @@ def test_killed_runs_go_on_and_every_recording_is_there_once(random_lasr: Path, 
         assert len(rows) > len(kept)
         kept = rows
     assert interrupted, "every run was over before it was killed: nothing was shown"
-    assert len(kept) < RECORDINGS
+    assert len(kept) < RECORDINGS + PACKED
 
     with own_ray_folder() as ray_folder:
         run = start(command, ray_folder, tmp_path / "output.txt")
         assert run.wait(LONGEST_RUN_S) == 3, (tmp_path / "output.txt").read_text()  # one recording is text
     rows = committed(lake)
-    assert len(rows) == RECORDINGS
+    assert len(rows) == RECORDINGS + PACKED
     assert {recording_id: rows[recording_id] for recording_id in kept} == kept
     assert len(set(rows.values())) == KILLS + 1
     events = Counter(RunLog(Config.model_validate({"lake": {"uri": str(lake)}}).lake).read()["event"].to_pylist())

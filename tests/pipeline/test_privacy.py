@@ -6,8 +6,11 @@ of the files are broken in the way that makes a library complain with the value 
 
 from __future__ import annotations
 
+import gzip
+import io
 import re
 import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +58,19 @@ def make_files() -> dict[str, bytes]:
         f"{CANARY} frequency.dcm": swap(make_dicom(group_at("8000.0000000"), **patient), b"8000.0000000", word),
         f"{CANARY} vr.dcm": swap(dicom, b"PN", b"??"),
         f"{CANARY} uid.dcm": make_mu_law_dicom(1.0, seed=2, StudyInstanceUID=CANARY, **patient),
+        f"{CANARY}.zip": pack({f"{CANARY}/{CANARY}.wav": tagged_wav, f"{CANARY}.txt": word, f"{CANARY}.dcm": dicom[:700]}),
+        f"{CANARY} cut.zip": pack({f"{CANARY}.wav": tagged_wav})[:-9],
+        f"{CANARY} cut.wav.gz": gzip.compress(tagged_wav)[:-99],
         f"{CANARY} date.dcm": make_mu_law_dicom(1.0, seed=2, **patient, **dates()),
     }
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    return buffer.getvalue()
 
 
 def group_at(rate: str | None) -> Dataset:
@@ -79,7 +93,7 @@ def swap(data: bytes, old: bytes, new: bytes) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the values written here
-def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path) -> None:
+def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = make_files()
     archive = tmp_path / "archive" / CANARY
     archive.mkdir(parents=True)
@@ -89,6 +103,7 @@ def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path) 
     lines.append(f"{CANARY}/{CANARY} was never here.wav,,{CANARY}")
     (tmp_path / "archive/manifest.csv").write_text("\n".join(lines), encoding="utf-8")
     options = {
+        "archive.patient_fields": "[PatientID, PatientName, PatientBirthDate]",
         "archive.manifest": str(tmp_path / "archive/manifest.csv"),
         "lake.uri": str(tmp_path / "lake"),
         "acoustic.model": str(random_lasr),
@@ -98,6 +113,8 @@ def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path) 
     }
     output, temporary = tmp_path / "output.txt", tmp_path / "temporary"
     temporary.mkdir()
+    monkeypatch.setattr("tests.commands.KEPT", ("DICTALAKE_PATIENT_KEY",))
+    monkeypatch.setenv("DICTALAKE_PATIENT_KEY", f"{CANARY}-a-key-of-many-letters")  # the key is as secret
     with own_ray_folder() as ray_folder:
         run = start(["backfill", *(f"--{key}={value}" for key, value in options.items())], ray_folder, output, temporary)
         status = run.wait(LONGEST_RUN_S)
@@ -107,7 +124,7 @@ def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path) 
     # The run was what it should be: all files came through it, many failed, and Ray left its logs.
     assert status == 3, printed.decode()
     rows = read_rows(tmp_path / "lake")
-    assert len(rows) == len(files) + 1
+    assert len(rows) == len(files) + 1 + 3  # of the archive object three files instead of itself; of the cut one both
     assert sum(CANARY in row["source"]["uri"] and dict(row["metadata"])["patient"] == CANARY for row in rows) == len(rows)
     assert {"corrupt_audio", "not_audio", "empty_object", "not_found"} <= {
         row["error"]["reason"] for row in rows if row["error"]
@@ -117,6 +134,8 @@ def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path) 
 
     assert not leaks(printed), "in what the run printed"
     assert [str(path) for path, text in told.items() if leaks(text) or leaks(str(path).encode())] == []
+    hashes = {row["dicom"]["patient_id_hash"] for row in rows if row["dicom"]}
+    assert len(hashes - {None}) == 1, "one patient under one key"
     for row in rows:
         said = [row[column] for column in ("text", "text_raw", "error", "dicom", "provenance", "run_id")]
         assert not leaks(repr(said).encode())

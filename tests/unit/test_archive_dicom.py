@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import io
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from pydicom.uid import (
 
 from pipelines.archive import read_audio
 from pipelines.archive.g711 import A_LAW, MU_LAW
-from pipelines.config import Limits
-from pipelines.errors import CorruptAudio, NoAudio, NotAudio, TooLarge, TooLong, UnsupportedCodec
+from pipelines.archive.reading import DicomOptions
+from pipelines.config import Config, Limits
+from pipelines.errors import ConfigError, CorruptAudio, NoAudio, NotAudio, TooLarge, TooLong, UnsupportedCodec
+from pipelines.loading import Load, hash_patient
 from pipelines.records import AudioFormat
 from tests.unit.archive_samples import BASIC_VOICE, GENERAL_AUDIO, encode, make_dicom, make_group, make_tone
 
@@ -155,6 +158,42 @@ def test_content_time_is_in_utc(attributes: dict[str, str], wanted: datetime | N
     audio = read_audio(make_dicom(make_group(bytes(8), "UB", 8), **attributes), "r1")
     assert audio.dicom is not None
     assert audio.dicom["content_datetime"] == wanted
+
+
+def test_a_time_without_offset_is_of_the_configured_zone() -> None:
+    def read(**attributes: str) -> object:
+        data = make_dicom(make_group(bytes(8), "UB", 8), ContentDate="20260703", ContentTime="0105", **attributes)
+        audio = read_audio(data, "r1", dicom=DicomOptions("Europe/Vienna"))
+        return audio.dicom and audio.dicom["content_datetime"]
+
+    assert read() == datetime(2026, 7, 2, 23, 5, tzinfo=UTC)
+    assert read(TimezoneOffsetFromUTC="-0100") == datetime(2026, 7, 3, 2, 5, tzinfo=UTC)
+
+
+def test_patient_attributes_come_out_only_where_they_are_asked_for() -> None:
+    data = make_dicom(make_group(bytes(8), "UB", 8))
+    assert read_audio(data, "r1").patient == {}
+    asked = DicomOptions(patient_fields=("PatientID", "PatientName", "PatientBirthDate"))
+    assert read_audio(data, "r1", dicom=asked).patient == {"PatientID": "CANARY-1", "PatientName": "CANARY^Mary"}
+
+
+def test_patient_hashes_are_keyed_and_repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICTALAKE_PATIENT_KEY", "key of the hospital")
+    patient = {"PatientID": "CANARY-1", "PatientName": "CANARY-1"}
+    hashes = hash_patient(patient)
+    assert set(hashes) == {"patient_id_hash", "patient_name_hash"}
+    assert hashes["patient_id_hash"] != hashes["patient_name_hash"]
+    expected = hmac.new(b"key of the hospital", b"PatientID\nCANARY-1", "sha256").hexdigest()
+    assert hash_patient(patient)["patient_id_hash"] == hashes["patient_id_hash"] == expected
+    monkeypatch.setenv("DICTALAKE_PATIENT_KEY", "another key of the same")
+    assert hash_patient(patient)["patient_id_hash"] != hashes["patient_id_hash"]
+
+
+def test_patient_hashes_without_a_key_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DICTALAKE_PATIENT_KEY", raising=False)
+    config = Config.model_validate({"archive": {"patient_fields": ["PatientID"]}})
+    with pytest.raises(ConfigError, match=r"at least 16 characters in the environment variable DICTALAKE_PATIENT_KEY"):
+        Load(config)
 
 
 def test_free_text_in_a_uid_does_not_come_out() -> None:

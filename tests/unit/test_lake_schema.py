@@ -31,7 +31,8 @@ def leaves(field: pa.Field) -> Iterator[pa.Field]:
 
 def test_columns_are_those_of_the_design() -> None:
     assert TRANSCRIPTS.names == [
-        *("recording_id", "status", "run_id", "attempt", "text", "text_raw", "sections", "words", "nbest", "confidence"),
+        *("recording_id", "status", "run_id", "attempt", "archive_id", "archive_rows"),
+        *("text", "text_raw", "sections", "words", "nbest", "confidence"),
         *("quality", "error", "source", "dicom", "metadata", "provenance", "timings", "fingerprint", "recorded_month"),
     ]
     assert PARTITIONS == ("fingerprint", "recorded_month")
@@ -45,11 +46,12 @@ def test_columns_are_those_of_the_design() -> None:
     ]
 
 
-def test_dicom_columns_name_no_patient() -> None:
+def test_dicom_columns_name_no_patient_but_as_a_hash() -> None:
     struct = TRANSCRIPTS.field("dicom").type
     assert [struct.field(i).name for i in range(struct.num_fields)] == [
         *("sop_class_uid", "sop_instance_uid", "series_instance_uid", "study_instance_uid", "content_datetime"),
         *("modality", "manufacturer", "manufacturer_model_name"),
+        *("patient_id_hash", "patient_name_hash", "patient_birth_date_hash"),
     ]
 
 

@@ -71,7 +71,6 @@ def test_staged_files_travel_as_arrow_rows_and_as_pickles(lake: Lake) -> None:
     table = make_staged_table(staged)
     assert table.schema.equals(STAGED)
     assert [StagedFile.from_row(row) for row in table.to_pylist()] == staged
-    assert [StagedFile.from_row(row) for row in table.to_pandas().to_dict("records")] == staged
     assert pickle.loads(pickle.dumps(staged)) == staged
 
 

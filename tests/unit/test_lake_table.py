@@ -54,8 +54,9 @@ def test_done_gives_status_and_attempt_of_one_fingerprint(lake: Lake) -> None:
     table = TranscriptTable(lake)
     table.commit(write_staged(make_rows(["a"], status="failed", attempt=1), lake))
     table.commit(write_staged(make_rows(["b"], fingerprint=OTHER), lake))
-    assert table.done(FINGERPRINT).to_pylist() == [{"recording_id": "a", "attempt": 1, "status": "failed"}]
-    assert TranscriptTable(lake).done(OTHER).to_pylist() == [{"recording_id": "b", "attempt": 0, "status": "ok"}]
+    plain = {"archive_id": None, "archive_rows": None}
+    assert table.done(FINGERPRINT).to_pylist() == [{"recording_id": "a", "attempt": 1, "status": "failed", **plain}]
+    assert TranscriptTable(lake).done(OTHER).to_pylist() == [{"recording_id": "b", "attempt": 0, "status": "ok", **plain}]
 
 
 def test_done_reads_no_file_of_another_fingerprint(lake: Lake) -> None:
@@ -210,7 +211,7 @@ def test_a_table_of_another_schema_is_refused_with_the_columns(lake: Lake) -> No
     with pytest.raises(RunError) as refused:
         TranscriptTable(lake)
     assert str(refused.value).endswith(
-        "/transcripts has schema version none, this dictalake writes version 2: columns missing ['nbest'], unknown ['notes'], "
+        "/transcripts has schema version none, this dictalake writes version 3: columns missing ['nbest'], unknown ['notes'], "
         "of another type ['confidence']; use the dictalake that made the table, or give another lake.uri"
     )
 

@@ -18,8 +18,9 @@ from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
+from pipelines.loading import Load
 from pipelines.records import FrameGrid, Recording
-from pipelines.stages import Decode, Emit, Finish, Load
+from pipelines.stages import Decode, Emit, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
 
@@ -39,7 +40,7 @@ def provenance_of(config: Config) -> Provenance:
 
 
 def load(config: Config) -> pa.Table:
-    return Load(config)(blocks.recordings_to_table(list(list_recordings(config.archive))))
+    return pa.concat_tables(Load(config)(blocks.recordings_to_table(list(list_recordings(config.archive)))))
 
 
 def errors(table: pa.Table) -> list[str | None]:
@@ -72,7 +73,7 @@ def test_an_object_that_goes_away_after_it_was_listed_is_not_found(tmp_path: Pat
     listed = blocks.recordings_to_table(list(list_recordings(config.archive)))
     (tmp_path / "goes.wav").unlink()
     write_wav(tmp_path / "changes.wav", make_sound(0.3, seed=1))
-    loaded = Load(config)(listed)
+    loaded = pa.concat_tables(Load(config)(listed))
     assert errors(loaded) == ["changed_during_read", "not_found", None]
     assert [len(channels or ()) for channels in loaded["waveforms"].to_pylist()] == [0, 0, 1]
 
@@ -150,7 +151,7 @@ def test_the_month_of_a_recording_is_believable_or_unknown(
 ) -> None:
     config = make_config(random_lasr, tmp_path / "lake")
     recording = Recording("0" * 32, str(tmp_path / "gone.wav"), "1-1", 1, modified_at=when)
-    row: dict[str, Any] = Load(config)(blocks.recordings_to_table([recording])).to_pylist()[0]
+    row: dict[str, Any] = next(Load(config)(blocks.recordings_to_table([recording]))).to_pylist()[0]
     row |= dict.fromkeys([*blocks.EMITTED_COLUMNS, *blocks.DECODED_COLUMNS, *blocks.HYPOTHESES])
     finished = Finish(config, provenance_of(config), LASR).assemble(row)
     assert finished["recorded_month"] == month

@@ -1,0 +1,334 @@
+"""Archives of files taken apart: each file inside becomes a recording of its own.
+
+======  ==============================================================================================
+zip     stored and deflated members, Zip64; read in place
+tar     any tar that Python's tarfile reads; read in place
+gzip    inflated once into a nameless temporary file; a tar inside is read there, else it is one file
+======  ==============================================================================================
+
+What an archive announces is not believed: the number of members, what they hold together, and the length of each header are
+bounded (``limits.members``, ``limits.expanded_mb``), and a member is read to no more than its own size says. An archive inside
+an archive is not opened. Links, folders and devices are no members: what a link names is a member itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import IO
+from zoneinfo import ZoneInfo
+
+from pipelines.archive.containers import sniff
+from pipelines.archive.listing import compile_globs
+from pipelines.config import Archive, Limits
+from pipelines.errors import (
+    CorruptAudio,
+    ExpandsTooLarge,
+    LoadError,
+    NoAudio,
+    NotAudio,
+    ObjectTooLarge,
+    TooManyMembers,
+    UnsupportedContainer,
+)
+from pipelines.records import Recording, make_recording_id
+
+KINDS = ("zip", "tar", "gzip")
+_ZIP_ENTRY = b"PK\x01\x02"  # begins an entry of the central directory
+_LARGEST_HEADER = 2**20  # bytes: a tar's extended header holds names and times
+_PIECE = 2**20
+_BLOCK = 512  # of a tar
+_OOXML, _PACKAGES = "[Content_Types].xml", ("mimetype", "META-INF/MANIFEST.MF")  # Office; OpenDocument, EPUB and Java, first
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    struct.error,
+    RuntimeError,  # NotImplementedError and RecursionError are among these
+    OverflowError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file inside; ``name`` is its path there, ``refusal`` why it cannot be read, if so. ``read`` raises one of _DAMAGE."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime | None
+    read: Callable[[], bytes]
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is inside one archive object. ``damage`` says why there may have been more than what was found, None if not so."""
+
+    recording: Recording
+    members: tuple[tuple[Recording, Member], ...]
+    damage: str | None
+
+    @property
+    def rows(self) -> int:
+        """One for each file, and one for the object itself where not all of it can be read."""
+        return len(self.members) + (self.damage is not None)
+
+    def read(self, recording: Recording, member: Member, limits: Limits) -> bytes:
+        """The bytes of one member. Raises ObjectTooLarge, UnsupportedContainer or CorruptAudio."""
+        check_size(member.size_bytes, recording.recording_id, limits)
+        if member.refusal:
+            raise UnsupportedContainer(recording.recording_id, member.refusal)
+        try:
+            data = member.read()
+        except _DAMAGE as error:
+            raise CorruptAudio(
+                recording.recording_id,
+                f"this file is damaged inside its archive ({type(error).__name__}); pack or upload the archive again",
+            ) from None
+        if len(data) < member.size_bytes:
+            raise CorruptAudio(recording.recording_id, "the archive ends in the middle of this file; upload it again")
+        if sniff(data) in KINDS:
+            raise UnsupportedContainer(
+                recording.recording_id, "this is an archive inside an archive; unpack the outer one and upload what is in it"
+            )
+        return data
+
+
+def check_size(size_bytes: int, recording_id: str, limits: Limits) -> None:
+    """Raises ObjectTooLarge beyond ``limits.object_mb``."""
+    if size_bytes > limits.object_mb * 1e6:
+        raise ObjectTooLarge(
+            recording_id,
+            f"it has {size_bytes / 1e6:.1f} MB, limits.object_mb allows {limits.object_mb:g}: split it, or raise the limit",
+        )
+
+
+@contextmanager
+def open_members(data: bytes, kind: str, recording: Recording, archive: Archive, limits: Limits) -> Iterator[Contents]:
+    """The files inside ``data``, an archive object of ``kind`` (one of KINDS), that ``archive.member_include`` admits.
+
+    Each is a recording ``uri#name`` that knows the archive object it is of, and how many rows that makes. Raises CorruptAudio
+    (cannot be opened at all), NoAudio (no files), NotAudio (an Office document), TooManyMembers or ExpandsTooLarge.
+    """
+    with ExitStack() as stack:
+        try:
+            members, damage = _open(data, kind, recording, archive, limits, stack)
+        except LoadError:
+            raise
+        except _DAMAGE as error:
+            raise CorruptAudio(
+                recording.recording_id,
+                f"this {kind} archive cannot be opened ({type(error).__name__}); it may be cut short: upload it again",
+            ) from None
+        admits = compile_globs(archive.member_include, "archive.member_include")
+        members = [member for member in members if admits(member.name)]
+        if not members and damage is None:
+            raise NoAudio(recording.recording_id, f"this {kind} archive holds no file that archive.member_include admits")
+        yield Contents(recording, tuple(_name_all(members, recording, damage is not None)), damage)
+
+
+def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Iterator[tuple[Recording, Member]]:
+    """A name that comes again (tar appends newer versions) is told apart: ``name~2``."""
+    named: dict[str, Member] = {}
+    for member in members:
+        name, times = member.name, 1
+        while name in named:
+            times += 1
+            name = f"{member.name}~{times}"
+        named[name] = member
+    rows = len(named) + is_damaged
+    for name, member in named.items():
+        uri = f"{of.uri}#{name}"
+        recording = replace(
+            of,
+            recording_id=make_recording_id(uri, of.version),
+            uri=uri,
+            size_bytes=member.size_bytes,
+            modified_at=member.modified_at or of.modified_at,
+            archive_id=of.recording_id,
+            archive_rows=rows,
+            done_members=(),
+        )
+        yield recording, member
+
+
+def _open(
+    data: bytes, kind: str, recording: Recording, archive: Archive, limits: Limits, stack: ExitStack
+) -> tuple[list[Member], str | None]:
+    bounds = _Bounds(recording.recording_id, limits)
+    if kind == "zip":
+        return _open_zip(data, bounds, ZoneInfo(archive.time_zone), stack), None
+    if kind == "tar":
+        return _open_tar(io.BytesIO(data), bounds, stack)
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    damage = _inflate(data, file, bounds)
+    file.seek(0)
+    if sniff(file.read(_BLOCK)) == "tar":
+        members, tar_damage = _open_tar(file, bounds, stack)
+        return members, damage or tar_damage
+    size = file.seek(0, io.SEEK_END)
+    name = recording.uri.rsplit("/", 1)[-1]
+    name = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+    return [Member(name, size, None, lambda: _read_part(file, 0, size))] if size else [], damage
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """How much one archive object may hold."""
+
+    recording_id: str
+    limits: Limits
+
+    def check(self, members: int, size_bytes: int) -> None:
+        if members > self.limits.members:
+            raise TooManyMembers(
+                self.recording_id,
+                f"the archive holds more than the {self.limits.members} files of limits.members; split it, or raise the limit",
+            )
+        if size_bytes > self.limits.expanded_mb * 1e6:
+            raise ExpandsTooLarge(
+                self.recording_id,
+                f"the archive unpacks to more than the {self.limits.expanded_mb:g} MB of limits.expanded_mb; split it, or "
+                "raise the limit if it is to be trusted",
+            )
+
+
+def _inflate(data: bytes, into: IO[bytes], bounds: _Bounds) -> str | None:
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as source:
+            while piece := source.read1(_PIECE):  # up to where it breaks off, where read gives nothing
+                size += len(piece)
+                bounds.check(0, size)
+                into.write(piece)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        if not size:
+            raise
+        return "its gzip compression is damaged or cut short"
+    return None
+
+
+def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) -> list[Member]:
+    bounds.check(data.count(_ZIP_ENTRY), 0)  # before zipfile makes an object of each
+    opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(data)))
+    entries = opened.infolist()
+    bounds.check(len(entries), sum(entry.file_size for entry in entries))
+    if any(entry.filename == _OOXML for entry in entries) or (entries and entries[0].filename in _PACKAGES):
+        raise NotAudio(bounds.recording_id, "this is an Office document, a book or a program in a ZIP archive, not recordings")
+    return [
+        Member(
+            entry.filename,
+            entry.file_size,
+            _zip_time(entry, zone),
+            lambda entry=entry: _read_zip(opened, entry),  # type: ignore[misc]
+            _refuse_zip(entry),
+        )
+        for entry in entries
+        if not entry.is_dir()
+    ]
+
+
+def _zip_time(entry: zipfile.ZipInfo, zone: ZoneInfo) -> datetime | None:
+    """ZIP stores local time; 1980-01-01 is what writers put that know none."""
+    try:
+        return datetime(*entry.date_time, tzinfo=zone).astimezone(UTC) if entry.date_time[:3] > (1980, 1, 1) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _refuse_zip(entry: zipfile.ZipInfo) -> str | None:
+    if entry.flag_bits & 1:
+        return "this file is encrypted inside its ZIP archive; unpack it with its password"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA may ask for gigabytes to unpack a byte
+        return "this file is packed in its ZIP archive by a method other than deflate; pack it again"
+    return None
+
+
+def _read_zip(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with opened.open(entry) as file:
+        return file.read(entry.file_size)
+
+
+class _Headers:
+    """A seekable file that gives no piece longer than ``most`` bytes: a tar header may announce gigabytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.most = file, _LARGEST_HEADER
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            raise tarfile.ReadError("header too long")
+        return self._file.read(size)
+
+    def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(at, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _open_tar(file: IO[bytes], bounds: _Bounds, stack: ExitStack) -> tuple[list[Member], str | None]:
+    file.seek(0)
+    bounded = _Headers(file)
+    opened = stack.enter_context(tarfile.TarFile(fileobj=bounded, mode="r"))  # type: ignore[arg-type]
+    found: list[tarfile.TarInfo] = []
+    size, damage = 0, None
+    try:
+        for number, entry in enumerate(opened, start=1):
+            size += entry.size
+            bounds.check(number, size)
+            if entry.isreg():
+                found.append(entry)
+        # tarfile takes a damaged header for the end, which is a block of zeros.
+        file.seek(opened.offset)
+        end = file.read(_BLOCK)
+        if len(end) < _BLOCK or end.strip(b"\0"):
+            damage = "a header in its middle is damaged, or its end is missing"
+    except _DAMAGE:
+        damage = "it is cut short or damaged in the middle"
+    if damage is not None and not found:
+        raise tarfile.ReadError(damage)
+    bounded.most = sys.maxsize
+    return [
+        Member(
+            entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+            entry.size,
+            _tar_time(entry),
+            lambda entry=entry: _read_tar(opened, entry),  # type: ignore[misc]
+        )
+        for entry in found
+    ], damage
+
+
+def _tar_time(entry: tarfile.TarInfo) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(entry.mtime, UTC) if entry.mtime > 0 else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _read_tar(opened: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = opened.extractfile(entry)
+    if file is None:
+        raise tarfile.ReadError("no content")
+    with file:
+        return file.read()
+
+
+def _read_part(file: IO[bytes], at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)
