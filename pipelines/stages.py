@@ -7,8 +7,9 @@ Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,8 +17,8 @@ import pyarrow as pa
 
 from pipelines import blocks
 from pipelines.acoustic.checkpoint import locate_lm
-from pipelines.acoustic.compaction import compact
-from pipelines.acoustic.fusion import fuse_windows
+from pipelines.acoustic.compaction import compact_stretches
+from pipelines.acoustic.fusion import fuse_in_stretches
 from pipelines.acoustic.model import AcousticModel, open_model
 from pipelines.audio.speech import join_intervals, subtract_intervals, total_s
 from pipelines.audio.windows import cut_window, plan_windows
@@ -125,22 +126,31 @@ class Emit:
         return emissions
 
     def _emit(self, recordings: list[list[np.ndarray]]) -> list[list[Emissions]]:
-        """All windows of all channels of ``recordings`` in one call of the model."""
-        model = self._opened.get()
-        grid = model.grid
+        """All windows of all channels of ``recordings`` through the model, in as few calls as memory allows."""
+        grid = self._opened.get().grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
-        windows = [cut_window(c, window) for c, plan in zip(channels, plans, strict=True) for window in plan]
-        emitted = iter(model.emit(windows))
-        results = []
-        for recording in recordings:
-            emissions = []
-            for _ in recording:
-                plan = plans.pop(0)
-                fused = fuse_windows([next(emitted) for _ in plan], plan, grid)
-                emissions.append(compact(fused, self._min_logp, self._collapse_blank, self._vocabulary.blank_id))
-            results.append(emissions)
-        return results
+        emitted = self._emit_windows(cut_window(c, w) for c, plan in zip(channels, plans, strict=True) for w in plan)
+        compacted = []
+        for plan in plans:
+            stretches = fuse_in_stretches(islice(emitted, len(plan)), plan, grid)
+            compacted.append(compact_stretches(stretches, self._min_logp, self._collapse_blank, self._vocabulary.blank_id))
+        results = iter(compacted)
+        return [[next(results) for _ in recording] for recording in recordings]
+
+    def _emit_windows(self, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """What the model makes of ``windows``, in order; of a long recording a few minutes at a time."""
+        model = self._opened.get()
+        run: list[np.ndarray] = []
+        samples = 0
+        for window in windows:
+            if run and samples + len(window) > self._group_samples:
+                yield from model.emit(run)
+                run, samples = [], 0
+            run.append(window)
+            samples += len(window)
+        if run:
+            yield from model.emit(run)
 
 
 class Decode:

@@ -6,6 +6,8 @@ runs of frames are nothing but blank. Keeping what a decoder may use shrinks a f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from pipelines.records import Emissions
@@ -14,7 +16,13 @@ _MOST_TOKENS = np.iinfo(np.uint16).max + 1
 
 
 def compact(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
-    """Natural-log probabilities ``(frames, vocabulary)``, float and normalised, → Emissions of that channel.
+    """One matrix of natural-log probabilities ``(frames, vocabulary)`` → Emissions; see ``compact_stretches``."""
+    return compact_stretches([log_probs], min_logp, collapse_blank, blank_id)
+
+
+def compact_stretches(stretches: Iterable[np.ndarray], min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
+    """Natural-log probabilities, float and normalised, in stretches ``(frames, vocabulary)`` one after the other → Emissions
+    of that channel.
 
     Kept of each frame: the tokens with a log-probability of at least ``min_logp``, and always the most likely one. They
     stand in falling order of probability (the lower id first between equals), so that the first is the greedy choice
@@ -31,34 +39,49 @@ def compact(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blank
 
     Raises ValueError for a matrix that is not two-dimensional, holds NaN, or has over 65,536 columns.
     """
-    if log_probs.ndim != 2:
-        raise ValueError(f"log-probabilities must have the shape (frames, vocabulary), not {log_probs.shape}")
-    frames, vocabulary_size = log_probs.shape
-    if vocabulary_size > _MOST_TOKENS:
-        raise ValueError(f"a vocabulary of {vocabulary_size} does not fit uint16; at most {_MOST_TOKENS}")
-    if np.isnan(log_probs).any():
-        raise ValueError("the log-probabilities hold NaN")
-    kept_frames = _first_of_blank_runs(log_probs[:, blank_id], collapse_blank)
-    matrix = log_probs[kept_frames].astype(np.float32, copy=False)
-    keep = matrix >= min_logp
-    if len(matrix):
-        keep[np.arange(len(matrix)), matrix.argmax(axis=1)] = True
-    rows, token_ids = np.nonzero(keep)
-    logp = matrix[rows, token_ids]
-    order = np.lexsort((token_ids, -logp, rows))
-    offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))]).astype(np.int32)
+    frames = vocabulary_size = 0
+    follows_blank = False
+    frame_index, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    token_ids, logps = [np.empty(0, np.uint16)], [np.empty(0, np.float16)]
+    for log_probs in stretches:
+        _check(log_probs)
+        vocabulary_size = log_probs.shape[1]
+        sure = np.exp(log_probs[:, blank_id].astype(np.float64)) > collapse_blank
+        kept_frames = _first_of_runs(sure, follows_blank)
+        follows_blank = bool(sure[-1]) if len(sure) else follows_blank
+        matrix = log_probs[kept_frames].astype(np.float32, copy=False)
+        keep = matrix >= min_logp
+        if len(matrix):
+            keep[np.arange(len(matrix)), matrix.argmax(axis=1)] = True
+        rows, tokens = np.nonzero(keep)
+        logp = matrix[rows, tokens]
+        order = np.lexsort((tokens, -logp, rows))
+        frame_index.append(kept_frames + frames)
+        counts.append(keep.sum(axis=1))
+        token_ids.append(tokens[order].astype(np.uint16))
+        logps.append(logp[order].astype(np.float16))
+        frames += len(log_probs)
     return Emissions(
         frames=frames,
         vocabulary_size=vocabulary_size,
-        frame_index=kept_frames.astype(np.int32),
-        offsets=offsets,
-        token_ids=token_ids[order].astype(np.uint16),
-        logp=logp[order].astype(np.float16),
+        frame_index=np.concatenate(frame_index).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32),
+        token_ids=np.concatenate(token_ids),
+        logp=np.concatenate(logps),
     )
 
 
-def _first_of_blank_runs(blank_logp: np.ndarray, collapse_blank: float) -> np.ndarray:
-    """Indices of the frames to keep: all but the second and later ones of each run of sure blanks."""
-    sure = np.exp(blank_logp.astype(np.float64)) > collapse_blank
-    follows_sure = np.concatenate([[False], sure[:-1]]) if len(sure) else sure
-    return np.flatnonzero(~(sure & follows_sure))
+def _check(log_probs: np.ndarray) -> None:
+    if log_probs.ndim != 2:
+        raise ValueError(f"log-probabilities must have the shape (frames, vocabulary), not {log_probs.shape}")
+    if log_probs.shape[1] > _MOST_TOKENS:
+        raise ValueError(f"a vocabulary of {log_probs.shape[1]} does not fit uint16; at most {_MOST_TOKENS}")
+    if np.isnan(log_probs).any():
+        raise ValueError("the log-probabilities hold NaN")
+
+
+def _first_of_runs(sure: np.ndarray, follows_blank: bool) -> np.ndarray:
+    """Indices of the frames to keep: all but the second and later ones of each run of sure blanks; ``follows_blank`` says
+    whether the frame before the first was one."""
+    before = np.concatenate([[follows_blank], sure[:-1]]) if len(sure) else sure
+    return np.flatnonzero(~(sure & before))

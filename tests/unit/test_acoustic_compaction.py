@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.acoustic.compaction import compact
+from pipelines.acoustic.compaction import compact, compact_stretches
 from pipelines.decoding.greedy import GreedyDecoder
 from pipelines.decoding.vocabulary import Vocabulary
 
@@ -103,3 +103,17 @@ def test_no_frames_are_no_frames() -> None:
 def test_what_is_no_matrix_of_log_probabilities_is_refused(log_probs: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compact(log_probs, -5.0, 0.999, BLANK)
+
+
+@given(cuts=st.lists(st.integers(0, 60), max_size=5), seed=st.integers(0, 50), collapse=st.sampled_from([0.6, 0.9, 1.0]))
+@settings(max_examples=60)
+def test_stretches_give_what_the_whole_gives_wherever_they_are_cut(cuts: list[int], seed: int, collapse: float) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(60, 5)) * 2
+    logits[:, 0] += np.repeat(random.choice([0, 8], 12), 5)  # runs of sure blanks
+    whole = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    wanted = compact(whole, -4.0, collapse, 0)
+    got = compact_stretches(np.split(whole, sorted(cuts)), -4.0, collapse, 0)
+    assert (got.frames, got.vocabulary_size) == (60, 5)
+    for name in ("frame_index", "offsets", "token_ids", "logp"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))

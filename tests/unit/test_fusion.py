@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.acoustic.fusion import fuse_windows
+from pipelines.acoustic.fusion import fuse_in_stretches, fuse_windows
 from pipelines.audio.windows import plan_windows
 from pipelines.records import FrameGrid, Window
 
@@ -49,6 +49,27 @@ def test_windows_that_disagree_still_give_probabilities(samples: int, seed: int)
     fused = fuse_windows(emitted, windows, LASR)
     assert len(fused) == LASR.frames_of(samples)
     np.testing.assert_allclose(np.exp(fused.astype(np.float64)).sum(axis=1), 1.0, atol=1e-4)
+
+
+@given(
+    samples=st.integers(0, 1_600_000),
+    seconds=st.sampled_from([(20.0, 2.0), (20.0, 10.0), (5.0, 2.5), (1.0, 0.5)]),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=30)
+def test_stretches_come_out_as_if_all_had_been_fused_at_once(samples: int, seconds: tuple[float, float], seed: int) -> None:
+    windows = plan_windows(samples, LASR, *seconds)
+    emitted = [make_log_probs(LASR.frames_of(window.length), seed + i) for i, window in enumerate(windows)]
+    frames = LASR.frames_of(windows[-1].start + windows[-1].length)
+    fused, weight_sum = np.zeros((frames, 7), np.float32), np.zeros((frames, 1), np.float32)
+    for log_probs, window in zip(emitted, windows, strict=True):
+        weights = np.hamming(len(log_probs) + 2)[1:-1, None].astype(np.float32)
+        fused[window.start // 640 :][: len(log_probs)] += weights * np.exp(log_probs)
+        weight_sum[window.start // 640 :][: len(log_probs)] += weights
+    stretches = list(fuse_in_stretches(iter(emitted), windows, LASR))
+    assert max(len(stretch) for stretch in stretches) <= LASR.frames_of(windows[0].length)
+    if len(windows) > 1:
+        np.testing.assert_array_equal(np.concatenate(stretches), np.log(fused / weight_sum))
 
 
 def test_in_an_overlap_the_window_that_hears_more_around_counts_more() -> None:
