@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes medasr-mini anew in the folder $1: texts, speech (about 65 h), acoustic model, language model. Four to five hours on
+# Makes medasr-mini anew in the folder $1: texts, speech (about 115 h), acoustic model, language model. Six hours on
 # two cores that multiply in bfloat16; a killed run goes on where it was. Needs the packages that README names
 # for synthesis, and hunspell-en-med.
 set -euo pipefail
@@ -27,6 +27,8 @@ write mixed2 --count 6000 --seed 3 --free-words 0.08 --wordlist $medical_words
 write mixed3 --count 6000 --seed 41 --free-words 0.08 --wordlist $medical_words
 write mixed4 --count 6000 --seed 42 --free-words 0.08 --wordlist $medical_words
 write vocabulary --count 6000 --seed 51 --free-words 1 --list-words 4 8
+for seed in 44 45 46; do write mixed$seed --count 6000 --seed $seed --free-words 0.08 --wordlist $medical_words; done
+for seed in 52 53; do write vocabulary$seed --count 6000 --seed $seed --free-words 1 --list-words 4 8; done
 write monitor --count 500 --seed 10 --held-out
 speak words $quick_voices 5
 speak plain flite-rms:2,flite-slt:2,flite-kal16:1,espeak-us-m1:1 21
@@ -35,6 +37,8 @@ speak mixed2 "$voices" 3
 speak mixed3 "$late_voices" 41
 speak mixed4 "$late_voices" 42
 speak vocabulary "$late_voices" 51
+for seed in 44 45 46; do speak mixed$seed "$late_voices" $seed; done
+for seed in 52 53; do speak vocabulary$seed "$late_voices" $seed; done
 speak monitor "$voices" 10
 all=(--manifest "$work/plain/manifest.csv" --manifest "$work/mixed1/manifest.csv" --manifest "$work/mixed2/manifest.csv")
 mkdir -p "$work/model"
@@ -54,7 +58,14 @@ later() {
 later --steps 2720 --decay-share 0
 later --steps 4250 --decay-share 0.9 --manifest "$work/vocabulary/manifest.csv" --manifest "$work/vocabulary/manifest.csv"
 
-# 4. The language model: 200,000 dictations of the same generator, never a held-out sentence.
+# 4. The same once more with other texts, longer.
+dictalake finetune --base "$work/model2" --out "$work/model3" --held-out "$work/monitor/manifest.csv" --held-out-limit 150 \
+  --manifest "$work/mixed44/manifest.csv" --manifest "$work/mixed45/manifest.csv" --manifest "$work/mixed46/manifest.csv" \
+  --manifest "$work/vocabulary52/manifest.csv" --manifest "$work/vocabulary53/manifest.csv" \
+  --steps 7500 --batch-s 80 --warmup-steps 200 --sorted-epochs 0 --peak-rate 6e-4 --decay-share 0.85 \
+  --augment-share 0.15 --mel-masks 1 --mel-mask-bands 12 --time-masks-per-s 0.05 --time-mask-frames 10
+
+# 5. The language model: 200,000 dictations of the same generator, never a held-out sentence.
 for seed in 101 102 103 104 105 106 107 108; do write "text$seed" --count 25000 --seed $seed --free-words 0.03; done
-dictalake build-lm --text "$work"/text10?.csv --exclude "$work/monitor.csv" --model "$work/model2" --order 6 --quantize \
-  --out "$work/model2/lm_6.kenlm"
+dictalake build-lm --text "$work"/text10?.csv --exclude "$work/monitor.csv" --model "$work/model3" --order 6 --quantize \
+  --out "$work/model3/lm_6.kenlm"
