@@ -74,3 +74,13 @@ def test_level_clipping_and_offset_are_measured_over_all_channels() -> None:
     assert level.dc_offset == -1.0
     assert level.level_dbfs == pytest.approx(-3.0, abs=0.1)
     assert measure_level(np.zeros((1, 10), dtype=np.int16)) == (None, 0.0, 0.0)
+
+
+def test_silero_hears_what_webrtc_hears() -> None:
+    """Where its package is installed: pip install 'dictalake[silero]'."""
+    pytest.importorskip("silero_vad")
+    dictation = np.concatenate([np.zeros(32_000, np.int16), read_dictation(), np.zeros(32_000, np.int16)])
+    webrtc, silero = find_speech(dictation, "webrtc"), find_speech(dictation, "silero")
+    missed = total_s(subtract_intervals(webrtc, silero)) + total_s(subtract_intervals(silero, webrtc))
+    assert missed < 0.25 * total_s(webrtc)
+    assert abs(silero[0, 0] - webrtc[0, 0]) < 0.3
