@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipelines.errors import DictalakeError, InternalError, RunError, TranscriptionError, name_place
+from pipelines.errors import ConfigError, DictalakeError, InternalError, RunError, TranscriptionError, name_place
 
 Stage = TypeVar("Stage")
 
@@ -21,6 +21,8 @@ def guard(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]:
         yield
     except TranscriptionError as error:
         row["error"] = error_row(error)
+    except ConfigError:  # every recording would meet it: the run stops and says what to set
+        raise
     except Exception as error:  # a defect of ours must cost one row, not the run
         row["error"] = error_row(InternalError(recording_id, name_place(error), stage))
 

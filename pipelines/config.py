@@ -173,10 +173,10 @@ class RayCluster(Section):
 
     address: str | None = Field(None, description="an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
-    load_memory_mb: float = Field(1500.0, gt=0, description="memory that one load worker with its decoders asks of the cluster")
-    emit_memory_mb: float = Field(2000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
-    decode_memory_mb: float = Field(1000.0, gt=0, description="memory that one decoder process asks of the cluster")
-    finish_memory_mb: float = Field(700.0, gt=0, description="memory that one finishing worker asks of the cluster")
+    load_memory_mb: float = Field(700.0, gt=0, description="memory that one load worker with its decoders asks of the cluster")
+    emit_memory_mb: float = Field(1000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
+    decode_memory_mb: float = Field(400.0, gt=0, description="memory that one decoder process asks of the cluster")
+    finish_memory_mb: float = Field(300.0, gt=0, description="memory that one finishing worker asks of the cluster")
     block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
     block_audio_s: float = Field(
         1800.0, gt=0, description="seconds of loaded audio that travel together, at most, but for a single longer recording"

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,8 @@ import pyarrow as pa
 from pipelines import blocks
 from pipelines.archive import sniff
 from pipelines.archive.fetch import fetch
-from pipelines.archive.members import KINDS, open_members
+from pipelines.archive.listing import compile_globs
+from pipelines.archive.members import KINDS, Contents, Member, open_members
 from pipelines.archive.sandbox import CallLimits, Sandbox
 from pipelines.audio.speech import require_detector
 from pipelines.boundary import block_boundary, guard
@@ -53,6 +55,8 @@ class Load:
         self._archive, self._limits = config.archive, config.limits
         self._settings = make_settings(config)
         self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
+        self._most_bytes = config.ray.block_mb * 1e6
+        compile_globs(config.archive.member_include, "archive.member_include")
         if config.archive.patient_fields:
             read_patient_key()  # a missing one is told before the run, not by its first worker
 
@@ -74,7 +78,8 @@ class Load:
     def _load_all(self, recordings: list[Recording], pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
         """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
         archives = []
-        for recording, row in _map_ahead(pool, self._load_object, recordings):
+        sized = ((recording, recording.size_bytes) for recording in recordings)
+        for recording, row in _map_ahead(pool, self._load_object, sized, self._most_bytes):
             if "archive" in row:
                 archives.append((recording, row))
             else:
@@ -102,20 +107,15 @@ class Load:
         rows = 1
         with guard(archive.recording_id, "load", itself):
             with open_members(data, kind, archive, self._archive, self._limits) as contents:
-                done = set(archive.done_members)
                 rows = contents.rows
-
-                def read() -> Iterator[tuple[Recording, bytes | None, Row]]:
-                    for recording, member in contents.members:
-                        if recording.recording_id in done:
-                            continue
-                        found: Row = {}
-                        content = None
-                        with guard(recording.recording_id, "load", found):
-                            content = contents.read(recording, member, self._limits)
-                        yield recording, content, found
-
-                yield from _map_ahead(pool, self._load_member, read())
+                done = set(archive.done_members)
+                one_at_a_time = Lock()
+                wanted = (
+                    ((contents, *found, one_at_a_time), found[1].size_bytes)
+                    for found in contents.members
+                    if found[0].recording_id not in done
+                )
+                yield from _map_ahead(pool, self._load_member, wanted, self._most_bytes)
             if contents.damage is not None:
                 raise CorruptAudio(
                     archive.recording_id,
@@ -125,13 +125,15 @@ class Load:
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
 
-    def _load_member(self, read: tuple[Recording, bytes | None, Row]) -> tuple[Recording, Row]:
-        recording, content, row = read
+    def _load_member(self, wanted: tuple[Contents, Recording, Member, Lock]) -> tuple[Recording, Row]:
+        contents, recording, member, one_at_a_time = wanted
         started = time.perf_counter()
-        if content is not None:
-            with guard(recording.recording_id, "load", row):
-                row["sha256"] = sha256(content).hexdigest()
-                row |= self._decode(content, recording)
+        row: Row = {}
+        with guard(recording.recording_id, "load", row):
+            with one_at_a_time:  # they share the archive's file
+                data = contents.read(recording, member, self._limits)
+            row["sha256"] = sha256(data).hexdigest()
+            row |= self._decode(data, recording)
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
 
@@ -155,18 +157,26 @@ def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
     return blocks.append_waveforms(table, waveforms)
 
 
-def _map_ahead(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Like ``pool.map``, but no more than ``_AHEAD`` items are taken before their results are."""
-    running: deque[Future[Result]] = deque()
+def _map_ahead(
+    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], most_bytes: float
+) -> Iterator[Result]:
+    """Like ``pool.map`` over items that come with their sizes in bytes, with no more than ``_AHEAD`` of them, or ``most_bytes``
+    (or a single larger one), between being taken and their results being so: memory stays bounded, whatever is in an archive.
+    """
+    running: deque[tuple[Future[Result], int]] = deque()
+    in_flight = 0
     try:
-        for item in items:
-            running.append(pool.submit(call, item))
-            if len(running) >= _AHEAD:
-                yield running.popleft().result()
+        for item, size in items:
+            while running and (len(running) >= _AHEAD or in_flight + size > most_bytes):
+                future, done_bytes = running.popleft()
+                yield future.result()
+                in_flight -= done_bytes
+            running.append((pool.submit(call, item), size))
+            in_flight += size
         while running:
-            yield running.popleft().result()
+            yield running.popleft()[0].result()
     finally:
-        for future in running:
+        for future, _ in running:
             future.cancel()
 
 

@@ -259,7 +259,7 @@ def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
     wanted: dict[str, int] = {}
     for row in of_archives.select(["recording_id", "archive_id", "archive_rows"]).to_pylist():
         committed.setdefault(row["archive_id"], set()).add(row["recording_id"])
-        wanted[row["archive_id"]] = row["archive_rows"]
+        wanted[row["archive_id"]] = max(row["archive_rows"], wanted.get(row["archive_id"], 0))
     pending = []
     for recording in found:
         members = committed.get(recording.recording_id, set())

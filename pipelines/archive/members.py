@@ -13,6 +13,7 @@ an archive is not opened. Links, folders and devices are no members: what a link
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import struct
@@ -47,6 +48,7 @@ KINDS = ("zip", "tar", "gzip")
 _ZIP_ENTRY = b"PK\x01\x02"  # begins an entry of the central directory
 _LARGEST_HEADER = 2**20  # bytes: a tar's extended header holds names and times
 _PIECE = 2**20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 512  # of a tar
 _OOXML, _PACKAGES = "[Content_Types].xml", ("mimetype", "META-INF/MANIFEST.MF")  # Office; OpenDocument, EPUB and Java, first
 _DAMAGE = (
@@ -130,6 +132,8 @@ def open_members(data: bytes, kind: str, recording: Recording, archive: Archive,
         except LoadError:
             raise
         except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:  # nothing is wrong with the archive
+                raise
             raise CorruptAudio(
                 recording.recording_id,
                 f"this {kind} archive cannot be opened ({type(error).__name__}); it may be cut short: upload it again",
