@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipelines.config import Config
 from pipelines.errors import ConfigError, RunError
@@ -22,23 +23,32 @@ import ray
 from ray.data import DataContext
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Logical CPUs, GPUs and memory of the whole cluster, and CPUs and GPUs of each node; no nodes given: all of it is one."""
+class Node(NamedTuple):
+    """What one machine of the cluster offers."""
 
     cpus: float
     gpus: float
-    nodes: tuple[tuple[float, float], ...] = ()
+    memory_mb: float = math.inf
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Logical CPUs, GPUs and memory of the whole cluster, and of each node; no nodes given: all of it is one."""
+
+    cpus: float
+    gpus: float
+    nodes: tuple[Node, ...] = ()
     memory_mb: float = math.inf
 
     @property
-    def largest_node_cpus(self) -> float:
-        return max((cpus for cpus, _ in self.nodes), default=self.cpus)
+    def largest_node(self) -> Node:
+        return max(self.nodes, default=Node(self.cpus, self.gpus, self.memory_mb))
 
-    def can_host(self, cpus: float, gpus: float) -> bool:
+    def can_host(self, cpus: float, gpus: float, memory_mb: float) -> bool:
         """Whether one worker that asks so much has room on a node by itself."""
         return any(
-            cpus <= there + 1e-6 and gpus <= gpus_there + 1e-6 for there, gpus_there in self.nodes or [(self.cpus, self.gpus)]
+            cpus <= node.cpus + 1e-6 and gpus <= node.gpus + 1e-6 and memory_mb <= node.memory_mb
+            for node in self.nodes or [Node(self.cpus, self.gpus, self.memory_mb)]
         )
 
 
@@ -82,7 +92,7 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     try:
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6) for n in alive)
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
     finally:
         if started_here:
@@ -138,7 +148,7 @@ def make_plan(config: Config, resources: Resources) -> Plan:
         decode=StagePlan("decode", decoders, 0.5 * scale, memory_mb=config.ray.decode_memory_mb),
         finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale, memory_mb=config.ray.finish_memory_mb),
         # No more than the actors that share a node find there, if they spread evenly.
-        threads=max(1, int(min(resources.cpus // actors, resources.largest_node_cpus))),
+        threads=max(1, int(min(resources.cpus // actors, resources.largest_node.cpus))),
     )
     _check_fits(plan, resources)
     return plan
@@ -147,12 +157,13 @@ def make_plan(config: Config, resources: Resources) -> Plan:
 def _check_fits(plan: Plan, resources: Resources) -> None:
     # Actors hold their share all the time; of the tasks at least one of each stage must find room beside them.
     for stage in plan.stages:
-        if not resources.can_host(stage.cpus, stage.gpus):
+        if not resources.can_host(stage.cpus, stage.gpus, stage.memory_mb):
             raise ConfigError(
-                f"the plan does not fit the cluster: one worker of {stage.name} needs {stage.cpus:g} CPUs and "
-                f"{stage.gpus:g} GPUs on one node, the largest of {len(resources.nodes) or 1} has "
-                f"{resources.largest_node_cpus:g} CPUs; "
-                "lower acoustic.cpus_per_actor or acoustic.gpus_per_actor"
+                f"the plan does not fit the cluster: one worker of {stage.name} needs {stage.cpus:g} CPUs, {stage.gpus:g} GPUs "
+                f"and {stage.memory_mb:g} MB on one node, of {len(resources.nodes) or 1} the one with most CPUs has "
+                f"{resources.largest_node.cpus:g} CPUs, {resources.largest_node.gpus:g} GPUs and "
+                f"{resources.largest_node.memory_mb:.0f} MB; lower acoustic.cpus_per_actor, acoustic.gpus_per_actor or "
+                f"ray.{stage.name}_memory_mb"
             )
     cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
     gpus = plan.emit.workers * plan.emit.gpus

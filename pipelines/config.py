@@ -48,7 +48,9 @@ class Archive(Section):
     manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
-    member_include: tuple[str, ...] = Field(("**",), description="globs on the path inside such an object")
+    member_include: tuple[str, ...] = Field(
+        ("**",), description="globs on the path inside such an object; a done one is not opened again when they change"
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="options of the fsspec file system")
     time_zone: str = Field("UTC", description="where DICOM and ZIP say no offset with a time: an IANA name, Europe/Vienna")
     patient_fields: tuple[PatientField, ...] = Field(

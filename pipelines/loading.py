@@ -107,7 +107,8 @@ class Load:
         rows = 1
         with guard(archive.recording_id, "load", itself):
             with open_members(data, kind, archive, self._archive, self._limits) as contents:
-                rows = contents.rows
+                # Should something unforeseen end this, the object's own row is one more, and it is not done.
+                rows = contents.rows + (contents.damage is None)
                 done = set(archive.done_members)
                 one_at_a_time = Lock()
                 wanted = (

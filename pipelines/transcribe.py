@@ -263,7 +263,8 @@ def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
     pending = []
     for recording in found:
         members = committed.get(recording.recording_id, set())
-        if recording.recording_id in plain or (members and len(members) >= wanted[recording.recording_id]):
+        # A row of the object as a whole, where some of its files are there, is of a run that could not read it again.
+        if len(members) >= wanted[recording.recording_id] if members else recording.recording_id in plain:
             continue
         pending.append(replace(recording, done_members=tuple(sorted(members))) if members else recording)
     return pending

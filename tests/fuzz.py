@@ -31,7 +31,7 @@ from pipelines.config import Config
 from pipelines.loading import Load
 from tests.unit.archive_samples import encode, make_dicom, make_group, make_tone
 from tests.unit.test_archive_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
-from tests.unit.test_archive_members import make_tar, make_zip
+from tests.unit.test_archive_members import HOSTILE, WHOLE_FILE, make_tar, make_zip
 
 _BLOCK = 200
 _EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -66,6 +66,7 @@ def make_seeds() -> dict[str, bytes]:
         "gz": gzip.compress(encode(tone, 8_000, "WAV")),
         "text": b"FINDINGS: none.\n" * 20,
     }
+    seeds |= {f"tar-{name}": WHOLE_FILE + headers[:20_000] + bytes(1024) for name, headers in HOSTILE.items()}
     return seeds
 
 

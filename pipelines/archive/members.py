@@ -16,16 +16,18 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import re
 import struct
-import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO
 from zoneinfo import ZoneInfo
 
@@ -46,7 +48,10 @@ from pipelines.records import Recording, make_recording_id
 
 KINDS = ("zip", "tar", "gzip")
 _ZIP_ENTRY = b"PK\x01\x02"  # begins an entry of the central directory
-_LARGEST_HEADER = 2**20  # bytes: a tar's extended header holds names and times
+_LARGEST_HEADER = 2**16  # bytes: a tar's extended header holds names and times
+_LONGEST_NAME = 4096
+_MOST_GLOBALS = 16  # headers of a tar that are for all members; below 512 octal bytes each
+_ENDLESS = re.compile(rb"\d{64}")  # tarfile looks for numbers in a time that grows with the square of their length
 _PIECE = 2**20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 512  # of a tar
@@ -148,11 +153,12 @@ def open_members(data: bytes, kind: str, recording: Recording, archive: Archive,
 def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Iterator[tuple[Recording, Member]]:
     """A name that comes again (tar appends newer versions) is told apart: ``name~2``."""
     named: dict[str, Member] = {}
+    times: Counter[str] = Counter()
     for member in members:
-        name, times = member.name, 1
+        name = member.name
         while name in named:
-            times += 1
-            name = f"{member.name}~{times}"
+            times[member.name] += 1
+            name = f"{member.name}~{times[member.name] + 1}"
         named[name] = member
     rows = len(named) + is_damaged
     for name, member in named.items():
@@ -187,7 +193,7 @@ def _open(
     size = file.seek(0, io.SEEK_END)
     name = recording.uri.rsplit("/", 1)[-1]
     name = name[: -len(".gz")] if name.lower().endswith(".gz") else name
-    return [Member(name, size, None, lambda: _read_part(file, 0, size))] if size else [], damage
+    return [Member(name, size, None, partial(_read_part, file, 0, size))] if size else [], damage
 
 
 @dataclass(frozen=True)
@@ -231,6 +237,8 @@ def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) ->
     opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(data)))
     entries = opened.infolist()
     bounds.check(len(entries), sum(entry.file_size for entry in entries))
+    if sum(entry.compress_size for entry in entries) > len(data):
+        raise zipfile.BadZipFile("entries overlap: the same bytes would be unpacked again and again")
     if any(entry.filename == _OOXML for entry in entries) or (entries and entries[0].filename in _PACKAGES):
         raise NotAudio(bounds.recording_id, "this is an Office document, a book or a program in a ZIP archive, not recordings")
     return [
@@ -238,7 +246,7 @@ def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) ->
             entry.filename,
             entry.file_size,
             _zip_time(entry, zone),
-            lambda entry=entry: _read_zip(opened, entry),  # type: ignore[misc]
+            partial(_read_zip, opened, entry),
             _refuse_zip(entry),
         )
         for entry in entries
@@ -268,15 +276,27 @@ def _read_zip(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 class _Headers:
-    """A seekable file that gives no piece longer than ``most`` bytes: a tar header may announce gigabytes."""
+    """A tar as tarfile may see it while it lists the members: it reads headers only, and none that is there to exhaust it.
+
+    Names and times fit into a few kilobytes. Refused are sparse files (a few bytes stand for gigabytes, in any number of
+    pieces), headers for all members that say more than a comment, and endless numbers.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.most = file, _LARGEST_HEADER
+        self._file = file
+        self._globals = 0
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.most:
-            raise tarfile.ReadError("header too long")
-        return self._file.read(size)
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError("a header is too long")
+        data = self._file.read(size)
+        kind = data[156:157] if data[257:262] == b"ustar" else b""
+        self._globals += kind == b"g"
+        if kind == b"S" or b"GNU.sparse" in data or _ENDLESS.search(data):
+            raise tarfile.ReadError("sparse, or not meant to be read")
+        if self._globals > _MOST_GLOBALS or (kind == b"g" and data[124:132].strip(b"0 \0")):
+            raise tarfile.ReadError("headers for all members")
+        return data
 
     def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
         return self._file.seek(at, whence)
@@ -287,35 +307,30 @@ class _Headers:
 
 def _open_tar(file: IO[bytes], bounds: _Bounds, stack: ExitStack) -> tuple[list[Member], str | None]:
     file.seek(0)
-    bounded = _Headers(file)
-    opened = stack.enter_context(tarfile.TarFile(fileobj=bounded, mode="r"))  # type: ignore[arg-type]
-    found: list[tarfile.TarInfo] = []
-    size, damage = 0, None
+    opened = stack.enter_context(tarfile.TarFile(fileobj=_Headers(file), mode="r"))  # type: ignore[arg-type]
+    found: list[Member] = []
+    number, size, damage = 0, 0, None
     try:
-        for number, entry in enumerate(opened, start=1):
-            size += entry.size
+        while (entry := opened.next()) is not None:
+            opened.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+            number, size = number + 1, size + max(0, entry.size)
             bounds.check(number, size)
+            if entry.size < 0 or len(entry.name) > _LONGEST_NAME:
+                raise tarfile.ReadError("no size and no name that a file has")
             if entry.isreg():
-                found.append(entry)
+                name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                at, length = entry.offset_data, entry.size
+                found.append(Member(name, length, _tar_time(entry), partial(_read_part, file, at, length)))
         # tarfile takes a damaged header for the end, which is a block of zeros.
         file.seek(opened.offset)
         end = file.read(_BLOCK)
         if len(end) < _BLOCK or end.strip(b"\0"):
             damage = "a header in its middle is damaged, or its end is missing"
     except _DAMAGE:
-        damage = "it is cut short or damaged in the middle"
+        damage = "it is cut short, damaged in the middle, or has headers that no recording needs"
     if damage is not None and not found:
         raise tarfile.ReadError(damage)
-    bounded.most = sys.maxsize
-    return [
-        Member(
-            entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-            entry.size,
-            _tar_time(entry),
-            lambda entry=entry: _read_tar(opened, entry),  # type: ignore[misc]
-        )
-        for entry in found
-    ], damage
+    return found, damage
 
 
 def _tar_time(entry: tarfile.TarInfo) -> datetime | None:
@@ -323,14 +338,6 @@ def _tar_time(entry: tarfile.TarInfo) -> datetime | None:
         return datetime.fromtimestamp(entry.mtime, UTC) if entry.mtime > 0 else None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _read_tar(opened: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    file = opened.extractfile(entry)
-    if file is None:
-        raise tarfile.ReadError("no content")
-    with file:
-        return file.read()
 
 
 def _read_part(file: IO[bytes], at: int, size: int) -> bytes:

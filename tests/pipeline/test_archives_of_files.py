@@ -52,3 +52,11 @@ def test_an_archive_object_is_done_when_all_its_rows_are_committed(committed: in
     pending = leave_out_done([recording], done)
     assert [(r.recording_id, r.done_members) for r in pending] == ([] if committed == 3 else [("z", ("m1", "m2")[:committed])])
     assert count_failed([recording], done) == (committed == 3)
+
+
+def test_a_failed_look_at_a_half_done_archive_object_does_not_pass_for_its_end() -> None:
+    rows = [make_row("m1", archive_id="z", archive_rows=3), make_failed_row("z")]
+    done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in rows], schema=DONE)
+    recording = Recording("z", "gs://a/z.tar", "1", 10)
+    assert [r.done_members for r in leave_out_done([recording], done)] == [("m1",)]
+    assert leave_out_done([recording], done.slice(1)) == []

@@ -17,7 +17,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from pipelines.cluster import Resources, make_plan
+from pipelines.cluster import Node, Resources, make_plan
 from pipelines.config import Config, Lake
 from pipelines.errors import ConfigError, RunError
 from pipelines.lake.runs import RunLog
@@ -179,12 +179,18 @@ def test_a_plan_that_cannot_fit_is_refused_with_the_numbers() -> None:
 
 def test_a_worker_that_fits_no_single_node_is_refused() -> None:
     config = Config.model_validate({"acoustic": {"cpus_per_actor": 8, "device": "cpu", "actors": 1}})
-    four_small = Resources(cpus=16, gpus=0, nodes=((4, 0),) * 4)
+    four_small = Resources(cpus=16, gpus=0, nodes=(Node(4, 0),) * 4)
     with pytest.raises(
-        ConfigError, match=r"one worker of emit needs 8 CPUs and 0 GPUs on one node, the largest of 4 has 4 CPUs"
+        ConfigError,
+        match=r"one worker of emit needs 8 CPUs, 0 GPUs and 1000 MB on one node, of 4 the one with most CPUs has 4 C",
     ):
         make_plan(config, four_small)
     assert make_plan(Config.model_validate({"acoustic": {"device": "cpu", "actors": 1}}), four_small).threads == 4
+    little_memory = Resources(cpus=16, gpus=0, nodes=(Node(4, 0, 900),) * 4, memory_mb=3600)
+    with pytest.raises(ConfigError, match=r"one worker of emit needs 1 CPUs, 0 GPUs and 1000 MB .* and 900 MB; .*emit_memory"):
+        make_plan(Config.model_validate({"acoustic": {"device": "cpu", "actors": 1}}), little_memory)
+    with pytest.raises(ConfigError, match=r"it needs 2400 MB of memory \(each worker in MB: load 700, .*\), Ray counts 2000; "):
+        make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), Resources(cpus=2, gpus=0, memory_mb=2000))
 
 
 def test_what_a_worker_cannot_load_is_one_clear_error(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:

@@ -183,6 +183,69 @@ def test_a_tar_header_that_announces_gigabytes_is_not_read() -> None:
         unpack(info.tobuf(tarfile.PAX_FORMAT) + bytes(10_240))
 
 
+def raw_header(name: bytes, size_field: bytes, kind: bytes) -> bytes:
+    """A tar header with anything as its size, and the right checksum."""
+    header = bytearray(tarfile.TarInfo(name.decode()).tobuf(tarfile.USTAR_FORMAT))
+    header[124:136], header[156:157], header[148:156] = size_field.ljust(12, b"\0"), kind, b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header)
+
+
+def pax(kind: bytes, records: dict[str, str]) -> bytes:
+    body = b""
+    for key, value in records.items():
+        text = f" {key}={value}\n".encode()
+        length = len(text) + len(str(len(text) + len(str(len(text)))))
+        body += f"{length}".encode() + text
+    return raw_header(b"pax", f"{len(body):011o}".encode(), kind) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+
+
+WHOLE_FILE = raw_header(b"a.wav", b"00000000003", b"0") + b"abc".ljust(512, b"\0")
+HOSTILE = {
+    "negative-size": raw_header(b"b.wav", b"\xff\x80" + bytes(10), b"0"),
+    "huge-size": raw_header(b"b.wav", b"\x80" + b"\x7f" * 11, b"0"),
+    "negative-pax-size": pax(b"x", {"size": "-5"}) + raw_header(b"b.wav", b"00000000003", b"0") + bytes(512),
+    "sparse": raw_header(b"b.wav", b"00000000000", b"S") + bytes(512),
+    "pax-sparse": pax(b"x", {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "2000000000"})
+    + raw_header(b"b.wav", b"00000000003", b"0")
+    + bytes(512),
+    "global-path": pax(b"g", {"path": "p" * 60_000}) + raw_header(b"b.wav", b"00000000000", b"0") * 3000,
+    "many-globals": pax(b"g", {"comment": "c" * 100}) * 5000,
+    "digits": pax(b"x", {"comment": "7" * 60_000}) + raw_header(b"b.wav", b"00000000003", b"0") + bytes(512),
+    "long-name": pax(b"x", {"path": "p/" * 20_000}) + raw_header(b"b.wav", b"00000000003", b"0") + bytes(512),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_headers_that_are_there_to_exhaust_the_reader_end_the_archive(name: str) -> None:
+    """The file before them is read; that there was more is said."""
+    if name == "huge-size":
+        with pytest.raises(LoadError, match="expands_too_large"):
+            unpack(WHOLE_FILE + HOSTILE[name] + bytes(1024))
+        return
+    contents, found = unpack(WHOLE_FILE + HOSTILE[name] + bytes(1024))
+    assert found == {"a.wav": b"abc"}
+    assert contents.damage is not None
+
+
+@pytest.mark.timeout(20)
+def test_a_name_that_comes_very_often_takes_no_time() -> None:
+    header = raw_header(b"a.wav", b"00000000000", b"0")
+    assert len(unpack(header * 30_000 + bytes(1024))[1]) == 30_000
+
+
+def test_entries_of_a_zip_that_share_their_bytes_are_refused() -> None:
+    data = make_zip({"a.wav": bytes(5000)}, zipfile.ZIP_STORED)
+    at = data.index(b"PK\x01\x02")
+    entry = data[at : data.index(b"PK\x05\x06")]
+    end = bytearray(data[data.index(b"PK\x05\x06") :])
+    end[8:10] = end[10:12] = (50).to_bytes(2, "little")
+    end[12:16] = (50 * len(entry)).to_bytes(4, "little")
+    with pytest.raises(LoadError, match=r"corrupt_audio.*cannot be opened \(BadZipFile\)"):
+        unpack(data[:at] + entry * 50 + bytes(end))
+
+
 def test_an_office_document_is_no_archive_of_recordings() -> None:
     for files in ({"[Content_Types].xml": b"<x/>", "word/document.xml": b""}, {"mimetype": b"application/epub+zip", "a": b""}):
         with pytest.raises(LoadError, match=r"not_audio.*Office document"):
