@@ -68,3 +68,25 @@ def test_a_key_that_one_machine_lacks_stops_the_run_and_fails_no_recording(
 def test_a_bad_glob_for_members_is_refused_before_the_run() -> None:
     with pytest.raises(ConfigError, match=r"^archive\.member_include = 'a\*\*/b'"):
         Load(Config.model_validate({"archive": {"member_include": "a**/b"}}))
+
+
+class _Breaking(Load):
+    """Fails outside any recording's guard at the second file of an archive object."""
+
+    def _load_member(self, wanted):  # type: ignore[no-untyped-def]
+        if wanted[1].uri.endswith("#b.dcm"):
+            raise MemoryError
+        return super()._load_member(wanted)
+
+
+def test_an_archive_object_that_something_unforeseen_ends_does_not_count_as_done(tmp_path: Path) -> None:
+    dicom = make_dicom(make_group(bytes(800), "UB", 800))
+    (tmp_path / "a.zip").write_bytes(make_zip(dict.fromkeys(("a.dcm", "b.dcm", "c.dcm"), dicom)))
+    config = Config.model_validate({"archive": {"uri": str(tmp_path)}})
+    (recording,) = list_recordings(config.archive)
+    (loaded,) = _Breaking(config)(blocks.recordings_to_table([recording]))
+    rows = {row["uri"].rsplit("/", 1)[1]: row for row in loaded.to_pylist()}
+    assert set(rows) == {"a.zip#a.dcm", "a.zip"}
+    assert rows["a.zip"]["error"]["reason"] == "internal_error"
+    assert {row["archive_id"] for row in rows.values()} == {recording.recording_id}
+    assert rows["a.zip"]["archive_rows"] == 4 > len(rows), "else the two files without a row would never get one"
