@@ -37,11 +37,11 @@ from pipelines.records import SAMPLE_RATE_HZ, Recording
 from pipelines.sandboxed import load_audio, make_settings
 
 _THREADS = 8  # most of the time they wait for the storage
-_AHEAD = 12  # recordings that are being loaded or wait to go on
+_FETCHED_AHEAD = 12  # recordings that are being fetched or wait to be decoded
 DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
 _MOST_ROWS = 1024  # of one table out: a row has its cost in every later stage, however short it is
 _SNIFFED = 64 * 1024
-_LEAST_KEY = 16  # characters
+_LEAST_KEY = 16  # bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Row = dict[str, Any]
@@ -79,30 +79,36 @@ class Load:
         """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
         archives = []
         sized = ((recording, recording.size_bytes) for recording in recordings)
-        for recording, row in _map_ahead(pool, self._load_object, sized, self._most_bytes):
-            if "archive" in row:
+        for recording, row in self._load(self._fetch, sized, pool):
+            if "kind" in row:
                 archives.append((recording, row))
             else:
                 yield recording, row
         for recording, row in archives:
             yield from self._expand(recording, row, pool)
 
-    def _load_object(self, recording: Recording) -> tuple[Recording, Row]:
-        """The row of one object; of an archive object only its bytes, as ``archive``."""
+    def _load(
+        self, fetch_one: Callable[[Item], tuple[Recording, Row]], items: Iterable[tuple[Item, int]], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Recording, Row]]:
+        """Items are fetched ahead by their stored size, and decoded ahead by few: what a small file holds may be large."""
+        fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes)
+        return _map_ahead(pool, self._decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
+
+    def _fetch(self, recording: Recording) -> tuple[Recording, Row]:
+        """The bytes of one object as ``data``; of an archive object also its ``kind``."""
         started = time.perf_counter()
         row: Row = {}
         with guard(recording.recording_id, "load", row):
-            data = fetch(recording, self._archive, limits=self._limits)
-            row["sha256"] = sha256(data).hexdigest()
-            if self._archive.expand and (kind := sniff(data[:_SNIFFED])) in KINDS:
-                return recording, row | {"archive": data, "kind": kind}
-            row |= self._decode(data, recording)
+            row["data"] = fetch(recording, self._archive, limits=self._limits)
+            row["sha256"] = sha256(row["data"]).hexdigest()
+            if self._archive.expand and (kind := sniff(row["data"][:_SNIFFED])) in KINDS:
+                row["kind"] = kind
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
 
     def _expand(self, archive: Recording, row: Row, pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
         """The files in an archive object that are not done yet; one failed row for itself where not all of it can be read."""
-        data, kind = row.pop("archive"), row.pop("kind")
+        data, kind = row.pop("data"), row.pop("kind")
         itself: Row = {"sha256": row["sha256"]}
         rows = 1
         with guard(archive.recording_id, "load", itself):
@@ -116,7 +122,7 @@ class Load:
                     for found in contents.members
                     if found[0].recording_id not in done
                 )
-                yield from _map_ahead(pool, self._load_member, wanted, self._most_bytes)
+                yield from self._load(self._fetch_member, wanted, pool)
             if contents.damage is not None:
                 raise CorruptAudio(
                     archive.recording_id,
@@ -126,19 +132,28 @@ class Load:
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
 
-    def _load_member(self, wanted: tuple[Contents, Recording, Member, Lock]) -> tuple[Recording, Row]:
+    def _fetch_member(self, wanted: tuple[Contents, Recording, Member, Lock]) -> tuple[Recording, Row]:
         contents, recording, member, one_at_a_time = wanted
         started = time.perf_counter()
         row: Row = {}
         with guard(recording.recording_id, "load", row):
             with one_at_a_time:  # they share the archive's file
-                data = contents.read(recording, member, self._limits)
-            row["sha256"] = sha256(data).hexdigest()
-            row |= self._decode(data, recording)
+                row["data"] = contents.read(recording, member, self._limits)
+            row["sha256"] = sha256(row["data"]).hexdigest()
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
 
-    def _decode(self, data: bytes, recording: Recording) -> Row:
+    def _decode(self, fetched: tuple[Recording, Row]) -> tuple[Recording, Row]:
+        recording, row = fetched
+        if "error" in row or "kind" in row:
+            return recording, {name: value for name, value in row.items() if name != "data" or "kind" in row}
+        started = time.perf_counter()
+        with guard(recording.recording_id, "load", row):
+            row |= self._decode_bytes(row.pop("data"), recording)
+        row["load_ms"] += 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
         sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
         vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
         settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
@@ -159,16 +174,16 @@ def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
 
 
 def _map_ahead(
-    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], most_bytes: float
+    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], ahead: int, most_bytes: float
 ) -> Iterator[Result]:
-    """Like ``pool.map`` over items that come with their sizes in bytes, with no more than ``_AHEAD`` of them, or ``most_bytes``
+    """Like ``pool.map`` over items that come with their sizes in bytes, with no more than ``ahead`` of them, or ``most_bytes``
     (or a single larger one), between being taken and their results being so: memory stays bounded, whatever is in an archive.
     """
     running: deque[tuple[Future[Result], int]] = deque()
     in_flight = 0
     try:
         for item, size in items:
-            while running and (len(running) >= _AHEAD or in_flight + size > most_bytes):
+            while running and (len(running) >= ahead or in_flight + size > most_bytes):
                 future, done_bytes = running.popleft()
                 yield future.result()
                 in_flight -= done_bytes
@@ -203,10 +218,10 @@ def hash_patient(fields: dict[str, str]) -> dict[str, str]:
 
 def read_patient_key() -> bytes:
     """The key of the patient hashes. Raises ConfigError where it is missing or short."""
-    key = os.environ.get(PATIENT_KEY, "")
+    key = os.environb.get(PATIENT_KEY.encode(), b"")  # it need not be text
     if len(key) < _LEAST_KEY:
         raise ConfigError(
-            f"archive.patient_fields needs a secret key of at least {_LEAST_KEY} characters in the environment variable "
+            f"archive.patient_fields needs a secret key of at least {_LEAST_KEY} bytes in the environment variable "
             f"{PATIENT_KEY}, on every machine of the cluster; keep it: with another key the hashes are others"
         )
-    return key.encode()
+    return key

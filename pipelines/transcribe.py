@@ -251,22 +251,29 @@ def _plain_errors() -> Iterator[None]:
 def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
     """The recordings of ``found`` that have no committed row, whatever its status.
 
-    An archive object is done when as many rows of it are committed as it makes; one that is not yet carries the ids that are.
+    An archive object is done when as many rows of it are committed as its files say it makes; one that is not yet carries the
+    ids that are. Its own row counts among them only if it is of the same look at it (part of it is damaged): one that says
+    that it could not be opened, or read again, is of another.
     """
-    of_archives = done.filter(pc.is_valid(done["archive_id"]))
     plain = set(done.filter(pc.is_null(done["archive_id"]))["recording_id"].to_pylist())
-    committed: dict[str, set[str]] = {}
-    wanted: dict[str, int] = {}
-    for row in of_archives.select(["recording_id", "archive_id", "archive_rows"]).to_pylist():
-        committed.setdefault(row["archive_id"], set()).add(row["recording_id"])
-        wanted[row["archive_id"]] = max(row["archive_rows"], wanted.get(row["archive_id"], 0))
+    members: dict[str, dict[str, int]] = {}  # archive_id → recording_id → archive_rows
+    own: dict[str, int] = {}
+    for row in done.filter(pc.is_valid(done["archive_id"])).to_pylist():
+        if row["recording_id"] == row["archive_id"]:
+            own[row["archive_id"]] = row["archive_rows"]
+        else:
+            members.setdefault(row["archive_id"], {})[row["recording_id"]] = row["archive_rows"]
     pending = []
     for recording in found:
-        members = committed.get(recording.recording_id, set())
-        # A row of the object as a whole, where some of its files are there, is of a run that could not read it again.
-        if len(members) >= wanted[recording.recording_id] if members else recording.recording_id in plain:
+        name = recording.recording_id
+        if name not in members:
+            if name not in plain and own.get(name) != 1:  # 1: it could not be opened
+                pending.append(recording)
             continue
-        pending.append(replace(recording, done_members=tuple(sorted(members))) if members else recording)
+        wanted = max(members[name].values())
+        committed = {*members[name], *([name] if own.get(name) == wanted else [])}
+        if len(committed) < wanted:
+            pending.append(replace(recording, done_members=tuple(sorted(committed))))
     return pending
 
 

@@ -77,6 +77,8 @@ def sniff(head: bytes) -> str:
     """The container's name (see the table above) or ``unknown``. Give all bytes, or the first 64 KiB; never raises."""
     if head[128:132] == b"DICM":  # first: the preamble before it may hold anything, another format's header too
         return DICOM
+    if head[257:262] == b"ustar":  # before its first bytes, which are a file's name
+        return "tar"
     for prefix, name in _PREFIXES:
         if head.startswith(prefix):
             return name
@@ -91,8 +93,6 @@ def sniff(head: bytes) -> str:
         return _sniff_after_id3(head)
     if _is_bare_dicom(head):
         return DICOM
-    if head[257:262] == b"ustar":
-        return "tar"
     return _sniff_frames(head) or ("text" if _is_text(head[:_TEXT_BYTES]) else UNKNOWN)
 
 

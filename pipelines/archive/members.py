@@ -2,7 +2,7 @@
 
 ======  ==============================================================================================
 zip     stored and deflated members, Zip64; read in place
-tar     any tar that Python's tarfile reads; read in place
+tar     ustar, GNU and PAX, several one after the other too; read in place
 gzip    inflated once into a nameless temporary file; a tar inside is read there, else it is one file
 ======  ==============================================================================================
 
@@ -13,7 +13,6 @@ an archive is not opened. Links, folders and devices are no members: what a link
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import re
@@ -23,7 +22,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from pipelines.config import Archive, Limits
 from pipelines.errors import (
     CorruptAudio,
     ExpandsTooLarge,
+    FetchFailed,
     LoadError,
     NoAudio,
     NotAudio,
@@ -47,13 +47,12 @@ from pipelines.errors import (
 from pipelines.records import Recording, make_recording_id
 
 KINDS = ("zip", "tar", "gzip")
-_ZIP_ENTRY = b"PK\x01\x02"  # begins an entry of the central directory
+_ZIP_FILE, _ZIP_ENTRY, _ZIP_END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"  # a file; in the directory: an entry, the end
 _LARGEST_HEADER = 2**16  # bytes: a tar's extended header holds names and times
 _LONGEST_NAME = 4096
 _MOST_GLOBALS = 16  # headers of a tar that are for all members; below 512 octal bytes each
 _ENDLESS = re.compile(rb"\d{64}")  # tarfile looks for numbers in a time that grows with the square of their length
 _PIECE = 2**20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 512  # of a tar
 _OOXML, _PACKAGES = "[Content_Types].xml", ("mimetype", "META-INF/MANIFEST.MF")  # Office; OpenDocument, EPUB and Java, first
 _DAMAGE = (
@@ -137,14 +136,12 @@ def open_members(data: bytes, kind: str, recording: Recording, archive: Archive,
         except LoadError:
             raise
         except _DAMAGE as error:
-            if isinstance(error, OSError) and error.errno in _DISK_FULL:  # nothing is wrong with the archive
-                raise
             raise CorruptAudio(
                 recording.recording_id,
                 f"this {kind} archive cannot be opened ({type(error).__name__}); it may be cut short: upload it again",
             ) from None
         admits = compile_globs(archive.member_include, "archive.member_include")
-        members = [member for member in members if admits(member.name)]
+        members = [member for member in members if admits(member.name.removeprefix("./").lstrip("/"))]
         if not members and damage is None:
             raise NoAudio(recording.recording_id, f"this {kind} archive holds no file that archive.member_include admits")
         yield Contents(recording, tuple(_name_all(members, recording, damage is not None)), damage)
@@ -181,14 +178,23 @@ def _open(
 ) -> tuple[list[Member], str | None]:
     bounds = _Bounds(recording.recording_id, limits)
     if kind == "zip":
-        return _open_zip(data, bounds, ZoneInfo(archive.time_zone), stack), None
+        return _open_zip(data, bounds, ZoneInfo(archive.time_zone), stack)
     if kind == "tar":
-        return _open_tar(io.BytesIO(data), bounds, stack)
-    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-    damage = _inflate(data, file, bounds)
+        return _open_tar(io.BytesIO(data), bounds)
+    try:
+        file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        damage = _inflate(data, file, bounds)
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:  # nothing is wrong with the archive
+        raise FetchFailed(
+            recording.recording_id,
+            f"the worker's temporary folder cannot hold what the archive unpacks to ({type(error).__name__} {error.errno}); "
+            "free space there, or set TMPDIR to a larger disk",
+        ) from None
     file.seek(0)
     if sniff(file.read(_BLOCK)) == "tar":
-        members, tar_damage = _open_tar(file, bounds, stack)
+        members, tar_damage = _open_tar(file, bounds)
         return members, damage or tar_damage
     size = file.seek(0, io.SEEK_END)
     name = recording.uri.rsplit("/", 1)[-1]
@@ -196,12 +202,19 @@ def _open(
     return [Member(name, size, None, partial(_read_part, file, 0, size))] if size else [], damage
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bounds:
-    """How much one archive object may hold."""
+    """How much one archive object may hold, and how much it was found to hold so far."""
 
     recording_id: str
     limits: Limits
+    members: int = 0
+    size_bytes: int = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Counts one member."""
+        self.members, self.size_bytes = self.members + 1, self.size_bytes + size_bytes
+        self.check(self.members, self.size_bytes)
 
     def check(self, members: int, size_bytes: int) -> None:
         if members > self.limits.members:
@@ -232,7 +245,7 @@ def _inflate(data: bytes, into: IO[bytes], bounds: _Bounds) -> str | None:
     return None
 
 
-def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) -> list[Member]:
+def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) -> tuple[list[Member], str | None]:
     bounds.check(data.count(_ZIP_ENTRY), 0)  # before zipfile makes an object of each
     opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(data)))
     entries = opened.infolist()
@@ -241,7 +254,7 @@ def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) ->
         raise zipfile.BadZipFile("entries overlap: the same bytes would be unpacked again and again")
     if any(entry.filename == _OOXML for entry in entries) or (entries and entries[0].filename in _PACKAGES):
         raise NotAudio(bounds.recording_id, "this is an Office document, a book or a program in a ZIP archive, not recordings")
-    return [
+    members = [
         Member(
             entry.filename,
             entry.file_size,
@@ -250,8 +263,22 @@ def _open_zip(data: bytes, bounds: _Bounds, zone: ZoneInfo, stack: ExitStack) ->
             _refuse_zip(entry),
         )
         for entry in entries
-        if not entry.is_dir()
+        if entry.file_size or not entry.is_dir()
     ]
+    return members, _find_zip_damage(data, entries)
+
+
+def _find_zip_damage(data: bytes, entries: Sequence[zipfile.ZipInfo]) -> str | None:
+    """Whether there are more files than zipfile was told of: it believes the directory at the end, and reads as much of it as
+    that says itself."""
+    end = data.rfind(_ZIP_END)
+    announced = int.from_bytes(data[end + 10 : end + 12], "little")
+    if announced not in (len(entries) & 0xFFFF, 0xFFFF):
+        return f"its directory announces {announced} files and names {len(entries)}"
+    first = min((entry.header_offset for entry in entries), default=end)
+    if data.find(_ZIP_FILE, 0, first) >= 0:
+        return "there are files before the first one that its directory names, as where two were joined"
+    return None
 
 
 def _zip_time(entry: zipfile.ZipInfo, zone: ZoneInfo) -> datetime | None:
@@ -290,7 +317,7 @@ class _Headers:
         if not 0 <= size <= _LARGEST_HEADER:
             raise tarfile.ReadError("a header is too long")
         data = self._file.read(size)
-        kind = data[156:157] if data[257:262] == b"ustar" else b""
+        kind = data[156:157] if _is_header(data) else b""
         self._globals += kind == b"g"
         if kind == b"S" or b"GNU.sparse" in data or _ENDLESS.search(data):
             raise tarfile.ReadError("sparse, or not meant to be read")
@@ -305,32 +332,60 @@ class _Headers:
         return self._file.tell()
 
 
-def _open_tar(file: IO[bytes], bounds: _Bounds, stack: ExitStack) -> tuple[list[Member], str | None]:
-    file.seek(0)
-    opened = stack.enter_context(tarfile.TarFile(fileobj=_Headers(file), mode="r"))  # type: ignore[arg-type]
-    found: list[Member] = []
-    number, size, damage = 0, 0, None
+def _is_header(block: bytes) -> bool:
+    """By its checksum, as tarfile sees it: older ones have no other mark."""
     try:
+        return len(block) == _BLOCK and tarfile.nti(block[148:156]) in tarfile.calc_chksums(block)  # type: ignore[attr-defined]
+    except tarfile.HeaderError:
+        return False
+
+
+def _open_tar(file: IO[bytes], bounds: _Bounds) -> tuple[list[Member], str | None]:
+    """Also of several tars one after the other: what stands behind the mark of an end is looked at."""
+    found: list[Member] = []
+    at: int | None = 0
+    while at is not None:
+        try:
+            at = _find_content(file, _list_tar(file, at, bounds, found))
+        except _DAMAGE:
+            if not found:
+                raise
+            return found, "it is cut short, damaged in the middle, or has headers that no recording needs"
+    return found, None
+
+
+def _list_tar(file: IO[bytes], at: int, bounds: _Bounds, found: list[Member]) -> int:
+    """Adds to ``found`` the files of the tar that begins at ``at``; returns where it ends. Raises one of _DAMAGE."""
+    file.seek(at)
+    with tarfile.TarFile(fileobj=_Headers(file), mode="r") as opened:  # type: ignore[arg-type]
         while (entry := opened.next()) is not None:
             opened.members.clear()  # type: ignore[attr-defined]  # it would keep every header
-            number, size = number + 1, size + max(0, entry.size)
-            bounds.check(number, size)
             if entry.size < 0 or len(entry.name) > _LONGEST_NAME:
                 raise tarfile.ReadError("no size and no name that a file has")
-            if entry.isreg():
+            bounds.add(entry.size)
+            # Of a kind that is not known, what has content counts as a file (POSIX, ustar interchange format).
+            known = entry.isdir() or entry.islnk() or entry.issym() or entry.isdev()
+            if entry.isreg() or (entry.size and not known):
                 name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                at, length = entry.offset_data, entry.size
-                found.append(Member(name, length, _tar_time(entry), partial(_read_part, file, at, length)))
-        # tarfile takes a damaged header for the end, which is a block of zeros.
-        file.seek(opened.offset)
-        end = file.read(_BLOCK)
-        if len(end) < _BLOCK or end.strip(b"\0"):
-            damage = "a header in its middle is damaged, or its end is missing"
-    except _DAMAGE:
-        damage = "it is cut short, damaged in the middle, or has headers that no recording needs"
-    if damage is not None and not found:
-        raise tarfile.ReadError(damage)
-    return found, damage
+                read = partial(_read_part, file, entry.offset_data, entry.size)
+                found.append(Member(name, entry.size, _tar_time(entry), read))
+        end = opened.offset
+    file.seek(end)
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK or block.strip(b"\0"):  # tarfile takes a damaged header for the end, which is a block of zeros
+        raise tarfile.ReadError("a header in the middle is damaged, or the end is missing")
+    return end
+
+
+def _find_content(file: IO[bytes], at: int) -> int | None:
+    """The first block from ``at`` on that is not all zeros."""
+    file.seek(at)
+    while piece := file.read(_PIECE):
+        content = len(piece) - len(piece.lstrip(b"\0"))
+        if content < len(piece):
+            return at + content // _BLOCK * _BLOCK
+        at += len(piece)
+    return None
 
 
 def _tar_time(entry: tarfile.TarInfo) -> datetime | None:

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.cluster import Resources
-from pipelines.lake.table import DONE
+from pipelines.lake.schema import make_transcripts
+from pipelines.lake.staging import write_staged
+from pipelines.lake.table import DONE, TranscriptTable
 from pipelines.records import Recording
 from pipelines.transcribe import count_failed, leave_out_done, transcribe
 from tests.lake_rows import make_failed_row, make_row
@@ -60,3 +62,41 @@ def test_a_failed_look_at_a_half_done_archive_object_does_not_pass_for_its_end()
     recording = Recording("z", "gs://a/z.tar", "1", 10)
     assert [r.done_members for r in leave_out_done([recording], done)] == [("m1",)]
     assert leave_out_done([recording], done.slice(1)) == []
+
+
+def test_rows_of_other_looks_at_an_archive_object_do_not_count() -> None:
+    """Of ten files nine are there, and a row that says that it could not be opened: the tenth is still to come."""
+    rows = [make_row(f"m{n}", archive_id="z", archive_rows=10) for n in range(9)]
+    unopened = make_failed_row("z", archive_id="z", archive_rows=1)
+    unforeseen = make_failed_row("z", archive_id="z", archive_rows=11)
+    recording = Recording("z", "gs://a/z.tar", "1", 10)
+    done = pa.Table.from_pylist([{name: unforeseen.get(name) for name in DONE.names}], schema=DONE)
+    assert leave_out_done([recording], done) == [recording]
+    for own in (unopened, unforeseen):
+        done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in [own, *rows]], schema=DONE)
+        assert [len(r.done_members) for r in leave_out_done([recording], done)] == [9]
+        tenth = {**rows[0], "recording_id": "m9"}
+        done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in [own, *rows, tenth]], schema=DONE)
+        assert leave_out_done([recording], done) == []
+
+
+def test_a_half_committed_archive_object_is_finished_and_nothing_in_it_is_done_again(
+    two_cpus: Resources, random_lasr: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    files = {f"{n}.wav": encode(make_sound(0.5, n), 16_000, "WAV") for n in range(6)}
+    (tmp_path / "archive/week.tar").write_bytes(make_tar(files)[:-11_000])  # the last file is cut
+    whole = make_config(random_lasr, tmp_path / "whole", archive={"uri": str(tmp_path / "archive")})
+    assert transcribe(whole).ok == 5
+    wanted = {row["recording_id"]: row["status"] for row in read_rows(tmp_path / "whole")}
+    assert len(wanted) == 7
+    for half in (3, 6):
+        config = make_config(random_lasr, tmp_path / f"half-{half}", archive={"uri": str(tmp_path / "archive")})
+        written = make_transcripts(sorted(read_rows(tmp_path / "whole"), key=lambda row: row["recording_id"])[:half])
+        TranscriptTable(config.lake).commit(write_staged(written, config.lake))
+        summary = transcribe(config)
+        assert summary.ok + summary.failed == 7 - half
+        rows = read_rows(tmp_path / f"half-{half}")
+        assert {row["recording_id"]: row["status"] for row in rows} == wanted
+        assert len(rows) == 7
+        assert transcribe(config).skipped == 1

@@ -192,7 +192,7 @@ def test_patient_hashes_are_keyed_and_repeatable(monkeypatch: pytest.MonkeyPatch
 def test_patient_hashes_without_a_key_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DICTALAKE_PATIENT_KEY", raising=False)
     config = Config.model_validate({"archive": {"patient_fields": ["PatientID"]}})
-    with pytest.raises(ConfigError, match=r"at least 16 characters in the environment variable DICTALAKE_PATIENT_KEY"):
+    with pytest.raises(ConfigError, match=r"at least 16 bytes in the environment variable DICTALAKE_PATIENT_KEY"):
         Load(config)
 
 
