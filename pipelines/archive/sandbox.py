@@ -36,6 +36,8 @@ from pipelines.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
 Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarray]]
 
 _HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
+_SOCKET_BYTES = 2**22
+_KEPT_BYTES = 2**26  # of an idle child, at most
 _START_S = 60.0
 _GRACE_S = 2.0  # after the kernel should have ended a child
 _RECYCLE_AFTER = 2000  # calls: what a damaged file left in a child's memory does not stay for ever
@@ -156,6 +158,8 @@ class _Child:
         self.calls = 0
         self._limits = limits
         self._socket, theirs = socket.socketpair()
+        for end in (self._socket, theirs):  # less to and fro; the kernel gives as much of it as it allows
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         program = "from pipelines.archive.sandbox import serve; serve()"
         arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
         environment = {
@@ -165,6 +169,9 @@ class _Child:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
+            # The C library keeps some memory between calls: getting it anew costs a fault for each page.
+            "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
+            "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
         }
         with theirs:
             self._process = subprocess.Popen(
@@ -256,16 +263,30 @@ def serve() -> None:
     _answer(channel, {}, np.zeros(0, dtype=np.int16))
     while True:
         try:
-            text, received = _receive(channel, sys.maxsize)
+            text, data = _receive_request(channel)
         except (EOFError, OSError):
             return
-        data = received.tobytes()
-        del received
         _start_clocks(limits)
         result, samples = _run(function, data, json.loads(text))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _answer(channel, result, samples)
         del data, samples
+
+
+def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
+    """The JSON, and the recording as the one copy of it that there is here."""
+    text_length, length = _HEADER.unpack(_receive_bytes(channel, _HEADER.size))
+    return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
+
+
+def _receive_bytes(channel: socket.socket, length: int) -> bytes:
+    received = channel.recv(length, socket.MSG_WAITALL) if length else b""
+    while len(received) < length:  # a signal came between
+        more = channel.recv(length - len(received), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        received += more
+    return received
 
 
 def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
