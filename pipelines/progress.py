@@ -36,7 +36,8 @@ class Tally:
         for archive_id, archive_rows in rows:
             if archive_id is not None and archive_rows is not None and archive_id not in self.archives:
                 self.archives.add(archive_id)
-                self.wanted += archive_rows - 1 - self.done_before.get(archive_id, 0)
+                if archive_rows > 1:  # 1: it could not be opened, or holds one file
+                    self.wanted += archive_rows - 1 - self.done_before.get(archive_id, 0)
 
     @property
     def done(self) -> int:

@@ -101,6 +101,7 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
                 with ProgressReport(tally, console) as progress:
                     reports = _run_stages(pending, config, plan, vocabulary, grid, provenance)
                     _commit_as_they_come(reports, table, tally, progress, config.lake.commit_every_s)
+                _require_all(tally)
         except BaseException:
             runs.append(_end_record("failed", provenance, tally))
             raise
@@ -199,6 +200,16 @@ def _commit_as_they_come(
     finally:
         if waiting:
             table.commit(waiting)
+
+
+def _require_all(tally: Tally) -> None:
+    """The law, counted: a worker that died between two of its tables, and found another error the second time, may have cut
+    them elsewhere. Raises RunError where rows are missing."""
+    if tally.done < tally.wanted:
+        raise RunError(
+            f"{tally.wanted - tally.done} of {tally.wanted} recordings got no row; what is committed stays, the same command "
+            "takes up the others"
+        )
 
 
 def _until_exhausted(reports: Iterable[pa.Table], tick_s: float) -> Iterator[pa.Table | None]:

@@ -26,7 +26,7 @@ from pipelines.lake.table import TranscriptTable
 from pipelines.progress import ProgressReport, Tally
 from pipelines.records import Recording
 from pipelines.stages import REPORT
-from pipelines.transcribe import _commit_as_they_come, plan_blocks, transcribe
+from pipelines.transcribe import _commit_as_they_come, _require_all, plan_blocks, transcribe
 from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
@@ -237,6 +237,14 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
     _commit_as_they_come(reports(), table, tally, ProgressReport(tally, Console(file=io.StringIO())), every_s=0.1)
     assert seen == [("a", 0)]
     assert (tally.ok, tally.audio_s) == (1, 2.0)
+
+
+def test_a_run_in_which_a_recording_got_no_row_does_not_pass_for_complete() -> None:
+    tally = Tally(wanted=3, ok=1, failed=1)
+    with pytest.raises(RunError, match=r"^1 of 3 recordings got no row; what is committed stays, the same command takes up"):
+        _require_all(tally)
+    tally.ok += 1
+    _require_all(tally)
 
 
 def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None:

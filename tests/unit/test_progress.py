@@ -64,3 +64,10 @@ def test_on_a_terminal_there_is_a_bar() -> None:
         report.update()
     assert "transcribing" in output.getvalue()
     assert "50/200" in output.getvalue()
+
+
+def test_an_archive_object_is_wanted_as_many_as_the_files_it_turns_out_to_hold() -> None:
+    tally = Tally(wanted=3, done_before={"half": 4, "unreadable": 4})
+    tally.count_archives([(None, None), ("half", 10), ("half", 10), ("unreadable", 1), ("single", 1)])
+    assert tally.wanted == 3 + (10 - 1 - 4)
+    assert tally.archives == {"half", "unreadable", "single"}
