@@ -39,7 +39,7 @@ def block_boundary(stage: object) -> Iterator[None]:
         yield
     except DictalakeError:
         raise
-    except Exception as error:
+    except Exception as error:  # its words may quote a row
         raise RunError(
             f"the stage {type(stage).__name__} failed on a whole block: {name_place(error)}; what is committed stays, "
             "the same command goes on"

@@ -128,7 +128,8 @@ def open_members(data: bytes, kind: str, recording: Recording, archive: Archive,
     """The files inside ``data``, an archive object of ``kind`` (one of KINDS), that ``archive.member_include`` admits.
 
     Each is a recording ``uri#name`` that knows the archive object it is of, and how many rows that makes. Raises CorruptAudio
-    (cannot be opened at all), NoAudio (no files), NotAudio (an Office document), TooManyMembers or ExpandsTooLarge.
+    (cannot be opened at all), NoAudio (no files), NotAudio (an Office document), TooManyMembers, ExpandsTooLarge or FetchFailed
+    (no room to unpack it).
     """
     with ExitStack() as stack:
         try:
