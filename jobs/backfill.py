@@ -5,12 +5,14 @@ dictalake backfill --config medasr --archive.uri gs://bucket/dictations --lake.u
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from rich.console import Console
 from rich.table import Table
 
 from jobs.options import make_parser, parse, read_config
+from pipelines.pending import Retry
 from pipelines.progress import format_duration
 from pipelines.transcribe import RunSummary, transcribe
 
@@ -18,10 +20,30 @@ _WORST = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments, overrides = parse(make_parser("backfill", __doc__ or ""), argv)
-    summary = transcribe(read_config(arguments, overrides))
+    parser = make_parser("backfill", __doc__ or "")
+    add_retry(parser)
+    arguments, overrides = parse(parser, argv)
+    summary = transcribe(read_config(arguments, overrides), retry=read_retry(arguments))
     show_summary(summary, Console())
     return 3 if summary.failed else 0
+
+
+def add_retry(parser: argparse.ArgumentParser) -> None:
+    """The option --retry-failed, alone or with reasons."""
+    parser.add_argument(
+        "--retry-failed",
+        nargs="?",
+        const="",
+        metavar="REASON,REASON",
+        help="try failed recordings again, as the next attempt: those that may pass (retryable), or those of the reasons given",
+    )
+
+
+def read_retry(arguments: argparse.Namespace) -> Retry | None:
+    """None where nothing is tried again. Raises ConfigError for a reason that does not exist."""
+    if arguments.retry_failed is None:
+        return None
+    return Retry(tuple(reason for reason in arguments.retry_failed.split(",") if reason))
 
 
 def show_summary(summary: RunSummary, console: Console) -> None:
@@ -30,6 +52,12 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     table.add_row("recordings found", str(summary.found))
     of_them = f", {summary.skipped_failed} of them failed" if summary.skipped_failed else ""
     table.add_row("done before", f"{summary.skipped}{of_them}")
+    if summary.claimed:
+        table.add_row("left to other runs", f"{summary.claimed} ({', '.join(summary.others)})")
+    if summary.erased:
+        table.add_row("erased, left out", str(summary.erased))
+    if summary.retried:
+        table.add_row("tried again", str(summary.retried))
     if summary.archives:
         table.add_row("archives unpacked", str(summary.archives))
     table.add_row("transcribed", str(summary.ok))
@@ -40,6 +68,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     table.add_row("time", format_duration(summary.wall_s))
     speed = summary.audio_s / summary.wall_s if summary.wall_s else 0.0
     table.add_row("speed", f"{speed:.1f}x real time" if summary.ok + summary.failed else "nothing to do")
+    if summary.retries:
+        table.add_row("storage requests made again", str(summary.retries))
     if summary.uncovered:
         lost_s = sum(summary.uncovered.values())
         table.add_row("speech without words", f"{len(summary.uncovered)} recordings, {format_duration(lost_s)}")

@@ -28,6 +28,7 @@ RECORDING_COLUMNS = {
     "archive_id": pa.string(),
     "archive_rows": pa.int32(),
     "done_members": pa.list_(pa.string()),
+    "member_attempts": pa.map_(pa.string(), pa.int32()),
 }
 
 ERROR = pa.struct(
@@ -54,6 +55,7 @@ LOADED_COLUMNS = {
     "speech_s": pa.float64(),
     "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
     "load_ms": pa.float32(),
+    "retries": pa.int32(),  # requests for the object that were made again
 }
 WAVEFORMS = {"waveforms": pa.list_(pa.large_binary())}
 EMITTED_COLUMNS = {"device": pa.string(), "dtype": pa.string(), "emit_ms": pa.float32()}
@@ -103,6 +105,7 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
             "archive_id": r.archive_id,
             "archive_rows": r.archive_rows,
             "done_members": r.done_members or None,
+            "member_attempts": list(r.member_attempts.items()) or None,
         }
         for r in recordings
     ]
@@ -112,10 +115,10 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
 def table_to_recordings(table: pa.Table) -> list[Recording]:
     """The recordings of a block's rows."""
     rows = table.select(list(RECORDING_COLUMNS)).to_pylist()
-    return [
-        Recording(**{**row, "metadata": dict(row["metadata"] or ()), "done_members": tuple(row["done_members"] or ())})
-        for row in rows
-    ]
+    for row in rows:
+        row["done_members"] = tuple(row["done_members"] or ())
+        row |= {name: dict(row[name] or ()) for name in ("metadata", "member_attempts")}
+    return [Recording(**row) for row in rows]
 
 
 def extend(

@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.config import Config
+from pipelines.crashes import CrashLedger
 from pipelines.errors import ConfigError, RunError
 from pipelines.records import SAMPLE_RATE_HZ
 
@@ -20,7 +21,65 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
+import ray.exceptions
 from ray.data import DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+class _LedgerActor(CrashLedger):
+    """The ledger of a run as an actor on the driver's node; dead, it is started again and has forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]})
+
+
+class ClusterLedger:
+    """The ledger as workers ask it. One that does not answer holds nobody up: work is then done as if nothing had happened."""
+
+    _PATIENCE_S = 60.0
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._actor: Any = (
+            ray.remote(_LedgerActor)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote()
+        )
+
+    def begin(self, stage: str, key: str, recordings: int) -> int:
+        node = ray.get_runtime_context().get_node_id()
+        return int(self._ask(self._actor.begin.remote(stage, key, recordings, node)) or 0)
+
+    def end(self, stage: str, key: str) -> None:
+        self._actor.end.remote(stage, key)
+
+    def in_work(self) -> dict[str, tuple[int, float]]:
+        """See CrashLedger.in_work; empty where the ledger does not answer."""
+        return self._ask(self._actor.in_work.remote()) or {}
+
+    def _ask(self, answer: Any) -> Any:
+        try:
+            return ray.get(answer, timeout=self._PATIENCE_S)
+        except ray.exceptions.RayError:
+            return None
+
+
+def describe_wait(plan: Plan, ledger: ClusterLedger, idle_s: float) -> str:
+    """What a run waits for that has finished nothing for ``idle_s``."""
+    in_work = ledger.in_work()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    has, free = ray.cluster_resources(), ray.available_resources()
+    parts = []
+    for stage in plan.stages:
+        count, age_s = in_work.get(stage.name, (0, 0.0))
+        parts.append(f"{stage.name} {count} in work" + (f" for {age_s:.0f} s" if count else ""))
+    there = ", ".join(f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s free" for kind in ("CPU", "GPU") if has.get(kind))
+    asks = "; ".join(f"{s.name} {s.workers} x ({s.cpus:g} CPU, {s.gpus:g} GPU, {s.memory_mb:g} MB)" for s in plan.stages)
+    what = "a worker to finish what it has" if in_work else "workers to start"
+    return (
+        f"nothing finished for {idle_s:.0f} s, waiting for {what}: {', '.join(parts)}; the cluster has {nodes} nodes, "
+        f"{there or 'no CPUs'}; the run asks for {asks}"
+    )
 
 
 class Node(NamedTuple):

@@ -46,6 +46,11 @@ class Archive(Section):
     uri: str | None = Field(None, description="folder or bucket to list: a path, gs://…, s3://…, or embedded:demo-archive")
     include: tuple[str, ...] = Field(("**",), description="globs on the path below archive.uri; ** crosses folders")
     manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
+    inventory: str | None = Field(
+        None,
+        description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "
+        "inventory report",
+    )
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
     member_include: tuple[str, ...] = Field(
@@ -164,6 +169,15 @@ class Lake(Section):
 
     uri: str | None = Field(None, description="folder of the lake: a path, gs://…, s3://…")
     storage_options: dict[str, str] = Field(default_factory=dict, description="options of delta-rs's object store")
+    lease_s: float = Field(
+        180.0,
+        gt=0,
+        description="seconds after which a run without a sign of life counts as dead, and others take up its work",
+    )
+    file_mb: float = Field(256.0, ge=1, le=2048, description="megabytes of a file that `compact` aims at")
+    retention_h: int = Field(
+        168, ge=24, description="hours that files no longer in use are kept for readers and runs that still know them"
+    )
     commit_every_s: float = Field(2.0, ge=0, description="the driver commits finished files at most this often")
     earliest_month: str = Field(
         "1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`"
@@ -179,6 +193,7 @@ class RayCluster(Section):
     emit_memory_mb: float = Field(1000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
     decode_memory_mb: float = Field(400.0, gt=0, description="memory that one decoder process asks of the cluster")
     finish_memory_mb: float = Field(300.0, gt=0, description="memory that one finishing worker asks of the cluster")
+    stall_s: float = Field(300.0, gt=0, description="seconds without a finished recording until a run says what it waits for")
     block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
     block_audio_s: float = Field(
         1800.0, gt=0, description="seconds of loaded audio that travel together, at most, but for a single longer recording"

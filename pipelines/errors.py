@@ -7,6 +7,7 @@ it may name sizes, rates, tags and formats.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -58,6 +59,13 @@ class AccessDenied(LoadError):
     """The credentials may not read the object."""
 
     reason = "access_denied"
+
+
+class CredentialsExpired(LoadError):
+    """The credentials expired while the run went on, and no fresh ones were found."""
+
+    reason = "credentials_expired"
+    retryable = True
 
 
 class FetchFailed(LoadError):
@@ -158,6 +166,12 @@ class DecoderCrashed(LoadError):
     reason = "decoder_crashed"
 
 
+class Erased(LoadError):
+    """What it is of was erased by ``forget``; the row holds nothing else."""
+
+    reason = "erased"
+
+
 class DecoderTimeout(LoadError):
     """The decoder was not done with these bytes within ``limits.decode_s``."""
 
@@ -176,6 +190,16 @@ class DecodeFailed(TranscriptionError):
     stage, reason = "decode", "decoder_failed"
 
 
+class WorkerCrashed(TranscriptionError):
+    """The worker's process died on this recording again and again, in company and alone."""
+
+    reason, retryable = "worker_crashed", True
+
+    def __init__(self, recording_id: str, detail: str, stage: str = "unknown") -> None:
+        Exception.__init__(self, recording_id, detail, stage)
+        self.stage = stage
+
+
 class InternalError(TranscriptionError):
     """A defect of dictalake, kept to the one recording it met; the detail names the exception's type and place."""
 
@@ -190,3 +214,14 @@ def name_place(error: BaseException) -> str:
     """Type and place of an exception. Its own words may quote audio tags, paths or rows, and are left out."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+
+
+def list_reasons() -> list[str]:
+    """Every ``reason`` that a failed row may have, sorted."""
+
+    def walk(kind: type[TranscriptionError]) -> Iterator[str]:
+        yield kind.reason
+        for below in kind.__subclasses__():
+            yield from walk(below)
+
+    return sorted(set(walk(TranscriptionError)) - {TranscriptionError.reason})

@@ -31,8 +31,10 @@ from pipelines.archive.members import KINDS, Contents, Member, open_members
 from pipelines.archive.sandbox import CallLimits, Sandbox
 from pipelines.audio.speech import require_detector
 from pipelines.boundary import block_boundary, guard
-from pipelines.config import PATIENT_HASHES, PATIENT_KEY, Config
-from pipelines.errors import ConfigError, CorruptAudio
+from pipelines.config import PATIENT_HASHES, PATIENT_KEY, Config, Lake
+from pipelines.errors import ConfigError, CorruptAudio, Erased
+from pipelines.lake.erasure import Forbidden
+from pipelines.lake.manifests import BlockPlace, Manifests
 from pipelines.records import SAMPLE_RATE_HZ, Recording
 from pipelines.sandboxed import load_audio, make_settings
 
@@ -47,10 +49,25 @@ Result = TypeVar("Result")
 Row = dict[str, Any]
 
 
+class FromManifest:
+    """Places of blocks in the manifest → what ``load`` makes of the recordings there."""
+
+    def __init__(self, lake: Lake, run_id: str, load: Callable[[pa.Table], Iterator[pa.Table]]) -> None:
+        self._lake, self._run_id, self._load = lake, run_id, load
+
+    def __call__(self, places: pa.Table) -> Iterator[pa.Table]:
+        with block_boundary(self):
+            manifests = Manifests(self._lake)
+            for place in places.to_pylist():
+                yield from self._load(manifests.read_block(self._run_id, BlockPlace(**place)))
+
+
 class Load:
     """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, forbidden: Forbidden = Forbidden()) -> None:  # noqa: B008
+        """What ``forbidden`` covers is not loaded."""
+        self._forbidden = forbidden
         require_detector(config.quality.vad)
         self._archive, self._limits = config.archive, config.limits
         self._settings = make_settings(config)
@@ -65,7 +82,10 @@ class Load:
             recordings: list[Recording] = []
             rows: list[Row] = []
             samples = 0
-            for recording, row in self._load_all(blocks.table_to_recordings(table), pool):
+            ids = table["recording_id"].to_pylist()
+            # A recording that has an error before anything was read: it killed workers.
+            refused = dict(zip(ids, table["error"].to_pylist(), strict=True)) if "error" in table.column_names else {}
+            for recording, row in self._load_all(blocks.table_to_recordings(table), refused, pool):
                 length = sum(len(channel) for channel in row.get("waveforms", ()))
                 if rows and (samples + length > self._most_samples or len(rows) >= _MOST_ROWS):
                     yield _make_table(recordings, rows)
@@ -75,10 +95,15 @@ class Load:
                 samples += length
             yield _make_table(recordings, rows)
 
-    def _load_all(self, recordings: list[Recording], pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
+    def _load_all(
+        self, recordings: list[Recording], refused: dict[str, Any], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Recording, Row]]:
         """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
         archives = []
-        sized = ((recording, recording.size_bytes) for recording in recordings)
+        for recording in recordings:
+            if refused.get(recording.recording_id):
+                yield recording, {"error": refused[recording.recording_id]}
+        sized = ((one, one.size_bytes) for one in recordings if not refused.get(one.recording_id))
         for recording, row in self._load(self._fetch, sized, pool):
             if "kind" in row:
                 archives.append((recording, row))
@@ -99,7 +124,14 @@ class Load:
         started = time.perf_counter()
         row: Row = {}
         with guard(recording.recording_id, "load", row):
-            row["data"] = fetch(recording, self._archive, limits=self._limits)
+            if not recording.uri:  # blanked in the manifest
+                raise Erased(recording.recording_id, "it was erased after the run had begun")
+            row["retries"] = 0
+
+            def count() -> None:
+                row["retries"] += 1
+
+            row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
             row["sha256"] = sha256(row["data"]).hexdigest()
             if self._archive.expand and (kind := sniff(row["data"][:_SNIFFED])) in KINDS:
                 row["kind"] = kind
@@ -114,12 +146,15 @@ class Load:
         with guard(archive.recording_id, "load", itself):
             with open_members(data, kind, archive, self._archive, self._limits) as contents:
                 # Should something unforeseen end this, the object's own row is one more, and it is not done.
-                rows = contents.rows + (contents.damage is None)
+                members = [found for found in contents.members if not self._forbidden.covers_uri(found[0].uri)]
+                erased = len(contents.members) - len(members)
+                members = [(replace(member, archive_rows=contents.rows - erased), where) for member, where in members]
+                rows = contents.rows - erased + (contents.damage is None)
                 done = set(archive.done_members)
                 one_at_a_time = Lock()
                 wanted = (
                     ((contents, *found, one_at_a_time), found[1].size_bytes)
-                    for found in contents.members
+                    for found in members
                     if found[0].recording_id not in done
                 )
                 yield from self._load(self._fetch_member, wanted, pool)
@@ -158,18 +193,23 @@ class Load:
         vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
         settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
         known, waveforms = sandbox.call(data, recording.recording_id, settings)
+        hashes = hash_patient(known["patient"])
+        if self._forbidden.covers_dicom({**(known["dicom"] or {}), **hashes}):
+            raise Erased(recording.recording_id, "its study or patient was erased and is kept out")
         row: Row = {"format": known["format"]}
         if known["dicom"] is not None:
             when = known["content_datetime"]
             row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
-            row["dicom"] = list((known["dicom"] | hash_patient(known["patient"])).items())
+            row["dicom"] = list((known["dicom"] | hashes).items())
         row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
         return row | known["quality"] | {"waveforms": list(waveforms)}
 
 
 def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
     waveforms = [row.pop("waveforms", ()) for row in rows]
-    table = blocks.extend(blocks.recordings_to_table(recordings), blocks.LOADED_COLUMNS, rows, drop=["done_members"])
+    table = blocks.extend(
+        blocks.recordings_to_table(recordings), blocks.LOADED_COLUMNS, rows, drop=["done_members", "member_attempts"]
+    )
     return blocks.append_waveforms(table, waveforms)
 
 

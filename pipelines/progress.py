@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from pipelines.lake.claims import Claim
 
 _LINE_EVERY_S = 60.0
 
@@ -21,10 +24,11 @@ class Tally:
     ``done_before`` says of how many rows of an archive object earlier runs have taken care.
     """
 
-    wanted: int
+    wanted: int = 0
     ok: int = 0
     failed: int = 0
     audio_s: float = 0.0
+    retries: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
     done_before: Mapping[str, int] = field(default_factory=dict)
@@ -38,6 +42,24 @@ class Tally:
                 self.archives.add(archive_id)
                 if archive_rows > 1:  # 1: it could not be opened, or holds one file
                     self.wanted += archive_rows - 1 - self.done_before.get(archive_id, 0)
+
+    def expect(self, wanted: int, done_before: Mapping[str, int]) -> None:
+        """What the run is to do, once that is known."""
+        self.wanted, self.done_before = wanted, done_before
+
+    def add_report(self, row: Mapping[str, Any]) -> None:
+        """Takes in what was finished: a row of the schema stages.REPORT."""
+        self.count_archives(zip(row["archive_ids"], row["archive_rows"], strict=True))
+        self.failed += len(row["failures"])
+        self.ok += len(row["recording_ids"]) - len(row["failures"])
+        self.audio_s += row["audio_s"]
+        self.retries += row["retries"]
+        self.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
+        self.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
+
+    def put_into(self, claim: Claim) -> Claim:
+        """The run's claim with the counts as they are now."""
+        return replace(claim, wanted=self.wanted, ok=self.ok, failed=self.failed, audio_hours=self.audio_s / 3600)
 
     @property
     def done(self) -> int:
@@ -84,12 +106,37 @@ class ProgressReport:
         if self._console.is_terminal:
             self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """One line above the bar."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
     def update(self) -> None:
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=self._tally.done, status=self._tally.describe())
+            self._bar.update(
+                self._task, completed=self._tally.done, total=self._tally.wanted or None, status=self._tally.describe()
+            )
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(self._tally.describe(), highlight=False)
+
+
+class Watch:
+    """Keeps the progress alive, and says what the run waits for when nothing was finished for ``stall_s``, and again each such
+    time after. ``describe`` is asked with the seconds."""
+
+    def __init__(self, progress: ProgressReport, tally: Tally, stall_s: float, describe: Callable[[float], str]) -> None:
+        self._progress, self._tally, self._stall_s, self._describe = progress, tally, stall_s, describe
+        self._done, self._since = tally.done, time.monotonic()
+        self._told = self._since
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if self._tally.done != self._done:
+            self._done, self._since, self._told = self._tally.done, now, now
+        elif now - self._told >= self._stall_s:
+            self._told = now
+            self._progress.say(self._describe(now - self._since))
+        self._progress.update()
 
 
 def format_duration(seconds: float) -> str:

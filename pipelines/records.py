@@ -24,7 +24,7 @@ class Recording:
     ``version`` is the GCS generation, S3 version id or ETag, else ``mtime-size``. ``metadata`` are the other columns of the
     user's manifest. A file inside an archive object (ZIP, TAR) is a recording too: ``archive_id`` is that object's id and
     ``archive_rows`` how many rows it makes in all. ``done_members`` of an archive object are the ids that need no work any
-    more.
+    more, ``member_attempts`` the attempts of those that are tried again.
     """
 
     recording_id: str
@@ -37,6 +37,7 @@ class Recording:
     archive_id: str | None = None
     archive_rows: int | None = None
     done_members: tuple[str, ...] = ()
+    member_attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,9 +25,10 @@ from pipelines.audio.speech import join_intervals, subtract_intervals, total_s
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.boundary import guard, sealed
 from pipelines.config import Config
+from pipelines.crashes import end_worker
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError, EmitFailed
+from pipelines.errors import ConfigError, EmitFailed, Erased
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
 from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Word
@@ -43,6 +45,7 @@ REPORT = pa.schema(
     [
         *STAGED,
         pa.field("audio_s", pa.float64()),
+        pa.field("retries", pa.int64()),
         pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
         pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
     ]
@@ -93,6 +96,8 @@ class Emit:
             try:
                 emitted = self._emit([blocks.read_waveforms(table, i) for i in group])
             except Exception:
+                if not model.is_usable():
+                    end_worker()
                 # Something in this company is too much for the model: find the guilty one, alone.
                 emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i], rows[i]) for i in group]
             share_ms = 1000 * (time.perf_counter() - started) / len(group)
@@ -122,6 +127,8 @@ class Emit:
             try:
                 emissions = self._emit([channels])[0]
             except (RuntimeError, MemoryError) as error:
+                if not self._opened.get().is_usable():
+                    end_worker()
                 raise EmitFailed(recording_id, f"the acoustic model failed on this recording: {type(error).__name__}") from None
         return emissions
 
@@ -187,8 +194,11 @@ class Finish:
     def __call__(self, table: pa.Table) -> pa.Table:
         transcripts = [self.assemble(row) for row in table.to_pylist()]
         by_id = {row["recording_id"]: row for row in transcripts}
+        retries = Counter[str]()
+        staged = write_staged(make_transcripts(transcripts), self._lake, lambda: retries.update(["lake"]))
+        retries["archive"] = sum(count or 0 for count in table["retries"].to_pylist())
         report = []
-        for file in write_staged(make_transcripts(transcripts), self._lake):
+        for file in staged:
             rows = [by_id[recording_id] for recording_id in file.recording_ids]
             failures = [{"recording_id": r["recording_id"], **r["error"]} for r in rows if r["error"]]
             measured = [(r["recording_id"], r["quality"]) for r in rows if r["quality"]]
@@ -199,6 +209,8 @@ class Finish:
             ]
             audio_s = sum(quality["duration_s"] for _, quality in measured)
             report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
+            report[-1]["retries"] = sum(retries.values())  # of the block, told once
+            retries.clear()
         return pa.Table.from_pylist(report, schema=REPORT)
 
     def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +226,7 @@ class Finish:
                 ]
                 said = self._render(channels)
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
+        erased = failure["error"] is not None and failure["error"]["reason"] == Erased.reason
         return {
             "recording_id": row["recording_id"],
             "status": "ok" if failure["error"] is None else "failed",
@@ -224,16 +237,22 @@ class Finish:
             **said,
             "quality": None if row["duration_s"] is None else self._quality(row, uncovered_s),
             "error": failure["error"],
+            **({} if erased else self._origin(row)),
+            "provenance": self._provenance_row(row),
+            "timings": {key: row[key] for key in ("load_ms", "emit_ms", "decode_ms")},
+            "fingerprint": self._provenance.fingerprint,
+            "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
+        }
+
+    def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Where the recording comes from; of an erased one not even that is kept."""
+        return {
             "source": {
                 **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
                 **(row["format"] or {}),
             },
             "dicom": None if row["dicom"] is None else {**dict(row["dicom"]), "content_datetime": row["content_datetime"]},
             "metadata": row["metadata"],
-            "provenance": self._provenance_row(row),
-            "timings": {key: row[key] for key in ("load_ms", "emit_ms", "decode_ms")},
-            "fingerprint": self._provenance.fingerprint,
-            "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
         }
 
     def _render(self, channels: Sequence[Sequence[Word]]) -> dict[str, Any]:

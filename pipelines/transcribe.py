@@ -3,9 +3,9 @@
     archive ──► manifest ──► load ──► emit ──► decode ──► finish ──► lake
     (objects)                CPU      GPU      CPU        CPU        (Delta table)
 
-What is done is read from the table under this run's fingerprint, and is left out. The rest goes through Ray Data in
-blocks; the last stage writes Parquet files that nobody sees until the driver, here, commits them. Killed at any moment,
-the same command goes on where the last commit was.
+What is done under this run's fingerprint is left out, and so is what another live run has claimed. The rest becomes the run's
+manifest on the lake and goes through Ray Data in blocks; the last stage writes Parquet files that nobody sees until the driver,
+here, commits them. Killed at any moment, the same command goes on where the last commit was.
 """
 
 from __future__ import annotations
@@ -15,46 +15,51 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from pipelines import blocks, cluster
 from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
-from pipelines.archive.manifest import find_recordings
+from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
+from pipelines.crashes import Careful, CarefulActor
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, DictalakeError, RunError
+from pipelines.lake.claims import ClaimBoard, make_claim
+from pipelines.lake.erasure import Forbidden
+from pipelines.lake.manifests import Manifests
 from pipelines.lake.runs import RunLog, RunRecord, describe_config
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
-from pipelines.loading import Load
-from pipelines.progress import ProgressReport, Tally
-from pipelines.records import FrameGrid, Recording
+from pipelines.loading import FromManifest, Load
+from pipelines.pending import CLAIMED, Counts, Retry, Work, find_work
+from pipelines.progress import ProgressReport, Tally, Watch
+from pipelines.records import FrameGrid
 from pipelines.stages import Decode, Emit, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
 import ray.exceptions  # isort: skip
 
-# A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
-_LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _TICK_S = 1.0
 _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. ``skipped`` recordings were done before it, of which ``skipped_failed`` failed; ``failures`` maps reason
-    to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a word to those seconds.
-    ``found`` and ``skipped`` count objects; of the ``archives`` among them (ZIP, TAR) each file counts in ``ok`` or ``failed``.
+    """What a run did. ``found`` objects are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows
+    failed; ``claimed`` were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again.
+    ``failures`` maps reason to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a
+    word to those seconds. Of the ``archives`` among the objects (ZIP, TAR) each file counts in ``ok`` or ``failed``.
     """
 
     run_id: str
@@ -62,17 +67,25 @@ class RunSummary:
     found: int
     skipped: int
     skipped_failed: int
+    claimed: int
+    erased: int
+    retried: int
+    others: tuple[str, ...]
     archives: int
     ok: int
     failed: int
     audio_s: float
     wall_s: float
+    retries: int
     failures: dict[str, int]
     uncovered: dict[str, float]
 
 
-def transcribe(config: Config, console: Console | None = None) -> RunSummary:
-    """Transcribes what is in the archive and not yet in the lake. Raises ConfigError, RunError."""
+def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
+    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+
+    Raises ConfigError, RunError.
+    """
     console = console or Console(stderr=True)
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
@@ -86,56 +99,66 @@ def transcribe(config: Config, console: Console | None = None) -> RunSummary:
     provenance = _identify(config, checkpoint, vocabulary)
 
     table = TranscriptTable(config.lake)
-    found = list(find_recordings(config.archive))
-    done = table.done(provenance.fingerprint)
-    pending = leave_out_done(found, done)
-    runs = RunLog(config.lake)
-    tally = Tally(wanted=len(pending), done_before={r.recording_id: len(r.done_members) for r in pending if r.done_members})
-    with cluster.running_cluster(config) as resources:
-        plan = cluster.make_plan(config, resources)
-        if pending:
-            runs.write_manifest(provenance.run_id, blocks.recordings_to_table(pending))
-        runs.append(_start_record(config, provenance, resources, len(found), len(pending)))
-        try:
-            if pending:
-                with ProgressReport(tally, console) as progress:
-                    reports = _run_stages(pending, config, plan, vocabulary, grid, provenance)
-                    _commit_as_they_come(reports, table, tally, progress, config.lake.commit_every_s)
-                _require_all(tally)
-        except BaseException:
-            runs.append(_end_record("failed", provenance, tally))
-            raise
-        runs.append(_end_record("finished", provenance, tally))
-    return RunSummary(
-        run_id=provenance.run_id,
-        fingerprint=provenance.fingerprint,
-        found=len(found),
-        skipped=len(found) - len(pending),
-        skipped_failed=count_failed(found, done),
-        archives=len(tally.archives),
-        ok=tally.ok,
-        failed=tally.failed,
-        audio_s=tally.audio_s,
-        wall_s=tally.wall_s,
-        failures=dict(tally.failures),
-        uncovered=tally.uncovered,
-    )
+    runs, board = RunLog(config.lake), ClaimBoard(config.lake)
+    tally = Tally()
+    claim = make_claim(provenance.run_id, job, provenance.fingerprint)
+    with board.hold(claim, tally.put_into) as renew, TemporaryDirectory(prefix="dictalake-") as folder:
+        others = board.settle(claim)
+        found = scan_recordings(config.archive)
+        done = table.committed(provenance.fingerprint)
+        claimed = Manifests(config.lake).find([other.run_id for other in others], CLAIMED)
+        work = find_work(found, done, claimed, table.forbidden, config, Path(folder), retry)
+        if work.counts.pending == 0:
+            claim = replace(claim, state="running")
+            runs.append(
+                _start_record(config, provenance, job, work.counts, None), _end_record("finished", provenance, job, tally)
+            )
+        else:
+            places = _write_manifest(work, config, provenance.run_id)
+            renew(replace(claim, state="running"))
+            tally.expect(work.counts.pending, work.done_before)
+            with cluster.running_cluster(config) as resources:
+                plan = cluster.make_plan(config, resources)
+                runs.append(_start_record(config, provenance, job, work.counts, resources))
+                try:
+                    with ProgressReport(tally, console) as progress:
+                        ledger = cluster.ClusterLedger()
+                        watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
+                        reports = _run_stages(places, config, plan, ledger, table.forbidden, vocabulary, grid, provenance)
+                        _commit_as_they_come(reports, table, tally, watch, config.lake.commit_every_s)
+                    _require_all(tally)
+                except BaseException:
+                    runs.append(_end_record("failed", provenance, job, tally))
+                    raise
+                runs.append(_end_record("finished", provenance, job, tally))
+    return _summarise(provenance, work.counts, tuple(other.run_id for other in others), tally)
+
+
+def _write_manifest(work: Work, config: Config, run_id: str) -> pa.Table:
+    """Puts the work on the lake, where workers take it and other runs see that it is taken; the places of its blocks."""
+    manifests = Manifests(config.lake)
+    parts = (blocks.recordings_to_table(block) for block in work.blocks())
+    places = list(manifests.write(run_id, parts, pa.schema(blocks.RECORDING_COLUMNS)))
+    return pa.Table.from_pylist([place._asdict() for place in places])
 
 
 def _run_stages(
-    pending: list[Recording],
+    places: pa.Table,
     config: Config,
     plan: cluster.Plan,
+    ledger: cluster.ClusterLedger,
+    forbidden: Forbidden,
     vocabulary: Vocabulary,
     grid: FrameGrid,
     provenance: Provenance,
 ) -> Iterator[pa.Table]:
-    """The flow itself: recordings in, one report per block out, in whatever order blocks finish."""
-    recordings = ray.data.from_arrow([blocks.recordings_to_table(block) for block in plan_blocks(pending, config)])
+    """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
+    recordings = ray.data.from_arrow([places.slice(block, 1) for block in range(places.num_rows)])
     load, emit, decode, finish = plan.stages
+    load_block = Careful("load", Load(config, forbidden), ledger)
     reports = (
         recordings.map_batches(
-            Load(config),
+            FromManifest(config.lake, provenance.run_id, load_block),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=load.workers),
@@ -143,8 +166,8 @@ def _run_stages(
             memory=load.memory_bytes,
         )
         .map_batches(
-            Emit,
-            fn_constructor_args=(config, vocabulary, plan.threads),
+            CarefulActor,
+            fn_constructor_args=("emit", ledger, Emit, config, vocabulary, plan.threads),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=emit.workers),
@@ -153,8 +176,8 @@ def _run_stages(
             num_gpus=emit.gpus,
         )
         .map_batches(
-            Decode,
-            fn_constructor_args=(config, vocabulary),
+            CarefulActor,
+            fn_constructor_args=("decode", ledger, Decode, config, vocabulary),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=decode.workers),
@@ -162,7 +185,7 @@ def _run_stages(
             memory=decode.memory_bytes,
         )
         .map_batches(
-            Finish(config, provenance, grid),
+            Careful("finish", Finish(config, provenance, grid), ledger),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=finish.workers),
@@ -175,7 +198,7 @@ def _run_stages(
 
 
 def _commit_as_they_come(
-    reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, progress: ProgressReport, every_s: float
+    reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, watch: Watch, every_s: float
 ) -> None:
     """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
 
@@ -187,16 +210,11 @@ def _commit_as_they_come(
         for report in _until_exhausted(reports, _TICK_S):
             for row in report.to_pylist() if report is not None else ():
                 waiting.append(StagedFile.from_row(row))
-                tally.count_archives(zip(row["archive_ids"], row["archive_rows"], strict=True))
-                tally.failed += len(row["failures"])
-                tally.ok += len(row["recording_ids"]) - len(row["failures"])
-                tally.audio_s += row["audio_s"]
-                tally.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
-                tally.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
+                tally.add_report(row)
             if waiting and time.monotonic() - last_commit >= every_s:
                 table.commit(waiting)
                 waiting, last_commit = [], time.monotonic()
-            progress.update()
+            watch.look()
     finally:
         if waiting:
             table.commit(waiting)
@@ -259,63 +277,6 @@ def _plain_errors() -> Iterator[None]:
         ) from None
 
 
-def leave_out_done(found: list[Recording], done: pa.Table) -> list[Recording]:
-    """The recordings of ``found`` that have no committed row, whatever its status.
-
-    An archive object is done when as many rows of it are committed as its files say it makes; one that is not yet carries the
-    ids that are. Its own row counts among them only if it is of the same look at it (part of it is damaged): one that says
-    that it could not be opened, or read again, is of another.
-    """
-    plain = set(done.filter(pc.is_null(done["archive_id"]))["recording_id"].to_pylist())
-    members: dict[str, dict[str, int]] = {}  # archive_id → recording_id → archive_rows
-    own: dict[str, int] = {}
-    for row in done.filter(pc.is_valid(done["archive_id"])).to_pylist():
-        if row["recording_id"] == row["archive_id"]:
-            own[row["archive_id"]] = row["archive_rows"]
-        else:
-            members.setdefault(row["archive_id"], {})[row["recording_id"]] = row["archive_rows"]
-    pending = []
-    for recording in found:
-        name = recording.recording_id
-        if name not in members:
-            if name not in plain and own.get(name) != 1:  # 1: it could not be opened
-                pending.append(recording)
-            continue
-        wanted = max(members[name].values())
-        committed = {*members[name], *([name] if own.get(name) == wanted else [])}
-        if len(committed) < wanted:
-            pending.append(replace(recording, done_members=tuple(sorted(committed))))
-    return pending
-
-
-def count_failed(found: list[Recording], done: pa.Table) -> int:
-    """How many recordings of ``found``, or inside them, have committed rows the last attempt of which failed."""
-    ids = {recording.recording_id for recording in found}
-    last = {
-        row["recording_id"]: row["status"]
-        for row in sorted(done.to_pylist(), key=lambda row: row["attempt"])
-        if (row["archive_id"] or row["recording_id"]) in ids
-    }
-    return sum(status == "failed" for status in last.values())
-
-
-def plan_blocks(recordings: Sequence[Recording], config: Config) -> Iterator[list[Recording]]:
-    """Recordings that travel and are committed together: bounded in number and in stored bytes, so that a block of long
-    recordings stays small and a small archive still makes several blocks."""
-    block_rows = min(config.ray.block_rows, max(_SMALLEST_BLOCK, -(-len(recordings) // _LEAST_BLOCKS)))
-    block: list[Recording] = []
-    size_bytes = 0
-    for recording in recordings:
-        over = size_bytes + recording.size_bytes > config.ray.block_mb * 1e6
-        if block and (over or len(block) >= block_rows):
-            yield block
-            block, size_bytes = [], 0
-        block.append(recording)
-        size_bytes += recording.size_bytes
-    if block:
-        yield block
-
-
 def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
     """What the columns of the model's emissions mean, and where its frames lie, without loading its weights."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
@@ -343,11 +304,14 @@ def _identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) ->
     )
 
 
-def _start_record(config: Config, provenance: Provenance, resources: cluster.Resources, found: int, pending: int) -> RunRecord:
+def _start_record(
+    config: Config, provenance: Provenance, job: str, counts: Counts, resources: cluster.Resources | None
+) -> RunRecord:
     text, config_hash = describe_config(config)
     return RunRecord(
         run_id=provenance.run_id,
         event="started",
+        job=job,
         fingerprint=provenance.fingerprint,
         acoustic_hash=provenance.acoustic_hash,
         decoding_hash=provenance.decoding_hash,
@@ -358,23 +322,50 @@ def _start_record(config: Config, provenance: Provenance, resources: cluster.Res
         git_commit=provenance.git_commit,
         versions=provenance.versions,
         host=platform.node(),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
+        cpus=None if resources is None else resources.cpus,
+        gpus=None if resources is None else resources.gpus,
         archive_uri=config.archive.manifest or config.archive.uri,
-        recordings=found,
-        skipped=found - pending,
+        recordings=counts.found,
+        skipped=counts.skipped,
+        claimed=counts.claimed,
+        erased=counts.erased,
+        retried=counts.retried,
     )
 
 
-def _end_record(event: Literal["finished", "failed"], provenance: Provenance, tally: Tally) -> RunRecord:
+def _end_record(event: Literal["finished", "failed"], provenance: Provenance, job: str, tally: Tally) -> RunRecord:
     return RunRecord(
         run_id=provenance.run_id,
         event=event,
+        job=job,
         fingerprint=provenance.fingerprint,
         ok=tally.ok,
         failed=tally.failed,
         audio_hours=tally.audio_s / 3600,
         wall_s=tally.wall_s,
         speed=tally.speed,
+        storage_retries=tally.retries,
         failures=dict(tally.failures),
+    )
+
+
+def _summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], tally: Tally) -> RunSummary:
+    return RunSummary(
+        run_id=provenance.run_id,
+        fingerprint=provenance.fingerprint,
+        found=counts.found,
+        skipped=counts.skipped,
+        skipped_failed=counts.skipped_failed,
+        claimed=counts.claimed,
+        erased=counts.erased,
+        retried=counts.retried,
+        others=others,
+        archives=len(tally.archives),
+        ok=tally.ok,
+        failed=tally.failed,
+        audio_s=tally.audio_s,
+        wall_s=tally.wall_s,
+        retries=tally.retries,
+        failures=dict(tally.failures),
+        uncovered=tally.uncovered,
     )

@@ -62,5 +62,5 @@ def make_rows(recording_ids: Iterable[str], **changes: Any) -> pa.Table:
 
 def done_ids(table: TranscriptTable, fingerprint: str = FINGERPRINT) -> list[tuple[str, int]]:
     """(recording_id, attempt) of every committed row, sorted, repeats kept."""
-    done = table.done(fingerprint)
+    done = table.committed(fingerprint).to_table()
     return sorted(zip(done["recording_id"].to_pylist(), done["attempt"].to_pylist(), strict=True))

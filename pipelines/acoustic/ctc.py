@@ -63,11 +63,31 @@ class CtcModel:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
         for length, indices in self._batches([len(window) for window in windows]):
-            log_probs = self._forward([windows[i] for i in indices], length)
+            log_probs = self._forward_within_memory([windows[i] for i in indices], length)
             for row, index in enumerate(indices):
                 # A copy: a view would keep the whole padded batch alive.
-                results[index] = log_probs[row, : self.grid.frames_of(len(windows[index]))].copy()
+                results[index] = log_probs[row][: self.grid.frames_of(len(windows[index]))].copy()
         return results
+
+    def is_usable(self) -> bool:
+        """Whether the device still computes: a CUDA context may answer nothing but errors until its process ends."""
+        try:
+            return bool((torch.ones(2, device=self._device) + 1).sum().item() == 4)
+        except RuntimeError:
+            return False
+
+    def _forward_within_memory(self, windows: list[np.ndarray], length: int) -> list[np.ndarray]:
+        """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
+        try:
+            return list(self._forward(windows, length))
+        except (torch.OutOfMemoryError, MemoryError):
+            if len(windows) == 1:
+                raise
+        half = -(-len(windows) // 2)
+        self.batch_s = min(self.batch_s, half * length / SAMPLE_RATE_HZ)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._forward_within_memory(windows[:half], length) + self._forward_within_memory(windows[half:], length)
 
     def _batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Indices of windows that go through the model together, with the length they are padded to."""

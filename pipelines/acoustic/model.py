@@ -38,6 +38,10 @@ class AcousticModel(Protocol):
         ``(grid.frames_of(samples), vocabulary)``, in order. What a window gives does not depend on its neighbours."""
         ...
 
+    def is_usable(self) -> bool:
+        """Whether the device still computes; where it does not, the process has to end."""
+        ...
+
 
 def open_model(acoustic: Acoustic) -> AcousticModel:
     """Loads the model that ``acoustic.kind`` names."""

@@ -3,8 +3,8 @@
 ==========  ====================================================================================
 storage     how the version is held
 ==========  ====================================================================================
-gs://       the request names the generation
-s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id
+gs://       the request names the generation; the crc32c is compared
+s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id; the MD5 is compared
 a path      mtime and size of the open file, before and after reading
 others      the object's state, before and after reading
 ==========  ====================================================================================
@@ -18,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.archive import storage
+from pipelines.archive import objects, storage
 from pipelines.config import Archive, Limits
 from pipelines.errors import (
     AccessDenied,
     ChangedDuringRead,
     ConfigError,
+    CredentialsExpired,
     EmptyObject,
     FetchFailed,
     NotFound,
@@ -33,22 +34,34 @@ from pipelines.records import Recording
 
 
 def fetch(
-    recording: Recording, archive: Archive, sleep: Callable[[float], None] = time.sleep, *, limits: Limits | None = None
+    recording: Recording,
+    archive: Archive,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    limits: Limits | None = None,
+    on_retry: Callable[[], None] | None = None,
 ) -> bytes:
     """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses.
 
-    Raises NotFound, AccessDenied, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their details name no URI.
+    ``on_retry`` is called before each try but the first.
+
+    Raises NotFound, AccessDenied, CredentialsExpired, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their
+    details name no URI.
     """
     limits = limits or Limits()  # type: ignore[call-arg]
     _check_size(recording.size_bytes, recording, limits)
-    try:
+    wrong_digests: set[str] = set()
+
+    def read() -> bytes:  # the file system anew each time: with expired credentials it is another one
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
+        return _read(filesystem, path, recording, wrong_digests)
+
+    try:
+        data = storage.call_with_retries(read, archive.fetch_tries, sleep, on_retry)
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
         raise NotFound(
             recording.recording_id, "this kind of storage cannot be opened here; install its fsspec package"
         ) from None
-    try:
-        data = storage.call_with_retries(lambda: _read(filesystem, path, recording), archive.fetch_tries, sleep)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(recording.recording_id, "the object is not there (any more); restore it or leave it out") from None
     except IsADirectoryError:
@@ -70,7 +83,12 @@ def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
         )
 
 
-def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | FetchFailed:
+def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | CredentialsExpired | FetchFailed:
+    if storage.is_expired(error):
+        return CredentialsExpired(
+            recording.recording_id,
+            "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again",
+        )
     if storage.is_denied(error):
         return AccessDenied(
             recording.recording_id, "the credentials of this run may not read the object; grant read access to it"
@@ -84,7 +102,7 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
 
 
-def _read(filesystem: Any, path: str, recording: Recording) -> bytes:
+def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
     if recording.version == storage.MISSING:
         storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
         raise ChangedDuringRead(
@@ -93,16 +111,16 @@ def _read(filesystem: Any, path: str, recording: Recording) -> bytes:
     if storage.is_local(filesystem):
         return _read_local(path, recording)
     if storage.is_gcs(filesystem):
-        data = _read_gcs(filesystem, path, recording)
-    elif storage.is_s3(filesystem):
-        data = _read_s3(filesystem, path, recording)
+        return _read_gcs(filesystem, path, recording)
+    if storage.is_s3(filesystem):
+        data = _read_s3(filesystem, path, recording, wrong_digests)
     else:
         _require_version(storage.describe(filesystem, path).version, recording)
-        data = filesystem.cat_file(path)
+        data = bytes(filesystem.cat_file(path))
         _require_version(storage.describe(filesystem, path).version, recording)
-    if len(data) < recording.size_bytes:  # more is possible: gzip that the server unpacks
+    if len(data) < recording.size_bytes:
         raise EOFError("truncated answer")
-    return bytes(data)
+    return data
 
 
 def _read_local(path: str, recording: Recording) -> bytes:
@@ -117,27 +135,26 @@ def _read_local(path: str, recording: Recording) -> bytes:
 
 def _read_gcs(filesystem: Any, path: str, recording: Recording) -> bytes:
     try:
-        return bytes(filesystem.cat_file(path, generation=recording.version))
+        return objects.read_gcs(filesystem, path, recording.version)
     except FileNotFoundError:
         storage.describe(filesystem, path)  # raises FileNotFoundError when not only the generation is gone
         raise _changed(recording) from None
 
 
-def _read_s3(filesystem: Any, path: str, recording: Recording) -> bytes:
-    with filesystem.open(path, "rb", cache_type="none") as file:  # its requests are bound to the ETag or version in `details`
-        if storage.describe(filesystem, path, file.details).version == recording.version:
-            try:
-                return bytes(file.read())
-            except OSError as error:
-                if storage.is_transient(error) or storage.describe(filesystem, path).version == recording.version:
-                    raise
-    if filesystem.version_aware:  # a bucket that keeps old versions may still have this one
-        try:
-            return bytes(filesystem.cat_file(path, version_id=recording.version))
-        except OSError as error:
-            if storage.is_transient(error) or storage.is_denied(error):
-                raise
-    raise _changed(recording)
+def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
+    try:
+        data = objects.read_s3(filesystem, path, recording.version, wrong_digests)
+    except objects.ChecksumError as error:
+        wrong_digests.add(error.digest)
+        raise
+    except FileNotFoundError:
+        if not filesystem.version_aware:
+            raise
+        storage.describe(filesystem, path)
+        data = None
+    if data is None:
+        raise _changed(recording)
+    return data
 
 
 def _require_version(version: str, recording: Recording) -> None:

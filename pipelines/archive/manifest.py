@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive import storage
+from pipelines.archive.inventory import read_inventory
 from pipelines.archive.listing import list_recordings
 from pipelines.config import Archive, resolve
 from pipelines.errors import ConfigError
@@ -28,54 +30,74 @@ from pipelines.records import Recording, make_recording_id
 _KEY = "archive.manifest"
 _THREADS = 16
 _LIKELY_NAMES = ("url", "uris", "path", "file", "filename", "file_name", "audio", "location")
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 _BATCH = 1024  # URIs asked about together, so that a manifest of millions neither waits nor fills memory
 
 Row = tuple[str, dict[str, str]]
 
 
 def find_recordings(archive: Archive) -> Iterator[Recording]:
-    """The recordings of ``archive.manifest`` if it is given, else those listed below ``archive.uri``; each id once.
+    """The recordings of ``archive.manifest`` or ``archive.inventory`` if one is given, else those listed below
+    ``archive.uri``; each id once.
 
-    Raises ConfigError or RunError at the call where the place cannot be read at all, and ConfigError where neither is given.
+    Raises ConfigError or RunError at the call where the place cannot be read at all, and ConfigError where none is given.
     """
-    if archive.manifest is None and archive.uri is None:
+    return _drop_duplicates(scan_recordings(archive))
+
+
+def scan_recordings(archive: Archive) -> Iterator[Recording]:
+    """As ``find_recordings``, but a recording that is named twice comes twice: nothing here grows with their number."""
+    if archive.manifest is not None and archive.inventory is not None:
         raise ConfigError(
-            "archive.uri or archive.manifest must be set: a folder or bucket to list, or a CSV or Parquet of URIs"
+            "archive.manifest and archive.inventory are both set, and each names the recordings; give one of them"
         )
-    return _drop_duplicates(read_manifest(archive) if archive.manifest is not None else list_recordings(archive))
+    if archive.manifest is not None:
+        return read_manifest(archive)
+    if archive.inventory is not None:
+        return read_inventory(archive)
+    if archive.uri is not None:
+        return list_recordings(archive)
+    raise ConfigError(
+        "archive.uri or archive.manifest must be set: a folder or bucket to list, or a CSV or Parquet of URIs; "
+        "or archive.inventory, what the storage wrote of a bucket"
+    )
 
 
 def read_manifest(archive: Archive) -> Iterator[Recording]:
-    """One Recording for each different URI, in the manifest's order, ``since`` applied.
+    """One Recording for each row, in the manifest's order, ``since`` applied.
 
     An object that is not there has version ``missing`` and size 0. Raises ConfigError at the call for a manifest that cannot
     be read or has no ``uri`` column, and while iterating for a broken line; RunError where the storage does not answer.
     """
     if archive.manifest is None:
         raise ConfigError(f"{_KEY} is not set; give a CSV or Parquet file with a `uri` column")
-    filesystem, path = storage.open_location(resolve(archive.manifest), archive.storage_options, _KEY)
-    try:
-        data = bytes(storage.call_with_retries(lambda: filesystem.cat_file(path), archive.fetch_tries))
-    except storage.storage_errors() as error:
-        raise storage.explain(error, _KEY) from None
-    rows = _read_parquet(data) if data[:4] == b"PAR1" else _read_csv(data)
-    base = resolve(archive.uri) if archive.uri is not None else storage.make_uri(filesystem, path).rsplit("/", 1)[0]
-    return _describe_rows(_first_of_each(rows, base), archive)
+    location = resolve(archive.manifest)
+    file = storage.open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+    rows = _read_parquet(file) if file.peek(4)[:4] == b"PAR1" else _read_csv(file)
+    if archive.uri is not None:
+        base = resolve(archive.uri)
+    else:
+        base = storage.make_uri(*storage.open_location(location, archive.storage_options, _KEY)).rsplit("/", 1)[0]
+    return _describe_rows(_locate(rows, base), archive)
 
 
-def _read_csv(data: bytes) -> Iterator[Row]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{_KEY}: line {line} is not UTF-8; save the file as CSV in UTF-8, or as Parquet") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _read_csv(file: BinaryIO) -> Iterator[Row]:
+    reader = csv.reader(_decode_lines(file), strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
     except csv.Error:
         raise ConfigError(f"{_KEY}: the first line is not CSV") from None
     _require_uri(names)
     return _iterate_csv(reader, names)
+
+
+def _decode_lines(file: BinaryIO) -> Iterator[str]:
+    """Lines of UTF-8 with their ends, whichever these are, with or without a byte order mark."""
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    for number, line in enumerate(text, 1):
+        if not line.isascii() and _NOT_UTF_8.search(line):
+            raise ConfigError(f"{_KEY}: line {number} is not UTF-8; save the file as CSV in UTF-8, or as Parquet")
+        yield line
 
 
 def _iterate_csv(reader: Any, names: list[str]) -> Iterator[Row]:
@@ -92,9 +114,9 @@ def _iterate_csv(reader: Any, names: list[str]) -> Iterator[Row]:
         raise ConfigError(f"{_KEY}: line {reader.line_num} is not CSV (a quote that is not closed?)") from None
 
 
-def _read_parquet(data: bytes) -> Iterator[Row]:
+def _read_parquet(source: BinaryIO) -> Iterator[Row]:
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(source)
     except (pa.ArrowException, OSError):
         raise ConfigError(f"{_KEY}: the file begins like Parquet but cannot be read; write it again") from None
     names = list(file.schema_arrow.names)
@@ -131,16 +153,13 @@ def _make_row(fields: Iterable[tuple[str, Any]], place: str) -> Row:
     return uri, row
 
 
-def _first_of_each(rows: Iterator[Row], base: str) -> Iterator[Row]:
-    """Full locations, each once: asking the storage twice about the same object is wasted."""
-    seen: set[str] = set()
+def _locate(rows: Iterator[Row], base: str) -> Iterator[Row]:
+    """Full locations."""
     for uri, metadata in rows:
         location = resolve(uri)
         if "://" not in location and not location.startswith(("/", "~")):
             location = f"{base.rstrip('/')}/{location.removeprefix('./')}"
-        if location not in seen:
-            seen.add(location)
-            yield location, metadata
+        yield location, metadata
 
 
 def _describe_rows(rows: Iterator[Row], archive: Archive) -> Iterator[Recording]:
@@ -160,12 +179,16 @@ def _describe(row: Row, archive: Archive) -> Recording:
         return Recording(make_recording_id(location, storage.MISSING), location, storage.MISSING, 0, metadata=metadata)
     uri = storage.make_uri(filesystem, path)
     try:
-        state = storage.call_with_retries(lambda: storage.describe(filesystem, path), archive.fetch_tries)
+        state = storage.call_with_retries(lambda: _ask(location, archive), archive.fetch_tries)
     except storage.storage_errors() as error:
         if storage.is_transient(error):  # `missing` would give all of them other ids, and rows that are not true
             raise storage.explain(error, f"{_KEY}: the storage of its uris") from None
         state = storage.ObjectState(storage.MISSING, 0, None)  # `fetch` says why: not_found, access_denied
     return Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at, metadata)
+
+
+def _ask(location: str, archive: Archive) -> storage.ObjectState:
+    return storage.describe(*storage.open_location(location, archive.storage_options, _KEY))
 
 
 def _drop_duplicates(recordings: Iterator[Recording]) -> Iterator[Recording]:

@@ -161,15 +161,18 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
     rows = len(named) + is_damaged
     for name, member in named.items():
         uri = f"{of.uri}#{name}"
+        recording_id = make_recording_id(uri, of.version)
         recording = replace(
             of,
-            recording_id=make_recording_id(uri, of.version),
+            recording_id=recording_id,
+            attempt=of.member_attempts.get(recording_id, 0),
             uri=uri,
             size_bytes=member.size_bytes,
             modified_at=member.modified_at or of.modified_at,
             archive_id=of.recording_id,
             archive_rows=rows,
             done_members=(),
+            member_attempts={},
         )
         yield recording, member
 

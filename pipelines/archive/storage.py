@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
-import random
 import re
 import sys
 import time
@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.core import split_protocol
 
+from pipelines import retries
 from pipelines.errors import ConfigError, DictalakeError, RunError
 
 MISSING = "missing"  # the version of an object that was not there when its manifest was read
 _OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "az", "http", "https")
-_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 _TRANSIENT_ERRNOS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -38,6 +38,7 @@ _TRANSIENT_ERRNOS = {
 }
 # Libraries below fsspec whose errors come up as they are; their modules are looked up, not imported: gcsfs takes a second.
 _LIBRARY_ERRORS = (
+    ("urllib3.exceptions", "HTTPError"),
     ("aiohttp", "ClientError"),
     ("requests", "RequestException"),
     ("google.auth.exceptions", "GoogleAuthError"),
@@ -49,9 +50,21 @@ _LIBRARY_ERRORS = (
     ("botocore.exceptions", "ClientError"),
 )
 Result = TypeVar("Result")
-_filesystems: dict[tuple[str, str, int], Any] = {}
+_filesystems: dict[tuple[str, str, int], tuple[Any, float]] = {}  # with when each was opened, on the monotonic clock
+_STREAM_BYTES = 2**22  # of a manifest or inventory asked for at a time
+_FRESH_S = 5.0  # a file system younger than this has the newest credentials that there are
 
-for _name in ("gcsfs", "s3fs", "fsspec", "aiobotocore", "botocore"):
+# What says that credentials were good once: botocore's codes, and the exceptions of those who renew them.
+_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_EXPIRED_ERRORS = {
+    "RefreshError",
+    "UnauthorizedSSOTokenError",
+    "SSOTokenLoadError",
+    "TokenRetrievalError",
+    "CredentialRetrievalError",
+}
+
+for _name in ("gcsfs", "s3fs", "fsspec", "aiobotocore", "botocore", "google", "urllib3"):
     # they log paths, and gcsfs whole error texts: a source URI may name a patient
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
@@ -103,8 +116,22 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
     if key not in _filesystems:
         # listings that a file system remembers would hide later changes from `fetch`
         extra = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
-        _filesystems[key] = kind(**{**extra, **options})
-    return _filesystems[key]
+        used = {**extra, **options, "skip_instance_cache": True}
+        if protocol in ("s3", "s3a"):  # what is tried again is tried again here, where it is bounded and counted
+            config = dict(options.get("config_kwargs") or {})
+            used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
+        filesystem = kind(**used)
+        if protocol in ("s3", "s3a"):
+            filesystem.retries = 1
+        _filesystems[key] = filesystem, time.monotonic()
+    return _filesystems[key][0]
+
+
+def _forget_filesystems() -> None:
+    """The next ``open_location`` looks for credentials anew."""
+    for key, (_, opened_s) in list(_filesystems.items()):
+        if time.monotonic() - opened_s > _FRESH_S:
+            _filesystems.pop(key, None)
 
 
 def _find_emulator(options: Mapping[str, Any]) -> str | None:
@@ -206,12 +233,36 @@ def status_of(error: BaseException) -> int | None:
         value = getattr(error, name, None)
         if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
             return int(value)
-    return None
+    value = _boto_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return value if isinstance(value, int) else None
+
+
+def _boto_answer(error: BaseException) -> Mapping[str, Any]:
+    """s3fs translates botocore's errors, and leaves the original as the cause."""
+    for candidate in (error, error.__cause__):
+        answer = getattr(candidate, "response", None)
+        if isinstance(answer, dict):
+            return answer
+    return {}
+
+
+def is_missing(error: BaseException) -> bool:
+    """There is no such object, folder or bucket."""
+    return isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) or status_of(error) == 404
+
+
+def is_expired(error: BaseException) -> bool:
+    """The credentials were good and are no more: fresh ones may be had."""
+    if status_of(error) == 401 or type(error).__name__ in _EXPIRED_ERRORS:
+        return True
+    return _boto_answer(error).get("Error", {}).get("Code") in _EXPIRED_CODES
 
 
 def is_denied(error: BaseException) -> bool:
     """The credentials are missing or do not suffice."""
-    if isinstance(error, PermissionError) or status_of(error) in (401, 403):
+    if is_expired(error):
+        return False
+    if isinstance(error, PermissionError) or status_of(error) == 403:
         return True
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # how gcsfs says 403
         return True
@@ -219,39 +270,112 @@ def is_denied(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """It may pass: throttling, server errors, timeouts, resets, truncated answers."""
+    """It may pass: throttling, server errors, timeouts, resets, truncated or damaged answers, expired credentials."""
+    if is_expired(error):
+        return True
     if is_denied(error):
         return False
+    if isinstance(error, (TimeoutError, ConnectionError, EOFError)) or type(error).__name__ == "ChecksumError":
+        return True
     status = status_of(error)
     if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
-        return True
+        return status in (408, 409, 425, 429) or status >= 500
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
-    if type(error).__name__ == "ChecksumError":
-        return True
-    return type(error).__module__.split(".")[0] in ("aiohttp", "requests", "botocore", "google")
+    return type(error).__module__.split(".")[0] in ("aiohttp", "requests", "urllib3", "botocore", "google")
 
 
-def call_with_retries(call: Callable[[], Result], tries: int, sleep: Callable[[float], None] = time.sleep) -> Result:
-    """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left."""
-    for attempt in range(1, tries):
+def call_with_retries(
+    call: Callable[[], Result],
+    tries: int,
+    sleep: Callable[[float], None] = time.sleep,
+    on_retry: Callable[[], None] | None = None,
+) -> Result:
+    """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left.
+
+    A ``call`` that opens its location itself finds fresh credentials after expired ones, if there are any.
+    """
+    return retries.call_with_retries(call, tries, _may_pass, sleep, on_retry)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if not isinstance(error, storage_errors()):
+        return False
+    if is_expired(error):
+        _forget_filesystems()
+    return is_transient(error)
+
+
+def open_stream(location: str, options: Mapping[str, Any], key: str, tries: int) -> io.BufferedReader:
+    """``location`` for reading from its start, in blocks, and for seeking: what may pass is tried again from where it was.
+
+    ConfigError and RunError of ``explain``, at the call and while reading.
+    """
+    return io.BufferedReader(_ResumedFile(location, options, key, tries), _STREAM_BYTES)
+
+
+class _ResumedFile(io.RawIOBase):
+    def __init__(self, location: str, options: Mapping[str, Any], key: str, tries: int) -> None:
+        self._where, self._tries = (location, options, key), tries
+        self._file: Any = None
+        self._position = 0
+        self._state: ObjectState | None = None
+        self._call(self._open)
+
+    def _call(self, call: Callable[[], Result]) -> Result:
         try:
-            return call()
+            return call_with_retries(call, self._tries)
         except storage_errors() as error:
-            if not is_transient(error):
-                raise
-        pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
-        sleep(random.uniform(pause_s / 2, pause_s))
-    return call()
+            raise explain(error, self._where[2]) from None
+
+    def _open(self) -> None:
+        filesystem, path = open_location(*self._where)
+        state = describe(filesystem, path)
+        if self._state is not None and state != self._state:
+            raise RunError(f"{self._where[2]}: the file was written again while it was read; run again")
+        self._state, self._file = state, filesystem.open(path, "rb", block_size=_STREAM_BYTES)
+
+    def _read(self, count: int) -> bytes:
+        try:
+            if self._file is None:
+                self._open()
+            self._file.seek(self._position)
+            return bytes(self._file.read(count))
+        except storage_errors():
+            self._file = None
+            raise
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._call(lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        size = self._state.size_bytes if self._state is not None else 0
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
 
 
 def explain(error: BaseException, key: str) -> DictalakeError:
     """What to tell a person whose ``key`` names a place that cannot be listed or read; names no path."""
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+    if is_missing(error):
         return ConfigError(f"{key}: there is nothing there; give a folder, file or bucket that exists")
-    if is_denied(error):
+    if is_denied(error) or is_expired(error):
         return ConfigError(
             f"{key}: access refused; for gs:// run `gcloud auth application-default login` or set "
             "archive.storage_options.token, for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "

@@ -13,6 +13,7 @@ from pipelines.lake.schema import SCHEMA_VERSION
 from pipelines.lake.storage import Storage
 
 _VERSION_KEY = "dictalake.schemaVersion"
+_STATISTICS = ("recording_id", "status", "run_id", "attempt")
 # Commits between checkpoints of the log. Each commit reads the log since the last one: at Delta's default of 100 the hundredth
 # commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
@@ -49,7 +50,12 @@ def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], desc
             schema,
             partition_by=list(partitions),
             description=description,
-            configuration={_VERSION_KEY: str(SCHEMA_VERSION), "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL)},
+            configuration={
+                _VERSION_KEY: str(SCHEMA_VERSION),
+                "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
+                # Compaction and erasure would else write the least and greatest of every column, texts and URIs, into the log.
+                "delta.dataSkippingStatsColumns": ",".join(name for name in _STATISTICS if name in schema.names),
+            },
             raise_if_key_not_exists=False,  # the key is ours, not Delta's
             storage_options=options,
         )

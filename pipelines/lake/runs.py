@@ -1,11 +1,10 @@
-"""What ran: one row when a run starts and one when it ends, in the Delta table ``runs``; what it was asked to do, in
-``manifests/<run_id>.parquet``. A run that was killed has a start and no end.
+"""What ran: one row when a run starts and one when it ends, in the Delta table ``runs``. A run that was killed has a start and
+no end.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +13,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
@@ -46,6 +44,7 @@ class RunRecord:
 
     run_id: str
     event: Literal["started", "finished", "failed"]
+    job: str | None = None
     at: datetime = field(default_factory=_now)
     fingerprint: str | None = None
     acoustic_hash: str | None = None
@@ -62,11 +61,15 @@ class RunRecord:
     archive_uri: str | None = None
     recordings: int | None = None
     skipped: int | None = None
+    claimed: int | None = None
+    erased: int | None = None
+    retried: int | None = None
     ok: int | None = None
     failed: int | None = None
     audio_hours: float | None = None
     wall_s: float | None = None
     speed: float | None = None
+    storage_retries: int | None = None
     failures: Mapping[str, int] | None = None
 
 
@@ -75,17 +78,17 @@ class RunLog:
 
     def __init__(self, lake: Lake) -> None:
         self._storage = open_storage(lake, "runs")
-        self._manifests = open_storage(lake, "manifests")
         self._delta = open_or_create_table(self._storage, RUNS, (), "dictalake: a row when a run starts and one when it ends")
 
-    def append(self, record: RunRecord) -> None:
-        """Commits one record; any number of runs may do so at once. Raises RunError when the lake cannot be written."""
-        row: dict[str, Any] = asdict(record)
-        for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
-            row[name] = None if row[name] is None else list(row[name].items())
-        rows = pa.Table.from_pylist([row], schema=RUNS)
+    def append(self, *records: RunRecord) -> None:
+        """Commits records at once; any number of runs may do so at once. Raises RunError when the lake cannot be written."""
+        rows: list[dict[str, Any]] = [asdict(record) for record in records]
+        for row in rows:
+            for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
+                row[name] = None if row[name] is None else list(row[name].items())
+        table = pa.Table.from_pylist(rows, schema=RUNS)
         try:
-            write_deltalake(self._storage.uri, rows, mode="append", storage_options=dict(self._storage.delta_options))
+            write_deltalake(self._storage.uri, table, mode="append", storage_options=dict(self._storage.delta_options))
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
 
@@ -98,18 +101,3 @@ class RunLog:
             return files.to_table().sort_by([("at", "ascending"), ("event", "descending")])
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot read the run records at {self._storage.uri}: {error}") from error
-
-    def write_manifest(self, run_id: str, manifest: pa.Table) -> str:
-        """Writes ``manifests/<run_id>.parquet`` and returns its path below the lake.
-
-        Raises ValueError for a ``run_id`` that is not a plain file name, RunError when the lake cannot be written.
-        """
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", run_id):
-            raise ValueError("run_id becomes a file name: letters, digits, dot, dash and underscore only")
-        buffer = pa.BufferOutputStream()
-        pq.write_table(manifest, buffer, compression="zstd")
-        try:
-            self._manifests.write_bytes(f"{run_id}.parquet", buffer.getvalue())
-        except OSError as error:
-            raise RunError(f"cannot write the manifest to {self._manifests.uri}: {error}") from error
-        return f"manifests/{run_id}.parquet"

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 # Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 PARTITIONS = ("fingerprint", "recorded_month")
 
@@ -164,6 +164,7 @@ RUNS = pa.schema(
     [
         _field("run_id", _TEXT, "name of the run", required=True),
         _field("event", _TEXT, "started, finished or failed", required=True),
+        _field("job", _TEXT, "backfill, nightly ..."),
         _field("at", _TIME, "when, UTC", required=True),
         _field("fingerprint", _TEXT, "fingerprint of the rows that the run writes"),
         _field("acoustic_hash", _TEXT, "sha256 of what decides the emissions: weights, dtype, windows, channel policy"),
@@ -182,12 +183,27 @@ RUNS = pa.schema(
         _field("archive_uri", _TEXT, "archive.uri or archive.manifest; never the URI of a recording"),
         _field("recordings", _NUMBER, "recordings in the manifest"),
         _field("skipped", _NUMBER, "recordings that were done before"),
+        _field("claimed", _NUMBER, "recordings left to other runs that were at work on them"),
+        _field("erased", _NUMBER, "recordings left out because they were erased"),
+        _field("retried", _NUMBER, "recordings that had failed before and were tried again"),
         _field("ok", _NUMBER, "rows written with status ok"),
         _field("failed", _NUMBER, "rows written with status failed"),
         _field("audio_hours", _REAL, "audio transcribed, hours"),
         _field("wall_s", _REAL, "length of the run, seconds"),
         _field("speed", _REAL, "audio seconds per wall second"),
+        _field("storage_retries", _NUMBER, "requests to the storage of the archive or the lake that were made again"),
         _field("failures", pa.map_(_TEXT, _NUMBER), "error reason to number of recordings"),
+    ]
+)
+
+ERASURES = pa.schema(
+    [
+        _field("receipt_id", _TEXT, "erasure that made the row; its receipt is receipts/<receipt_id>.json", required=True),
+        _field("at", _TIME, "when, UTC", required=True),
+        _field("kind", _TEXT, "what subject is a hash of: uri, study, patient", required=True),
+        _field("subject", _TEXT, "blake2b-128 of kind and value, 32 hex digits", required=True),
+        _field("recording_id", _TEXT, "recording_id of the erased row, if there was one"),
+        _field("archive_id", _TEXT, "archive_id of the erased row, if it had one"),
     ]
 )
 

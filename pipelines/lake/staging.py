@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -85,8 +85,10 @@ def make_staged_table(files: Sequence[StagedFile]) -> pa.Table:
     return pa.Table.from_pylist([file.to_row() for file in files], schema=STAGED)
 
 
-def write_staged(table: pa.Table, lake: Lake) -> list[StagedFile]:
+def write_staged(table: pa.Table, lake: Lake, on_retry: Callable[[], None] | None = None) -> list[StagedFile]:
     """Writes ``table`` (schema TRANSCRIPTS), one zstd Parquet file per partition, and says what was written. Commits nothing.
+
+    What the storage refuses is tried again; ``on_retry`` is called each time.
 
     Raises ValueError when the rows do not fit the schema, OSError when the lake cannot be written.
     """
@@ -97,11 +99,13 @@ def write_staged(table: pa.Table, lake: Lake) -> list[StagedFile]:
     for partition in sorted(partitions, key=lambda values: (values["fingerprint"], values["recorded_month"])):
         fingerprint, month = str(partition["fingerprint"]), str(partition["recorded_month"])
         mask = pc.and_(pc.equal(table["fingerprint"], fingerprint), pc.equal(table["recorded_month"], month))
-        staged.append(write_file(table.filter(mask).select(FILE_SCHEMA.names), fingerprint, month, storage))
+        staged.append(write_file(table.filter(mask).select(FILE_SCHEMA.names), fingerprint, month, storage, on_retry))
     return staged
 
 
-def write_file(rows: pa.Table, fingerprint: str, recorded_month: str, storage: Storage) -> StagedFile:
+def write_file(
+    rows: pa.Table, fingerprint: str, recorded_month: str, storage: Storage, on_retry: Callable[[], None] | None = None
+) -> StagedFile:
     """Writes ``rows`` (schema FILE_SCHEMA) of one partition as one file. Raises ValueError, OSError as ``write_staged``."""
     if not pc.all(pc.match_substring_regex(pa.array([fingerprint, recorded_month]), _SAFE)).as_py():
         raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
@@ -111,7 +115,7 @@ def write_file(rows: pa.Table, fingerprint: str, recorded_month: str, storage: S
     pq.write_table(rows, buffer, compression="zstd", store_schema=False)
     content = buffer.getvalue()
     path = f"fingerprint={fingerprint}/recorded_month={recorded_month}/part-{uuid.uuid4().hex}.zstd.parquet"
-    storage.write_bytes(path, content)
+    storage.write_bytes(path, content, on_retry)
     return StagedFile(
         path=path,
         size_bytes=content.size,

@@ -7,7 +7,8 @@ Native pyarrow file systems only: one that calls back into Python from pyarrow's
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -19,6 +20,7 @@ from pyarrow import fs
 
 from pipelines.config import Lake
 from pipelines.errors import ConfigError
+from pipelines.retries import call_with_retries
 
 # delta-rs's names (object_store 0.13, AmazonS3ConfigKey and GoogleConfigKey) → one canonical name each.
 _S3_NAMES = {
@@ -62,6 +64,7 @@ _INSTEAD = {
 # object_store 0.13 honours skip_signature when it reads but still asks for a token when it writes (apache/arrow-rs-object-store
 # issue 520); this key without a secret is its own way to say that there is nothing to sign with.
 _GCS_UNSIGNED = '{"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": true}'
+_TRIES = 5  # of one object; the clients below try a few times by themselves
 _RETRY_TIME = timedelta(seconds=60)
 
 
@@ -85,12 +88,32 @@ class Storage:
         base = _s3_filesystem(self.given_options) if parts.scheme == "s3" else _gcs_filesystem(self.given_options)
         return fs.SubTreeFileSystem(parts.netloc + unquote(parts.path), base)
 
-    def write_bytes(self, path: str, content: Any) -> None:
-        """Writes one object at ``path`` below the folder; an object store shows it whole or not at all. Raises OSError."""
-        if self.is_local:  # object stores have no folders to make
-            (Path(self.uri) / path).parent.mkdir(parents=True, exist_ok=True)
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+    def write_bytes(self, path: str, content: Any, on_retry: Callable[[], None] | None = None) -> None:
+        """Writes one object at ``path`` below the folder; readers see it whole or not at all.
+
+        What an object store refuses is tried again, ``_TRIES`` times in all. Raises OSError.
+        """
+        if self.is_local:  # object stores have no folders to make, and show no half-written object
+            target = Path(self.uri) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+            try:
+                partial.write_bytes(content)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+            return
+
+        def put() -> None:
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+
+        call_with_retries(put, _TRIES, _may_pass, on_retry=on_retry)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """pyarrow tells the kinds of a store's refusals apart by their words alone, so all but the plain ones are tried again."""
+    return isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError))
 
 
 def open_storage(lake: Lake, folder: str) -> Storage:

@@ -4,19 +4,26 @@ Two appends do not conflict for Delta Lake, so both would go in and a recording 
 carries an application transaction named after the fingerprint: Delta Lake refuses it when another commit with that name came
 since the version it was built on (protocol: "Transaction Identifiers"). A refused commit looks again at what is there, leaves
 those rows out, and tries again. The same way back serves a commit whose answer was lost: its rows are found to be there.
+
+What others committed is read from the log since the version that the run was planned on: a run holds the keys of what came
+since, never of all that was ever done.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
@@ -24,23 +31,29 @@ from deltalake.transaction import AddAction
 from pipelines.config import Lake
 from pipelines.errors import RunError
 from pipelines.lake.delta import open_or_create_table
+from pipelines.lake.erasure import Erasures, Forbidden
 from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER, StagedFile, keep_rows
 from pipelines.lake.storage import open_storage
 
-COMMIT_TRIES = 20
-_DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows")
+COMMIT_PATIENCE_S = 300.0  # other writers may win that long
+_LONGEST_PAUSE_S = 2.0
+ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
+_DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
+_KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt")])
 
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit did: ``files`` and ``rows`` that readers now see, and rows left out because they were ``already_there``."""
+    """What a commit did: ``files`` and ``rows`` that readers now see, rows left out because they were ``already_there``, or
+    because what they are of was ``erased`` meanwhile."""
 
     version: int
     files: int
     rows: int
     already_there: int
+    erased: int = 0
 
 
 class TranscriptTable:
@@ -54,43 +67,59 @@ class TranscriptTable:
         self._delta: DeltaTable = open_or_create_table(
             self._storage, TRANSCRIPTS, PARTITIONS, "dictalake: one row per recording, fingerprint and attempt"
         )
-        self._committed: dict[str, pa.Table] = {}  # fingerprint → rows (schema DONE) in the files that were read
-        self._read_paths: dict[str, set[str]] = {}  # fingerprint → those files
+        self._erasures = Erasures(lake)
+        self._forbidden = Forbidden()
+        self._seen: dict[str, int] = {}  # fingerprint → version up to which its keys are known, or were handed out
+        self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) that came since they were handed out
+        self._own: set[str] = set()  # files that this writer committed and has not met in the log yet
 
     @property
     def uri(self) -> str:
         return self._storage.uri
 
-    def done(self, fingerprint: str) -> pa.Table:
-        """Rows committed under ``fingerprint`` by anyone, schema DONE, in no order.
+    @property
+    def forbidden(self) -> Forbidden:
+        """What was erased before ``committed`` was called, or was found to be since."""
+        return self._forbidden
 
-        Reads these columns of the files of that fingerprint only, and later only what was added since. Raises RunError.
+    def committed(self, fingerprint: str) -> ds.Dataset:
+        """Rows committed under ``fingerprint`` by anyone, schema DONE, in no order, as a dataset that is read when it is used.
+
+        The caller takes it upon itself to leave these rows out: ``commit`` looks only at what came after. Raises RunError.
         """
         with self._lake_errors("read"):
-            self._refresh([fingerprint])
-        return self._committed[fingerprint]
+            self._delta.update_incremental()
+            self._forbidden = self._erasures.read()
+            self._seen[fingerprint] = self._delta.version()
+            self._keys[fingerprint] = _KEYS.empty_table()
+            return self._read_files(self._find_files(fingerprint), DONE)
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
 
         Safe to call again with the same files, and against any number of other writers. Raises RunError when a file is not
-        where it should be, the lake cannot be written, or other writers win COMMIT_TRIES times in a row.
+        where it should be, the lake cannot be written, or other writers win for COMMIT_PATIENCE_S.
         """
+        give_up = time.monotonic() + COMMIT_PATIENCE_S
+        rows = sum(file.rows for file in files)
+        erased = 0
         with self._lake_errors("commit to"):
             self._require_present(files)
-            remaining, refusal = list(files), None
-            for attempt in range(COMMIT_TRIES):
-                self._refresh(sorted({file.fingerprint for file in remaining}))
+            remaining, refusal, tries = list(files), None, 0
+            while time.monotonic() < give_up:
+                self._catch_up(sorted({file.fingerprint for file in remaining}))
+                remaining, left_out = self._without_erased(remaining)
+                erased += left_out
                 remaining = self._without_committed(remaining)
                 refusal = self._try_commit(remaining) if remaining else None
                 if refusal is None:
-                    rows = sum(file.rows for file in remaining)
-                    already_there = sum(file.rows for file in files) - rows
-                    return CommitResult(self._delta.version(), len(remaining), rows, already_there)
+                    added = sum(file.rows for file in remaining)
+                    return CommitResult(self._delta.version(), len(remaining), added, rows - added - erased, erased)
                 # Jitter, so that writers that met once do not meet again and again.
-                time.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))
+                tries += 1
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2 ** min(tries, 10))))
         raise RunError(
-            f"{COMMIT_TRIES} commits in a row to {self.uri} were refused, the last with: {refusal}; "
+            f"commits to {self.uri} were refused {tries} times in {COMMIT_PATIENCE_S:g} s, the last with: {refusal}; "
             "if other runs write there too, raise lake.commit_every_s or let fewer write at once"
         )
 
@@ -109,22 +138,78 @@ class TranscriptTable:
             shared = "; a local lake.uri must be a folder that all machines share" if self._storage.is_local else ""
             raise RunError(f"{absent} of {len(files)} files that workers wrote are not below {self.uri}{shared}")
 
-    def _refresh(self, fingerprints: Sequence[str]) -> None:
-        """Brings the table to its newest version and reads which rows its new files have."""
-        self._delta.update_incremental()
+    def _find_files(self, fingerprint: str) -> list[str]:
         adds = pa.table(self._delta.get_add_actions(flatten=True)).select(["path", "partition.fingerprint"])
-        for fingerprint in fingerprints:
-            mine = adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))
-            self._read_new_files(fingerprint, mine["path"].to_pylist())
+        return adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))["path"].to_pylist()
 
-    def _read_new_files(self, fingerprint: str, paths: Sequence[str]) -> None:
-        read = self._read_paths.setdefault(fingerprint, set())
-        known = self._committed.setdefault(fingerprint, DONE.empty_table())
-        new = [path for path in paths if path not in read]
-        if new:
-            dataset = ds.dataset(new, schema=DONE, format="parquet", filesystem=self._storage.filesystem)
-            self._committed[fingerprint] = pa.concat_tables([known, dataset.to_table()]).combine_chunks()
-            read.update(new)
+    def _read_files(self, paths: list[str], schema: pa.Schema) -> ds.Dataset:
+        return ds.dataset(paths, schema=schema, format="parquet", filesystem=self._storage.filesystem)
+
+    def _catch_up(self, fingerprints: Sequence[str]) -> None:
+        """Brings the table to its newest version, and learns the keys that came since these fingerprints were looked at."""
+        self._delta.update_incremental()
+        newest = self._delta.version()
+        for fingerprint in fingerprints:
+            seen = self._seen.get(fingerprint)
+            paths = None if seen is None else self._find_added(seen, newest, fingerprint)
+            if paths is None:  # nobody looked yet, or the log does not go back that far
+                self._forbidden = self._erasures.read()
+                paths = self._find_files(fingerprint)
+            new = [path for path in paths if path not in self._own]
+            known = self._keys.get(fingerprint, _KEYS.empty_table())
+            read = self._read_files(new, _KEYS).to_table() if new else _KEYS.empty_table()
+            self._keys[fingerprint] = pa.concat_tables([known, read]).combine_chunks()
+            self._seen[fingerprint] = newest
+            self._own.difference_update(paths)
+
+    def _find_added(self, after: int, until: int, fingerprint: str) -> list[str] | None:
+        """Files of ``fingerprint`` with new rows in the versions after ``after``; None where the log no longer tells.
+
+        Files that were only put together anew (compaction) hold no new rows.
+        """
+        paths = []
+        for version in range(after + 1, until + 1):
+            try:
+                with self._storage.filesystem.open_input_stream(f"_delta_log/{version:020}.json") as stream:
+                    actions = [json.loads(line) for line in stream.read().decode().splitlines() if line]
+            except FileNotFoundError:
+                return None
+            if any(ERASURE_MARK in action.get("commitInfo", {}) for action in actions):
+                self._forbidden = self._erasures.read()
+            adds: list[dict[str, Any]] = [action["add"] for action in actions if "add" in action]
+            paths += [
+                unquote(add["path"])
+                for add in adds
+                if add["dataChange"] and add["partitionValues"]["fingerprint"] == fingerprint
+            ]
+        there = {path for path, info in zip(paths, self._storage.filesystem.get_file_info(paths), strict=True) if info.size}
+        if len(there) < len(paths):  # written into another file since, and vacuumed: the newest list has them all
+            return None
+        return paths
+
+    def _without_erased(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
+        """``files`` less the rows of what was erased while they were made; what holds such rows is deleted at once."""
+        if not self._forbidden:
+            return list(files), 0
+        kept, erased = [], 0
+        for file in files:
+            with self._storage.filesystem.open_input_file(file.path) as source:
+                rows = pq.ParquetFile(source).read(columns=["source", "dicom"]).to_pylist()
+            keep = [
+                not (
+                    self._forbidden.covers_uri((row["source"] or {}).get("uri") or "")
+                    or self._forbidden.covers_dicom(row["dicom"])
+                )
+                for row in rows
+            ]
+            if all(keep):
+                kept.append(file)
+                continue
+            erased += keep.count(False)
+            if any(keep):
+                kept.append(keep_rows(file, keep, self._storage))
+            self._storage.filesystem.delete_file(file.path)
+        return kept, erased
 
     def _without_committed(self, files: Sequence[StagedFile]) -> list[StagedFile]:
         """``files`` less the rows that are committed or came earlier among them; a file with such rows is written anew."""
@@ -148,8 +233,8 @@ class TranscriptTable:
     def _committed_among(self, files: Sequence[StagedFile], fingerprint: str) -> set[tuple[str, int]]:
         """Keys of the committed rows of these recordings; hashes the few staged ids, not the many committed ones."""
         asked = pa.array([recording_id for file in files for recording_id in file.recording_ids], pa.string())
-        committed = self._committed[fingerprint]
-        found = committed.filter(pc.is_in(committed["recording_id"], value_set=asked))
+        keys = self._keys[fingerprint]
+        found = keys.filter(pc.is_in(keys["recording_id"], value_set=asked))
         return set(zip(found["recording_id"].to_pylist(), found["attempt"].to_pylist(), strict=True))
 
     def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
@@ -175,10 +260,9 @@ class TranscriptTable:
         """Own rows need not be read back."""
         self._delta.update_incremental()
         for file in files:
-            columns = [file.recording_ids, file.attempts, file.statuses, file.archive_ids, file.archive_rows]
-            rows = pa.table([pa.array(column, field.type) for column, field in zip(columns, DONE, strict=True)], schema=DONE)
-            self._committed[file.fingerprint] = pa.concat_tables([self._committed[file.fingerprint], rows])
-            self._read_paths[file.fingerprint].add(file.path)
+            rows = pa.table([pa.array(file.recording_ids, pa.string()), pa.array(file.attempts, pa.int32())], schema=_KEYS)
+            self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])
+            self._own.add(file.path)
 
 
 def _make_action(file: StagedFile) -> AddAction:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pytest
-
 from pipelines.cluster import Resources
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import write_staged
-from pipelines.lake.table import DONE, TranscriptTable
-from pipelines.records import Recording
-from pipelines.transcribe import count_failed, leave_out_done, transcribe
-from tests.lake_rows import make_failed_row, make_row
+from pipelines.lake.table import TranscriptTable
+from pipelines.transcribe import transcribe
 from tests.recordings import make_config, make_sound, name_of, read_rows
 from tests.unit.archive_samples import encode
 from tests.unit.test_archive_members import make_tar, make_zip
@@ -42,42 +37,6 @@ def test_every_file_in_an_archive_object_becomes_one_row(two_cpus: Resources, ra
     again = transcribe(config)
     assert (again.found, again.skipped, again.skipped_failed, again.ok, again.failed) == (4, 4, 3, 0, 0)
     assert len(read_rows(tmp_path / "lake")) == 27
-
-
-@pytest.mark.parametrize("committed", [0, 1, 2, 3])
-def test_an_archive_object_is_done_when_all_its_rows_are_committed(committed: int) -> None:
-
-    of_object = {"archive_id": "z", "archive_rows": 3}
-    rows = [make_row("m1", **of_object), make_row("m2", **of_object), make_failed_row("z", **of_object)][:committed]
-    done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in rows], schema=DONE)
-    recording = Recording("z", "gs://a/z.tar", "1", 10)
-    pending = leave_out_done([recording], done)
-    assert [(r.recording_id, r.done_members) for r in pending] == ([] if committed == 3 else [("z", ("m1", "m2")[:committed])])
-    assert count_failed([recording], done) == (committed == 3)
-
-
-def test_a_failed_look_at_a_half_done_archive_object_does_not_pass_for_its_end() -> None:
-    rows = [make_row("m1", archive_id="z", archive_rows=3), make_failed_row("z")]
-    done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in rows], schema=DONE)
-    recording = Recording("z", "gs://a/z.tar", "1", 10)
-    assert [r.done_members for r in leave_out_done([recording], done)] == [("m1",)]
-    assert leave_out_done([recording], done.slice(1)) == []
-
-
-def test_rows_of_other_looks_at_an_archive_object_do_not_count() -> None:
-    """Of ten files nine are there, and a row that says that it could not be opened: the tenth is still to come."""
-    rows = [make_row(f"m{n}", archive_id="z", archive_rows=10) for n in range(9)]
-    unopened = make_failed_row("z", archive_id="z", archive_rows=1)
-    unforeseen = make_failed_row("z", archive_id="z", archive_rows=11)
-    recording = Recording("z", "gs://a/z.tar", "1", 10)
-    done = pa.Table.from_pylist([{name: unforeseen.get(name) for name in DONE.names}], schema=DONE)
-    assert leave_out_done([recording], done) == [recording]
-    for own in (unopened, unforeseen):
-        done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in [own, *rows]], schema=DONE)
-        assert [len(r.done_members) for r in leave_out_done([recording], done)] == [9]
-        tenth = {**rows[0], "recording_id": "m9"}
-        done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in [own, *rows, tenth]], schema=DONE)
-        assert leave_out_done([recording], done) == []
 
 
 def test_a_half_committed_archive_object_is_finished_and_nothing_in_it_is_done_again(

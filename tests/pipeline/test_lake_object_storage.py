@@ -17,6 +17,7 @@ from deltalake.transaction import AddAction
 
 from pipelines.config import Lake
 from pipelines.errors import RunError
+from pipelines.lake.manifests import BlockPlace, Manifests
 from pipelines.lake.query import open_lake
 from pipelines.lake.runs import RunLog, RunRecord
 from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
@@ -117,11 +118,13 @@ def test_writers_that_race_for_the_same_recordings_leave_each_once(lake: Lake) -
 def test_run_records_and_manifests_are_kept(lake: Lake) -> None:
     log = RunLog(lake)
     log.append(RunRecord(run_id="r1", event="started", recordings=2))
-    assert log.write_manifest("r1", pa.table({"recording_id": ["a", "b"]})) == "manifests/r1.parquet"
+    manifests, block = Manifests(lake), pa.table({"recording_id": ["a", "b"]})
+    assert list(manifests.write("r1", [block, block.slice(1)], block.schema)) == [(0, 0), (0, 1)]
+    assert manifests.read_block("r1", BlockPlace(0, 1)).equals(block.slice(1))
+    assert manifests.find(["r1", "gone"], block.schema).count_rows() == 3
     assert log.read().select(["run_id", "event", "recordings"]).to_pylist() == [
         {"run_id": "r1", "event": "started", "recordings": 2}
     ]
-    assert open_storage(lake, "manifests").filesystem.get_file_info("r1.parquet").size > 0
 
 
 def test_the_emulator_serves_fsspec_at_the_same_address(object_store: ObjectStore) -> None:

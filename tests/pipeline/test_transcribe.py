@@ -23,10 +23,9 @@ from pipelines.errors import ConfigError, RunError
 from pipelines.lake.runs import RunLog
 from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
-from pipelines.progress import ProgressReport, Tally
-from pipelines.records import Recording
+from pipelines.progress import ProgressReport, Tally, Watch
 from pipelines.stages import REPORT
-from pipelines.transcribe import _commit_as_they_come, _require_all, plan_blocks, transcribe
+from pipelines.transcribe import _commit_as_they_come, _require_all, transcribe
 from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
@@ -119,7 +118,7 @@ def test_a_run_leaves_its_record_and_its_manifest(mixed_run: FinishedRun) -> Non
     started, finished = records.filter(pc.equal(records["run_id"], run_id)).to_pylist()
     assert (started["event"], started["recordings"], started["skipped"], started["cpus"]) == ("started", 11, 0, 2.0)
     assert (finished["event"], finished["ok"], finished["failed"]) == ("finished", 7, 4)
-    manifest = pq.read_table(mixed_run.lake / f"manifests/{run_id}.parquet")
+    manifest = pq.read_table(mixed_run.lake / f"manifests/{run_id}")
     assert manifest.num_rows == 11
     assert set(manifest["recording_id"].to_pylist()) == {row["recording_id"] for row in read_rows(mixed_run.lake)}
 
@@ -218,6 +217,10 @@ def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resour
     assert str(tmp_path) not in str(caught.value)
 
 
+def watch(tally: Tally) -> Watch:
+    return Watch(ProgressReport(tally, Console(file=io.StringIO())), tally, 1000, lambda _: "")
+
+
 def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: Path) -> None:
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     table, seen = TranscriptTable(lake), []
@@ -225,7 +228,7 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": []} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
         )
         for _ in range(100):  # the second block: over when the first one is in the lake, or after 20 s
             seen[:] = done_ids(TranscriptTable(lake))
@@ -234,7 +237,7 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
             time.sleep(0.2)
 
     tally = Tally(wanted=2)
-    _commit_as_they_come(reports(), table, tally, ProgressReport(tally, Console(file=io.StringIO())), every_s=0.1)
+    _commit_as_they_come(reports(), table, tally, watch(tally), every_s=0.1)
     assert seen == [("a", 0)]
     assert (tally.ok, tally.audio_s) == (1, 2.0)
 
@@ -254,13 +257,13 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": []} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
         )
         raise RunError("the cluster is gone")
 
     tally = Tally(wanted=2)
     with pytest.raises(RunError, match="the cluster is gone"):
-        _commit_as_they_come(reports(), table, tally, ProgressReport(tally, Console(file=io.StringIO())), every_s=1000)
+        _commit_as_they_come(reports(), table, tally, watch(tally), every_s=1000)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
@@ -269,13 +272,3 @@ def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
     plan = make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), Resources(cpus=cpus, gpus=0))
     assert all(stage.workers >= 1 for stage in plan.stages)
     assert 1 <= plan.threads <= cpus
-
-
-def test_blocks_hold_every_recording_once_and_stay_small() -> None:
-    recordings = [Recording(f"{n:032x}", f"a/{n}.wav", "1", size_bytes=n * 100_000) for n in range(100)]
-    config = Config.model_validate({"ray": {"block_rows": 5, "block_mb": 20}})
-    planned = list(plan_blocks(recordings, config))
-    assert [recording for block in planned for recording in block] == recordings
-    assert max(len(block) for block in planned) == 5
-    assert all(len(block) == 1 or sum(r.size_bytes for r in block) <= 20e6 for block in planned)
-    assert len(list(plan_blocks(recordings, Config()))) >= 15

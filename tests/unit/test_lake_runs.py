@@ -7,8 +7,6 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config import Config, Lake
@@ -63,15 +61,3 @@ def test_the_hash_changes_with_the_configuration_alone() -> None:
     same = [describe_config(Config())[1] for _ in range(2)]
     other = describe_config(Config.model_validate({"decoding": {"beam_width": 9}}))[1]
     assert same[0] == same[1] != other
-
-
-def test_the_manifest_of_a_run_is_one_parquet_file(lake: Lake) -> None:
-    manifest = pa.table({"recording_id": ["a", "b"]})
-    assert RunLog(lake).write_manifest("2026-03-01T08-00-00-ab12", manifest) == "manifests/2026-03-01T08-00-00-ab12.parquet"
-    assert pq.read_table(f"{lake.uri}/manifests/2026-03-01T08-00-00-ab12.parquet").equals(manifest)
-
-
-@pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden"])
-def test_a_run_id_that_is_not_a_file_name_is_refused(lake: Lake, run_id: str) -> None:
-    with pytest.raises(ValueError, match="run_id becomes a file name"):
-        RunLog(lake).write_manifest(run_id, pa.table({"recording_id": ["a"]}))

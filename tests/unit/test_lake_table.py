@@ -54,9 +54,11 @@ def test_done_gives_status_and_attempt_of_one_fingerprint(lake: Lake) -> None:
     table = TranscriptTable(lake)
     table.commit(write_staged(make_rows(["a"], status="failed", attempt=1), lake))
     table.commit(write_staged(make_rows(["b"], fingerprint=OTHER), lake))
-    plain = {"archive_id": None, "archive_rows": None}
-    assert table.done(FINGERPRINT).to_pylist() == [{"recording_id": "a", "attempt": 1, "status": "failed", **plain}]
-    assert TranscriptTable(lake).done(OTHER).to_pylist() == [{"recording_id": "b", "attempt": 0, "status": "ok", **plain}]
+    plain = {"archive_id": None, "archive_rows": None, "error": None}
+    failed = [{"recording_id": "a", "attempt": 1, "status": "failed", **plain}]
+    assert table.committed(FINGERPRINT).to_table().to_pylist() == failed
+    other = TranscriptTable(lake).committed(OTHER).to_table().to_pylist()
+    assert other == [{"recording_id": "b", "attempt": 0, "status": "ok", **plain}]
 
 
 def test_done_reads_no_file_of_another_fingerprint(lake: Lake) -> None:
@@ -195,6 +197,44 @@ def test_compaction_by_others_does_not_bring_rows_back(lake: Lake) -> None:
     assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 0), ("c", 0)]
 
 
+def test_a_writer_reads_only_what_came_after_its_look(lake: Lake) -> None:
+    """Rows of before are the caller's to leave out: of ten million none is read again, whoever compacts or erases beside it."""
+    early, writer, other = TranscriptTable(lake), TranscriptTable(lake), TranscriptTable(lake)
+    for recording_id in "ab":
+        early.commit(write_staged(make_rows([recording_id]), lake))
+    assert sorted(writer.committed(FINGERPRINT).to_table()["recording_id"].to_pylist()) == ["a", "b"]
+    DeltaTable(writer.uri).optimize.compact()
+    other.commit(write_staged(make_rows(["c"]), lake))
+    assert writer.commit(write_staged(make_rows(["c", "d"]), lake)).already_there == 1
+    assert sorted(writer._keys[FINGERPRINT]["recording_id"].to_pylist()) == ["c", "d"]
+    assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 0), ("c", 0), ("d", 0)]
+
+
+def test_a_writer_whose_log_was_cleaned_up_reads_everything(lake: Lake) -> None:
+    writer, other = TranscriptTable(lake), TranscriptTable(lake)
+    assert done_ids(writer) == []
+    for recording_id in "abc":
+        other.commit(write_staged(make_rows([recording_id]), lake))
+    DeltaTable(writer.uri).create_checkpoint()
+    for version in range(3):
+        Path(f"{writer.uri}/_delta_log/{version:020}.json").unlink()
+    assert writer.commit(write_staged(make_rows(["a", "d"]), lake)).already_there == 1
+    assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 0), ("c", 0), ("d", 0)]
+
+
+def test_texts_and_uris_are_not_in_the_log_after_compaction(lake: Lake) -> None:
+    table = TranscriptTable(lake)
+    for recording_id in "ab":
+        table.commit(write_staged(make_rows([recording_id]), lake))
+    delta = DeltaTable(table.uri)
+    delta.optimize.compact()
+    delta.delete("recording_id = 'a'")
+    log = "".join(path.read_text() for path in Path(table.uri).glob("_delta_log/*.json"))
+    assert "OPTIMIZE" in log
+    assert "fracture" not in log
+    assert "gs://" not in log
+
+
 def test_a_file_that_the_driver_cannot_see_is_not_committed(lake: Lake) -> None:
     table = TranscriptTable(lake)
     (staged,) = write_staged(make_rows(["a"]), lake)
@@ -211,7 +251,7 @@ def test_a_table_of_another_schema_is_refused_with_the_columns(lake: Lake) -> No
     with pytest.raises(RunError) as refused:
         TranscriptTable(lake)
     assert str(refused.value).endswith(
-        "/transcripts has schema version none, this dictalake writes version 3: columns missing ['nbest'], unknown ['notes'], "
+        "/transcripts has schema version none, this dictalake writes version 4: columns missing ['nbest'], unknown ['notes'], "
         "of another type ['confidence']; use the dictalake that made the table, or give another lake.uri"
     )
 

@@ -1,0 +1,29 @@
+"""Puts the lake's small files together and removes what is out of use, while people read and runs write. Weekly is enough.
+
+dictalake compact --lake.uri gs://lake/speech
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.options import make_parser, parse, read_config
+from pipelines.lake.upkeep import compact
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments, overrides = parse(make_parser("compact", __doc__ or ""), argv)
+    config = read_config(arguments, overrides)
+    table = Table("table", "files before", "files now", "MB now", "largest file, MB", "old files removed")
+    for done in compact(config.lake):
+        sizes = (f"{done.megabytes:.1f}", f"{done.largest_mb:.1f}")
+        table.add_row(done.table, str(done.files_before), str(done.files_after), *sizes, str(done.removed))
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Who is at work: a small object ``claims/<run_id>.json`` that a live run writes anew again and again.
+
+A claim keeps other runs from doing the same work twice; that nothing is *written* twice does not rest on it but on the look at
+the table before each commit. Age is told by the storage's own clock, so no machine's clock need be right. A run is alive when
+its claim was written less than ``lake.lease_s`` ago; one that died on this very machine is known to be dead at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pyarrow import fs
+
+from pipelines.config import Lake
+from pipelines.errors import RunError
+from pipelines.lake.storage import open_storage
+
+FOLDER = "claims"
+BEATS_PER_LEASE = 6
+_FIRST_LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run says of itself. ``planning``: it is finding out what there is to do; ``running``: its manifest is written and
+    claimed. ``boot_id``, ``pid`` and ``process_started`` name its process on its host."""
+
+    run_id: str
+    job: str
+    fingerprint: str
+    started_at: str
+    state: Literal["planning", "running"] = "planning"
+    host: str = ""
+    boot_id: str = ""
+    pid: int = 0
+    process_started: float = 0.0
+    beats: int = 0
+    wanted: int = 0
+    ok: int = 0
+    failed: int = 0
+    audio_hours: float = 0.0
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Of two runs that plan at once, the lesser goes first."""
+        return self.started_at, self.run_id
+
+    @property
+    def is_dead_here(self) -> bool:
+        """Whether its process was of this machine and is no more."""
+        if (self.host, self.boot_id) != (platform.node(), read_boot_id()) or not self.boot_id:
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1.0
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+
+
+@dataclass(frozen=True)
+class SeenClaim:
+    """A claim as it was found: ``age_s`` since it was last written, and whether that is recent enough."""
+
+    claim: Claim
+    age_s: float
+    is_alive: bool
+
+
+def make_claim(run_id: str, job: str, fingerprint: str) -> Claim:
+    """The claim of a run of this process, from now on."""
+    process = psutil.Process()
+    return Claim(
+        run_id=run_id,
+        job=job,
+        fingerprint=fingerprint,
+        started_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        host=platform.node(),
+        boot_id=read_boot_id(),
+        pid=process.pid,
+        process_started=process.create_time(),
+    )
+
+
+def read_boot_id() -> str:
+    """Tells machines, and containers, of one name apart; empty where the system has no such thing."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+class ClaimBoard:
+    """The claims of a lake. Methods raise RunError where the lake is out of reach."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._storage = open_storage(lake, FOLDER)
+        self._lease_s = lake.lease_s
+
+    @property
+    def beat_s(self) -> float:
+        """Seconds between two writings of a claim."""
+        return self._lease_s / BEATS_PER_LEASE
+
+    def write(self, claim: Claim) -> None:
+        with self._errors("write to"):
+            self._storage.write_bytes(f"{claim.run_id}.json", json.dumps(asdict(claim)).encode())
+
+    def remove(self, run_id: str) -> None:
+        with self._errors("write to"):
+            self._delete(f"{run_id}.json")
+
+    def read(self) -> list[SeenClaim]:
+        """Every claim, in order of start. A run whose claim was removed is not among them."""
+        with self._errors("read"):
+            now = self._read_clock()
+            infos = self._storage.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True))
+            seen = []
+            for info in infos:
+                claim = self._read_one(info.path) if info.path.endswith(".json") else None
+                if claim is not None:
+                    age_s = now - _seconds(info)
+                    # One from the future is of before the clock was put back: a live run would have written it anew since.
+                    seen.append(SeenClaim(claim, age_s, abs(age_s) < self._lease_s and not claim.is_dead_here))
+            return sorted(seen, key=lambda one: one.claim.order)
+
+    def settle(self, mine: Claim) -> list[Claim]:
+        """The other live runs of this fingerprint, when it is sure that they live and what they have claimed.
+
+        Each is watched until it writes its claim once more, or its lease is over: one that was killed a moment ago would
+        otherwise keep its work from the run that takes it up. Runs that plan and began earlier are waited for. Claims of the
+        dead are removed. Takes at most the length of a lease, or as long as others plan.
+        """
+        first: dict[str, Claim] = {}
+        while True:
+            alive = []
+            waiting = False
+            for seen in self.read():
+                other = seen.claim
+                if other.run_id == mine.run_id:
+                    continue
+                if not seen.is_alive:
+                    self.remove(other.run_id)
+                    continue
+                if other.fingerprint != mine.fingerprint:
+                    continue
+                alive.append(other)
+                earlier = first.setdefault(other.run_id, other)
+                waiting |= earlier.beats == other.beats and earlier.state == other.state
+                waiting |= other.state == "planning" and other.order < mine.order
+            if not waiting:
+                return [claim for claim in alive if claim.state == "running"]
+            time.sleep(min(_FIRST_LOOK_S, self.beat_s) if len(first) == 0 else min(1.0, self.beat_s / 4))
+
+    @contextmanager
+    def hold(self, claim: Claim, progress: Callable[[Claim], Claim]) -> Iterator[Callable[[Claim], None]]:
+        """Keeps ``claim`` fresh, and removes it at the end; gives a function that replaces it. ``progress`` puts the counts in.
+
+        Beats that cannot be written are left out: what rests on them is only who does the work.
+        """
+        current = [claim]
+        stop = threading.Event()
+        lock = threading.Lock()
+
+        def beat() -> None:
+            with lock:
+                current[0] = replace(progress(current[0]), beats=current[0].beats + 1)
+                self.write(current[0])
+
+        def keep_on() -> None:
+            while not stop.wait(self.beat_s):
+                try:
+                    beat()
+                except (RunError, OSError):
+                    continue
+
+        def change(to: Claim) -> None:
+            with lock:
+                current[0] = replace(to, beats=current[0].beats)
+            beat()
+
+        self.write(claim)
+        thread = threading.Thread(target=keep_on, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield change
+        finally:
+            stop.set()
+            thread.join()
+            with suppress(RunError):  # it runs out by itself
+                self.remove(claim.run_id)
+
+    def _read_one(self, path: str) -> Claim | None:
+        try:
+            with self._storage.filesystem.open_input_stream(path) as stream:
+                document: dict[str, Any] = json.loads(stream.read())
+            return Claim(**document)
+        except FileNotFoundError:
+            return None  # removed since
+        except (TypeError, ValueError):
+            return None  # of another version of dictalake
+
+    def _read_clock(self) -> float:
+        """The storage's own time: when it says that an object was written that was written just now."""
+        path = f"clock-{uuid.uuid4().hex}"
+        try:
+            self._storage.write_bytes(path, b"now")
+            now = _seconds(self._storage.filesystem.get_file_info(path))
+            self._delete(path)
+        except OSError:
+            return time.time()  # who may only read takes the machine's clock
+        return now
+
+    def _delete(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._storage.filesystem.delete_file(path)
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"cannot {action} the claims at {self._storage.uri}: {type(error).__name__}") from error
+
+
+def _seconds(info: fs.FileInfo) -> float:
+    return 0.0 if info.mtime_ns is None else info.mtime_ns / 1e9

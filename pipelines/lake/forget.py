@@ -1,0 +1,264 @@
+"""Erasure: recordings leave every fingerprint of the lake, its manifests and its run records, and do not come back.
+
+In this order, so that a run at work cannot bring back what is being removed: tombstones; a mark in the table's log, on which
+every commit that is under way is refused and looks again; the rows, rewritten without them; the files that held them, at once
+and not after the retention; the manifests; the run records. A receipt says in numbers what was done.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError
+from pyarrow import fs
+
+from pipelines.config import Lake
+from pipelines.errors import ConfigError, RunError
+from pipelines.lake.delta import open_table
+from pipelines.lake.erasure import Erasures, Tombstone, hash_subject
+from pipelines.lake.manifests import Manifests
+from pipelines.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
+from pipelines.lake.staging import TRANSCRIPTS_FOLDER
+from pipelines.lake.storage import Storage, open_storage
+from pipelines.lake.table import ERASURE_MARK
+from pipelines.lake.upkeep import retry_on_conflict
+
+_PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
+_IDS_AT_ONCE = 500
+_PATIENT = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
+_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What to erase: recordings by id, by URI (an archive object: all files in it), by Study Instance UID, by patient hash."""
+
+    recordings: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.recordings or self.uris or self.studies or self.patients)
+
+
+@dataclass
+class Receipt:
+    """What an erasure did, without content. ``rows`` counts by fingerprint; ``unknown`` recordings were nowhere in the lake:
+    without a URI there is nothing by which to keep them out."""
+
+    receipt_id: str
+    at: str
+    asked: dict[str, int]
+    rows: dict[str, int] = field(default_factory=dict)
+    recordings: int = 0
+    tombstones: int = 0
+    files_deleted: int = 0
+    manifest_rows: int = 0
+    run_records: int = 0
+    unknown: int = 0
+    path: str = ""
+
+
+class _Match:
+    """Which rows the subjects mean, growing: what is found by one name is looked for by its URI too, at every version."""
+
+    def __init__(self, subjects: Subjects) -> None:
+        self.ids, self.uris = set(subjects.recordings), set(subjects.uris)
+        self._studies, self._patients = list(subjects.studies), list(subjects.patients)
+
+    def filter(self) -> ds.Expression:
+        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
+        uri = ds.field("source", "uri")
+        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | uri.isin(uris)
+        # The files in an archive object are uri#path.
+        for one in sorted(self.uris):
+            found = found | pc.starts_with(uri, pattern=f"{one}#")
+        found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
+        for name in _PATIENT:
+            found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
+        return found
+
+    def covers(self, recording_id: str, uri: str) -> bool:
+        return recording_id in self.ids or (bool(uri) and not self.uris.isdisjoint({uri, uri.split("#", 1)[0]}))
+
+
+def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
+    """Erases ``subjects``; with ``dry_run`` only counts. Safe beside runs, and to be called again.
+
+    Raises ConfigError where nothing is named, RunError where the lake is out of reach or other writers do not let it through.
+    """
+    if not subjects:
+        raise ConfigError("forget: name what to erase with --recording, --uri, --study or --patient")
+    now = datetime.now(UTC)
+    asked = {name: len(values) for name, values in vars(subjects).items()}
+    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", now.isoformat(timespec="seconds"), asked)
+    storage, match = open_storage(lake, TRANSCRIPTS_FOLDER), _Match(subjects)
+    try:
+        delta = open_table(storage, TRANSCRIPTS)
+        manifests = Manifests(lake)
+        _find_uris(manifests, match)
+        rows = _find_rows(delta, storage, match)
+        match.uris.update(row["uri"] for row in rows if row["uri"])
+        rows = _find_rows(delta, storage, match)  # other versions of the same objects
+        receipt.recordings = len({row["recording_id"] for row in rows})
+        receipt.rows = _count_by_fingerprint(rows)
+        receipt.unknown = len(match.ids - {row["recording_id"] for row in rows} - {row["archive_id"] for row in rows})
+        if not dry_run:
+            erasures = Erasures(lake)
+            tombstones = list(_make_tombstones(subjects, match, rows))
+            erasures.add(receipt.receipt_id, tombstones)
+            receipt.tombstones = len(tombstones)
+            _mark(delta, receipt.receipt_id)
+            _delete_rows(delta, storage, match, receipt)
+            receipt.manifest_rows = _blank_manifests(manifests, match)
+            receipt.run_records = _blank_run_records(lake, match, receipt)
+            receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
+    except (OSError, DeltaError) as error:
+        raise RunError(f"cannot erase from the table at {storage.uri}: {error}; run the same command again") from error
+    return receipt
+
+
+def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[str, Any]]:
+    delta.update_incremental()
+    columns = {
+        "recording_id": ds.field("recording_id"),
+        "archive_id": ds.field("archive_id"),
+        "fingerprint": ds.field("fingerprint"),
+        "uri": ds.field("source", "uri"),
+    }
+    dataset = delta.to_pyarrow_dataset(filesystem=storage.filesystem)
+    return dataset.to_table(columns=columns, filter=match.filter()).to_pylist()
+
+
+def _find_uris(manifests: Manifests, match: _Match) -> None:
+    """What was asked for by id and has no row yet is known from a manifest."""
+    if not match.ids:
+        return
+    wanted = pa.array(sorted(match.ids), pa.string())
+    for path in manifests.paths():
+        for block in manifests.read_part(path):
+            found = block.filter(pc.is_in(block["recording_id"], value_set=wanted))
+            match.uris.update(uri for uri in found["uri"].to_pylist() if uri)
+
+
+def _make_tombstones(subjects: Subjects, match: _Match, rows: Iterable[dict[str, Any]]) -> Iterable[Tombstone]:
+    for kind, values in (("uri", sorted(match.uris)), ("study", subjects.studies), ("patient", subjects.patients)):
+        for value in values:
+            yield Tombstone(kind, hash_subject(kind, value))
+    members = {(row["recording_id"], row["archive_id"], row["uri"]) for row in rows if row["archive_id"] and row["uri"]}
+    for recording_id, archive_id, uri in sorted(members):
+        yield Tombstone("uri", hash_subject("uri", uri), recording_id, archive_id)
+
+
+def _mark(delta: DeltaTable, receipt_id: str) -> None:
+    """A version of the log on which every commit under way is refused: it looks again, and finds the tombstones."""
+
+    def mark() -> None:
+        delta.update_incremental()
+        fingerprints = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
+        marks = []
+        for fingerprint in sorted(fingerprints):
+            last = delta.transaction_version(fingerprint)
+            marks.append(Transaction(fingerprint, 0 if last is None else last + 1))
+        properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt_id}, app_transactions=marks)
+        delta.create_write_transaction(
+            [], mode="append", schema=TRANSCRIPTS, partition_by=list(PARTITIONS), commit_properties=properties
+        )
+
+    retry_on_conflict(delta, mark)
+
+
+def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
+    erased: set[str] = set()
+    for _ in range(_PASSES):
+        rows = _find_rows(delta, storage, match)
+        ids = sorted({row["recording_id"] for row in rows})
+        erased.update(ids)
+        if not ids:
+            break
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
+            properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
+            predicate = f"recording_id IN ({quoted})"
+            retry_on_conflict(delta, lambda: delta.delete(predicate, commit_properties=properties))  # noqa: B023
+    else:
+        raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
+    receipt.files_deleted += _delete_files(delta, storage, "recording_id", erased | match.ids)
+
+
+def _delete_files(delta: DeltaTable, storage: Storage, column: str, values: set[str]) -> int:
+    """Removes files that the newest version does not name and that hold one of ``values``: old versions, and what killed runs
+    left behind. What else readers of an old version still need stays until it is vacuumed."""
+    delta.update_incremental()
+    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
+    infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
+    asked, deleted = pa.array(sorted(values), pa.string()), 0
+    for info in infos:
+        if not info.path.endswith(".parquet") or info.path in used or info.path.startswith("_delta_log/"):
+            continue
+        try:
+            with storage.filesystem.open_input_file(info.path) as source:
+                found = pq.ParquetFile(source).read(columns=[column])[column]
+            if pc.any(pc.is_in(found, value_set=asked)).as_py():
+                storage.filesystem.delete_file(info.path)
+                deleted += 1
+        except FileNotFoundError:
+            continue  # vacuumed since
+    return deleted
+
+
+def _blank_manifests(manifests: Manifests, match: _Match) -> int:
+    """Of an erased recording a manifest keeps its place and its id, so that a run at work finds its blocks as they were."""
+    blanked = 0
+    for path in manifests.paths():
+        parts = manifests.read_part(path)
+        changed = []
+        for block in parts:
+            rows = block.to_pylist()
+            covered = [row for row in rows if row["uri"] and match.covers(row["recording_id"], row["uri"])]
+            for row in covered:
+                row.update(_BLANK)
+            changed.append(pa.Table.from_pylist(rows, schema=block.schema) if covered else block)
+            blanked += len(covered)
+        if any(new is not old for new, old in zip(changed, parts, strict=True)):
+            manifests.rewrite_part(path, changed)
+    return blanked
+
+
+def _blank_run_records(lake: Lake, match: _Match, receipt: Receipt) -> int:
+    """A run over a single object names it in its configuration."""
+    storage = open_storage(lake, "runs")
+    delta = open_table(storage, RUNS)
+    locations = pa.table(delta.to_pyarrow_dataset(filesystem=storage.filesystem).to_table(columns=["archive_uri"]))
+    named = sorted({uri for uri in locations["archive_uri"].to_pylist() if uri and _same(uri, match.uris)})
+    changed = 0
+    for uri in named:
+        quoted = uri.replace("'", "''")
+        updates = {"archive_uri": "'erased'", "config": "'erased'"}
+        result = retry_on_conflict(delta, lambda: delta.update(updates=updates, predicate=f"archive_uri = '{quoted}'"))  # noqa: B023
+        changed += int(result["num_updated_rows"])
+    if named:
+        receipt.files_deleted += _delete_files(delta, storage, "archive_uri", set(named))
+    return changed
+
+
+def _same(location: str, uris: set[str]) -> bool:
+    """A local path may have been given without its scheme."""
+    return location in uris or f"file://{location}" in uris
+
+
+def _count_by_fingerprint(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["fingerprint"]] = counts.get(row["fingerprint"], 0) + 1
+    return counts

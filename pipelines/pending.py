@@ -1,0 +1,237 @@
+"""What there is to do: the recordings of the archive, less what is done, erased, or claimed by another live run.
+
+Sets of millions meet here, so DuckDB does it, on disk and within ``_MEMORY``: neither the archive, nor what is done, nor the
+work left is ever in this process's memory as a whole. The work leaves it as the run's manifest, in order of date, so that what
+is committed together lies in few partitions of the lake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from pipelines import blocks
+from pipelines.config import Config
+from pipelines.errors import ConfigError, list_reasons
+from pipelines.lake.erasure import Forbidden
+from pipelines.records import Recording
+
+_MEMORY = "1GB"
+_BATCH = 20_000
+# A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
+_LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
+_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata")
+CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Which failed recordings are tried again: those whose newest row says it may pass, or has one of ``reasons``."""
+
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = list_reasons()
+        unknown = sorted(set(self.reasons) - set(known))
+        if unknown:
+            raise ConfigError(f"--retry-failed {','.join(unknown)}: no such reason; there are {', '.join(known)}")
+
+    @property
+    def condition(self) -> str:
+        """SQL over the columns ``status``, ``retryable`` and ``reason``."""
+        if not self.reasons:
+            return "(status = 'failed' AND retryable)"
+        return "(status = 'failed' AND reason IN (" + ", ".join(f"'{reason}'" for reason in self.reasons) + "))"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """``found`` objects: ``skipped`` were done before (``skipped_failed`` rows of them failed), ``claimed`` are another live
+    run's, ``erased`` may not be transcribed, ``pending`` are to be done, ``retried`` of them again."""
+
+    found: int = 0
+    skipped: int = 0
+    skipped_failed: int = 0
+    claimed: int = 0
+    erased: int = 0
+    pending: int = 0
+    retried: int = 0
+
+
+@dataclass
+class Work:
+    """What there is to do; ``blocks()`` gives it once. ``done_before`` says of how many rows of a pending archive object
+    earlier runs have taken care."""
+
+    counts: Counts
+    _database: duckdb.DuckDBPyConnection
+    _config: Config
+    done_before: dict[str, int] = field(default_factory=dict)
+
+    def blocks(self) -> Iterator[list[Recording]]:
+        """Recordings in order of date, in blocks as ``plan_blocks`` cuts them."""
+        return plan_blocks(self._read(), self.counts.pending, self._config)
+
+    def _read(self) -> Iterator[Recording]:
+        self._database.execute("SELECT * EXCLUDE (retried) FROM pending ORDER BY modified_at NULLS LAST, uri")
+        while rows := self._database.fetchmany(_BATCH):
+            names = [column[0] for column in self._database.description or ()]
+            for values in rows:
+                row = dict(zip(names, values, strict=True))
+                members = row.pop("member_attempts") or {}
+                done = tuple(sorted(row.pop("done_members") or ()))
+                if done:
+                    self.done_before[row["recording_id"]] = len(done)
+                when = row.pop("modified_at")
+                yield Recording(
+                    **{**row, "metadata": dict(row["metadata"] or {})},
+                    modified_at=None if when is None else datetime.fromtimestamp(when / 1e6, UTC),
+                    done_members=done,
+                    member_attempts=members,
+                )
+
+
+def find_work(
+    found: Iterable[Recording],
+    done: ds.Dataset,
+    claimed: ds.Dataset,
+    forbidden: Forbidden,
+    config: Config,
+    folder: Path,
+    retry: Retry | None = None,
+) -> Work:
+    """Subtracts. ``found`` may repeat recordings: the first counts. ``done`` has the schema table.DONE, ``claimed`` a column
+    recording_id; ``folder`` is an empty one on a local disk with room for the archive's list.
+    """
+    database = duckdb.connect(str(folder / "work.duckdb"))
+    database.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
+    database.execute("SET preserve_insertion_order = false")
+    erased = _insert_found(database, found, forbidden)
+    database.register("done_rows", done)
+    database.register("claimed_rows", claimed)
+    members = pa.table(
+        {
+            "archive_id": pa.array(list(forbidden.members), pa.string()),
+            "files": pa.array(list(forbidden.members.values()), pa.int64()),
+        }
+    )
+    database.register("erased_members", members)
+    database.execute(_make_sql(retry))
+    row = database.execute(_COUNTS).fetchone()
+    assert row is not None
+    return Work(Counts(**dict(zip(_COUNTED, row, strict=True)), erased=erased), database, config)
+
+
+def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording], forbidden: Forbidden) -> int:
+    """Fills the table ``found``; returns how many were left out as erased."""
+    database.execute(
+        "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
+        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR))"
+    )
+    recordings = iter(found)
+    seq = erased = 0
+    while batch := list(islice(recordings, _BATCH)):
+        admitted = [recording for recording in batch if not forbidden.covers_uri(recording.uri)] if forbidden else batch
+        erased += len(batch) - len(admitted)
+        rows = blocks.recordings_to_table(admitted).select(list(_FOUND))  # DuckDB reads it by its name
+        microseconds = pc.cast(rows["modified_at"], pa.int64())
+        rows = rows.set_column(rows.schema.get_field_index("modified_at"), "modified_at", microseconds)
+        rows = rows.add_column(0, "seq", pa.array(range(seq, seq + len(admitted)), pa.int64()))
+        database.execute("INSERT INTO found SELECT * FROM rows")
+        seq += len(admitted)
+    return erased
+
+
+def _make_sql(retry: Retry | None) -> str:
+    again = retry.condition if retry else "false"
+    return f"""
+    CREATE TABLE once AS
+      SELECT * EXCLUDE (seq) FROM found QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1;
+    DROP TABLE found;
+
+    -- The newest row of each recording. A row's own archive_id is null for an object that never was known as an archive.
+    CREATE TABLE newest AS
+      SELECT *, {again} AS again FROM (
+        SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
+               arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,
+               max(archive_id) AS archive_id, max(archive_rows) AS archive_rows
+        FROM done_rows GROUP BY recording_id);
+
+    CREATE TABLE members AS SELECT * FROM newest WHERE archive_id <> recording_id;
+
+    -- An archive object is done when as many rows of it are committed (or were erased) as its files say it makes. Its own row
+    -- counts only if it is of the same look at it (part of it is damaged): one that says that it could not be opened, or read
+    -- again, is of another.
+    CREATE TABLE archives AS
+      SELECT m.archive_id, m.files, m.wanted, m.again, coalesce(own.archive_rows = m.wanted, false) AS own_counts,
+             m.files + coalesce(e.files, 0) + coalesce(own.archive_rows = m.wanted, false)::INT >= m.wanted AS complete
+      FROM (SELECT archive_id, count(*) AS files, max(archive_rows) AS wanted, bool_or(again) AS again
+            FROM members GROUP BY archive_id) AS m
+      LEFT JOIN newest AS own ON own.recording_id = m.archive_id
+      LEFT JOIN erased_members AS e ON e.archive_id = m.archive_id;
+
+    CREATE TABLE states AS
+      SELECT o.*, coalesce(n.attempt + 1, 0)::INT AS attempt, a.archive_id AS opened,
+        CASE
+          WHEN a.archive_id IS NOT NULL THEN
+            CASE WHEN NOT a.complete THEN 'pending'
+                 WHEN a.again OR (a.own_counts AND coalesce(n.again, false)) THEN 'again' ELSE 'done' END
+          WHEN n.recording_id IS NULL THEN 'pending'
+          WHEN n.archive_rows > 1 THEN 'pending'  -- its own row, without those of its files
+          WHEN n.again THEN 'again'
+          ELSE 'done' END AS state
+      FROM once AS o LEFT JOIN newest AS n USING (recording_id) LEFT JOIN archives AS a ON a.archive_id = o.recording_id;
+
+    CREATE TABLE free AS
+      SELECT * FROM states
+      WHERE state <> 'done' AND recording_id NOT IN (SELECT recording_id FROM claimed_rows WHERE recording_id IS NOT NULL);
+
+    CREATE TABLE pending AS
+      SELECT f.recording_id, f.uri, f.version, f.size_bytes, f.modified_at, f.metadata, f.attempt, f.state = 'again' AS retried,
+             CASE WHEN a.own_counts AND NOT own.again THEN list_append(coalesce(m.done, []), f.recording_id)
+                  ELSE m.done END AS done_members,
+             m.attempts AS member_attempts
+      FROM free AS f LEFT JOIN archives AS a ON a.archive_id = f.opened LEFT JOIN newest AS own ON own.recording_id = f.opened
+      LEFT JOIN (SELECT archive_id, list(recording_id) FILTER (NOT again) AS done,
+                        map_from_entries(list((recording_id, (attempt + 1)::INT)) FILTER (again)) AS attempts
+                 FROM members WHERE archive_id IN (SELECT opened FROM free) GROUP BY archive_id) AS m
+        ON m.archive_id = f.opened;
+    """
+
+
+_COUNTED = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
+_COUNTS = """
+    SELECT (SELECT count(*) FROM states),
+           (SELECT count(*) FROM states WHERE state = 'done'),
+           (SELECT count(*) FROM newest AS n WHERE n.status = 'failed' AND EXISTS (
+               SELECT 1 FROM states AS s WHERE s.state = 'done' AND s.recording_id = coalesce(n.archive_id, n.recording_id)
+               AND NOT (s.opened IS NOT NULL AND n.archive_id IS NULL))),
+           (SELECT count(*) FROM states WHERE state <> 'done') - (SELECT count(*) FROM free),
+           (SELECT count(*) FROM pending),
+           (SELECT count(*) FROM pending WHERE retried)
+"""
+
+
+def plan_blocks(recordings: Iterable[Recording], count: int, config: Config) -> Iterator[list[Recording]]:
+    """``count`` recordings in blocks that travel and are committed together: bounded in number and in stored bytes, so that a
+    block of long recordings stays small and a small archive still makes several blocks."""
+    block_rows = min(config.ray.block_rows, max(_SMALLEST_BLOCK, -(-count // _LEAST_BLOCKS)))
+    block: list[Recording] = []
+    size_bytes = 0
+    for recording in recordings:
+        over = size_bytes + recording.size_bytes > config.ray.block_mb * 1e6
+        if block and (over or len(block) >= block_rows):
+            yield block
+            block, size_bytes = [], 0
+        block.append(recording)
+        size_bytes += recording.size_bytes
+    if block:
+        yield block
