@@ -1,6 +1,7 @@
 # Everything a fresh machine needs: Python 3.11 or 3.12, a C++ compiler (kenlm is compiled), GNU make.
 PYTHON ?= python3
 VENV ?= .venv
+INFRA_VENV ?= .venv-infra
 BIN := $(VENV)/bin
 SET ?= evaluation-set
 N ?= 100000
@@ -33,8 +34,18 @@ unit: env ## run the tests that need no Ray
 fuzz: env ## load N mutated files of every kind (N=100000 SEED=1)
 	@$(BIN)/python -m tests.fuzz --count $(N) --seed $(SEED) --keep fuzz-findings
 
-lint: env ## check style and types
+lint: env lint-infra ## check style and types, and infra/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+.PHONY: lint-infra
+lint-infra: $(INFRA_VENV)/.ready ## check infra/: schemas, Terraform's references, hadolint, checkov (no Docker, no cluster, no network)
+	@$(INFRA_VENV)/bin/python infra/lint.py
+
+# checkov's dependencies meet ours: an environment of its own.
+$(INFRA_VENV)/.ready: infra/requirements-lint.txt
+	@started=$$SECONDS; $(PYTHON) -m venv --clear $(INFRA_VENV) \
+	  && $(INFRA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
+	  && touch $@ && echo "environment of lint-infra ready after $$((SECONDS - started)) s"
 
 format: env ## put the code into shape
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -1,0 +1,230 @@
+"""infra/ against the code it runs: jobs, keys, versions and exit codes. Needs no cluster and none of lint-infra's tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.__main__ import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, JOBS
+from jobs.options import make_parser, parse
+from pipelines.config import Config, list_keys, load_config
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MANIFESTS = sorted((INFRA / "kubernetes").glob("**/*.yaml"))
+CONFIG_FOLDER = "/etc/dictalake"
+
+Document = dict[str, Any]
+
+
+def read_all() -> list[Document]:
+    return [document for path in MANIFESTS for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+def of_kind(kind: str) -> list[Document]:
+    return [document for document in read_all() if document["kind"] == kind]
+
+
+def find(kind: str, name: str) -> Document:
+    return next(document for document in of_kind(kind) if document["metadata"]["name"] == name)
+
+
+def pod_templates() -> Iterator[tuple[str, Document]]:
+    """Every pod that the manifests can start."""
+    for cron_job in of_kind("CronJob"):
+        yield cron_job["metadata"]["name"], cron_job["spec"]["jobTemplate"]["spec"]["template"]
+    for ray_job in of_kind("RayJob"):
+        cluster = ray_job["spec"]["rayClusterSpec"]
+        yield "submitter", ray_job["spec"]["submitterPodTemplate"]
+        yield "head", cluster["headGroupSpec"]["template"]
+        for group in cluster["workerGroupSpecs"]:
+            yield group["groupName"], group["template"]
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """The arguments of ``dictalake`` wherever infra/ calls it."""
+    for cron_job in of_kind("CronJob"):
+        container = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+        yield cron_job["metadata"]["name"], container["args"]
+    for ray_job in of_kind("RayJob"):
+        yield ray_job["metadata"]["name"], shlex.split(ray_job["spec"]["entrypoint"])[1:]
+    # In the README's code blocks; a command ends with its line unless that ends with a backslash.
+    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", (INFRA / "README.md").read_text(encoding="utf-8"), re.S))
+    for line in blocks.replace("\\\n", " ").splitlines():
+        if found := re.search(r"(?:^|-- )dictalake(?:-on-ray)? (.+)", line.strip()):
+            yield "README.md", shlex.split(found[1], comments=True)
+
+
+def shared_config(tmp_path: Path) -> Config:
+    path = tmp_path / "dictalake.yaml"
+    path.write_text(find("ConfigMap", "dictalake")["data"]["dictalake.yaml"], encoding="utf-8")
+    return load_config(path, environment={})
+
+
+PODS = dict(pod_templates())
+CALLS = list(commands())
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_every_document_of_a_manifest_says_what_it_is_and_is_applied_by_a_kustomization(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        assert {"apiVersion", "kind"} <= set(document)
+        if document["kind"] != "Kustomization":
+            listed = yaml.safe_load((path.parent / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+            assert path.name in listed
+
+
+@pytest.mark.parametrize(("where", "arguments"), CALLS, ids=[f"{where}-{a[0]}" for where, a in CALLS])
+def test_a_command_names_a_job_and_keys_that_exist(where: str, arguments: list[str]) -> None:
+    assert arguments[0] in JOBS
+    options, overrides = parse(make_parser(arguments[0], ""), arguments[1:])
+    assert {key for key, _ in overrides} <= {key.name for key in list_keys()}
+    assert options.config in (None, "medasr", f"{CONFIG_FOLDER}/dictalake.yaml")
+
+
+def test_the_shared_configuration_is_accepted_and_says_where_to_read_and_write(tmp_path: Path) -> None:
+    config = shared_config(tmp_path)
+    assert config.archive.uri == "gs://my-hospital-dictations"
+    assert config.lake.uri == "gs://my-hospital-lake/speech"
+    assert config.acoustic.device == "cuda"
+    assert config.ray.address is None, "only the backfill joins a cluster; nightly starts its own"
+
+
+def test_secrets_come_by_reference_and_to_every_pod_that_needs_them() -> None:
+    for name in ("nightly", "head", "gpu", "cpu"):
+        environment = PODS[name]["spec"]["containers"][0]["env"]
+        assert {entry["name"] for entry in environment} == {"HF_TOKEN", "DICTALAKE_PATIENT_KEY"}
+        assert all("value" not in entry and entry["valueFrom"]["secretKeyRef"] for entry in environment)
+    assert not of_kind("Secret")
+
+
+def test_the_ray_of_the_manifest_is_the_ray_that_is_installed_in_the_image() -> None:
+    pinned = next(d for d in PROJECT["dependencies"] if d.startswith("ray["))
+    version = find("RayJob", "backfill")["spec"]["rayClusterSpec"]["rayVersion"]
+    assert f">={version.rpartition('.')[0]}" in pinned
+    assert f"ray=={version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_all_pods_run_one_image_pinned_to_this_version() -> None:
+    images = {container["image"] for pod in PODS.values() for container in pod["spec"]["containers"]}
+    assert len(images) == 1
+    assert images.pop().rpartition(":")[2] == PROJECT["version"]
+    bases = re.findall(r"^FROM (\S+)", (INFRA / "Dockerfile").read_text(encoding="utf-8"), re.M)
+    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", bases[0])
+    assert set(bases[1:]) == {"base"}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_has_no_rights_that_it_does_not_need(name: str) -> None:
+    spec = PODS[name]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    assert spec["automountServiceAccountToken"] is False
+    accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
+    assert spec["serviceAccountName"] in accounts
+    [container] = spec["containers"]
+    context = container["securityContext"]
+    assert context["readOnlyRootFilesystem"]
+    assert not context["allowPrivilegeEscalation"]
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "Ray and the caches write there"
+
+
+@pytest.mark.parametrize("name", ["nightly", "compact"])
+def test_a_cron_job_tries_again_what_may_pass_and_nothing_else(name: str) -> None:
+    spec = find("CronJob", name)["spec"]
+    job = spec["jobTemplate"]["spec"]
+    reclaimed, ended = job["podFailurePolicy"]["rules"]
+    assert reclaimed == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert ended["action"] == "FailJob"
+    assert ended["onExitCodes"]["values"] == sorted([EXIT_BAD_CONFIG, EXIT_SOME_FAILED])
+    assert EXIT_RUN_FAILED not in ended["onExitCodes"]["values"]
+    pod = job["template"]["spec"]
+    assert ended["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+    assert pod["restartPolicy"] == "Never", "Kubernetes takes a podFailurePolicy with no other"
+    assert job["backoffLimit"] > 0
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert job["activeDeadlineSeconds"] < 86_400, "one that hangs would keep Forbid from ever starting another"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(EXIT_OK, 0), (EXIT_SOME_FAILED, 0), (EXIT_BAD_CONFIG, 2), (EXIT_RUN_FAILED, 1), (137, 137)],
+)
+def test_ray_is_told_that_a_run_with_failed_recordings_succeeded_and_of_every_other_code(
+    tmp_path: Path, code: int, told: int
+) -> None:
+    program = tmp_path / "dictalake"
+    program.write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n', encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(INFRA / "dictalake-on-ray"), "backfill", "--archive.include", "a b*"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == told
+    assert done.stdout.splitlines()[0] == "backfill --archive.include a b*"
+
+
+def test_the_backfill_survives_its_head_and_gives_its_machines_back() -> None:
+    spec = find("RayJob", "backfill")["spec"]
+    assert spec["backoffLimit"] > 0
+    assert spec["shutdownAfterJobFinishes"]
+    assert shlex.split(spec["entrypoint"])[0] == "dictalake-on-ray"
+    head = spec["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert "cloud.google.com/gke-spot" not in head["template"]["spec"]["nodeSelector"]
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+        # The plan is made once, for the workers that are there at the start: without Ray's autoscaler these must be equal.
+        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+
+
+def bytes_of(quantity: str) -> float:
+    return float(quantity.removesuffix("Gi")) * 2**30
+
+
+@pytest.mark.parametrize("group", ["head", "gpu", "cpu"])
+def test_what_ray_gives_away_fits_into_the_pod(group: str) -> None:
+    cluster = find("RayJob", "backfill")["spec"]["rayClusterSpec"]
+    spec = next((g for g in cluster["workerGroupSpecs"] if g["groupName"] == group), cluster["headGroupSpec"])
+    given = {key: float(value) for key, value in spec["rayStartParams"].items() if value.isdigit()}
+    pod = spec["template"]["spec"]
+    limits = pod["containers"][0]["resources"]["limits"]
+    assert given["num-cpus"] <= float(limits["cpu"])
+    assert given.get("num-gpus", 0) == float(limits.get("nvidia.com/gpu", 0))
+    assert given["memory"] + given["object-store-memory"] <= 0.95 * bytes_of(limits["memory"])
+    shm = next(volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
+    assert given["object-store-memory"] <= bytes_of(shm["sizeLimit"])
+
+
+def test_the_plan_for_the_backfills_cluster_fits_with_a_model_on_every_gpu(tmp_path: Path) -> None:
+    from pipelines.cluster import Node, Resources, make_plan
+
+    nodes = []
+    for group in find("RayJob", "backfill")["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        given = group["rayStartParams"]
+        node = Node(float(given["num-cpus"]), float(given.get("num-gpus", 0)), float(given["memory"]) / 1e6)
+        nodes += [node] * group["replicas"]
+    cpus, gpus, memory_mb = (sum(values) for values in zip(*nodes, strict=True))
+    plan = make_plan(shared_config(tmp_path), Resources(cpus, gpus, tuple(nodes), memory_mb))
+    assert plan.emit.workers == gpus == 4
+
+
+def test_the_identities_of_the_manifests_are_those_that_terraform_makes() -> None:
+    terraform = (INFRA / "terraform" / "identities.tf").read_text(encoding="utf-8")
+    for account in of_kind("ServiceAccount"):
+        name = account["metadata"]["name"]
+        assert re.search(rf"^    {name} +=", terraform, re.M)
+        assert account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"].startswith(f"{name}@")
+    assert PODS["compact"]["spec"]["serviceAccountName"] == "dictalake-maintain"
