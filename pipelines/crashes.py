@@ -79,14 +79,17 @@ class Careful:
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         key = make_key(table)
+        guilty: list[str] = []
         if self._ledger.begin(self._name, key, table.num_rows) < DEATHS_TOGETHER:
             yield from self._run(table)
         else:
             for row in range(table.num_rows):
-                yield from self._run_alone(table.slice(row, 1))
-        self._ledger.end(self._name, key)
+                yield from self._run_alone(table.slice(row, 1), guilty)
+        for one in [*guilty, key]:
+            self._ledger.end(self._name, one)
 
-    def _run_alone(self, row: pa.Table) -> Iterator[pa.Table]:
+    def _run_alone(self, row: pa.Table, guilty: list[str]) -> Iterator[pa.Table]:
+        """A guilty one is remembered until its block is done: another may end the worker once more."""
         key = f"alone-{make_key(row)}"
         deaths = self._ledger.begin(self._name, key, 1)
         if deaths < DEATHS_ALONE:
@@ -99,6 +102,8 @@ class Careful:
                 self._name,
             )
             yield from self._run(mark_failed(row, error_row(error)))
+            guilty.append(key)
+            return
         self._ledger.end(self._name, key)
 
     def _run(self, table: pa.Table) -> Iterator[pa.Table]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
@@ -30,7 +30,7 @@ from pipelines.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import Storage, open_storage
 from pipelines.lake.table import ERASURE_MARK
-from pipelines.lake.upkeep import retry_on_conflict
+from pipelines.lake.upkeep import WRITER, retry_on_conflict
 
 _PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
 _IDS_AT_ONCE = 500
@@ -136,8 +136,13 @@ def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[
         "fingerprint": ds.field("fingerprint"),
         "uri": ds.field("source", "uri"),
     }
-    dataset = delta.to_pyarrow_dataset(filesystem=storage.filesystem)
-    return dataset.to_table(columns=columns, filter=match.filter()).to_pylist()
+    return _open_files(delta, storage, TRANSCRIPTS).to_table(columns=columns, filter=match.filter()).to_pylist()
+
+
+def _open_files(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    """The files of the newest version. After a change delta-rs itself gives types that filters do not know."""
+    paths = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
+    return ds.dataset(paths, schema=schema, format="parquet", partitioning="hive", filesystem=storage.filesystem)
 
 
 def _find_uris(manifests: Manifests, match: _Match) -> None:
@@ -180,6 +185,7 @@ def _mark(delta: DeltaTable, receipt_id: str) -> None:
 
 def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
     erased: set[str] = set()
+    nothing = TRANSCRIPTS.empty_table()
     for _ in range(_PASSES):
         rows = _find_rows(delta, storage, match)
         ids = sorted({row["recording_id"] for row in rows})
@@ -190,10 +196,26 @@ def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Re
             quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
             properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
             predicate = f"recording_id IN ({quoted})"
-            retry_on_conflict(delta, lambda: delta.delete(predicate, commit_properties=properties))  # noqa: B023
+            retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate, properties))  # noqa: B023
     else:
         raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
     receipt.files_deleted += _delete_files(delta, storage, "recording_id", erased | match.ids)
+
+
+def _replace(
+    delta: DeltaTable, storage: Storage, rows: pa.Table, predicate: str, properties: CommitProperties | None = None
+) -> None:
+    """Puts ``rows`` in the place of those of ``predicate``. ``DeltaTable.delete`` would write strings in a type that
+    pyarrow cannot filter (delta-rs issue 4579)."""
+    write_deltalake(
+        delta,
+        rows,
+        mode="overwrite",
+        predicate=predicate,
+        commit_properties=properties,
+        writer_properties=WRITER,
+        storage_options=dict(storage.delta_options),
+    )
 
 
 def _delete_files(delta: DeltaTable, storage: Storage, column: str, values: set[str]) -> int:
@@ -236,17 +258,20 @@ def _blank_manifests(manifests: Manifests, match: _Match) -> int:
 
 
 def _blank_run_records(lake: Lake, match: _Match, receipt: Receipt) -> int:
-    """A run over a single object names it in its configuration."""
+    """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
     storage = open_storage(lake, "runs")
     delta = open_table(storage, RUNS)
-    locations = pa.table(delta.to_pyarrow_dataset(filesystem=storage.filesystem).to_table(columns=["archive_uri"]))
-    named = sorted({uri for uri in locations["archive_uri"].to_pylist() if uri and _same(uri, match.uris)})
+    rows = _open_files(delta, storage, RUNS).to_table().to_pylist()
+    named = sorted({row["archive_uri"] for row in rows if row["archive_uri"] and _same(row["archive_uri"], match.uris)})
     changed = 0
-    for uri in named:
-        quoted = uri.replace("'", "''")
-        updates = {"archive_uri": "'erased'", "config": "'erased'"}
-        result = retry_on_conflict(delta, lambda: delta.update(updates=updates, predicate=f"archive_uri = '{quoted}'"))  # noqa: B023
-        changed += int(result["num_updated_rows"])
+    for run_id in sorted({row["run_id"] for row in rows if row["archive_uri"] in named}):
+        of_run = [row for row in rows if row["run_id"] == run_id]
+        for row in of_run:
+            if row["archive_uri"] in named:
+                row.update(archive_uri="erased", config="erased")
+                changed += 1
+        data = pa.Table.from_pylist(of_run, schema=RUNS)
+        retry_on_conflict(delta, lambda: _replace(delta, storage, data, f"run_id = '{run_id}'"))  # noqa: B023
     if named:
         receipt.files_deleted += _delete_files(delta, storage, "archive_uri", set(named))
     return changed

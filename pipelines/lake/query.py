@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import duckdb
 import pyarrow.dataset as ds
 
 from pipelines.config import Lake
@@ -19,6 +20,19 @@ from pipelines.lake.delta import open_table
 from pipelines.lake.schema import TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import open_storage
+
+VIEWS = {
+    # The newest good row of each recording, of whatever model; a recording that never was transcribed is not among them.
+    "transcripts": """
+        SELECT * FROM history WHERE status = 'ok'
+        QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY provenance.transcribed_at DESC, attempt DESC) = 1
+    """,
+    # Recordings whose last attempt under a fingerprint failed.
+    "failures": """
+        SELECT * FROM history
+        QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint ORDER BY attempt DESC) = 1 AND status = 'failed'
+    """,
+}
 
 
 def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.Dataset:
@@ -30,3 +44,13 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
     lake = Lake.model_validate({"uri": uri, "storage_options": dict(storage_options or {})})
     storage = open_storage(lake, TRANSCRIPTS_FOLDER)
     return open_table(storage, TRANSCRIPTS).to_pyarrow_dataset(filesystem=storage.filesystem)
+
+
+def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB with ``history`` (every row), ``transcripts`` (the newest good row of each recording) and ``failures`` (what
+    failed at its last attempt), as the lake is now. Raises as ``open_lake``."""
+    database = duckdb.connect()
+    database.register("history", open_lake(uri, storage_options))
+    for name, query in VIEWS.items():
+        database.execute(f"CREATE TEMP VIEW {name} AS {query}")
+    return database

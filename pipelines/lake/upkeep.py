@@ -27,7 +27,7 @@ from pipelines.lake.storage import open_storage
 
 _TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, erasure.FOLDER: ERASURES}
 _TRIES = 10
-_WRITER = WriterProperties(compression="ZSTD")
+WRITER = WriterProperties(compression="ZSTD")
 Result = TypeVar("Result")
 
 
@@ -57,7 +57,7 @@ def compact(lake: Lake) -> list[Compaction]:
             retry_on_conflict(
                 delta,
                 lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]
-                    target_size=int(lake.file_mb * 1e6), max_concurrent_tasks=1, writer_properties=_WRITER
+                    target_size=int(lake.file_mb * 1e6), max_concurrent_tasks=1, writer_properties=WRITER
                 ),
             )
             delta.create_checkpoint()

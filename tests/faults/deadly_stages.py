@@ -1,0 +1,52 @@
+"""Stages whose worker is killed by certain recordings, for tests of real crashes: those that begin with silence and then one
+sample of full scale."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import blocks
+from pipelines.loading import Load
+from pipelines.stages import Emit
+from tests.recordings import make_sound, write_wav
+
+_SILENT = 100
+
+
+def write_deadly(path: Path, seconds: float = 1.0) -> Path:
+    """A recording that kills the worker of DeadlyEmit."""
+    sound = make_sound(seconds, seed=99)
+    sound[:_SILENT], sound[_SILENT] = 0.0, 1.0
+    return write_wav(path, sound)
+
+
+class DeadlyEmit(Emit):
+    """Dies as by a segmentation fault, or as the kernel ends what takes too much memory: no exception, no goodbye."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        errors = table["error"].to_pylist()
+        for row in range(table.num_rows):
+            if errors[row] is None and any(is_deadly(w) for w in blocks.read_waveforms(table, row)):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(table)
+
+
+class DeadlyLoad(Load):
+    """Dies when it meets a recording of a name with ``deadly`` in it."""
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        refused = table["error"].to_pylist() if "error" in table.column_names else [None] * table.num_rows
+        for uri, error in zip(table["uri"].to_pylist(), refused, strict=True):
+            if error is None and "deadly" in uri:
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().__call__(table)
+
+
+def is_deadly(waveform: np.ndarray) -> bool:
+    return len(waveform) > _SILENT and not waveform[:_SILENT].any() and waveform[_SILENT] >= 32_000

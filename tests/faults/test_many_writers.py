@@ -1,0 +1,17 @@
+"""Sixteen processes that write to one lake at once leave every recording there once, on every kind of storage."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.writers import RECORDINGS, STORES, make_lakes, run_round, writers
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_sixteen_writers_leave_each_recording_once(store: str) -> None:
+    with make_lakes(store) as make_lake, writers() as pipes:
+        claimed = run_round(pipes, make_lake(), looks_at_claims=True)
+        blind = run_round(pipes, make_lake(), looks_at_claims=False)
+    # Claims keep work from being done twice; without them it is done, and left out when it comes to the commit.
+    assert claimed["already_there"] == 0
+    assert blind["already_there"] + blind["skipped"] == 16 * 20 - RECORDINGS

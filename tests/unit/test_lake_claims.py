@@ -1,0 +1,96 @@
+"""Who is at work: claims live while they are written, and die with their process or their lease."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Lake
+from pipelines.lake.claims import Claim, ClaimBoard, make_claim
+
+LEASE_S = 1.2
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.model_validate({"uri": str(tmp_path / "lake"), "lease_s": LEASE_S})
+
+
+def foreign(run_id: str, **changes: object) -> Claim:
+    """A claim of a run on another machine: only its signs of life tell of it."""
+    return replace(make_claim(run_id, "backfill", "f1"), host="elsewhere", **changes)
+
+
+def test_a_claim_is_there_while_it_is_held_and_gone_after(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    with board.hold(make_claim("r1", "nightly", "f1"), lambda claim: replace(claim, ok=7)) as renew:
+        (seen,) = board.read()
+        assert (seen.claim.run_id, seen.claim.job, seen.claim.state, seen.is_alive) == ("r1", "nightly", "planning", True)
+        renew(replace(seen.claim, state="running", wanted=9))
+        (seen,) = board.read()
+        assert (seen.claim.state, seen.claim.wanted, seen.claim.ok) == ("running", 9, 7)
+    assert board.read() == []
+    assert list(Path(str(lake.uri)).glob("claims/*")) == []
+
+
+def test_a_claim_is_written_again_and_again(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    with board.hold(make_claim("r1", "backfill", "f1"), lambda claim: claim):
+        time.sleep(2 * LEASE_S)
+        (seen,) = board.read()
+        assert seen.is_alive
+        assert seen.claim.beats >= 6
+
+
+def test_a_run_whose_process_is_gone_is_dead_at_once(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    script = "from pipelines.config import Lake; from pipelines.lake.claims import ClaimBoard, make_claim; "
+    script += f"ClaimBoard(Lake(uri={str(lake.uri)!r})).write(make_claim('r1', 'backfill', 'f1'))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    (seen,) = board.read()
+    assert not seen.is_alive
+    assert board.settle(make_claim("r2", "backfill", "f1")) == []
+    assert board.read() == []
+
+
+def test_a_claim_without_a_sign_of_life_runs_out(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    board.write(foreign("r1", state="running"))
+    started = time.monotonic()
+    assert board.settle(make_claim("r2", "backfill", "f1")) == []
+    assert LEASE_S / 2 < time.monotonic() - started < 4 * LEASE_S
+
+
+def test_a_live_run_is_known_by_its_next_sign_of_life(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    with board.hold(foreign("r1", state="running"), lambda claim: claim):
+        (other,) = board.settle(make_claim("r2", "backfill", "f1"))
+        assert other.run_id == "r1"
+        assert board.settle(make_claim("r2", "backfill", "another model")) == []
+
+
+def test_a_run_that_plans_waits_for_one_that_began_to_plan_earlier(lake: Lake) -> None:
+    board, earlier, later = ClaimBoard(lake), foreign("r1"), make_claim("r2", "backfill", "f1")
+    with board.hold(earlier, lambda claim: claim) as renew:
+        timer = threading.Timer(LEASE_S, lambda: renew(replace(earlier, state="running")))
+        timer.start()
+        assert [claim.state for claim in board.settle(later)] == ["running"]
+        timer.join()
+        renew(earlier)  # of two, one goes on
+        assert board.settle(replace(later, started_at="2000")) == []
+
+
+def test_a_clock_that_was_put_back_leaves_no_claim_for_hours(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    board.write(foreign("r1", state="running"))
+    later = time.time() + 7200
+    os.utime(f"{lake.uri}/claims/r1.json", (later, later))
+    (seen,) = board.read()
+    assert not seen.is_alive

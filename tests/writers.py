@@ -1,0 +1,169 @@
+"""Sixteen writer processes on one lake, again and again: the real claims, the real search for work and the real commits, with
+stub rows instead of transcripts.
+
+    python -m tests.writers --rounds 100 --store all --out FILE.json
+
+In every second round the writers look at no claims, as if each had slept through its lease: then all of them do the same work,
+and only the look at the table before each commit keeps rows from being there twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from rich.console import Console
+from rich.table import Table
+
+from jobs.bench import describe_machine
+from pipelines import blocks
+from pipelines.config import Config, Lake
+from pipelines.lake.claims import ClaimBoard, make_claim
+from pipelines.lake.manifests import Manifests
+from pipelines.lake.staging import TRANSCRIPTS_FOLDER, write_staged
+from pipelines.lake.storage import open_storage
+from pipelines.lake.table import TranscriptTable
+from pipelines.pending import CLAIMED, find_work
+from pipelines.records import Recording
+from tests.emulators import run_gcs, run_s3
+from tests.lake_rows import FINGERPRINT, done_ids, make_rows
+
+WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 20, 5
+STORES = ("local", "gcs", "s3")
+
+
+def be_writer(number: int, start: Any, pipe: Connection) -> None:
+    """A process: for each (lake, with or without claims) that it is sent does its share, and says what it committed."""
+    while (task := pipe.recv()) is not None:
+        values, looks_at_claims = task
+        lake = Lake.model_validate(values)
+        TranscriptTable(lake)
+        start.wait(timeout=120)
+        try:
+            pipe.send(write_share(number, lake, looks_at_claims=looks_at_claims))
+        except Exception as error:
+            pipe.send(repr(error))
+
+
+def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[str]:
+    """What a run does without its middle: EACH recordings, of which most are other writers' too."""
+    mine = [f"{(number * 3 + step) % RECORDINGS:032x}" for step in range(EACH)]
+    found = [Recording(one, f"gs://a/{one}", "1", 10, datetime(2026, 3, 1, tzinfo=UTC)) for one in mine]
+    config = Config.model_validate({"ray": {"block_rows": BLOCK}})
+    table, board, manifests = TranscriptTable(lake), ClaimBoard(lake), Manifests(lake)
+    claim = make_claim(f"run-{number:02}", "backfill", FINGERPRINT)
+    counts: Counter[str] = Counter()
+    with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
+        others = board.settle(claim) if looks_at_claims else []
+        done = table.committed(FINGERPRINT)
+        claimed = manifests.find([other.run_id for other in others], CLAIMED)
+        work = find_work(found, done, claimed, table.forbidden, config, Path(folder))
+        counts["claimed"], counts["skipped"] = work.counts.claimed, work.counts.skipped
+        planned = list(work.blocks())
+        parts = (blocks.recordings_to_table(block) for block in planned)
+        list(manifests.write(claim.run_id, parts, parts_schema()))
+        renew(replace(claim, state="running"))
+        for block in planned:
+            result = table.commit(write_staged(make_rows([one.recording_id for one in block], run_id=claim.run_id), lake))
+            counts.update(rows=result.rows, already_there=result.already_there, commits=result.files > 0)
+    return counts
+
+
+def parts_schema() -> Any:
+    return blocks.recordings_to_table([]).schema
+
+
+@contextmanager
+def writers(count: int = WRITERS) -> Iterator[list[Connection]]:
+    """The processes, started once, and a pipe to each."""
+    spawn = multiprocessing.get_context("spawn")
+    start, pipes, processes = spawn.Barrier(count), [], []
+    for number in range(count):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=be_writer, args=(number, start, theirs), daemon=True)
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+    yield pipes
+    for pipe in pipes:
+        pipe.send(None)
+    for process in processes:
+        process.join(timeout=30)
+
+
+def run_round(pipes: list[Connection], lake: Lake, *, looks_at_claims: bool) -> Counter[str]:
+    """All writers at once on ``lake``; raises AssertionError where the table is not what arithmetic says."""
+    TranscriptTable(lake)
+    for pipe in pipes:
+        pipe.send((lake.model_dump(), looks_at_claims))
+    answers = [pipe.recv() for pipe in pipes]
+    broken = [answer for answer in answers if isinstance(answer, str)]
+    assert not broken, broken
+    total: Counter[str] = sum(answers, Counter())
+    there = done_ids(TranscriptTable(lake))
+    assert there == [(f"{one:032x}", 0) for one in range(RECORDINGS)], f"{len(there)} rows"
+    assert total["rows"] == RECORDINGS
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    version = DeltaTable(storage.uri, storage_options=dict(storage.delta_options)).version()
+    assert version == total["commits"], f"version {version} after {total['commits']} commits"
+    planned = len(pipes) * EACH - total["claimed"] - total["skipped"]
+    assert planned == total["rows"] + total["already_there"]
+    return total
+
+
+@contextmanager
+def make_lakes(store: str) -> Iterator[Any]:
+    """A function that makes a new lake on ``store``, each time another."""
+    if store == "local":
+        with tempfile.TemporaryDirectory() as folder:
+            yield lambda: Lake.model_validate({"uri": tempfile.mkdtemp(dir=folder), "lease_s": 3})
+    else:
+        with run_gcs() if store == "gcs" else run_s3() as emulator:
+            yield lambda: emulator.make_lake().model_copy(update={"lease_s": 3.0})
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--store", choices=[*STORES, "all"], default="all")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(argv)
+    results: dict[str, Any] = {}
+    for store in STORES if options.store == "all" else (options.store,):
+        started, total = time.monotonic(), Counter[str]()
+        with make_lakes(store) as make_lake, writers() as pipes:
+            for number in range(options.rounds):
+                total.update(run_round(pipes, make_lake(), looks_at_claims=number % 2 == 0))
+                if number % 10 == 9:
+                    print(f"{store}: {number + 1} rounds, {time.monotonic() - started:.0f} s", flush=True)
+        results[store] = {"rounds": options.rounds, "seconds": round(time.monotonic() - started), **total}
+    show(results)
+    if options.out is not None:
+        document = {"machine": describe_machine(), "writers": WRITERS, "recordings": RECORDINGS, "stores": results}
+        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def show(results: dict[str, Any]) -> None:
+    names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "seconds")
+    table = Table("store", *names, title=f"{WRITERS} writers, {RECORDINGS} recordings, {EACH} asked of each")
+    for store, result in results.items():
+        table.add_row(store, *(str(result.get(name, 0)) for name in names))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
