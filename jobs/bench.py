@@ -2,8 +2,9 @@
 
     dictalake bench load     what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
     dictalake bench memory   peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
+    dictalake bench resume   a run that has nothing to do: seconds and memory, over 1,000 to 100,000 done recordings
 
-Both print a table and, with --out FILE.json, write what they measured with the machine's name.
+Each prints a table and, with --out FILE.json, write what they measured with the machine's name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 
-BENCHMARKS = ("load", "memory")
+BENCHMARKS = ("load", "memory", "resume")
 
 
 def main(argv: list[str] | None = None) -> int:

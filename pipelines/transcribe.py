@@ -30,7 +30,7 @@ from pipelines import blocks, cluster
 from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
 from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
-from pipelines.crashes import Careful, CarefulActor
+from pipelines.crashes import Careful, CarefulActor, named
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, DictalakeError, RunError
@@ -96,7 +96,7 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
     vocabulary, grid = read_vocabulary(checkpoint)
-    provenance = _identify(config, checkpoint, vocabulary)
+    provenance = identify(config, checkpoint, vocabulary)
 
     table = TranscriptTable(config.lake)
     runs, board = RunLog(config.lake), ClaimBoard(config.lake)
@@ -158,7 +158,7 @@ def _run_stages(
     load_block = Careful("load", Load(config, forbidden), ledger)
     reports = (
         recordings.map_batches(
-            FromManifest(config.lake, provenance.run_id, load_block),
+            named("Load", FromManifest)(config.lake, provenance.run_id, load_block),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=load.workers),
@@ -166,7 +166,7 @@ def _run_stages(
             memory=load.memory_bytes,
         )
         .map_batches(
-            CarefulActor,
+            named("Emit", CarefulActor),
             fn_constructor_args=("emit", ledger, Emit, config, vocabulary, plan.threads),
             batch_size=None,
             batch_format="pyarrow",
@@ -176,7 +176,7 @@ def _run_stages(
             num_gpus=emit.gpus,
         )
         .map_batches(
-            CarefulActor,
+            named("Decode", CarefulActor),
             fn_constructor_args=("decode", ledger, Decode, config, vocabulary),
             batch_size=None,
             batch_format="pyarrow",
@@ -185,7 +185,7 @@ def _run_stages(
             memory=decode.memory_bytes,
         )
         .map_batches(
-            Careful("finish", Finish(config, provenance, grid), ledger),
+            named("Finish", Careful)("finish", Finish(config, provenance, grid), ledger),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.TaskPoolStrategy(size=finish.workers),
@@ -290,7 +290,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
     return vocabulary, frame_grid(config, extractor)
 
 
-def _identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Provenance:
+def identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Provenance:
     """Names the run and everything that can change its words. Opens the decoder once: a bad one fails here, not in a worker."""
     identity = checkpoint.identity
     here = locate_lm(config)

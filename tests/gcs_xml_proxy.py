@@ -12,6 +12,7 @@ whose JSON API is complete. JSON requests go through untouched, so one address s
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from datetime import datetime
 from email.utils import format_datetime
@@ -30,8 +31,7 @@ class GcsXmlProxy:
 
     def __init__(self, backend: str) -> None:
         handler = type("BoundHandler", (_Handler,), {"backend": backend, "put_lock": threading.Lock()})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -43,6 +43,15 @@ class GcsXmlProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed in the middle of a request is nothing to tell of."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -32,6 +32,8 @@ from pipelines.errors import (
 )
 from pipelines.records import Recording
 
+_EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+
 
 def fetch(
     recording: Recording,
@@ -58,6 +60,8 @@ def fetch(
 
     try:
         data = storage.call_with_retries(read, archive.fetch_tries, sleep, on_retry)
+    except storage.RefusedOptionsError:  # they were good when the recording was found
+        raise CredentialsExpired(recording.recording_id, _EXPIRED) from None
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
         raise NotFound(
             recording.recording_id, "this kind of storage cannot be opened here; install its fsspec package"
@@ -85,10 +89,7 @@ def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
 
 def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | CredentialsExpired | FetchFailed:
     if storage.is_expired(error):
-        return CredentialsExpired(
-            recording.recording_id,
-            "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again",
-        )
+        return CredentialsExpired(recording.recording_id, _EXPIRED)
     if storage.is_denied(error):
         return AccessDenied(
             recording.recording_id, "the credentials of this run may not read the object; grant read access to it"

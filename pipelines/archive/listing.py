@@ -45,9 +45,12 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
     if archive.uri is None:
         raise ConfigError(f"{_KEY} is not set; give a folder, gs://bucket/prefix or s3://bucket/prefix")
     select = make_selection(archive)
-    filesystem, root = storage.open_location(resolve(archive.uri), archive.storage_options, _KEY)
-    root = root.rstrip("/")
+    location = resolve(archive.uri)
     try:
+        filesystem, root = storage.call_with_retries(
+            lambda: storage.open_location(location, archive.storage_options, _KEY), archive.fetch_tries
+        )
+        root = root.rstrip("/")
         entries = _find(filesystem, root, archive)
         first = list(islice(entries, 1))
     except storage.storage_errors() as error:
@@ -136,7 +139,7 @@ def _cut(whole: objects.Cursor, list_page: Callable[[objects.Cursor], objects.Pa
             break
         cursor = level.popleft()
         page = list_page(cursor)
-        if page.token is not None:
+        if page.token is not None and page.prefixes:
             level.appendleft(replace(cursor, token=page.token))
         starts.update(page.prefixes)
         level.extend(replace(whole, delimiter="/", prefix=prefix) for prefix in page.prefixes)

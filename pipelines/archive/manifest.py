@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipelines.archive import storage
 from pipelines.archive.inventory import read_inventory
 from pipelines.archive.listing import list_recordings
+from pipelines.archive.streams import open_stream
 from pipelines.config import Archive, resolve
 from pipelines.errors import ConfigError
 from pipelines.records import Recording, make_recording_id
@@ -72,7 +73,7 @@ def read_manifest(archive: Archive) -> Iterator[Recording]:
     if archive.manifest is None:
         raise ConfigError(f"{_KEY} is not set; give a CSV or Parquet file with a `uri` column")
     location = resolve(archive.manifest)
-    file = storage.open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+    file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
     rows = _read_parquet(file) if file.peek(4)[:4] == b"PAR1" else _read_csv(file)
     if archive.uri is not None:
         base = resolve(archive.uri)
@@ -173,22 +174,23 @@ def _describe_rows(rows: Iterator[Row], archive: Archive) -> Iterator[Recording]
 
 def _describe(row: Row, archive: Archive) -> Recording:
     location, metadata = row
-    try:
+    uri = location  # until the storage is known
+
+    def ask() -> storage.ObjectState:
+        nonlocal uri
         filesystem, path = storage.open_location(location, archive.storage_options, f"{_KEY}: a uri in it")
-    except storage.UnknownStorageError:
-        return Recording(make_recording_id(location, storage.MISSING), location, storage.MISSING, 0, metadata=metadata)
-    uri = storage.make_uri(filesystem, path)
+        uri = storage.make_uri(filesystem, path)
+        return storage.describe(filesystem, path)
+
     try:
-        state = storage.call_with_retries(lambda: _ask(location, archive), archive.fetch_tries)
+        state = storage.call_with_retries(ask, archive.fetch_tries)
+    except storage.UnknownStorageError:
+        state = storage.ObjectState(storage.MISSING, 0, None)
     except storage.storage_errors() as error:
         if storage.is_transient(error):  # `missing` would give all of them other ids, and rows that are not true
             raise storage.explain(error, f"{_KEY}: the storage of its uris") from None
         state = storage.ObjectState(storage.MISSING, 0, None)  # `fetch` says why: not_found, access_denied
     return Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at, metadata)
-
-
-def _ask(location: str, archive: Archive) -> storage.ObjectState:
-    return storage.describe(*storage.open_location(location, archive.storage_options, _KEY))
 
 
 def _drop_duplicates(recordings: Iterator[Recording]) -> Iterator[Recording]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
@@ -51,7 +50,6 @@ _LIBRARY_ERRORS = (
 )
 Result = TypeVar("Result")
 _filesystems: dict[tuple[str, str, int], tuple[Any, float]] = {}  # with when each was opened, on the monotonic clock
-_STREAM_BYTES = 2**22  # of a manifest or inventory asked for at a time
 _FRESH_S = 5.0  # a file system younger than this has the newest credentials that there are
 
 # What says that credentials were good once: botocore's codes, and the exceptions of those who renew them.
@@ -73,6 +71,10 @@ class UnknownStorageError(ConfigError):
     """A location of a kind that fsspec does not know: a wrong key, or a wrong line in a manifest."""
 
 
+class RefusedOptionsError(ConfigError):
+    """Options or credentials with which no file system can be opened: a wrong key, or a token that is no longer valid."""
+
+
 @dataclass(frozen=True)
 class ObjectState:
     """What the storage says about an object: its version, size and UTC time of modification."""
@@ -85,7 +87,8 @@ class ObjectState:
 def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[Any, str]:
     """The fsspec file system of ``location`` and the path in it. ``options`` are for remote storage, a local path needs none.
 
-    Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused.
+    Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused,
+    and what may pass (whoever gives credentials does not answer) as it is, for ``call_with_retries``.
     """
     protocol = split_protocol(location)[0] or "file"
     used = {} if protocol in ("file", "local") else dict(options)
@@ -105,8 +108,12 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     except TypeError:
         raise ConfigError(f"archive.storage_options: {protocol}:// has no such option; check their names") from None
     except storage_errors() as error:
+        if is_transient(error) and not is_expired(error):
+            raise
         cause = type(error).__name__
-        raise ConfigError(f"archive.storage_options: {protocol}:// refuses them ({cause}); check their values") from None
+        raise RefusedOptionsError(
+            f"archive.storage_options: {protocol}:// refuses them ({cause}); check their values, and log in again"
+        ) from None
     return filesystem, str(kind._strip_protocol(location))
 
 
@@ -246,6 +253,10 @@ def _boto_answer(error: BaseException) -> Mapping[str, Any]:
     return {}
 
 
+def _package_of(error: BaseException) -> str:
+    return type(error).__module__.split(".")[0]
+
+
 def is_missing(error: BaseException) -> bool:
     """There is no such object, folder or bucket."""
     return isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) or status_of(error) == 404
@@ -266,7 +277,9 @@ def is_denied(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # how gcsfs says 403
         return True
-    return "Credentials" in type(error).__name__ or "NoAuth" in type(error).__name__
+    name = type(error).__name__
+    # google-auth: anonymous credentials, refused and asked to renew themselves
+    return "Credentials" in name or "NoAuth" in name or (name == "InvalidOperation" and _package_of(error) == "google")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -282,7 +295,7 @@ def is_transient(error: BaseException) -> bool:
         return status in (408, 409, 425, 429) or status >= 500
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
-    return type(error).__module__.split(".")[0] in ("aiohttp", "requests", "urllib3", "botocore", "google")
+    return _package_of(error) in ("aiohttp", "requests", "urllib3", "botocore", "google")
 
 
 def call_with_retries(
@@ -304,71 +317,6 @@ def _may_pass(error: BaseException) -> bool:
     if is_expired(error):
         _forget_filesystems()
     return is_transient(error)
-
-
-def open_stream(location: str, options: Mapping[str, Any], key: str, tries: int) -> io.BufferedReader:
-    """``location`` for reading from its start, in blocks, and for seeking: what may pass is tried again from where it was.
-
-    ConfigError and RunError of ``explain``, at the call and while reading.
-    """
-    return io.BufferedReader(_ResumedFile(location, options, key, tries), _STREAM_BYTES)
-
-
-class _ResumedFile(io.RawIOBase):
-    def __init__(self, location: str, options: Mapping[str, Any], key: str, tries: int) -> None:
-        self._where, self._tries = (location, options, key), tries
-        self._file: Any = None
-        self._position = 0
-        self._state: ObjectState | None = None
-        self._call(self._open)
-
-    def _call(self, call: Callable[[], Result]) -> Result:
-        try:
-            return call_with_retries(call, self._tries)
-        except storage_errors() as error:
-            raise explain(error, self._where[2]) from None
-
-    def _open(self) -> None:
-        filesystem, path = open_location(*self._where)
-        state = describe(filesystem, path)
-        if self._state is not None and state != self._state:
-            raise RunError(f"{self._where[2]}: the file was written again while it was read; run again")
-        self._state, self._file = state, filesystem.open(path, "rb", block_size=_STREAM_BYTES)
-
-    def _read(self, count: int) -> bytes:
-        try:
-            if self._file is None:
-                self._open()
-            self._file.seek(self._position)
-            return bytes(self._file.read(count))
-        except storage_errors():
-            self._file = None
-            raise
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._call(lambda: self._read(len(buffer)))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        size = self._state.size_bytes if self._state is not None else 0
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        super().close()
 
 
 def explain(error: BaseException, key: str) -> DictalakeError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import hashlib
 import os
 import pickle
 from collections.abc import Iterator
@@ -17,14 +19,17 @@ from fsspec.implementations.memory import MemoryFileSystem
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from pipelines.archive import objects
 from pipelines.archive.fetch import fetch
 from pipelines.archive.listing import list_recordings
 from pipelines.archive.manifest import find_recordings
+from pipelines.archive.storage import open_location
 from pipelines.config import Archive, Limits
 from pipelines.errors import (
     AccessDenied,
     ChangedDuringRead,
     ConfigError,
+    CredentialsExpired,
     EmptyObject,
     FetchFailed,
     NotFound,
@@ -33,6 +38,7 @@ from pipelines.errors import (
     TranscriptionError,
 )
 from pipelines.records import Recording
+from tests.emulators import ObjectStore
 
 
 class ShakyStorage(MemoryFileSystem):
@@ -127,7 +133,7 @@ def test_tries_end(recording: Recording, failure: Exception | bytes) -> None:
     [
         (PermissionError("CANARY"), AccessDenied),
         (OSError("Forbidden: CANARY"), AccessDenied),
-        (make_http_error(401), AccessDenied),
+        (make_http_error(403), AccessDenied),
         (FileNotFoundError("CANARY"), NotFound),
         (IsADirectoryError("CANARY"), NotFound),
         (make_http_error(400), FetchFailed),
@@ -144,6 +150,87 @@ def test_what_will_not_pass_is_not_tried_again(
         fetch(recording, ARCHIVE, pauses.append)
     assert pauses == []
     assert_says_nothing(caught.value)
+
+
+def test_expired_credentials_are_tried_again_and_are_not_called_denied(recording: Recording) -> None:
+    pauses: list[float] = []
+    ShakyStorage.failures[:] = [make_http_error(401)]
+    assert fetch(recording, ARCHIVE, pauses.append) == b"twelve bytes"
+    for failure in (make_http_error(401), make_boto_error("ExpiredToken"), make_boto_error("ExpiredTokenException")):
+        ShakyStorage.failures[:] = [failure] * 3
+        with pytest.raises(CredentialsExpired, match="no fresh ones were found; log in again") as caught:
+            fetch(recording, ARCHIVE, pauses.append)
+        assert (caught.value.reason, caught.value.retryable) == ("credentials_expired", True)
+        assert_says_nothing(caught.value)
+    assert len(pauses) == 1 + 3 * 2
+
+
+def make_boto_error(code: str) -> OSError:
+    """As s3fs hands it on."""
+    from botocore.exceptions import ClientError
+
+    error = PermissionError("CANARY")
+    error.__cause__ = ClientError({"Error": {"Code": code, "Message": "CANARY"}}, "GetObject")
+    return error
+
+
+def test_each_retry_is_told(recording: Recording) -> None:
+    told: list[str] = []
+    ShakyStorage.failures[:] = [TimeoutError(), b"twelve"]
+    assert fetch(recording, ARCHIVE, lambda pause_s: None, on_retry=lambda: told.append("again")) == b"twelve bytes"
+    assert told == ["again", "again"]
+    ShakyStorage.failures[:] = [PermissionError()]
+    with pytest.raises(AccessDenied):
+        fetch(recording, ARCHIVE, lambda pause_s: None, on_retry=lambda: told.append("again"))
+    assert told == ["again", "again"]
+
+
+@pytest.mark.parametrize(("asked", "pause_s"), [("7", 7.0), ("3600", 30.0)])
+def test_pause_that_the_server_asks_for_is_kept_within_bounds(recording: Recording, asked: str, pause_s: float) -> None:
+    error = make_http_error(429)
+    error.headers = CIMultiDictProxy(CIMultiDict({"Retry-After": asked}))
+    pauses: list[float] = []
+    ShakyStorage.failures[:] = [error]
+    assert fetch(recording, ARCHIVE, pauses.append) == b"twelve bytes"
+    assert pauses == [pause_s]
+
+
+@pytest.fixture
+def encrypting(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> tuple[Archive, list[Recording]]:
+    """Two objects of a storage that encrypts: its ETags look like MD5s and are none."""
+    monkeypatch.setattr(objects, "_buckets_without_md5", set())
+    bucket = s3.make_bucket()
+    writer, path = open_location(bucket, s3.fsspec_options, "test")
+    writer.pipe({f"{path}/{name}.wav": name.encode() for name in ("one", "two")})
+    archive = Archive(uri=bucket, storage_options=s3.fsspec_options)
+    monkeypatch.setattr(objects, "md5", lambda data, **options: hashlib.md5(b"other" + data, **options))
+    return archive, list(list_recordings(archive))
+
+
+def test_etags_that_are_no_md5_are_found_out_by_reading_twice(encrypting: tuple[Archive, list[Recording]]) -> None:
+    archive, (one, two) = encrypting
+    told: list[str] = []
+    assert fetch(one, archive, lambda pause_s: None, on_retry=lambda: told.append("one")) == b"one"
+    assert fetch(two, archive, lambda pause_s: None, on_retry=lambda: told.append("two")) == b"two"
+    assert told == ["one"]  # once for a bucket
+
+
+@pytest.mark.parametrize("said", [{"ServerSideEncryption": "aws:kms"}, {"SSECustomerAlgorithm": "AES256"}, {"ETag": '"0-3"'}])
+def test_etags_that_are_no_md5_by_what_the_answer_says_are_not_compared(said: dict[str, str]) -> None:
+    objects._check_etag(b"bytes", {"ETag": f'"{"0" * 32}"', **said}, "bucket", set())
+    with pytest.raises(objects.ChecksumError):
+        objects._check_etag(b"bytes", {"ETag": f'"{"0" * 32}"'}, "bucket", set())
+
+
+def test_object_stored_with_gzip_is_unpacked_and_no_false_alarm(gcs: ObjectStore) -> None:
+    bucket = gcs.make_bucket()
+    filesystem, path = open_location(bucket, gcs.fsspec_options, "test")
+    blob = objects._gcs_client(filesystem).bucket(path).blob("a.wav")
+    blob.content_encoding = "gzip"
+    blob.upload_from_string(gzip.compress(b"sound" * 1000))
+    archive = Archive(uri=bucket, storage_options=gcs.fsspec_options, fetch_tries=1)
+    (recording,) = list_recordings(archive)
+    assert fetch(recording, archive) == b"sound" * 1000
 
 
 def assert_says_nothing(error: TranscriptionError) -> None:

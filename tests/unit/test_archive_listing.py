@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from fsspec.registry import known_implementations
 
+from pipelines.archive import listing, objects
 from pipelines.archive.fetch import fetch
 from pipelines.archive.listing import list_recordings
 from pipelines.archive.storage import open_location
 from pipelines.config import Archive
-from pipelines.errors import ChangedDuringRead, ConfigError, NotFound
+from pipelines.errors import ChangedDuringRead, ConfigError, NotFound, RunError
 from pipelines.records import make_recording_id
 from tests.emulators import ObjectStore
 
@@ -206,3 +207,100 @@ def test_bucket_that_keeps_versions_still_gives_the_listed_one(s3: ObjectStore) 
 def test_missing_bucket_is_a_configuration_error(object_store: ObjectStore) -> None:
     with pytest.raises(ConfigError, match=r"archive\.uri: there is nothing there"):
         list_recordings(Archive(uri=f"{object_store.scheme}://no-such-bucket/x", storage_options=object_store.fsspec_options))
+
+
+TREES = {
+    "flat": [f"day/{n:03d}.wav" for n in range(60)],
+    "months": [f"day/{month:02d}/{n}.wav" for month in range(12) for n in range(5)],
+    "a folder for each": [f"day/{n:03d}/dictation.wav" for n in range(60)],
+    "mixed": [
+        *(f"day/{place}/{n}.wav" for place in ("a", "a-b", "a.b", "a b", "é", "𝄞", "zz/y/x", "zz/y") for n in range(6)),
+        *("day/a.wav", "day/a", "day/zz", "day/zzz.wav", "day/0.wav"),
+    ],
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_every_object_is_listed_once_however_they_lie(
+    object_store: ObjectStore, tree: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PAGE_ENTRIES", 7)
+    monkeypatch.setattr(listing, "_ENOUGH_PREFIXES", 4)
+    bucket = object_store.make_bucket()
+    writer, path = open_location(bucket, object_store.fsspec_options, "test")
+    others = ["day-before/x.wav", "day.wav", "d", "daz/x.wav"]
+    for name in [*TREES[tree], *others]:
+        writer.pipe_file(f"{path}/{name}", name.encode())
+    for uri, names in ((f"{bucket}/day", TREES[tree]), (bucket, [*TREES[tree], *others])):
+        archive = Archive(uri=uri, storage_options=object_store.fsspec_options)
+        found = [(r.uri.removeprefix(f"{bucket}/"), r.size_bytes) for r in list_recordings(archive)]
+        assert sorted(found) == sorted((name, len(name.encode())) for name in names)
+
+
+def test_a_listing_of_many_pages_asks_for_few_ahead(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "PAGE_ENTRIES", 5)
+    bucket = s3.make_bucket()
+    writer, path = open_location(bucket, s3.fsspec_options, "test")
+    for n in range(60):
+        writer.pipe_file(f"{path}/{n % 2}/{n:03d}.wav", b"x")
+    asked: list[objects.Cursor] = []
+    list_page = objects.list_page
+
+    def count(filesystem: object, cursor: objects.Cursor) -> objects.Page:
+        asked.append(cursor)
+        return list_page(filesystem, cursor)
+
+    monkeypatch.setattr(objects, "list_page", count)
+    recordings = list_recordings(Archive(uri=bucket, storage_options=s3.fsspec_options))
+    next(recordings)
+    assert len(asked) <= 10  # the first page, 3 to cut, 3 ranges and the next page of those that had one
+    assert len(list(recordings)) == 59
+    assert len(asked) >= 60 / 5
+
+
+def test_storage_that_fails_in_the_middle_of_a_listing_is_explained(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PAGE_ENTRIES", 5)
+    bucket = object_store.make_bucket()
+    writer, path = open_location(bucket, object_store.fsspec_options, "test")
+    for n in range(30):
+        writer.pipe_file(f"{path}/{n % 3}/CANARY-{n:03d}.wav", b"x")
+    list_page = objects.list_page
+    failures: list[Exception] = []
+
+    def fail(filesystem: object, cursor: objects.Cursor) -> objects.Page:
+        if cursor.token is not None and not cursor.delimiter and failures:
+            raise failures.pop()
+        return list_page(filesystem, cursor)
+
+    monkeypatch.setattr(objects, "list_page", fail)
+    archive = Archive(uri=bucket, storage_options=object_store.fsspec_options, fetch_tries=2)
+    failures[:] = [TimeoutError("CANARY")]
+    assert len(list(list_recordings(archive))) == 30
+    for error, kind, message in (
+        (TimeoutError("CANARY"), RunError, r"archive\.uri: the storage does not answer \(TimeoutError\)"),
+        (PermissionError("CANARY"), ConfigError, r"archive\.uri: access refused"),
+    ):
+        failures[:] = [error] * 64
+        recordings = list_recordings(archive)
+        with pytest.raises(kind, match=message):
+            list(recordings)
+
+
+def test_one_object_of_a_bucket_is_an_archive_of_one(object_store: ObjectStore) -> None:
+    bucket = object_store.make_bucket()
+    writer, path = open_location(bucket, object_store.fsspec_options, "test")
+    for name in ("a.wav", "a.wav.old", "a/b.wav"):
+        writer.pipe_file(f"{path}/{name}", b"x")
+    archive = Archive(uri=f"{bucket}/a.wav", include=("*.wav",), storage_options=object_store.fsspec_options)
+    assert [r.uri for r in list_recordings(archive)] == [f"{bucket}/a.wav"]
+
+
+def test_folders_are_walked_in_the_order_of_the_full_names(tmp_path: Path) -> None:
+    for name in ("ward/b.wav", "ward-x/a.wav", "ward.wav", "ward/a/z.wav", "w", "ward0"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [r.uri for r in list_recordings(Archive(uri=str(tmp_path)))]
+    assert found == sorted(found)
+    assert len(found) == 6

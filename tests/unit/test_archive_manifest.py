@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.archive.fetch import fetch
-from pipelines.archive.manifest import find_recordings, read_manifest
+from pipelines.archive.manifest import find_recordings, read_manifest, scan_recordings
 from pipelines.archive.storage import open_location
 from pipelines.config import Archive
 from pipelines.errors import ConfigError, NotFound
@@ -111,6 +112,30 @@ def test_broken_manifest_names_the_line_and_not_what_is_in_it(folder: Path, text
 
 def test_byte_order_mark_and_windows_line_ends_are_read(folder: Path) -> None:
     assert [r.uri for r in read(folder, "\ufeffuri,n\r\na.wav,1\r\n\r\n")] == [f"file://{folder}/a.wav"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_in_any_way_and_be_quoted(folder: Path, end: str) -> None:
+    found = read(folder, end.join(("uri,n", 'a.wav,"first', 'second"', "ward/b.wav,ü", "")))
+    assert [dict(r.metadata) for r in found] == [{"n": f"first{end}second"}, {"n": "ü"}]
+
+
+def test_scan_gives_every_row_and_find_each_recording_once(folder: Path) -> None:
+    read(folder, "uri\na.wav\nward/b.wav\n./a.wav\n")
+    archive = Archive(manifest=str(folder / "list.csv"))
+    assert [r.uri.rsplit("/", 1)[1] for r in scan_recordings(archive)] == ["a.wav", "b.wav", "a.wav"]
+    assert [r.uri.rsplit("/", 1)[1] for r in find_recordings(archive)] == ["a.wav", "b.wav"]
+
+
+def test_manifest_is_read_as_it_is_needed(folder: Path) -> None:
+    """And not whole, which would take a multiple of its 30 MB."""
+    (folder / "list.csv").write_text("uri,n\n" + "".join(f"a.wav,{n:0140d}\n" for n in range(200_000)) + "a.wav,1,CANARY\n")
+    rows = read_manifest(Archive(manifest=str(folder / "list.csv")))
+    tracemalloc.start()
+    assert [int(next(rows).metadata["n"]) for _ in range(3)] == [0, 1, 2]
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 15_000_000
 
 
 def test_missing_manifest_is_a_configuration_error(tmp_path: Path) -> None:
