@@ -212,12 +212,12 @@ def _commit_as_they_come(
                 waiting.append(StagedFile.from_row(row))
                 tally.add_report(row)
             if waiting and time.monotonic() - last_commit >= every_s:
-                table.commit(waiting)
+                tally.retries += table.commit(waiting).storage_retries
                 waiting, last_commit = [], time.monotonic()
             watch.look()
     finally:
         if waiting:
-            table.commit(waiting)
+            tally.retries += table.commit(waiting).storage_retries
 
 
 def _require_all(tally: Tally) -> None:

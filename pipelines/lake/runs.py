@@ -21,8 +21,10 @@ from pipelines.errors import RunError
 from pipelines.lake.delta import open_or_create_table
 from pipelines.lake.schema import RUNS
 from pipelines.lake.storage import open_storage
+from pipelines.retries import call_with_retries
 
 MASK = "***"
+_TRIES = 4
 
 
 def describe_config(config: Config) -> tuple[str, str]:
@@ -87,17 +89,29 @@ class RunLog:
             for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
                 row[name] = None if row[name] is None else list(row[name].items())
         table = pa.Table.from_pylist(rows, schema=RUNS)
+        options = dict(self._storage.delta_options)
         try:
-            write_deltalake(self._storage.uri, table, mode="append", storage_options=dict(self._storage.delta_options))
+            call_with_retries(
+                lambda: write_deltalake(self._storage.uri, table, mode="append", storage_options=options),
+                _TRIES,
+                lambda error: isinstance(error, OSError),
+            )
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
 
     def read(self) -> pa.Table:
-        """All records, oldest first, schema RUNS. Raises RunError when the lake cannot be read."""
+        """All records, oldest first, schema RUNS. Raises RunError when the lake cannot be read.
+
+        One whose writing was tried again, because the answer was lost, counts once.
+        """
         try:
             self._delta.update_incremental()
             paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
             files = ds.dataset(paths, schema=RUNS, format="parquet", filesystem=self._storage.filesystem)
-            return files.to_table().sort_by([("at", "ascending"), ("event", "descending")])
+            rows = files.to_table().sort_by([("at", "ascending"), ("event", "descending")])
+            first: dict[tuple[str, str, datetime], int] = {}
+            for index, row in enumerate(rows.select(["run_id", "event", "at"]).to_pylist()):
+                first.setdefault((row["run_id"], row["event"], row["at"]), index)
+            return rows.take(pa.array(first.values(), pa.int64()))
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot read the run records at {self._storage.uri}: {error}") from error

@@ -35,9 +35,11 @@ from pipelines.lake.erasure import Erasures, Forbidden
 from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER, StagedFile, keep_rows
 from pipelines.lake.storage import open_storage
+from pipelines.retries import BACKOFF_S
 
 COMMIT_PATIENCE_S = 300.0  # other writers may win that long
 _LONGEST_PAUSE_S = 2.0
+_STORAGE_TRIES, _LONGEST_WAIT_S = 8, 15.0  # of a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
@@ -54,6 +56,7 @@ class CommitResult:
     rows: int
     already_there: int
     erased: int = 0
+    storage_retries: int = 0
 
 
 class TranscriptTable:
@@ -104,17 +107,28 @@ class TranscriptTable:
         rows = sum(file.rows for file in files)
         erased = 0
         with self._lake_errors("commit to"):
-            self._require_present(files)
-            remaining, refusal, tries = list(files), None, 0
+            remaining, refusal, tries, failures = list(files), None, 0, 0
+            is_present = False
             while time.monotonic() < give_up:
-                self._catch_up(sorted({file.fingerprint for file in remaining}))
-                remaining, left_out = self._without_erased(remaining)
-                erased += left_out
-                remaining = self._without_committed(remaining)
-                refusal = self._try_commit(remaining) if remaining else None
+                try:
+                    if not is_present:
+                        self._require_present(files)
+                        is_present = True
+                    self._catch_up(sorted({file.fingerprint for file in remaining}))
+                    remaining, left_out = self._without_erased(remaining)
+                    erased += left_out
+                    remaining = self._without_committed(remaining)
+                    refusal = self._try_commit(remaining) if remaining else None
+                except OSError:  # an answer that was lost may have been a success: the next look will tell
+                    failures += 1
+                    if failures >= _STORAGE_TRIES:
+                        raise
+                    time.sleep(random.uniform(0.5, 1) * min(_LONGEST_WAIT_S, BACKOFF_S * 2**failures))
+                    continue
                 if refusal is None:
                     added = sum(file.rows for file in remaining)
-                    return CommitResult(self._delta.version(), len(remaining), added, rows - added - erased, erased)
+                    already_there = rows - added - erased
+                    return CommitResult(self._delta.version(), len(remaining), added, already_there, erased, failures)
                 # Jitter, so that writers that met once do not meet again and again.
                 tries += 1
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2 ** min(tries, 10))))
