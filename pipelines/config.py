@@ -102,6 +102,9 @@ class Limits(Section):
         gt=0,
         description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
     )
+    storage_failures: int = Field(
+        1000, ge=0, description="recordings in a row that the storage did not give, after which the run stops; 0: never"
+    )
     decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording: `too_large`")
 
 

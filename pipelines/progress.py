@@ -12,9 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from pipelines.errors import AccessDenied, CredentialsExpired, FetchFailed
 from pipelines.lake.claims import Claim
 
 _LINE_EVERY_S = 60.0
+_STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason}
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Tally:
     failed: int = 0
     audio_s: float = 0.0
     retries: int = 0
+    withheld: int = 0  # recordings in a row, up to now, that the storage did not give
     failures: Counter[str] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
     done_before: Mapping[str, int] = field(default_factory=dict)
@@ -54,6 +57,11 @@ class Tally:
         self.ok += len(row["recording_ids"]) - len(row["failures"])
         self.audio_s += row["audio_s"]
         self.retries += row["retries"]
+        reasons = [failure["reason"] for failure in row["failures"]]
+        if len(reasons) == len(row["recording_ids"]) and set(reasons) <= _STORAGE_REASONS:
+            self.withheld += len(reasons)
+        else:
+            self.withheld = 0
         self.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
         self.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
 

@@ -125,7 +125,9 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
                         ledger = cluster.ClusterLedger()
                         watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
                         reports = _run_stages(places, config, plan, ledger, table.forbidden, vocabulary, grid, provenance)
-                        _commit_as_they_come(reports, table, tally, watch, config.lake.commit_every_s)
+                        _commit_as_they_come(
+                            reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
+                        )
                     _require_all(tally)
                 except BaseException:
                     runs.append(_end_record("failed", provenance, job, tally))
@@ -198,7 +200,7 @@ def _run_stages(
 
 
 def _commit_as_they_come(
-    reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, watch: Watch, every_s: float
+    reports: Iterable[pa.Table], table: TranscriptTable, tally: Tally, watch: Watch, every_s: float, most_withheld: int = 0
 ) -> None:
     """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
 
@@ -214,10 +216,21 @@ def _commit_as_they_come(
             if waiting and time.monotonic() - last_commit >= every_s:
                 tally.retries += table.commit(waiting).storage_retries
                 waiting, last_commit = [], time.monotonic()
+            _require_storage(tally, most_withheld)
             watch.look()
     finally:
         if waiting:
             tally.retries += table.commit(waiting).storage_retries
+
+
+def _require_storage(tally: Tally, most_withheld: int) -> None:
+    """Storage that refuses everything would make a failed row of each of millions. Raises RunError."""
+    if most_withheld and tally.withheld >= most_withheld:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in tally.failures.most_common(3))
+        raise RunError(
+            f"the storage of the archive did not give any of the last {tally.withheld} recordings ({reasons}): see to its "
+            "credentials and the network; then run again with --retry-failed, which takes up those too"
+        )
 
 
 def _require_all(tally: Tally) -> None:

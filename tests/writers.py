@@ -150,10 +150,10 @@ def main(argv: list[str] | None = None) -> int:
                 if number % 10 == 9:
                     print(f"{store}: {number + 1} rounds, {time.monotonic() - started:.0f} s", flush=True)
         results[store] = {"rounds": options.rounds, "seconds": round(time.monotonic() - started), **total}
-    show(results)
-    if options.out is not None:
-        document = {"machine": describe_machine(), "writers": WRITERS, "recordings": RECORDINGS, "stores": results}
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        show(results)
+        if options.out is not None:
+            document = {"machine": describe_machine(), "writers": WRITERS, "recordings": RECORDINGS, "stores": results}
+            options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -208,8 +208,10 @@ class ClaimBoard:
             with self._storage.filesystem.open_input_stream(path) as stream:
                 document: dict[str, Any] = json.loads(stream.read())
             return Claim(**document)
-        except FileNotFoundError:
-            return None  # removed since
+        except OSError:
+            if self._is_gone(path):  # removed since; object stores say that in many ways
+                return None
+            raise
         except (TypeError, ValueError):
             return None  # of another version of dictalake
 
@@ -225,8 +227,14 @@ class ClaimBoard:
         return now
 
     def _delete(self, path: str) -> None:
-        with suppress(FileNotFoundError):
+        try:
             self._storage.filesystem.delete_file(path)
+        except OSError:
+            if not self._is_gone(path):
+                raise
+
+    def _is_gone(self, path: str) -> bool:
+        return bool(self._storage.filesystem.get_file_info(path).type == fs.FileType.NotFound)
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:

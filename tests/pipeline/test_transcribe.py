@@ -17,7 +17,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from pipelines.cluster import Node, Resources, make_plan
+from pipelines.cluster import ClusterLedger, Node, Resources, describe_wait, make_plan
 from pipelines.config import Config, Lake
 from pipelines.errors import ConfigError, RunError
 from pipelines.lake.runs import RunLog
@@ -25,7 +25,7 @@ from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
 from pipelines.progress import ProgressReport, Tally, Watch
 from pipelines.stages import REPORT
-from pipelines.transcribe import _commit_as_they_come, _require_all, transcribe
+from pipelines.transcribe import _commit_as_they_come, _require_all, _require_storage, transcribe
 from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
@@ -272,3 +272,22 @@ def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
     plan = make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), Resources(cpus=cpus, gpus=0))
     assert all(stage.workers >= 1 for stage in plan.stages)
     assert 1 <= plan.threads <= cpus
+
+
+def test_a_run_stops_when_the_storage_gives_nothing_any_more() -> None:
+    tally = Tally(wanted=5000, failed=40, withheld=40)
+    tally.failures["credentials_expired (load)"] = 40
+    _require_storage(tally, 0)
+    _require_storage(tally, 41)
+    with pytest.raises(RunError, match=r"did not give any of the last 40 recordings \(credentials_expired \(load\): 40\)"):
+        _require_storage(tally, 40)
+
+
+def test_a_run_that_waits_names_what_is_in_work_and_what_the_cluster_has(two_cpus: Resources) -> None:
+    plan = make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), two_cpus)
+    ledger = ClusterLedger()
+    assert describe_wait(plan, ledger, 300).startswith("nothing finished for 300 s, waiting for workers to start: load 0 in work, ")
+    ledger.begin("load", "key", 7)
+    line = describe_wait(plan, ledger, 400)
+    assert "waiting for a worker to finish what it has: load 7 in work for " in line
+    assert re.search(r"the cluster has 1 nodes, [\d.]+ of 2 CPUs free; the run asks for load 1 x \(0.25 CPU, 0 GPU, 700 MB\)", line)

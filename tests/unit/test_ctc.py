@@ -280,3 +280,41 @@ def test_a_language_model_may_lie_in_the_models_folder(random_lasr: Path, tmp_pa
     assert locate_lm(config).decoding.lm == str(tmp_path / "m/lm_6.kenlm")
     greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"kind": "greedy"})})
     assert locate_lm(greedy) is greedy
+
+
+# A device without memory for a batch
+
+
+class SmallDevice(CtcModel):
+    """Has memory for ``most`` windows at once; counts what it was asked for."""
+
+    most = 3
+    asked: list[int]
+
+    def _forward(self, windows: list[np.ndarray], length: int) -> np.ndarray:
+        self.asked.append(len(windows))
+        if len(windows) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super()._forward(windows, length)
+
+
+def test_a_batch_that_does_not_fit_the_device_is_halved_and_stays_so(random_lasr: Path) -> None:
+    settings = Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32", "batch_s": 10})
+    windows = [make_waveform(1.0, seed) for seed in range(10)]
+    expected = CtcModel.load(settings).emit(windows)
+    small = SmallDevice.load(settings)
+    small.asked = []
+    emitted = small.emit(windows)
+    assert all(np.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(emitted, expected, strict=True))
+    assert small.asked == [10, 5, 3, 2, 5, 3, 2]
+    small.asked.clear()
+    small.emit(windows)
+    assert small.asked == [3, 3, 3, 1]
+
+
+def test_a_window_that_does_not_fit_by_itself_is_an_error_of_its_recording(random_lasr: Path) -> None:
+    small = SmallDevice.load(Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32"}))
+    small.asked, small.most = [], 0
+    with pytest.raises(torch.OutOfMemoryError):
+        small.emit([make_waveform(1.0, seed=1)])
+    assert small.is_usable()

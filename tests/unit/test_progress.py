@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pipelines import progress
-from pipelines.progress import ProgressReport, Tally, format_duration
+from pipelines.progress import ProgressReport, Tally, Watch, format_duration
 
 
 def make_tally() -> Tally:
@@ -71,3 +72,39 @@ def test_an_archive_object_is_wanted_as_many_as_the_files_it_turns_out_to_hold()
     tally.count_archives([(None, None), ("half", 10), ("half", 10), ("unreadable", 1), ("single", 1)])
     assert tally.wanted == 3 + (10 - 1 - 4)
     assert tally.archives == {"half", "unreadable", "single"}
+
+
+def test_recordings_that_the_storage_withholds_are_counted_in_a_row() -> None:
+    tally = Tally(wanted=100)
+
+    def report(*reasons: str | None) -> dict[str, Any]:
+        failures = [{"recording_id": "x", "stage": "load", "reason": reason} for reason in reasons if reason]
+        ids = [str(number) for number in range(len(reasons))]
+        nothing = {"archive_ids": [None] * len(ids), "archive_rows": [None] * len(ids), "uncovered": []}
+        return {"recording_ids": ids, "failures": failures, "audio_s": 0.0, "retries": 2, **nothing}
+
+    for _ in range(2):
+        tally.add_report(report("fetch_failed", "credentials_expired"))
+    assert (tally.withheld, tally.failed, tally.retries) == (4, 4, 4)
+    tally.add_report(report("fetch_failed", None))
+    assert tally.withheld == 0
+    tally.add_report(report("not_audio"))
+    assert (tally.withheld, tally.ok, tally.failed) == (0, 1, 6)
+
+
+def test_a_run_that_stands_still_says_what_it_waits_for() -> None:
+    output = io.StringIO()
+    tally = Tally(wanted=2)
+    console = Console(file=output, width=200)
+    watch = Watch(ProgressReport(tally, console), tally, 0.05, lambda idle_s: f"waiting for a GPU since {idle_s:.1f} s")
+    watch.look()
+    assert output.getvalue() == ""
+    time.sleep(0.06)
+    watch.look()
+    watch.look()
+    assert output.getvalue().count("waiting for a GPU") == 1
+    tally.ok += 1
+    watch.look()
+    time.sleep(0.03)
+    watch.look()
+    assert output.getvalue().count("waiting for a GPU") == 1
