@@ -4,12 +4,11 @@ VENV ?= .venv
 INFRA_VENV ?= .venv-infra
 BIN := $(VENV)/bin
 SET ?= evaluation-set
-N ?= 100000
 SEED ?= 1
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test unit fuzz lint format evaluation-set evaluate clean
+.PHONY: help env demo test unit fuzz chaos writers lint format evaluation-set evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,7 +31,13 @@ unit: env ## run the tests that need no Ray
 	@$(BIN)/python -m pytest tests/unit
 
 fuzz: env ## load N mutated files of every kind (N=100000 SEED=1)
-	@$(BIN)/python -m tests.fuzz --count $(N) --seed $(SEED) --keep fuzz-findings
+	@$(BIN)/python -m tests.fuzz --count $(or $(N),100000) --seed $(SEED) --keep fuzz-findings
+
+chaos: env ## kill N real runs, workers, actors and nodes at random moments, and count what is lost (N=210 SEED=1)
+	@$(BIN)/python -m tests.chaos --kills $(or $(N),210) --seed $(SEED) --store all --out chaos.json
+
+writers: env ## sixteen processes on one lake, N times on each kind of storage (N=100)
+	@$(BIN)/python -m tests.writers --rounds $(or $(N),100)
 
 lint: env lint-infra ## check style and types, and infra/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -61,4 +66,4 @@ evaluate: evaluation-set ## score greedy, language model and Whisper tiny.en on 
 	@$(BIN)/dictalake evaluate --archive.manifest $(SET)/hand-written-unseen/manifest.csv --by voice --systems greedy,lm,whisper
 
 clean: ## remove the environment, the demo's lake and caches
-	rm -rf $(VENV) demo-lake evaluation-set .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(INFRA_VENV) demo-lake evaluation-set .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 
 JOBS = {
     "backfill": "transcribe what is in an archive and not yet in the lake",
@@ -26,6 +28,11 @@ JOBS = {
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A machine that is taken away says so with SIGTERM: what is finished is committed, and the run's claim given back."""
+    raise SystemExit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     # Before anything imports Ray or transformers: no reports home, no chatter.
@@ -41,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     if job not in JOBS:
         print(f"dictalake: unknown job {job}; jobs are {', '.join(JOBS)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
+    signal.signal(signal.SIGTERM, _stop)
     from pipelines.errors import ConfigError, DictalakeError
 
     try:

@@ -1,5 +1,7 @@
-"""How long a run that has nothing to do takes to find that out, and how much memory: archives of 1,000, 10,000 and
-100,000 recordings, all of them done. The recordings are files of a byte, the rows are made up; the run that is measured is the real one.
+"""How long a run that has nothing to do takes to find that out, and how much memory.
+
+Archives of 1,000, 10,000 and 100,000 recordings, all of them done. The recordings are files of a byte, the rows are made up;
+the run that is measured is the real one.
 """
 
 from __future__ import annotations

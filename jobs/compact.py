@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import make_parser, parse, read_config
+from pipelines.lake.forget import sweep
 from pipelines.lake.upkeep import compact
 
 
@@ -18,7 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = parse(make_parser("compact", __doc__ or ""), argv)
     config = read_config(arguments, overrides)
     table = Table("table", "files before", "files now", "MB now", "largest file, MB", "old files removed")
-    for done in compact(config.lake):
+    compacted = compact(config.lake)
+    sweep(config.lake)  # what an interrupted erasure, or a run that was at work then, left behind
+    for done in compacted:
         sizes = (f"{done.megabytes:.1f}", f"{done.largest_mb:.1f}")
         table.add_row(done.table, str(done.files_before), str(done.files_after), *sizes, str(done.removed))
     Console().print(table)

@@ -11,6 +11,7 @@ and backups of the bucket, and copies made of the table.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -30,10 +31,19 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", action="append", default=[], help=what)
     parser.add_argument("--dry-run", action="store_true", help="only count what would be erased")
     arguments, overrides = parse(parser, argv)
-    subjects = Subjects(tuple(arguments.recording), tuple(arguments.uri), tuple(arguments.study), tuple(arguments.patient))
+    uris = tuple(normalise_uri(uri) for uri in arguments.uri)
+    subjects = Subjects(tuple(arguments.recording), uris, tuple(arguments.study), tuple(arguments.patient))
     receipt = forget(read_config(arguments, overrides).lake, subjects, dry_run=arguments.dry_run)
     show_receipt(receipt, Console(), dry_run=arguments.dry_run)
     return 0
+
+
+def normalise_uri(uri: str) -> str:
+    """As the lake writes it: ``/data/a.wav`` is ``file:///data/a.wav``, ``gcs://`` is ``gs://``."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return f"file://{Path(uri).expanduser().absolute()}"
+    return f"{ {'gcs': 'gs', 's3a': 's3', 'local': 'file'}.get(scheme, scheme) }://{rest}"
 
 
 def show_receipt(receipt: Receipt, console: Console, *, dry_run: bool) -> None:
@@ -47,6 +57,8 @@ def show_receipt(receipt: Receipt, console: Console, *, dry_run: bool) -> None:
         table.add_row("rows blanked in manifests", str(receipt.manifest_rows))
         table.add_row("run records changed", str(receipt.run_records))
         table.add_row("tombstones", str(receipt.tombstones))
+    if not receipt.recordings and not receipt.unknown:
+        table.add_row("note", "no row of the lake is of what was named: check its spelling; it is kept out all the same")
     if receipt.unknown:
         table.add_row("recordings that the lake does not know", str(receipt.unknown))
     console.print(table)

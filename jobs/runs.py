@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--last", type=int, default=_SHOWN, help="how many runs to show, the newest last")
     arguments, overrides = parse(parser, argv)
     lake = read_config(arguments, overrides).lake
-    rows = list_runs(RunLog(lake).read().to_pylist(), ClaimBoard(lake).read())
+    rows = list_runs(RunLog(lake, must_exist=True).read().to_pylist(), ClaimBoard(lake).read())
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 160))

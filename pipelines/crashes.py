@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,6 +22,7 @@ from pipelines.boundary import error_row
 from pipelines.errors import WorkerCrashed
 
 DEATHS_TOGETHER, DEATHS_ALONE = 2, 2
+_MOST_BEGINS, _REMEMBERED = 10, 10_000
 _MOST_BLOCKS = 100_000  # the ledger of a long run stays small: only what died, or is in work, is in it
 
 
@@ -51,14 +53,21 @@ class CrashLedger:
         self._alive_nodes = alive_nodes
         self._begun: dict[tuple[str, str], _Begun] = {}
         self._deaths: dict[tuple[str, str], int] = {}
+        self._begins: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def begin(self, stage: str, key: str, recordings: int, node: str) -> int:
         """See ``Ledger.begin``; ``node`` is where the worker is."""
-        before = self._begun.get((stage, key))
-        if before is not None and before.node in self._alive_nodes() and len(self._deaths) < _MOST_BLOCKS:
-            self._deaths[stage, key] = self._deaths.get((stage, key), 0) + 1
-        self._begun[stage, key] = _Begun(node, time.monotonic(), recordings)
-        return self._deaths.get((stage, key), 0)
+        work, before = (stage, key), self._begun.get((stage, key))
+        preempted = before is not None and before.node not in self._alive_nodes()
+        if before is not None and not preempted and len(self._deaths) < _MOST_BLOCKS:
+            self._deaths[work] = self._deaths.get(work, 0) + 1
+        self._begun[work] = _Begun(node, time.monotonic(), recordings)
+        # A worker may die after it said that it was done, while its result is stored.
+        begins = self._begins.pop(work, 0) + (not preempted)
+        self._begins[work] = begins
+        if len(self._begins) > _REMEMBERED:
+            self._begins.popitem(last=False)
+        return max(self._deaths.get(work, 0), begins - _MOST_BEGINS)
 
     def end(self, stage: str, key: str) -> None:
         self._begun.pop((stage, key), None)

@@ -32,7 +32,7 @@ from pipelines.archive.sandbox import CallLimits, Sandbox
 from pipelines.audio.speech import require_detector
 from pipelines.boundary import block_boundary, guard
 from pipelines.config import PATIENT_HASHES, PATIENT_KEY, Config, Lake
-from pipelines.errors import ConfigError, CorruptAudio, Erased
+from pipelines.errors import ConfigError, CorruptAudio, Erased, NoAudio
 from pipelines.lake.erasure import Forbidden
 from pipelines.lake.manifests import BlockPlace, Manifests
 from pipelines.records import SAMPLE_RATE_HZ, Recording
@@ -146,15 +146,18 @@ class Load:
         with guard(archive.recording_id, "load", itself):
             with open_members(data, kind, archive, self._archive, self._limits) as contents:
                 # Should something unforeseen end this, the object's own row is one more, and it is not done.
-                members = [found for found in contents.members if not self._forbidden.covers_uri(found[0].uri)]
-                erased = len(contents.members) - len(members)
-                members = [(replace(member, archive_rows=contents.rows - erased), where) for member, where in members]
-                rows = contents.rows - erased + (contents.damage is None)
+                rows = contents.rows + (contents.damage is None)
                 done = set(archive.done_members)
+                if contents.damage is None and done.issuperset(member.recording_id for member, _ in contents.members):
+                    raise NoAudio(
+                        archive.recording_id,
+                        "nothing in this archive object is left to transcribe: archive.member_include admits fewer files than "
+                        "when it was begun",
+                    )
                 one_at_a_time = Lock()
                 wanted = (
                     ((contents, *found, one_at_a_time), found[1].size_bytes)
-                    for found in members
+                    for found in contents.members
                     if found[0].recording_id not in done
                 )
                 yield from self._load(self._fetch_member, wanted, pool)
@@ -172,6 +175,8 @@ class Load:
         started = time.perf_counter()
         row: Row = {}
         with guard(recording.recording_id, "load", row):
+            if self._forbidden.covers_uri(recording.uri):
+                raise Erased(recording.recording_id, "it was erased and is kept out")
             with one_at_a_time:  # they share the archive's file
                 row["data"] = contents.read(recording, member, self._limits)
             row["sha256"] = sha256(row["data"]).hexdigest()

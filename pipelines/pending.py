@@ -7,8 +7,9 @@ is committed together lies in few partitions of the lake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,12 +21,13 @@ import pyarrow.dataset as ds
 
 from pipelines import blocks
 from pipelines.config import Config
-from pipelines.errors import ConfigError, list_reasons
+from pipelines.errors import ConfigError, RunError, list_reasons
 from pipelines.lake.erasure import Forbidden
 from pipelines.records import Recording
 
 _MEMORY = "1GB"
 _BATCH = 20_000
+_TRIES = 3
 # A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata")
@@ -66,15 +68,56 @@ class Counts:
     retried: int = 0
 
 
-@dataclass
 class Work:
-    """What there is to do; ``blocks()`` gives it once. ``done_before`` says of how many rows of a pending archive object
-    earlier runs have taken care."""
+    """What there is to do, found in an archive's list that stays on disk: ``find`` subtracts, and may subtract again later.
 
-    counts: Counts
-    _database: duckdb.DuckDBPyConnection
-    _config: Config
-    done_before: dict[str, int] = field(default_factory=dict)
+    ``counts`` is of the last time, and ``blocks()`` gives that work once. ``done_before`` says of how many rows of a pending
+    archive object earlier runs have taken care.
+    """
+
+    def __init__(self, found: Iterable[Recording], forbidden: Forbidden, config: Config, folder: Path) -> None:
+        """``found`` may repeat recordings: the first counts. ``folder`` is an empty one on a local disk with room for the list.
+
+        Raises RunError, and what ``found`` raises.
+        """
+        self._config, self.counts = config, Counts()
+        self.done_before: dict[str, int] = {}
+        with _plain_errors():
+            self._database = duckdb.connect(str(folder / "work.duckdb"))
+            self._database.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
+            self._database.execute("SET preserve_insertion_order = false")
+            self._erased = _insert_found(self._database, found, forbidden)
+            self._database.execute(_ONCE)
+
+    def find(self, done: Callable[[], ds.Dataset], claimed: Callable[[], ds.Dataset], retry: Retry | None = None) -> None:
+        """``done()`` has the schema table.DONE, ``claimed()`` a column recording_id. Raises RunError."""
+        self.done_before.clear()
+        with _plain_errors():
+            for attempt in range(1, _TRIES + 1):
+                self._database.register("done_rows", done())
+                self._database.register("claimed_rows", claimed())
+                try:
+                    self._database.execute(_make_sql(retry))
+                    break
+                except (duckdb.Error, OSError, pa.ArrowException):
+                    # Files that were there a moment ago may have been put together, or erased: the next list is without them.
+                    if attempt == _TRIES:
+                        raise
+            row = self._database.execute(_COUNTS).fetchone()
+        assert row is not None
+        self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
+
+    def leave_out(self, forbidden: Forbidden) -> None:
+        """Takes what was erased since the listing out of the work, and out of any later one."""
+        uris = [row[0] for row in self._database.execute("SELECT uri FROM pending").fetchall()] if forbidden else []
+        covered = pa.table({"uri": pa.array([uri for uri in uris if forbidden.covers_uri(uri)], pa.string())})
+        if covered.num_rows:
+            self._database.register("covered", covered)
+            for name in ("pending", "once"):
+                self._database.execute(f"DELETE FROM {name} WHERE uri IN (SELECT uri FROM covered)")
+            self._erased += covered.num_rows
+            pending = self.counts.pending - covered.num_rows
+            self.counts = replace(self.counts, erased=self._erased, pending=pending)
 
     def blocks(self) -> Iterator[list[Recording]]:
         """Recordings in order of date, in blocks as ``plan_blocks`` cuts them."""
@@ -99,35 +142,15 @@ class Work:
                 )
 
 
-def find_work(
-    found: Iterable[Recording],
-    done: ds.Dataset,
-    claimed: ds.Dataset,
-    forbidden: Forbidden,
-    config: Config,
-    folder: Path,
-    retry: Retry | None = None,
-) -> Work:
-    """Subtracts. ``found`` may repeat recordings: the first counts. ``done`` has the schema table.DONE, ``claimed`` a column
-    recording_id; ``folder`` is an empty one on a local disk with room for the archive's list.
-    """
-    database = duckdb.connect(str(folder / "work.duckdb"))
-    database.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
-    database.execute("SET preserve_insertion_order = false")
-    erased = _insert_found(database, found, forbidden)
-    database.register("done_rows", done)
-    database.register("claimed_rows", claimed)
-    members = pa.table(
-        {
-            "archive_id": pa.array(list(forbidden.members), pa.string()),
-            "files": pa.array(list(forbidden.members.values()), pa.int64()),
-        }
-    )
-    database.register("erased_members", members)
-    database.execute(_make_sql(retry))
-    row = database.execute(_COUNTS).fetchone()
-    assert row is not None
-    return Work(Counts(**dict(zip(_COUNTED, row, strict=True)), erased=erased), database, config)
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, OSError, pa.ArrowException) as error:  # their words may quote paths
+        raise RunError(
+            f"cannot find out what there is to do ({type(error).__name__}): the folder for temporary files (TMPDIR) needs "
+            "about 200 bytes for each recording of the archive, and the lake must be in reach; then run the same command again"
+        ) from None
 
 
 def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording], forbidden: Forbidden) -> int:
@@ -150,12 +173,22 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     return erased
 
 
-def _make_sql(retry: Retry | None) -> str:
-    again = retry.condition if retry else "false"
-    return f"""
+_ONCE = """
     CREATE TABLE once AS
       SELECT * EXCLUDE (seq) FROM found QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1;
     DROP TABLE found;
+"""
+
+
+def _make_sql(retry: Retry | None) -> str:
+    again = retry.condition if retry else "false"
+    return f"""
+    DROP TABLE IF EXISTS newest;
+    DROP TABLE IF EXISTS members;
+    DROP TABLE IF EXISTS archives;
+    DROP TABLE IF EXISTS states;
+    DROP TABLE IF EXISTS free;
+    DROP TABLE IF EXISTS pending;
 
     -- The newest row of each recording. A row's own archive_id is null for an object that never was known as an archive.
     CREATE TABLE newest AS
@@ -167,16 +200,16 @@ def _make_sql(retry: Retry | None) -> str:
 
     CREATE TABLE members AS SELECT * FROM newest WHERE archive_id <> recording_id;
 
-    -- An archive object is done when as many rows of it are committed (or were erased) as its files say it makes. Its own row
+    -- An archive object is done when as many rows of it are committed as its files say it makes. Its own row
     -- counts only if it is of the same look at it (part of it is damaged): one that says that it could not be opened, or read
     -- again, is of another.
     CREATE TABLE archives AS
       SELECT m.archive_id, m.files, m.wanted, m.again, coalesce(own.archive_rows = m.wanted, false) AS own_counts,
-             m.files + coalesce(e.files, 0) + coalesce(own.archive_rows = m.wanted, false)::INT >= m.wanted AS complete
+             m.files + coalesce(own.archive_rows = m.wanted, false)::INT >= m.wanted
+               OR coalesce(own.reason = 'no_audio', false) AS complete  -- it was looked at again, and nothing was left
       FROM (SELECT archive_id, count(*) AS files, max(archive_rows) AS wanted, bool_or(again) AS again
             FROM members GROUP BY archive_id) AS m
-      LEFT JOIN newest AS own ON own.recording_id = m.archive_id
-      LEFT JOIN erased_members AS e ON e.archive_id = m.archive_id;
+      LEFT JOIN newest AS own ON own.recording_id = m.archive_id;
 
     CREATE TABLE states AS
       SELECT o.*, coalesce(n.attempt + 1, 0)::INT AS attempt, a.archive_id AS opened,

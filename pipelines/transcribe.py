@@ -36,12 +36,13 @@ from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, DictalakeError, RunError
 from pipelines.lake.claims import ClaimBoard, make_claim
 from pipelines.lake.erasure import Forbidden
+from pipelines.lake.forget import blank_manifests
 from pipelines.lake.manifests import Manifests
 from pipelines.lake.runs import RunLog, RunRecord, describe_config
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import FromManifest, Load
-from pipelines.pending import CLAIMED, Counts, Retry, Work, find_work
+from pipelines.pending import CLAIMED, Counts, Retry, Work
 from pipelines.progress import ProgressReport, Tally, Watch
 from pipelines.records import FrameGrid
 from pipelines.stages import Decode, Emit, Finish
@@ -51,6 +52,8 @@ import ray.data  # after cluster, which sets what Ray reads when it is imported 
 import ray.exceptions  # isort: skip
 
 _TICK_S = 1.0
+_ROUNDS = 3  # over what is still missing
+_MOST_TASKS = 4096  # of the first stage: each costs Ray some of the driver's time and memory before any work begins
 _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
@@ -103,44 +106,60 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     tally = Tally()
     claim = make_claim(provenance.run_id, job, provenance.fingerprint)
     with board.hold(claim, tally.put_into) as renew, TemporaryDirectory(prefix="dictalake-") as folder:
-        others = board.settle(claim)
-        found = scan_recordings(config.archive)
-        done = table.committed(provenance.fingerprint)
-        claimed = Manifests(config.lake).find([other.run_id for other in others], CLAIMED)
-        work = find_work(found, done, claimed, table.forbidden, config, Path(folder), retry)
-        if work.counts.pending == 0:
-            claim = replace(claim, state="running")
-            runs.append(
-                _start_record(config, provenance, job, work.counts, None), _end_record("finished", provenance, job, tally)
-            )
+        others = board.settle(claim, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        work = Work(scan_recordings(config.archive), table.read_erasures(), config, Path(folder))
+
+        def find_work(retry: Retry | None) -> None:
+            theirs = [other.run_id for other in others]
+            manifests = Manifests(config.lake)
+            work.find(lambda: table.committed(provenance.fingerprint), lambda: manifests.find(theirs, CLAIMED), retry)
+            work.leave_out(table.forbidden)
+
+        find_work(retry)
+        counts = work.counts
+        if counts.pending == 0:
+            runs.append(_start_record(config, provenance, job, counts, None), _end_record("finished", provenance, job, tally))
         else:
-            places = _write_manifest(work, config, provenance.run_id)
+            places = _write_manifest(work, config, provenance.run_id, table)
             renew(replace(claim, state="running"))
-            tally.expect(work.counts.pending, work.done_before)
+            tally.expect(counts.pending, work.done_before)
             with cluster.running_cluster(config) as resources:
                 plan = cluster.make_plan(config, resources)
-                runs.append(_start_record(config, provenance, job, work.counts, resources))
+                runs.append(_start_record(config, provenance, job, counts, resources))
                 try:
                     with ProgressReport(tally, console) as progress:
                         ledger = cluster.ClusterLedger()
                         watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
-                        reports = _run_stages(places, config, plan, ledger, table.forbidden, vocabulary, grid, provenance)
-                        _commit_as_they_come(
-                            reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
-                        )
-                    _require_all(tally)
+                        for attempt in range(_ROUNDS):
+                            if attempt:  # what died between its tables may have been cut elsewhere the second time
+                                first_part = places["part"][-1].as_py() + 1
+                                places = _write_manifest(work, config, provenance.run_id, table, first_part)
+                                tally.expect(tally.done + work.counts.pending, work.done_before)
+                            reports = _run_stages(places, config, plan, ledger, table.forbidden, vocabulary, grid, provenance)
+                            _commit_as_they_come(
+                                reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
+                            )
+                            find_work(None)
+                            if work.counts.pending == 0:
+                                break
+                    _require_all(work.counts.pending, counts.pending)
                 except BaseException:
                     runs.append(_end_record("failed", provenance, job, tally))
                     raise
                 runs.append(_end_record("finished", provenance, job, tally))
-    return _summarise(provenance, work.counts, tuple(other.run_id for other in others), tally)
+    return _summarise(provenance, counts, tuple(other.run_id for other in others), tally)
 
 
-def _write_manifest(work: Work, config: Config, run_id: str) -> pa.Table:
+def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
     """Puts the work on the lake, where workers take it and other runs see that it is taken; the places of its blocks."""
     manifests = Manifests(config.lake)
     parts = (blocks.recordings_to_table(block) for block in work.blocks())
-    places = list(manifests.write(run_id, parts, pa.schema(blocks.RECORDING_COLUMNS)))
+    places = list(manifests.write(run_id, parts, pa.schema(blocks.RECORDING_COLUMNS), first_part))
+    forbidden = table.read_erasures()
+    if (
+        not forbidden.hashes <= table.forbidden.hashes
+    ):  # erased since it was found: an erasure that is over came too early for it
+        blank_manifests(manifests, forbidden, run_id)
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
@@ -155,7 +174,8 @@ def _run_stages(
     provenance: Provenance,
 ) -> Iterator[pa.Table]:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
-    recordings = ray.data.from_arrow([places.slice(block, 1) for block in range(places.num_rows)])
+    step = -(-places.num_rows // _MOST_TASKS)
+    recordings = ray.data.from_arrow([places.slice(block, step) for block in range(0, places.num_rows, step)])
     load, emit, decode, finish = plan.stages
     load_block = Careful("load", Load(config, forbidden), ledger)
     reports = (
@@ -214,8 +234,9 @@ def _commit_as_they_come(
                 waiting.append(StagedFile.from_row(row))
                 tally.add_report(row)
             if waiting and time.monotonic() - last_commit >= every_s:
-                tally.retries += table.commit(waiting).storage_retries
-                waiting, last_commit = [], time.monotonic()
+                batch, waiting = waiting, []
+                tally.retries += table.commit(batch).storage_retries
+                last_commit = time.monotonic()
             _require_storage(tally, most_withheld)
             watch.look()
     finally:
@@ -233,13 +254,11 @@ def _require_storage(tally: Tally, most_withheld: int) -> None:
         )
 
 
-def _require_all(tally: Tally) -> None:
-    """The law, counted: a worker that died between two of its tables, and found another error the second time, may have cut
-    them elsewhere. Raises RunError where rows are missing."""
-    if tally.done < tally.wanted:
+def _require_all(missing: int, wanted: int) -> None:
+    """The law, looked up in the table itself. Raises RunError where rows are missing."""
+    if missing:
         raise RunError(
-            f"{tally.wanted - tally.done} of {tally.wanted} recordings got no row; what is committed stays, the same command "
-            "takes up the others"
+            f"{missing} of {wanted} recordings got no row; what is committed stays, the same command takes up the others"
         )
 
 

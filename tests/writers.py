@@ -36,7 +36,7 @@ from pipelines.lake.manifests import Manifests
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER, write_staged
 from pipelines.lake.storage import open_storage
 from pipelines.lake.table import TranscriptTable
-from pipelines.pending import CLAIMED, find_work
+from pipelines.pending import CLAIMED, Work
 from pipelines.records import Recording
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
@@ -67,10 +67,10 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
     claim = make_claim(f"run-{number:02}", "backfill", FINGERPRINT)
     counts: Counter[str] = Counter()
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
-        others = board.settle(claim) if looks_at_claims else []
-        done = table.committed(FINGERPRINT)
-        claimed = manifests.find([other.run_id for other in others], CLAIMED)
-        work = find_work(found, done, claimed, table.forbidden, config, Path(folder))
+        others = board.settle(claim, renew) if looks_at_claims else []
+        theirs = [other.run_id for other in others]
+        work = Work(found, table.read_erasures(), config, Path(folder))
+        work.find(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
         counts["claimed"], counts["skipped"] = work.counts.claimed, work.counts.skipped
         planned = list(work.blocks())
         parts = (blocks.recordings_to_table(block) for block in planned)

@@ -38,6 +38,7 @@ Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarr
 _HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
 _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
+_STARTS = 3
 _START_S = 60.0
 _GRACE_S = 2.0  # after the kernel should have ended a child
 _RECYCLE_AFTER = 2000  # calls: what a damaged file left in a child's memory does not stay for ever
@@ -106,6 +107,9 @@ class Sandbox:
         with self._lock:
             if self._idle and not fresh:
                 return self._idle.pop()
+        for _ in range(_STARTS - 1):  # one that dies before it has seen a byte says nothing of the recording
+            with contextlib.suppress(_ChildDiedError):
+                return _Child(self._target, self._limits)
         return _Child(self._target, self._limits)
 
     def _put_back(self, child: _Child) -> None:
@@ -183,7 +187,11 @@ class _Child:
                 env=environment,
                 cwd="/",
             )
-        self._receive(time.monotonic() + _START_S)  # it says that it is ready
+        try:
+            self._receive(time.monotonic() + _START_S)  # it says that it is ready
+        except BaseException:
+            self.kill()
+            raise
 
     def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
         self.calls += 1

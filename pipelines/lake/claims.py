@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pyarrow import fs
 
 from pipelines.config import Lake
@@ -29,13 +28,14 @@ from pipelines.lake.storage import open_storage
 
 FOLDER = "claims"
 BEATS_PER_LEASE = 6
-_FIRST_LOOK_S = 0.2
+_SAID_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Claim:
     """What a run says of itself. ``planning``: it is finding out what there is to do; ``running``: its manifest is written and
-    claimed. ``boot_id``, ``pid`` and ``process_started`` name its process on its host."""
+    claimed. ``saw`` are the runs that were planning when it began to, None until it has looked. ``boot_id``, ``pid`` and
+    ``process_started`` (in ticks since the boot) name its process on its host."""
 
     run_id: str
     job: str
@@ -45,7 +45,8 @@ class Claim:
     host: str = ""
     boot_id: str = ""
     pid: int = 0
-    process_started: float = 0.0
+    process_started: int = 0
+    saw: tuple[str, ...] | None = None
     beats: int = 0
     wanted: int = 0
     ok: int = 0
@@ -54,7 +55,7 @@ class Claim:
 
     @property
     def order(self) -> tuple[str, str]:
-        """Of two runs that plan at once, the lesser goes first."""
+        """Of two runs that saw each other plan, the lesser goes first."""
         return self.started_at, self.run_id
 
     @property
@@ -62,12 +63,7 @@ class Claim:
         """Whether its process was of this machine and is no more."""
         if (self.host, self.boot_id) != (platform.node(), read_boot_id()) or not self.boot_id:
             return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1.0
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:
-            return False
+        return read_start_ticks(self.pid) != self.process_started
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,6 @@ class SeenClaim:
 
 def make_claim(run_id: str, job: str, fingerprint: str) -> Claim:
     """The claim of a run of this process, from now on."""
-    process = psutil.Process()
     return Claim(
         run_id=run_id,
         job=job,
@@ -89,8 +84,8 @@ def make_claim(run_id: str, job: str, fingerprint: str) -> Claim:
         started_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         host=platform.node(),
         boot_id=read_boot_id(),
-        pid=process.pid,
-        process_started=process.create_time(),
+        pid=os.getpid(),
+        process_started=read_start_ticks(os.getpid()),
     )
 
 
@@ -101,6 +96,16 @@ def read_boot_id() -> str:
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return ""
+
+
+def read_start_ticks(pid: int) -> int:
+    """When a process of this machine started, in ticks since the boot (proc(5)): no clock that is set anew changes it. 0 if
+    there is none."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    return int(status.rpartition(")")[2].split()[19])
 
 
 class ClaimBoard:
@@ -137,17 +142,26 @@ class ClaimBoard:
                     seen.append(SeenClaim(claim, age_s, abs(age_s) < self._lease_s and not claim.is_dead_here))
             return sorted(seen, key=lambda one: one.claim.order)
 
-    def settle(self, mine: Claim) -> list[Claim]:
+    def settle(
+        self,
+        mine: Claim,
+        renew: Callable[[Claim], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> list[Claim]:
         """The other live runs of this fingerprint, when it is sure that they live and what they have claimed.
 
         Each is watched until it writes its claim once more, or its lease is over: one that was killed a moment ago would
-        otherwise keep its work from the run that takes it up. Runs that plan and began earlier are waited for. Claims of the
-        dead are removed. Takes at most the length of a lease, or as long as others plan.
+        otherwise keep its work from the run that takes it up. Runs that were planning before this one are waited for, so that
+        of two only one finds the same work; ``renew`` tells them what this one saw, ``say`` a person whom it waits for.
+        Claims of the dead are removed.
         """
         first: dict[str, Claim] = {}
+        mine = replace(mine, saw=self._find_planning(mine))
+        if renew is not None:
+            renew(mine)
+        told = time.monotonic()
         while True:
-            alive = []
-            waiting = False
+            alive, waits_for = [], []
             for seen in self.read():
                 other = seen.claim
                 if other.run_id == mine.run_id:
@@ -159,11 +173,22 @@ class ClaimBoard:
                     continue
                 alive.append(other)
                 earlier = first.setdefault(other.run_id, other)
-                waiting |= earlier.beats == other.beats and earlier.state == other.state
-                waiting |= other.state == "planning" and other.order < mine.order
-            if not waiting:
+                unsure = earlier.beats == other.beats and earlier.state == other.state
+                if unsure or (other.state == "planning" and _goes_first(other, mine)):
+                    waits_for.append(other.run_id)
+            if not waits_for:
                 return [claim for claim in alive if claim.state == "running"]
-            time.sleep(min(_FIRST_LOOK_S, self.beat_s) if len(first) == 0 else min(1.0, self.beat_s / 4))
+            if say is not None and time.monotonic() - told > _SAID_EVERY_S:
+                told = time.monotonic()
+                say(f"waiting for {', '.join(waits_for)} to find out what there is to do; dictalake runs shows who is at work")
+            time.sleep(min(1.0, self.beat_s / 4))
+
+    def _find_planning(self, mine: Claim) -> tuple[str, ...]:
+        return tuple(
+            seen.claim.run_id
+            for seen in self.read()
+            if seen.is_alive and seen.claim.state == "planning" and seen.claim.run_id != mine.run_id
+        )
 
     @contextmanager
     def hold(self, claim: Claim, progress: Callable[[Claim], Claim]) -> Iterator[Callable[[Claim], None]]:
@@ -207,12 +232,13 @@ class ClaimBoard:
         try:
             with self._storage.filesystem.open_input_stream(path) as stream:
                 document: dict[str, Any] = json.loads(stream.read())
+            document["saw"] = None if document["saw"] is None else tuple(document["saw"])
             return Claim(**document)
         except OSError:
             if self._is_gone(path):  # removed since; object stores say that in many ways
                 return None
             raise
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, KeyError):
             return None  # of another version of dictalake
 
     def _read_clock(self) -> float:
@@ -242,6 +268,16 @@ class ClaimBoard:
             yield
         except OSError as error:
             raise RunError(f"cannot {action} the claims at {self._storage.uri}: {type(error).__name__}") from error
+
+
+def _goes_first(other: Claim, mine: Claim) -> bool:
+    """Whether ``other`` plans before ``mine`` does. Each wrote its claim before it looked, so at least one saw the other; who
+    was not seen came later. Of two that saw each other the order decides."""
+    if other.saw is None:  # it will have looked in a moment
+        return True
+    if other.run_id not in (mine.saw or ()):
+        return False
+    return mine.run_id not in other.saw or other.order < mine.order
 
 
 def _seconds(info: fs.FileInfo) -> float:

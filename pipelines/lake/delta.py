@@ -53,6 +53,8 @@ def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], desc
             configuration={
                 _VERSION_KEY: str(SCHEMA_VERSION),
                 "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
+                # Commits of a long run are many, and each checkpoint names every file.
+                "delta.logRetentionDuration": "interval 7 days",
                 # Compaction and erasure would else write the least and greatest of every column, texts and URIs, into the log.
                 "delta.dataSkippingStatsColumns": ",".join(name for name in _STATISTICS if name in schema.names),
             },

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -36,10 +36,9 @@ def hash_subject(kind: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Forbidden:
-    """What must not be transcribed: hashes of subjects, and of each archive object how many of its files were erased."""
+    """What must not be transcribed: hashes of subjects."""
 
     hashes: frozenset[str] = frozenset()
-    members: Mapping[str, int] = field(default_factory=dict)  # archive_id → files
 
     def __bool__(self) -> bool:
         return bool(self.hashes)
@@ -63,12 +62,10 @@ class Forbidden:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """One hash that is kept out. ``recording_id`` and ``archive_id`` are of the erased row that it was made for, if any."""
+    """One hash that is kept out."""
 
     kind: str
     subject: str
-    recording_id: str | None = None
-    archive_id: str | None = None
 
 
 class Erasures:
@@ -98,14 +95,9 @@ class Erasures:
             self._delta.update_incremental()
             paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
             files = ds.dataset(paths, schema=ERASURES, format="parquet", filesystem=self._storage.filesystem)
-            rows = files.to_table(columns=["subject", "recording_id", "archive_id"]).to_pylist()
+            return Forbidden(frozenset(files.to_table(columns=["subject"])["subject"].to_pylist()))
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot read the tombstones at {self._storage.uri}: {type(error).__name__}") from error
-        members: dict[str, set[str]] = {}
-        for row in rows:
-            if row["archive_id"] and row["archive_id"] != row["recording_id"]:
-                members.setdefault(row["archive_id"], set()).add(row["recording_id"])
-        return Forbidden(frozenset(row["subject"] for row in rows), {key: len(ids) for key, ids in members.items()})
 
     def write_receipt(self, receipt_id: str, receipt: Mapping[str, Any]) -> str:
         """Keeps what an erasure did, in numbers, beside the tombstones; returns its path below the lake."""

@@ -8,10 +8,15 @@ and not after the retention; the manifests; the run records. A receipt says in n
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,9 +27,10 @@ from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from pipelines.config import Lake
-from pipelines.errors import ConfigError, RunError
+from pipelines.errors import ConfigError, Erased, RunError
+from pipelines.lake.claims import ClaimBoard
 from pipelines.lake.delta import open_table
-from pipelines.lake.erasure import Erasures, Tombstone, hash_subject
+from pipelines.lake.erasure import Erasures, Forbidden, Tombstone, hash_subject
 from pipelines.lake.manifests import Manifests
 from pipelines.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
@@ -34,6 +40,8 @@ from pipelines.lake.upkeep import WRITER, retry_on_conflict
 
 _PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
 _IDS_AT_ONCE = 500
+_THREADS = 16
+_PARTIAL_S = 3600.0
 _PATIENT = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
 _BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
 
@@ -86,14 +94,13 @@ class _Match:
         found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
         for name in _PATIENT:
             found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
-        return found
-
-    def covers(self, recording_id: str, uri: str) -> bool:
-        return recording_id in self.ids or (bool(uri) and not self.uris.isdisjoint({uri, uri.split("#", 1)[0]}))
+        # A row that says that it was erased, and nothing else, may stay.
+        reason = ds.field("error", "reason")
+        return found & (reason.is_null() | (reason != Erased.reason))
 
 
 def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
-    """Erases ``subjects``; with ``dry_run`` only counts. Safe beside runs, and to be called again.
+    """Erases ``subjects``; with ``dry_run`` only counts. Safe beside runs, and to be called again when it was interrupted.
 
     Raises ConfigError where nothing is named, RunError where the lake is out of reach or other writers do not let it through.
     """
@@ -111,20 +118,35 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
         match.uris.update(row["uri"] for row in rows if row["uri"])
         rows = _find_rows(delta, storage, match)  # other versions of the same objects
         receipt.recordings = len({row["recording_id"] for row in rows})
-        receipt.rows = _count_by_fingerprint(rows)
-        receipt.unknown = len(match.ids - {row["recording_id"] for row in rows} - {row["archive_id"] for row in rows})
+        receipt.rows = dict(Counter(row["fingerprint"] for row in rows))
+        known = {row["recording_id"] for row in rows} | {row["archive_id"] for row in rows}
+        receipt.unknown = len(set(subjects.recordings) - known) if not match.uris else 0
         if not dry_run:
             erasures = Erasures(lake)
-            tombstones = list(_make_tombstones(subjects, match, rows))
+            tombstones = list(_make_tombstones(subjects, match))
             erasures.add(receipt.receipt_id, tombstones)
             receipt.tombstones = len(tombstones)
-            _mark(delta, receipt.receipt_id)
+            _mark(delta, lake, receipt.receipt_id)
             _delete_rows(delta, storage, match, receipt)
-            receipt.manifest_rows = _blank_manifests(manifests, match)
-            receipt.run_records = _blank_run_records(lake, match, receipt)
+            sweep(lake, receipt)
+            _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
             receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
     except (OSError, DeltaError) as error:
         raise RunError(f"cannot erase from the table at {storage.uri}: {error}; run the same command again") from error
+    return receipt
+
+
+def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
+    """Removes what any tombstone covers from files that no version names, from manifests and from run records. Part of each
+    erasure; alone it finishes one that was interrupted, and what runs left behind that were at work then."""
+    receipt = receipt or Receipt("", "", {})
+    forbidden = Erasures(lake).read()
+    if not forbidden:
+        return receipt
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    receipt.files_deleted += _delete_files(open_table(storage, TRANSCRIPTS), storage, ["source", "dicom"], forbidden)
+    receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
+    receipt.run_records += _blank_run_records(lake, forbidden, receipt)
     return receipt
 
 
@@ -134,6 +156,7 @@ def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[
         "recording_id": ds.field("recording_id"),
         "archive_id": ds.field("archive_id"),
         "fingerprint": ds.field("fingerprint"),
+        "recorded_month": ds.field("recorded_month"),
         "uri": ds.field("source", "uri"),
     }
     return _open_files(delta, storage, TRANSCRIPTS).to_table(columns=columns, filter=match.filter()).to_pylist()
@@ -156,21 +179,20 @@ def _find_uris(manifests: Manifests, match: _Match) -> None:
             match.uris.update(uri for uri in found["uri"].to_pylist() if uri)
 
 
-def _make_tombstones(subjects: Subjects, match: _Match, rows: Iterable[dict[str, Any]]) -> Iterable[Tombstone]:
+def _make_tombstones(subjects: Subjects, match: _Match) -> Iterator[Tombstone]:
     for kind, values in (("uri", sorted(match.uris)), ("study", subjects.studies), ("patient", subjects.patients)):
         for value in values:
             yield Tombstone(kind, hash_subject(kind, value))
-    members = {(row["recording_id"], row["archive_id"], row["uri"]) for row in rows if row["archive_id"] and row["uri"]}
-    for recording_id, archive_id, uri in sorted(members):
-        yield Tombstone("uri", hash_subject("uri", uri), recording_id, archive_id)
 
 
-def _mark(delta: DeltaTable, receipt_id: str) -> None:
+def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
     """A version of the log on which every commit under way is refused: it looks again, and finds the tombstones."""
 
     def mark() -> None:
         delta.update_incremental()
-        fingerprints = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
+        there = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
+        # A run of a new model has no row yet.
+        fingerprints = {*there, *(seen.claim.fingerprint for seen in ClaimBoard(lake).read())}
         marks = []
         for fingerprint in sorted(fingerprints):
             last = delta.transaction_version(fingerprint)
@@ -184,22 +206,34 @@ def _mark(delta: DeltaTable, receipt_id: str) -> None:
 
 
 def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
-    erased: set[str] = set()
+    """Partition by partition: a run that commits to another month is not in the way."""
     nothing = TRANSCRIPTS.empty_table()
+    properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
     for _ in range(_PASSES):
         rows = _find_rows(delta, storage, match)
-        ids = sorted({row["recording_id"] for row in rows})
-        erased.update(ids)
-        if not ids:
-            break
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
-            properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
-            predicate = f"recording_id IN ({quoted})"
-            retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate, properties))  # noqa: B023
-    else:
-        raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
-    receipt.files_deleted += _delete_files(delta, storage, "recording_id", erased | match.ids)
+        if not rows:
+            return
+        before = set(delta.file_uris())
+        by_partition: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            by_partition.setdefault((row["fingerprint"], row["recorded_month"]), set()).add(row["recording_id"])
+        for (fingerprint, month), found in sorted(by_partition.items()):
+            ids = sorted(found)
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
+                predicate = f"fingerprint = '{fingerprint}' AND recorded_month = '{month}' AND recording_id IN ({quoted})"
+                retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate, properties))  # noqa: B023
+        delta.update_incremental()
+        receipt.files_deleted += _delete_named(storage, before - set(delta.file_uris()))
+    raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
+
+
+def _delete_named(storage: Storage, uris: set[str]) -> int:
+    """Deletes files that were just rewritten, by the end of their names: partition folders and a name that nothing else has."""
+    for uri in uris:
+        with suppress(FileNotFoundError):
+            storage.filesystem.delete_file("/".join(unquote(uri).rsplit("/", 3)[-3:]))
+    return len(uris)
 
 
 def _replace(
@@ -218,72 +252,82 @@ def _replace(
     )
 
 
-def _delete_files(delta: DeltaTable, storage: Storage, column: str, values: set[str]) -> int:
-    """Removes files that the newest version does not name and that hold one of ``values``: old versions, and what killed runs
-    left behind. What else readers of an old version still need stays until it is vacuumed."""
+def _delete_files(delta: DeltaTable, storage: Storage, columns: list[str], forbidden: Forbidden) -> int:
+    """Removes files that the newest version does not name and that hold what is forbidden: old versions, and what killed runs
+    left behind. A run that has written such a file and not committed it yet does the others in it again. What else readers of
+    an old version still need stays until it is vacuumed."""
     delta.update_incremental()
     used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
     infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
-    asked, deleted = pa.array(sorted(values), pa.string()), 0
-    for info in infos:
-        if not info.path.endswith(".parquet") or info.path in used or info.path.startswith("_delta_log/"):
-            continue
+    unused = [info.path for info in infos if info.type == fs.FileType.File and info.path not in used]
+    ages = {info.path: time.time() - (info.mtime_ns or 0) / 1e9 for info in infos}
+
+    def delete_if_forbidden(path: str) -> bool:
+        if path.endswith(".partial") and ages[path] > _PARTIAL_S:  # of a local writer that was killed while it wrote
+            storage.filesystem.delete_file(path)
+            return True
+        if not path.endswith(".parquet") or path.startswith("_delta_log/"):
+            return False
+        with storage.filesystem.open_input_file(path) as source:
+            file = pq.ParquetFile(source)
+            rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names]).to_pylist()
+        if any(_is_forbidden(row, forbidden) for row in rows):
+            storage.filesystem.delete_file(path)
+            return True
+        return False
+
+    def look(path: str) -> bool:
         try:
-            with storage.filesystem.open_input_file(info.path) as source:
-                found = pq.ParquetFile(source).read(columns=[column])[column]
-            if pc.any(pc.is_in(found, value_set=asked)).as_py():
-                storage.filesystem.delete_file(info.path)
-                deleted += 1
-        except FileNotFoundError:
-            continue  # vacuumed since
-    return deleted
+            return delete_if_forbidden(path)
+        except FileNotFoundError:  # vacuumed since
+            return False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sum(pool.map(look, unused))
 
 
-def _blank_manifests(manifests: Manifests, match: _Match) -> int:
-    """Of an erased recording a manifest keeps its place and its id, so that a run at work finds its blocks as they were."""
+def _is_forbidden(row: Mapping[str, Any], forbidden: Forbidden) -> bool:
+    uris = [(row.get("source") or {}).get("uri"), row.get("archive_uri")]
+    return any(_covers(uri, forbidden) for uri in uris) or forbidden.covers_dicom(row.get("dicom"))
+
+
+def _covers(location: str | None, forbidden: Forbidden) -> bool:
+    """A run's own words for a local path may lack its scheme."""
+    return bool(location) and any(forbidden.covers_uri(name) for name in (str(location), f"file://{location}"))
+
+
+def blank_manifests(manifests: Manifests, forbidden: Forbidden, run_id: str | None = None) -> int:
+    """Takes what is forbidden out of manifests, of all runs or of one. An erased recording keeps its place and its id there, so
+    that a run at work finds its blocks as they were. Returns how many rows were blanked."""
     blanked = 0
-    for path in manifests.paths():
+    for path in manifests.paths(run_id):
         parts = manifests.read_part(path)
         changed = []
         for block in parts:
-            rows = block.to_pylist()
-            covered = [row for row in rows if row["uri"] and match.covers(row["recording_id"], row["uri"])]
-            for row in covered:
-                row.update(_BLANK)
-            changed.append(pa.Table.from_pylist(rows, schema=block.schema) if covered else block)
-            blanked += len(covered)
+            covered = [bool(uri) and forbidden.covers_uri(uri) for uri in block["uri"].to_pylist()]
+            blanked += sum(covered)
+            rows = block.to_pylist() if any(covered) else []
+            for row, is_covered in zip(rows, covered, strict=False):
+                row.update(_BLANK if is_covered else {})
+            changed.append(pa.Table.from_pylist(rows, schema=block.schema) if rows else block)
         if any(new is not old for new, old in zip(changed, parts, strict=True)):
             manifests.rewrite_part(path, changed)
     return blanked
 
 
-def _blank_run_records(lake: Lake, match: _Match, receipt: Receipt) -> int:
+def _blank_run_records(lake: Lake, forbidden: Forbidden, receipt: Receipt) -> int:
     """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
     storage = open_storage(lake, "runs")
     delta = open_table(storage, RUNS)
     rows = _open_files(delta, storage, RUNS).to_table().to_pylist()
-    named = sorted({row["archive_uri"] for row in rows if row["archive_uri"] and _same(row["archive_uri"], match.uris)})
     changed = 0
-    for run_id in sorted({row["run_id"] for row in rows if row["archive_uri"] in named}):
+    for run_id in sorted({row["run_id"] for row in rows if _covers(row["archive_uri"], forbidden)}):
         of_run = [row for row in rows if row["run_id"] == run_id]
         for row in of_run:
-            if row["archive_uri"] in named:
+            if _covers(row["archive_uri"], forbidden):
                 row.update(archive_uri="erased", config="erased")
                 changed += 1
         data = pa.Table.from_pylist(of_run, schema=RUNS)
         retry_on_conflict(delta, lambda: _replace(delta, storage, data, f"run_id = '{run_id}'"))  # noqa: B023
-    if named:
-        receipt.files_deleted += _delete_files(delta, storage, "archive_uri", set(named))
+    receipt.files_deleted += _delete_files(delta, storage, ["archive_uri"], forbidden)
     return changed
-
-
-def _same(location: str, uris: set[str]) -> bool:
-    """A local path may have been given without its scheme."""
-    return location in uris or f"file://{location}" in uris
-
-
-def _count_by_fingerprint(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["fingerprint"]] = counts.get(row["fingerprint"], 0) + 1
-    return counts

@@ -7,6 +7,7 @@ block reads a short footer, and neither the driver nor a worker ever holds the w
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from pyarrow import fs
 
 from pipelines.config import Lake
 from pipelines.errors import RunError
-from pipelines.lake.storage import open_storage
+from pipelines.lake.storage import TRIES, may_pass, open_storage
+from pipelines.retries import call_with_retries
 
 FOLDER = "manifests"
 _PART_BLOCKS = 64
@@ -37,14 +39,14 @@ class Manifests:
     def __init__(self, lake: Lake) -> None:
         self._storage = open_storage(lake, FOLDER)
 
-    def write(self, run_id: str, parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[BlockPlace]:
+    def write(self, run_id: str, parts: Iterable[pa.Table], schema: pa.Schema, first_part: int = 0) -> Iterator[BlockPlace]:
         """Writes each of ``parts``, one block of recordings each, and gives its place as soon as it can be read.
 
         Raises ValueError for a ``run_id`` that is not a plain file name.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise ValueError("run_id becomes a folder name: letters, digits, dot, dash and underscore only")
-        part, waiting = 0, []
+        part, waiting = first_part, []
         for block in parts:
             waiting.append(block)
             if len(waiting) == _PART_BLOCKS:
@@ -69,9 +71,13 @@ class Manifests:
 
     def read_block(self, run_id: str, place: BlockPlace) -> pa.Table:
         """The recordings of one block."""
-        try:
+
+        def read() -> pa.Table:
             with self._storage.filesystem.open_input_file(_name(run_id, place.part)) as source:
                 return pq.ParquetFile(source).read_row_group(place.group)
+
+        try:
+            return call_with_retries(read, TRIES, may_pass)
         except OSError as error:
             raise RunError(f"cannot read a block of the manifest below {self._storage.uri}: {type(error).__name__}") from error
 
@@ -82,14 +88,24 @@ class Manifests:
             return ds.dataset(schema.empty_table())
         return ds.dataset(paths, schema=schema, format="parquet", filesystem=self._storage.filesystem)
 
-    def paths(self, run_id: str | None = None) -> list[str]:
-        """The parts of one manifest, or of all, below the folder of manifests."""
+    def paths(self, run_id: str | None = None, older_than_s: float = 0.0) -> list[str]:
+        """The parts of one manifest, or of all, below the folder of manifests; on request those of some age."""
         selector = fs.FileSelector(run_id or "", recursive=True, allow_not_found=True)
         try:
             found = self._storage.filesystem.get_file_info(selector)
         except OSError as error:
             raise RunError(f"cannot list the manifests below {self._storage.uri}: {type(error).__name__}") from error
-        return sorted(info.path for info in found if info.type == fs.FileType.File and info.path.endswith(".parquet"))
+        parts = [info for info in found if info.type == fs.FileType.File and info.path.endswith(".parquet")]
+        latest = time.time() - older_than_s
+        return sorted(info.path for info in parts if not older_than_s or (info.mtime_ns or 0) / 1e9 < latest)
+
+    def remove_part(self, path: str) -> None:
+        try:
+            self._storage.filesystem.delete_file(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"cannot remove an old manifest below {self._storage.uri}: {type(error).__name__}") from error
 
     def read_part(self, path: str) -> list[pa.Table]:
         """The blocks of the part at ``path``."""

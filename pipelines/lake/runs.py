@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.config import Config, Lake
 from pipelines.errors import RunError
-from pipelines.lake.delta import open_or_create_table
+from pipelines.lake.delta import open_or_create_table, open_table
 from pipelines.lake.schema import RUNS
 from pipelines.lake.storage import open_storage
 from pipelines.retries import call_with_retries
@@ -78,9 +78,12 @@ class RunRecord:
 class RunLog:
     """The run records of a lake, made if they are not there. Raises ConfigError and RunError as TranscriptTable does."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, *, must_exist: bool = False) -> None:
         self._storage = open_storage(lake, "runs")
-        self._delta = open_or_create_table(self._storage, RUNS, (), "dictalake: a row when a run starts and one when it ends")
+        description = "dictalake: a row when a run starts and one when it ends"
+        self._delta = (
+            open_table(self._storage, RUNS) if must_exist else open_or_create_table(self._storage, RUNS, (), description)
+        )
 
     def append(self, *records: RunRecord) -> None:
         """Commits records at once; any number of runs may do so at once. Raises RunError when the lake cannot be written."""

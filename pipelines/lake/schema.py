@@ -202,8 +202,6 @@ ERASURES = pa.schema(
         _field("at", _TIME, "when, UTC", required=True),
         _field("kind", _TEXT, "what subject is a hash of: uri, study, patient", required=True),
         _field("subject", _TEXT, "blake2b-128 of kind and value, 32 hex digits", required=True),
-        _field("recording_id", _TEXT, "recording_id of the erased row, if there was one"),
-        _field("archive_id", _TEXT, "archive_id of the erased row, if it had one"),
     ]
 )
 

@@ -64,7 +64,7 @@ _INSTEAD = {
 # object_store 0.13 honours skip_signature when it reads but still asks for a token when it writes (apache/arrow-rs-object-store
 # issue 520); this key without a secret is its own way to say that there is nothing to sign with.
 _GCS_UNSIGNED = '{"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": true}'
-_TRIES = 5  # of one object; the clients below try a few times by themselves
+TRIES = 5  # of one object; the clients below try a few times by themselves
 _RETRY_TIME = timedelta(seconds=60)
 
 
@@ -91,7 +91,7 @@ class Storage:
     def write_bytes(self, path: str, content: Any, on_retry: Callable[[], None] | None = None) -> None:
         """Writes one object at ``path`` below the folder; readers see it whole or not at all.
 
-        What an object store refuses is tried again, ``_TRIES`` times in all. Raises OSError.
+        What an object store refuses is tried again, ``TRIES`` times in all. Raises OSError.
         """
         if self.is_local:  # object stores have no folders to make, and show no half-written object
             target = Path(self.uri) / path
@@ -108,10 +108,10 @@ class Storage:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)
 
-        call_with_retries(put, _TRIES, _may_pass, on_retry=on_retry)
+        call_with_retries(put, TRIES, may_pass, on_retry=on_retry)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """pyarrow tells the kinds of a store's refusals apart by their words alone, so all but the plain ones are tried again."""
     return isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError))
 

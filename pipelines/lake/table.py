@@ -39,6 +39,7 @@ from pipelines.retries import BACKOFF_S
 
 COMMIT_PATIENCE_S = 300.0  # other writers may win that long
 _LONGEST_PAUSE_S = 2.0
+_MOST_CHUNKS = 256
 _STORAGE_TRIES, _LONGEST_WAIT_S = 8, 15.0  # of a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
@@ -72,6 +73,7 @@ class TranscriptTable:
         )
         self._erasures = Erasures(lake)
         self._forbidden = Forbidden()
+        self._honoured: frozenset[str] = frozenset()  # hashes that those who make the rows know of
         self._seen: dict[str, int] = {}  # fingerprint → version up to which its keys are known, or were handed out
         self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) that came since they were handed out
         self._own: set[str] = set()  # files that this writer committed and has not met in the log yet
@@ -85,6 +87,10 @@ class TranscriptTable:
         """What was erased before ``committed`` was called, or was found to be since."""
         return self._forbidden
 
+    def read_erasures(self) -> Forbidden:
+        """What was erased until now. Raises RunError."""
+        return self._erasures.read()
+
     def committed(self, fingerprint: str) -> ds.Dataset:
         """Rows committed under ``fingerprint`` by anyone, schema DONE, in no order, as a dataset that is read when it is used.
 
@@ -93,6 +99,7 @@ class TranscriptTable:
         with self._lake_errors("read"):
             self._delta.update_incremental()
             self._forbidden = self._erasures.read()
+            self._honoured = self._forbidden.hashes
             self._seen[fingerprint] = self._delta.version()
             self._keys[fingerprint] = _KEYS.empty_table()
             return self._read_files(self._find_files(fingerprint), DONE)
@@ -111,13 +118,15 @@ class TranscriptTable:
             is_present = False
             while time.monotonic() < give_up:
                 try:
-                    if not is_present:
-                        self._require_present(files)
-                        is_present = True
                     self._catch_up(sorted({file.fingerprint for file in remaining}))
+                    if not is_present:
+                        remaining = self._without_absent(remaining)
+                        erased += rows - sum(file.rows for file in remaining)
+                        is_present = True
+                    remaining = self._without_committed(remaining)
+                    # After what is committed is out: a file that the log names must not be deleted.
                     remaining, left_out = self._without_erased(remaining)
                     erased += left_out
-                    remaining = self._without_committed(remaining)
                     refusal = self._try_commit(remaining) if remaining else None
                 except OSError:  # an answer that was lost may have been a success: the next look will tell
                     failures += 1
@@ -144,13 +153,16 @@ class TranscriptTable:
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot {action} the table at {self.uri}: {error}; run the same command again to go on") from error
 
-    def _require_present(self, files: Sequence[StagedFile]) -> None:
-        """A commit of a file that is not there would break the table for every reader."""
+    def _without_absent(self, files: Sequence[StagedFile]) -> list[StagedFile]:
+        """A commit of a file that is not there would break the table for every reader. An erasure deletes files that hold what
+        it erases, those too that are not committed yet: what else was in them is done again. Else RunError."""
         infos = self._storage.filesystem.get_file_info([file.path for file in files])
-        absent = sum(info.size != file.size_bytes for info, file in zip(infos, files, strict=True))
-        if absent:
+        present = [file for info, file in zip(infos, files, strict=True) if info.size == file.size_bytes]
+        absent = len(files) - len(present)
+        if absent and self._forbidden.hashes <= self._honoured:
             shared = "; a local lake.uri must be a folder that all machines share" if self._storage.is_local else ""
             raise RunError(f"{absent} of {len(files)} files that workers wrote are not below {self.uri}{shared}")
+        return present
 
     def _find_files(self, fingerprint: str) -> list[str]:
         adds = pa.table(self._delta.get_add_actions(flatten=True)).select(["path", "partition.fingerprint"])
@@ -171,8 +183,9 @@ class TranscriptTable:
                 paths = self._find_files(fingerprint)
             new = [path for path in paths if path not in self._own]
             known = self._keys.get(fingerprint, _KEYS.empty_table())
-            read = self._read_files(new, _KEYS).to_table() if new else _KEYS.empty_table()
-            self._keys[fingerprint] = pa.concat_tables([known, read]).combine_chunks()
+            if new:
+                known = pa.concat_tables([known, self._read_files(new, _KEYS).to_table()])
+            self._keys[fingerprint] = known.combine_chunks() if known["attempt"].num_chunks > _MOST_CHUNKS else known
             self._seen[fingerprint] = newest
             self._own.difference_update(paths)
 
@@ -196,25 +209,24 @@ class TranscriptTable:
                 for add in adds
                 if add["dataChange"] and add["partitionValues"]["fingerprint"] == fingerprint
             ]
-        there = {path for path, info in zip(paths, self._storage.filesystem.get_file_info(paths), strict=True) if info.size}
-        if len(there) < len(paths):  # written into another file since, and vacuumed: the newest list has them all
+        paths_of_others = [path for path in paths if path not in self._own]
+        if not all(
+            info.size for info in self._storage.filesystem.get_file_info(paths_of_others)
+        ):  # written into another file since, and vacuumed: the newest list has them all
             return None
         return paths
 
     def _without_erased(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
         """``files`` less the rows of what was erased while they were made; what holds such rows is deleted at once."""
-        if not self._forbidden:
+        new = Forbidden(self._forbidden.hashes - self._honoured)
+        if not new:
             return list(files), 0
         kept, erased = [], 0
         for file in files:
             with self._storage.filesystem.open_input_file(file.path) as source:
                 rows = pq.ParquetFile(source).read(columns=["source", "dicom"]).to_pylist()
             keep = [
-                not (
-                    self._forbidden.covers_uri((row["source"] or {}).get("uri") or "")
-                    or self._forbidden.covers_dicom(row["dicom"])
-                )
-                for row in rows
+                not (new.covers_uri((row["source"] or {}).get("uri") or "") or new.covers_dicom(row["dicom"])) for row in rows
             ]
             if all(keep):
                 kept.append(file)

@@ -20,13 +20,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from pipelines.config import Lake
 from pipelines.errors import RunError
 from pipelines.lake import erasure
+from pipelines.lake.claims import ClaimBoard
 from pipelines.lake.delta import open_table
+from pipelines.lake.manifests import Manifests
 from pipelines.lake.schema import ERASURES, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import open_storage
 
 _TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, erasure.FOLDER: ERASURES}
-_TRIES = 10
+_PATIENCE_S = 600.0  # other writers may stand in the way that long
 WRITER = WriterProperties(compression="ZSTD")
 Result = TypeVar("Result")
 
@@ -68,15 +70,29 @@ def compact(lake: Lake) -> list[Compaction]:
         sizes = pa.table(delta.get_add_actions(flatten=True))["size_bytes"].to_pylist()
         largest = max(sizes, default=0) / 1e6
         done.append(Compaction(folder, before, len(sizes), sum(sizes) / 1e6, largest, len(removed)))
+    _remove_old_manifests(lake)
     return done
+
+
+def _remove_old_manifests(lake: Lake) -> None:
+    """Each start of a long backfill writes what is left as a new manifest; what is not needed for a run is in its rows."""
+    manifests = Manifests(lake)
+    at_work = {seen.claim.run_id for seen in ClaimBoard(lake).read()}
+    for path in manifests.paths(older_than_s=lake.retention_h * 3600):
+        if path.split("/", 1)[0] not in at_work:
+            manifests.remove_part(path)
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
     """``change()`` of ``delta``, again on the newest version while another writer's commit stood in its way."""
-    for attempt in range(1, _TRIES):
+    give_up = time.monotonic() + _PATIENCE_S
+    attempt = 0
+    while True:
         try:
             return change()
         except CommitFailedError:
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
+            if time.monotonic() > give_up:
+                raise
+            attempt += 1
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 10))))
             delta.update_incremental()
-    return change()

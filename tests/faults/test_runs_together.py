@@ -101,3 +101,16 @@ def signal_family(run: subprocess.Popen[bytes], number: int) -> list[psutil.Proc
     for process in family[1:]:
         process.send_signal(number)
     return family
+
+
+def test_a_run_that_is_told_to_end_commits_what_is_finished_and_gives_its_claim_back(random_lasr: Path, tmp_path: Path) -> None:
+    archive, lake = write_archive(tmp_path / "archive", 10.0), tmp_path / "lake"
+    with own_ray_folder() as folder:
+        run = start(make_command(archive, lake, random_lasr), folder, tmp_path / "output.txt")
+        wait_for_rows(run, lake)
+        run.terminate()
+        assert run.wait(LONGEST_RUN_S) not in (0, 3, -signal.SIGTERM)
+    there = Lake.model_validate({"uri": str(lake)})
+    assert ClaimBoard(there).read() == []
+    (failed,) = (row for row in RunLog(there).read().to_pylist() if row["event"] == "failed")
+    assert failed["ok"] == len(read_rows(lake)) > 0

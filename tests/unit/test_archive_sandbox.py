@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from pipelines.archive.sandbox import CallLimits, Sandbox
+from pipelines.archive.sandbox import CallLimits, Sandbox, _Child
 from pipelines.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, TooLarge
 from tests.unit.sandbox_functions import behave
 
@@ -125,3 +126,22 @@ def test_children_go_when_their_caller_is_killed() -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not seen a byte yet: that says nothing of the recording."""
+    real, started = _Child._receive, []
+
+    def receive(child: _Child, deadline: float) -> Any:
+        if child.calls == 0:
+            started.append(child._process.pid)
+            if len(started) < 3:
+                child._process.kill()
+        return real(child, deadline)
+
+    monkeypatch.setattr(_Child, "_receive", receive)
+    sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
+    assert sandbox.call(b"work", "r1", {})[0]["said"] == "work"
+    assert len(started) == 3
+    assert not any(psutil.pid_exists(pid) for pid in started[:2])
+    sandbox.close()

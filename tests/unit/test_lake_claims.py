@@ -76,15 +76,51 @@ def test_a_live_run_is_known_by_its_next_sign_of_life(lake: Lake) -> None:
         assert board.settle(make_claim("r2", "backfill", "another model")) == []
 
 
-def test_a_run_that_plans_waits_for_one_that_began_to_plan_earlier(lake: Lake) -> None:
-    board, earlier, later = ClaimBoard(lake), foreign("r1"), make_claim("r2", "backfill", "f1")
+def test_a_run_waits_for_one_that_was_planning_before_whatever_its_clock_says(lake: Lake) -> None:
+    board = ClaimBoard(lake)
+    earlier = foreign("r1", started_at="2999-01-01", saw=())
+    said: list[str] = []
     with board.hold(earlier, lambda claim: claim) as renew:
         timer = threading.Timer(LEASE_S, lambda: renew(replace(earlier, state="running")))
         timer.start()
-        assert [claim.state for claim in board.settle(later)] == ["running"]
+        assert [claim.run_id for claim in board.settle(make_claim("r2", "backfill", "f1"), say=said.append)] == ["r1"]
         timer.join()
-        renew(earlier)  # of two, one goes on
-        assert board.settle(replace(later, started_at="2000")) == []
+    assert said == []  # it did not take long
+
+
+def test_a_run_does_not_wait_for_one_that_began_to_plan_later_or_saw_it_and_comes_second(lake: Lake) -> None:
+    board, mine = ClaimBoard(lake), make_claim("r2", "backfill", "f1")
+    with board.hold(foreign("r1", started_at="2999", saw=("r2",)), lambda claim: claim):
+        assert board.settle(mine) == []
+    with board.hold(foreign("r3"), lambda claim: claim) as renew:
+        timer = threading.Timer(LEASE_S / 2, lambda: renew(foreign("r3", saw=("r2",), started_at="2999")))
+        timer.start()
+        assert board.settle(mine) == []
+        timer.join()
+
+
+def test_of_many_that_plan_at_once_each_waits_for_those_before_it(lake: Lake) -> None:
+    planning, most = [0], [0]
+    lock = threading.Lock()
+
+    def plan(number: int) -> None:
+        board, claim = ClaimBoard(lake), foreign(f"r{number}")
+        with board.hold(claim, lambda claim: claim) as renew:
+            board.settle(claim, renew)
+            with lock:
+                planning[0] += 1
+                most[0] = max(most[0], planning[0])
+            time.sleep(0.05)
+            with lock:
+                planning[0] -= 1
+            renew(replace(claim, state="running"))
+
+    threads = [threading.Thread(target=plan, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
 
 
 def test_a_clock_that_was_put_back_leaves_no_claim_for_hours(lake: Lake) -> None:

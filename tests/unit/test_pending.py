@@ -11,15 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.config import Config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, RunError
 from pipelines.lake.erasure import Forbidden, hash_subject
 from pipelines.lake.table import DONE
-from pipelines.pending import CLAIMED, Retry, Work, find_work, plan_blocks
+from pipelines.pending import CLAIMED, Retry, Work, plan_blocks
 from pipelines.records import Recording
 from tests.lake_rows import make_failed_row, make_row
 
@@ -37,8 +38,9 @@ def find(
     retry: Retry | None = None,
 ) -> Work:
     claims = pa.table({"recording_id": pa.array(claimed, pa.string())}, schema=CLAIMED)
-    folder = Path(tempfile.mkdtemp())
-    return find_work(found, ds.dataset(done), ds.dataset(claims), forbidden, Config(), folder, retry)
+    work = Work(found, forbidden, Config(), Path(tempfile.mkdtemp()))
+    work.find(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry)
+    return work
 
 
 def pending_of(found: Sequence[Recording], done: pa.Table, **changes: Any) -> list[Recording]:
@@ -115,10 +117,41 @@ def test_only_the_failed_files_of_an_archive_object_are_tried_again() -> None:
     assert (again.done_members, dict(again.member_attempts)) == (("m1", "m3"), {"m2": 1})
 
 
-def test_a_file_of_an_archive_object_that_was_erased_is_not_waited_for() -> None:
-    done = as_done([make_row("m1", archive_id="z", archive_rows=2)])
-    assert len(pending_of([make("z")], done)) == 1
-    assert pending_of([make("z")], done, forbidden=Forbidden(frozenset({"x"}), {"z": 1})) == []
+def test_an_archive_object_of_which_nothing_is_left_is_done_with_a_row_that_says_so() -> None:
+    """archive.member_include was narrowed after one of its two files was transcribed."""
+    half = [make_row("m1", archive_id="z", archive_rows=2)]
+    assert len(pending_of([make("z")], as_done(half))) == 1
+    nothing_left = failed("z", "no_audio", retryable=False, archive_id="z", archive_rows=2)
+    assert pending_of([make("z")], as_done([*half, nothing_left])) == []
+
+
+def test_what_is_still_missing_after_a_run_is_found_again() -> None:
+    found = [make("a"), make("b"), make("c")]
+    work = find(found, as_done([make_row("a")]))
+    assert [len(block) for block in work.blocks()] == [2]
+    done, nobody = as_done([make_row("a"), failed("b")]), CLAIMED.empty_table()
+    work.find(lambda: ds.dataset(done), lambda: ds.dataset(nobody))
+    assert list(work.blocks()) == [[make("c")]]
+    work.leave_out(Forbidden(frozenset({hash_subject("uri", "gs://a/c")})))
+    assert (list(work.blocks()), work.counts.pending, work.counts.erased) == ([], 0, 1)
+    work.find(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
+    assert [recording.recording_id for block in work.blocks() for recording in block] == ["a", "b"]
+
+
+def test_files_of_the_lake_that_vanish_are_looked_up_anew(tmp_path: Path) -> None:
+    """A table that is put together meanwhile names other files."""
+    work = Work([make("a"), make("b")], Forbidden(), Config(), tmp_path)
+    pq.write_table(as_done([make_row("a")]), tmp_path / "now.parquet")
+    pq.write_table(as_done([make_row("a")]), tmp_path / "gone.parquet")
+    answers = [ds.dataset([str(tmp_path / f"{name}.parquet")], schema=DONE, format="parquet") for name in ("gone", "now")]
+    gone = answers[0]
+    (tmp_path / "gone.parquet").unlink()
+    work.find(lambda: answers.pop(0), lambda: ds.dataset(CLAIMED.empty_table()))
+    assert list(work.blocks()) == [[make("b")]]
+    with pytest.raises(
+        RunError, match=r"^cannot find out what there is to do \(\w+\): [^/]*; then run the same command again$"
+    ):
+        work.find(lambda: gone, lambda: ds.dataset(CLAIMED.empty_table()))
 
 
 def test_an_object_that_could_not_be_fetched_and_then_was_an_archive_is_done_with_its_files() -> None:
