@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:  # the servers take seconds to import: only tests that use one pay for it
+if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that use one pay for it
+    from pipelines.cluster import Resources
     from tests.emulators import ObjectStore
 
 
@@ -46,3 +49,17 @@ def random_lasr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models import save_random_lasr
 
     return save_random_lasr(tmp_path_factory.mktemp("models") / "random-lasr")
+
+
+@pytest.fixture(scope="session")
+def two_cpus() -> Iterator[Resources]:
+    """A Ray of two logical CPUs that all runs of this process use; ``transcribe`` leaves a Ray alone that it did not start."""
+    from pipelines.cluster import running_cluster
+    from pipelines.config import Config
+
+    with pytest.MonkeyPatch.context() as environment:
+        folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray's sockets lie below it
+        environment.setenv("RAY_TMPDIR", folder)
+        with running_cluster(Config.model_validate({"ray": {"cpus": 2}})) as resources:
+            yield resources
+        shutil.rmtree(folder, ignore_errors=True)

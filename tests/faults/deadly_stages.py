@@ -50,3 +50,16 @@ class DeadlyLoad(Load):
 
 def is_deadly(waveform: np.ndarray) -> bool:
     return len(waveform) > _SILENT and not waveform[:_SILENT].any() and waveform[_SILENT] >= 32_000
+
+
+class DiesBetweenTables(Load):
+    """Dies after its first table, as often as the file DEATHS beside the archive says."""
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        deaths = Path(str(self._archive.uri)).parent / "DEATHS"
+        for part in super().__call__(table):
+            yield part
+            left = int(deaths.read_text(encoding="ascii"))
+            if left:
+                deaths.write_text(str(left - 1), encoding="ascii")
+                os.kill(os.getpid(), signal.SIGKILL)

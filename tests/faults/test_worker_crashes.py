@@ -11,10 +11,8 @@ from pipelines.cluster import Resources
 from pipelines.lake.query import connect
 from pipelines.pending import Retry
 from pipelines.transcribe import transcribe
-from tests.faults.deadly_stages import DeadlyEmit, DeadlyLoad, write_deadly
+from tests.faults.deadly_stages import DeadlyEmit, DeadlyLoad, DiesBetweenTables, write_deadly
 from tests.recordings import make_config, make_sound, read_rows, write_wav
-
-pytest_plugins = ("tests.pipeline.conftest",)
 
 
 @pytest.mark.parametrize(("name", "deadly"), [("Emit", DeadlyEmit), ("Load", DeadlyLoad)])
@@ -43,3 +41,21 @@ def test_only_the_recording_that_kills_workers_fails(
     counts = "SELECT count(*), count(DISTINCT recording_id), max(attempt) FROM transcripts"
     assert database.sql(counts).fetchall() == [(12, 12, 1)]
     assert database.sql("SELECT count(*) FROM failures").fetchall() == [(0,)]
+
+
+def test_a_worker_that_dies_between_two_of_its_tables_loses_and_doubles_nothing(
+    two_cpus: Resources, random_lasr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(14):
+        write_wav(tmp_path / f"archive/{number:02}.wav", make_sound(0.5 + number % 3, seed=number))
+    (tmp_path / "DEATHS").write_text("3")
+    monkeypatch.setattr(story, "Load", DiesBetweenTables)
+    archive = {"uri": str(tmp_path / "archive")}
+    config = make_config(random_lasr, tmp_path / "lake", archive=archive, ray={"block_rows": 14, "block_audio_s": 4})
+    summary = transcribe(config)
+    assert (tmp_path / "DEATHS").read_text() == "0"
+    rows = read_rows(tmp_path / "lake")
+    assert len(rows) == 14 == len({row["recording_id"] for row in rows})
+    assert all(row["status"] == "ok" for row in rows)
+    assert summary.failed == 0
+    assert transcribe(config).skipped == 14

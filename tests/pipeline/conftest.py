@@ -1,18 +1,15 @@
-"""What tests of whole runs share: one Ray for all of them, and a lake that a run over the mixed archive wrote."""
+"""What tests of whole runs share: a lake that a run over the mixed archive wrote."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from pipelines.cluster import Resources, running_cluster
+from pipelines.cluster import Resources
 from pipelines.config import Config
 from pipelines.transcribe import RunSummary, transcribe
 from tests.recordings import make_config, write_mixed_archive
@@ -28,17 +25,6 @@ class FinishedRun:
     summary: RunSummary
     archive: Path
     lake: Path
-
-
-@pytest.fixture(scope="session")
-def two_cpus() -> Iterator[Resources]:
-    """A Ray of two logical CPUs that all runs of this process use; ``transcribe`` leaves a Ray alone that it did not start."""
-    with pytest.MonkeyPatch.context() as environment:
-        folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray's sockets lie below it
-        environment.setenv("RAY_TMPDIR", folder)
-        with running_cluster(Config.model_validate({"ray": {"cpus": 2}})) as resources:
-            yield resources
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.cluster import Resources
+from pipelines.lake.forget import Subjects, forget
+from pipelines.lake.query import open_lake
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
@@ -59,3 +61,30 @@ def test_a_half_committed_archive_object_is_finished_and_nothing_in_it_is_done_a
         assert {row["recording_id"]: row["status"] for row in rows} == wanted
         assert len(rows) == 7
         assert transcribe(config).skipped == 1
+
+
+def test_a_file_that_was_erased_out_of_an_archive_object_holds_up_none_of_the_others(
+    two_cpus: Resources, random_lasr: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    files = {f"{n}.wav": encode(make_sound(0.5, n), 16_000, "WAV") for n in range(3)}
+    (tmp_path / "archive/week.zip").write_bytes(make_zip(files))
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    assert transcribe(config).ok == 3
+    uri = f"file://{tmp_path}/archive/week.zip#1.wav"
+    assert forget(config.lake, Subjects(uris=(uri,))).recordings == 1
+
+    again = transcribe(config)  # its row is missing: one that says why, and nothing else, takes its place
+    assert (again.ok, again.failed, again.failures) == (0, 1, {"erased (load)": 1})
+    assert transcribe(config).skipped == 1
+    beam = config.decoding.model_copy(update={"kind": "beam", "lm": None, "beam_width": 4})
+    other = config.model_copy(update={"decoding": beam})
+    newer = transcribe(other)
+    assert (newer.ok, newer.failed, newer.failures) == (2, 1, {"erased (load)": 1})
+    rows = open_lake(str(tmp_path / "lake")).to_table().to_pylist()
+    assert len(rows) == 6
+    assert all(row["source"]["uri"] != uri for row in rows if row["source"])
+    (bare, _) = (row for row in rows if row["status"] == "failed")
+    content = ("text", "text_raw", "sections", "words", "source", "dicom", "metadata")
+    assert not any(bare[name] for name in content)
+    assert transcribe(other).skipped == 1
