@@ -40,6 +40,7 @@ from pipelines.retries import BACKOFF_S
 COMMIT_PATIENCE_S = 300.0  # other writers may win that long
 _LONGEST_PAUSE_S = 2.0
 _MOST_CHUNKS = 256
+_IO_THREADS = 32
 _STORAGE_TRIES, _LONGEST_WAIT_S = 8, 15.0  # of a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
@@ -71,6 +72,8 @@ class TranscriptTable:
         self._delta: DeltaTable = open_or_create_table(
             self._storage, TRANSCRIPTS, PARTITIONS, "dictalake: one row per recording, fingerprint and attempt"
         )
+        if not self._storage.is_local:  # of many small files each is a wait for the storage
+            pa.set_io_thread_count(max(pa.io_thread_count(), _IO_THREADS))
         self._erasures = Erasures(lake)
         self._forbidden = Forbidden()
         self._honoured: frozenset[str] = frozenset()  # hashes that those who make the rows know of
