@@ -20,11 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     config = read_config(arguments, overrides)
     table = Table("table", "files before", "files now", "MB now", "largest file, MB", "old files removed")
     compacted = compact(config.lake)
-    sweep(config.lake)  # what an interrupted erasure, or a run that was at work then, left behind
     for done in compacted:
         sizes = (f"{done.megabytes:.1f}", f"{done.largest_mb:.1f}")
         table.add_row(done.table, str(done.files_before), str(done.files_after), *sizes, str(done.removed))
     Console().print(table)
+    sweep(config.lake)  # what a run that was at work during an erasure left behind
     return 0
 
 

@@ -80,7 +80,7 @@ class Work:
 
         Raises RunError, and what ``found`` raises.
         """
-        self._config, self.counts = config, Counts()
+        self._config, self.counts, self._listed = config, Counts(), forbidden
         self.done_before: dict[str, int] = {}
         with _plain_errors():
             self._database = duckdb.connect(str(folder / "work.duckdb"))
@@ -89,28 +89,40 @@ class Work:
             self._erased = _insert_found(self._database, found, forbidden)
             self._database.execute(_ONCE)
 
-    def find(self, done: Callable[[], ds.Dataset], claimed: Callable[[], ds.Dataset], retry: Retry | None = None) -> None:
-        """``done()`` has the schema table.DONE, ``claimed()`` a column recording_id. Raises RunError."""
+    def find(
+        self,
+        done: Callable[[], ds.Dataset],
+        claimed: Callable[[], ds.Dataset],
+        retry: Retry | None = None,
+        *,
+        is_same_run: bool = False,
+    ) -> None:
+        """``done()`` has the schema table.DONE, ``claimed()`` a column recording_id; ``is_same_run`` when it was done once
+        and only what has no row is asked for. Raises RunError."""
         self.done_before.clear()
         with _plain_errors():
             for attempt in range(1, _TRIES + 1):
                 self._database.register("done_rows", done())
                 self._database.register("claimed_rows", claimed())
                 try:
-                    self._database.execute(_make_sql(retry))
+                    self._database.execute(_make_sql(retry, is_same_run=is_same_run))
                     break
                 except (duckdb.Error, OSError, pa.ArrowException):
                     # Files that were there a moment ago may have been put together, or erased: the next list is without them.
                     if attempt == _TRIES:
                         raise
-            row = self._database.execute(_COUNTS).fetchone()
-        assert row is not None
+            (row,) = self._database.execute(_COUNTS).fetchall()
         self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
 
     def leave_out(self, forbidden: Forbidden) -> None:
         """Takes what was erased since the listing out of the work, and out of any later one."""
-        uris = [row[0] for row in self._database.execute("SELECT uri FROM pending").fetchall()] if forbidden else []
-        covered = pa.table({"uri": pa.array([uri for uri in uris if forbidden.covers_uri(uri)], pa.string())})
+        new = Forbidden(forbidden.hashes - self._listed.hashes)
+        uris: list[str] = []
+        if new:
+            self._database.execute("SELECT uri FROM pending")
+            while rows := self._database.fetchmany(_BATCH):
+                uris += [uri for (uri,) in rows if new.covers_uri(uri)]
+        covered = pa.table({"uri": pa.array(uris, pa.string())})
         if covered.num_rows:
             self._database.register("covered", covered)
             for name in ("pending", "once"):
@@ -137,6 +149,8 @@ class Work:
                 yield Recording(
                     **{**row, "metadata": dict(row["metadata"] or {})},
                     modified_at=None if when is None else datetime.fromtimestamp(when / 1e6, UTC),
+                    # A half-done archive object: a row that says that this look at it failed is known by that.
+                    archive_id=row["recording_id"] if done or members else None,
                     done_members=done,
                     member_attempts=members,
                 )
@@ -180,8 +194,9 @@ _ONCE = """
 """
 
 
-def _make_sql(retry: Retry | None) -> str:
+def _make_sql(retry: Retry | None, *, is_same_run: bool) -> str:
     again = retry.condition if retry else "false"
+    same_run = "true" if is_same_run else "false"
     return f"""
     DROP TABLE IF EXISTS newest;
     DROP TABLE IF EXISTS members;
@@ -195,18 +210,21 @@ def _make_sql(retry: Retry | None) -> str:
       SELECT *, {again} AS again FROM (
         SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
                arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,
-               max(archive_id) AS archive_id, max(archive_rows) AS archive_rows
+               max(archive_id) AS archive_id, arg_max_null(archive_rows, attempt) AS archive_rows,
+               arg_max_null(archive_id, attempt) AS newest_archive_id
         FROM done_rows GROUP BY recording_id);
 
     CREATE TABLE members AS SELECT * FROM newest WHERE archive_id <> recording_id;
 
     -- An archive object is done when as many rows of it are committed as its files say it makes. Its own row
     -- counts only if it is of the same look at it (part of it is damaged): one that says that it could not be opened, or read
-    -- again, is of another.
+    -- again, is of another. One without a number of rows says that a look at a half-done object failed: such an object is given
+    -- up until it is asked for again, if the reason does not pass by itself.
     CREATE TABLE archives AS
       SELECT m.archive_id, m.files, m.wanted, m.again, coalesce(own.archive_rows = m.wanted, false) AS own_counts,
+             coalesce(own.newest_archive_id IS NOT NULL AND own.archive_rows IS NULL, false) AS gave_up,
              m.files + coalesce(own.archive_rows = m.wanted, false)::INT >= m.wanted
-               OR coalesce(own.reason = 'no_audio', false) AS complete  -- it was looked at again, and nothing was left
+               OR (gave_up AND (NOT own.retryable OR own.reason = 'worker_crashed' OR {same_run})) AS complete
       FROM (SELECT archive_id, count(*) AS files, max(archive_rows) AS wanted, bool_or(again) AS again
             FROM members GROUP BY archive_id) AS m
       LEFT JOIN newest AS own ON own.recording_id = m.archive_id;
@@ -216,7 +234,7 @@ def _make_sql(retry: Retry | None) -> str:
         CASE
           WHEN a.archive_id IS NOT NULL THEN
             CASE WHEN NOT a.complete THEN 'pending'
-                 WHEN a.again OR (a.own_counts AND coalesce(n.again, false)) THEN 'again' ELSE 'done' END
+                 WHEN a.again OR ((a.own_counts OR a.gave_up) AND coalesce(n.again, false)) THEN 'again' ELSE 'done' END
           WHEN n.recording_id IS NULL THEN 'pending'
           WHEN n.archive_rows > 1 THEN 'pending'  -- its own row, without those of its files
           WHEN n.again THEN 'again'

@@ -58,10 +58,10 @@ class Tally:
         self.audio_s += row["audio_s"]
         self.retries += row["retries"]
         reasons = [failure["reason"] for failure in row["failures"]]
-        if len(reasons) == len(row["recording_ids"]) and set(reasons) <= _STORAGE_REASONS:
-            self.withheld += len(reasons)
-        else:
+        if len(reasons) < len(row["recording_ids"]) or not set(reasons) <= _STORAGE_REASONS:
             self.withheld = 0
+        elif not any(row["attempts"]):  # what failed before and fails again says nothing of the others
+            self.withheld += len(reasons)
         self.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
         self.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
 

@@ -109,10 +109,15 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
         others = board.settle(claim, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
         work = Work(scan_recordings(config.archive), table.read_erasures(), config, Path(folder))
 
-        def find_work(retry: Retry | None) -> None:
+        def find_work(retry: Retry | None, *, is_same_run: bool = False) -> None:
             theirs = [other.run_id for other in others]
             manifests = Manifests(config.lake)
-            work.find(lambda: table.committed(provenance.fingerprint), lambda: manifests.find(theirs, CLAIMED), retry)
+            work.find(
+                lambda: table.committed(provenance.fingerprint),
+                lambda: manifests.find(theirs, CLAIMED),
+                retry,
+                is_same_run=is_same_run,
+            )
             work.leave_out(table.forbidden)
 
         find_work(retry)
@@ -139,7 +144,7 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
                             _commit_as_they_come(
                                 reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
                             )
-                            find_work(None)
+                            find_work(None, is_same_run=True)
                             if work.counts.pending == 0:
                                 break
                     _require_all(work.counts.pending, counts.pending)

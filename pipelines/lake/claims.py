@@ -34,7 +34,7 @@ _SAID_EVERY_S = 60.0
 @dataclass(frozen=True)
 class Claim:
     """What a run says of itself. ``planning``: it is finding out what there is to do; ``running``: its manifest is written and
-    claimed. ``saw`` are the runs that were planning when it began to, None until it has looked. ``boot_id``, ``pid`` and
+    claimed. ``ticket`` is its turn to plan, 0 until it has looked at those of others. ``boot_id``, ``pid`` and
     ``process_started`` (in ticks since the boot) name its process on its host."""
 
     run_id: str
@@ -46,7 +46,7 @@ class Claim:
     boot_id: str = ""
     pid: int = 0
     process_started: int = 0
-    saw: tuple[str, ...] | None = None
+    ticket: int = 0
     beats: int = 0
     wanted: int = 0
     ok: int = 0
@@ -54,9 +54,9 @@ class Claim:
     audio_hours: float = 0.0
 
     @property
-    def order(self) -> tuple[str, str]:
-        """Of two runs that saw each other plan, the lesser goes first."""
-        return self.started_at, self.run_id
+    def turn(self) -> tuple[int, str]:
+        """Of runs that plan at once, the least goes first."""
+        return self.ticket, self.run_id
 
     @property
     def is_dead_here(self) -> bool:
@@ -140,7 +140,7 @@ class ClaimBoard:
                     age_s = now - _seconds(info)
                     # One from the future is of before the clock was put back: a live run would have written it anew since.
                     seen.append(SeenClaim(claim, age_s, abs(age_s) < self._lease_s and not claim.is_dead_here))
-            return sorted(seen, key=lambda one: one.claim.order)
+            return sorted(seen, key=lambda one: (one.claim.started_at, one.claim.run_id))
 
     def settle(
         self,
@@ -151,12 +151,14 @@ class ClaimBoard:
         """The other live runs of this fingerprint, when it is sure that they live and what they have claimed.
 
         Each is watched until it writes its claim once more, or its lease is over: one that was killed a moment ago would
-        otherwise keep its work from the run that takes it up. Runs that were planning before this one are waited for, so that
-        of two only one finds the same work; ``renew`` tells them what this one saw, ``say`` a person whom it waits for.
-        Claims of the dead are removed.
+        otherwise keep its work from the run that takes it up. Runs plan one after the other, so that of two only one finds the
+        same work: each takes a ticket greater than those it sees and waits for the lesser ones, and for who has none yet
+        (Lamport's bakery: no clock and no lock in it). ``renew`` writes this one's ticket, ``say`` tells a person whom it waits
+        for. Claims of the dead are removed.
         """
         first: dict[str, Claim] = {}
-        mine = replace(mine, saw=self._find_planning(mine))
+        planning = [seen.claim for seen in self.read() if seen.is_alive and seen.claim.state == "planning"]
+        mine = replace(mine, ticket=1 + max((claim.ticket for claim in planning), default=0))
         if renew is not None:
             renew(mine)
         told = time.monotonic()
@@ -174,7 +176,7 @@ class ClaimBoard:
                 alive.append(other)
                 earlier = first.setdefault(other.run_id, other)
                 unsure = earlier.beats == other.beats and earlier.state == other.state
-                if unsure or (other.state == "planning" and _goes_first(other, mine)):
+                if unsure or (other.state == "planning" and (other.ticket == 0 or other.turn < mine.turn)):
                     waits_for.append(other.run_id)
             if not waits_for:
                 return [claim for claim in alive if claim.state == "running"]
@@ -182,13 +184,6 @@ class ClaimBoard:
                 told = time.monotonic()
                 say(f"waiting for {', '.join(waits_for)} to find out what there is to do; dictalake runs shows who is at work")
             time.sleep(min(1.0, self.beat_s / 4))
-
-    def _find_planning(self, mine: Claim) -> tuple[str, ...]:
-        return tuple(
-            seen.claim.run_id
-            for seen in self.read()
-            if seen.is_alive and seen.claim.state == "planning" and seen.claim.run_id != mine.run_id
-        )
 
     @contextmanager
     def hold(self, claim: Claim, progress: Callable[[Claim], Claim]) -> Iterator[Callable[[Claim], None]]:
@@ -232,7 +227,6 @@ class ClaimBoard:
         try:
             with self._storage.filesystem.open_input_stream(path) as stream:
                 document: dict[str, Any] = json.loads(stream.read())
-            document["saw"] = None if document["saw"] is None else tuple(document["saw"])
             return Claim(**document)
         except OSError:
             if self._is_gone(path):  # removed since; object stores say that in many ways
@@ -268,16 +262,6 @@ class ClaimBoard:
             yield
         except OSError as error:
             raise RunError(f"cannot {action} the claims at {self._storage.uri}: {type(error).__name__}") from error
-
-
-def _goes_first(other: Claim, mine: Claim) -> bool:
-    """Whether ``other`` plans before ``mine`` does. Each wrote its claim before it looked, so at least one saw the other; who
-    was not seen came later. Of two that saw each other the order decides."""
-    if other.saw is None:  # it will have looked in a moment
-        return True
-    if other.run_id not in (mine.saw or ()):
-        return False
-    return mine.run_id not in other.saw or other.order < mine.order
 
 
 def _seconds(info: fs.FileInfo) -> float:

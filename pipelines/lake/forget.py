@@ -138,15 +138,22 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
 
 def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
     """Removes what any tombstone covers from files that no version names, from manifests and from run records. Part of each
-    erasure; alone it finishes one that was interrupted, and what runs left behind that were at work then."""
+    erasure; alone it removes what runs left behind that were at work then. Rows that readers see are ``forget``'s to remove."""
     receipt = receipt or Receipt("", "", {})
     forbidden = Erasures(lake).read()
     if not forbidden:
         return receipt
     storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-    receipt.files_deleted += _delete_files(open_table(storage, TRANSCRIPTS), storage, ["source", "dicom"], forbidden)
-    receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
-    receipt.run_records += _blank_run_records(lake, forbidden, receipt)
+    try:
+        delta = open_table(storage, TRANSCRIPTS)
+        _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit what goes
+        receipt.files_deleted += _delete_files(delta, storage, ["source", "dicom"], forbidden)
+        receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
+        receipt.run_records += _blank_run_records(lake, forbidden, receipt)
+    except (OSError, DeltaError) as error:
+        raise RunError(
+            f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"
+        ) from error
     return receipt
 
 
@@ -262,28 +269,31 @@ def _delete_files(delta: DeltaTable, storage: Storage, columns: list[str], forbi
     unused = [info.path for info in infos if info.type == fs.FileType.File and info.path not in used]
     ages = {info.path: time.time() - (info.mtime_ns or 0) / 1e9 for info in infos}
 
-    def delete_if_forbidden(path: str) -> bool:
-        if path.endswith(".partial") and ages[path] > _PARTIAL_S:  # of a local writer that was killed while it wrote
-            storage.filesystem.delete_file(path)
-            return True
+    def is_forbidden(path: str) -> bool:
+        if path.endswith(".partial"):  # of a local writer that was killed while it wrote
+            return ages[path] > _PARTIAL_S
         if not path.endswith(".parquet") or path.startswith("_delta_log/"):
             return False
         with storage.filesystem.open_input_file(path) as source:
             file = pq.ParquetFile(source)
             rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names]).to_pylist()
-        if any(_is_forbidden(row, forbidden) for row in rows):
-            storage.filesystem.delete_file(path)
-            return True
-        return False
+        return any(_is_forbidden(row, forbidden) for row in rows)
 
     def look(path: str) -> bool:
         try:
-            return delete_if_forbidden(path)
+            return is_forbidden(path)
         except FileNotFoundError:  # vacuumed since
             return False
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(pool.map(look, unused))
+        found = [path for path, is_one in zip(unused, pool.map(look, unused), strict=True) if is_one]
+    delta.update_incremental()
+    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
+    deleted = [path for path in found if path not in used]  # what was committed meanwhile is readers'
+    for path in deleted:
+        with suppress(FileNotFoundError):
+            storage.filesystem.delete_file(path)
+    return len(deleted)
 
 
 def _is_forbidden(row: Mapping[str, Any], forbidden: Forbidden) -> bool:
@@ -319,15 +329,18 @@ def _blank_run_records(lake: Lake, forbidden: Forbidden, receipt: Receipt) -> in
     """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
     storage = open_storage(lake, "runs")
     delta = open_table(storage, RUNS)
-    rows = _open_files(delta, storage, RUNS).to_table().to_pylist()
     changed = 0
+
+    def blank(run_id: str) -> int:
+        of_run = _open_files(delta, storage, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
+        covered = [row for row in of_run if _covers(row["archive_uri"], forbidden)]
+        for row in covered:
+            row.update(archive_uri="erased", config="erased")
+        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=RUNS), f"run_id = '{run_id}'")
+        return len(covered)
+
+    rows = _open_files(delta, storage, RUNS).to_table(columns=["run_id", "archive_uri"]).to_pylist()
     for run_id in sorted({row["run_id"] for row in rows if _covers(row["archive_uri"], forbidden)}):
-        of_run = [row for row in rows if row["run_id"] == run_id]
-        for row in of_run:
-            if _covers(row["archive_uri"], forbidden):
-                row.update(archive_uri="erased", config="erased")
-                changed += 1
-        data = pa.Table.from_pylist(of_run, schema=RUNS)
-        retry_on_conflict(delta, lambda: _replace(delta, storage, data, f"run_id = '{run_id}'"))  # noqa: B023
+        changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
     receipt.files_deleted += _delete_files(delta, storage, ["archive_uri"], forbidden)
     return changed

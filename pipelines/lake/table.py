@@ -123,16 +123,16 @@ class TranscriptTable:
                 try:
                     self._catch_up(sorted({file.fingerprint for file in remaining}))
                     if not is_present:
-                        remaining = self._without_absent(remaining)
-                        erased += rows - sum(file.rows for file in remaining)
-                        is_present = True
+                        present = self._without_absent(remaining)
+                        erased += sum(file.rows for file in remaining) - sum(file.rows for file in present)
+                        remaining, is_present = present, True
                     remaining = self._without_committed(remaining)
                     # After what is committed is out: a file that the log names must not be deleted.
                     remaining, left_out = self._without_erased(remaining)
                     erased += left_out
                     refusal = self._try_commit(remaining) if remaining else None
                 except OSError:  # an answer that was lost may have been a success: the next look will tell
-                    failures += 1
+                    failures, is_present = failures + 1, False
                     if failures >= _STORAGE_TRIES:
                         raise
                     time.sleep(random.uniform(0.5, 1) * min(_LONGEST_WAIT_S, BACKOFF_S * 2**failures))
@@ -162,6 +162,8 @@ class TranscriptTable:
         infos = self._storage.filesystem.get_file_info([file.path for file in files])
         present = [file for info, file in zip(infos, files, strict=True) if info.size == file.size_bytes]
         absent = len(files) - len(present)
+        if absent:
+            self._forbidden = self._erasures.read()
         if absent and self._forbidden.hashes <= self._honoured:
             shared = "; a local lake.uri must be a folder that all machines share" if self._storage.is_local else ""
             raise RunError(f"{absent} of {len(files)} files that workers wrote are not below {self.uri}{shared}")
@@ -224,7 +226,7 @@ class TranscriptTable:
         new = Forbidden(self._forbidden.hashes - self._honoured)
         if not new:
             return list(files), 0
-        kept, erased = [], 0
+        kept, erased, replaced = [], 0, []
         for file in files:
             with self._storage.filesystem.open_input_file(file.path) as source:
                 rows = pq.ParquetFile(source).read(columns=["source", "dicom"]).to_pylist()
@@ -237,7 +239,9 @@ class TranscriptTable:
             erased += keep.count(False)
             if any(keep):
                 kept.append(keep_rows(file, keep, self._storage))
-            self._storage.filesystem.delete_file(file.path)
+            replaced.append(file.path)
+        for path in replaced:
+            self._storage.filesystem.delete_file(path)
         return kept, erased
 
     def _without_committed(self, files: Sequence[StagedFile]) -> list[StagedFile]:

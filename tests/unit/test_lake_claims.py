@@ -78,7 +78,7 @@ def test_a_live_run_is_known_by_its_next_sign_of_life(lake: Lake) -> None:
 
 def test_a_run_waits_for_one_that_was_planning_before_whatever_its_clock_says(lake: Lake) -> None:
     board = ClaimBoard(lake)
-    earlier = foreign("r1", started_at="2999-01-01", saw=())
+    earlier = foreign("r1", ticket=1)
     said: list[str] = []
     with board.hold(earlier, lambda claim: claim) as renew:
         timer = threading.Timer(LEASE_S, lambda: renew(replace(earlier, state="running")))
@@ -88,15 +88,17 @@ def test_a_run_waits_for_one_that_was_planning_before_whatever_its_clock_says(la
     assert said == []  # it did not take long
 
 
-def test_a_run_does_not_wait_for_one_that_began_to_plan_later_or_saw_it_and_comes_second(lake: Lake) -> None:
+def test_a_run_does_not_wait_for_one_with_a_later_ticket(lake: Lake) -> None:
     board, mine = ClaimBoard(lake), make_claim("r2", "backfill", "f1")
-    with board.hold(foreign("r1", started_at="2999", saw=("r2",)), lambda claim: claim):
-        assert board.settle(mine) == []
-    with board.hold(foreign("r3"), lambda claim: claim) as renew:
-        timer = threading.Timer(LEASE_S / 2, lambda: renew(foreign("r3", saw=("r2",), started_at="2999")))
-        timer.start()
-        assert board.settle(mine) == []
-        timer.join()
+    taken: list[int] = []
+    with board.hold(foreign("r1"), lambda claim: claim) as renew:  # it has not looked yet
+
+        def look(claim: Claim) -> None:
+            taken.append(claim.ticket)
+            renew(foreign("r1", ticket=claim.ticket + 1))
+
+        assert board.settle(mine, look) == []
+    assert taken == [1]
 
 
 def test_of_many_that_plan_at_once_each_waits_for_those_before_it(lake: Lake) -> None:

@@ -117,12 +117,24 @@ def test_only_the_failed_files_of_an_archive_object_are_tried_again() -> None:
     assert (again.done_members, dict(again.member_attempts)) == (("m1", "m3"), {"m2": 1})
 
 
-def test_an_archive_object_of_which_nothing_is_left_is_done_with_a_row_that_says_so() -> None:
-    """archive.member_include was narrowed after one of its two files was transcribed."""
-    half = [make_row("m1", archive_id="z", archive_rows=2)]
-    assert len(pending_of([make("z")], as_done(half))) == 1
-    nothing_left = failed("z", "no_audio", retryable=False, archive_id="z", archive_rows=2)
-    assert pending_of([make("z")], as_done([*half, nothing_left])) == []
+def test_a_half_done_archive_object_that_cannot_be_read_any_more_is_given_up_until_it_is_asked_for() -> None:
+    half = [make_row("m1", archive_id="z", archive_rows=3), make_row("m2", archive_id="z", archive_rows=3)]
+    (pending,) = pending_of([make("z")], as_done(half))
+    assert (pending.archive_id, pending.done_members) == ("z", ("m1", "m2"))  # its own row will be known by its archive_id
+    for reason, retryable in (("access_denied", False), ("worker_crashed", True), ("no_audio", False)):
+        given_up = as_done([*half, failed("z", reason, retryable=retryable, archive_id="z")])
+        assert pending_of([make("z")], given_up) == []
+        assert find([make("z")], given_up).counts.skipped_failed == 1
+        (again,) = pending_of([make("z")], given_up, retry=Retry((reason,)))
+        assert (again.attempt, again.done_members) == (1, ("m1", "m2"))
+
+
+def test_a_half_done_archive_object_that_failed_for_what_passes_is_tried_the_next_night_and_not_in_the_same_run() -> None:
+    half = [make_row("m1", archive_id="z", archive_rows=2), failed("z", archive_id="z")]
+    assert [one.attempt for one in pending_of([make("z")], as_done(half))] == [1]
+    work, nobody = find([make("z")], as_done(half)), CLAIMED.empty_table()
+    work.find(lambda: ds.dataset(as_done(half)), lambda: ds.dataset(nobody), is_same_run=True)
+    assert work.counts.pending == 0
 
 
 def test_what_is_still_missing_after_a_run_is_found_again() -> None:

@@ -77,19 +77,22 @@ def test_an_archive_object_is_wanted_as_many_as_the_files_it_turns_out_to_hold()
 def test_recordings_that_the_storage_withholds_are_counted_in_a_row() -> None:
     tally = Tally(wanted=100)
 
-    def report(*reasons: str | None) -> dict[str, Any]:
+    def report(*reasons: str | None, attempt: int = 0) -> dict[str, Any]:
         failures = [{"recording_id": "x", "stage": "load", "reason": reason} for reason in reasons if reason]
         ids = [str(number) for number in range(len(reasons))]
+        attempts = [attempt] * len(ids)
         nothing = {"archive_ids": [None] * len(ids), "archive_rows": [None] * len(ids), "uncovered": []}
-        return {"recording_ids": ids, "failures": failures, "audio_s": 0.0, "retries": 2, **nothing}
+        return {"recording_ids": ids, "attempts": attempts, "failures": failures, "audio_s": 0.0, "retries": 2, **nothing}
 
     for _ in range(2):
         tally.add_report(report("fetch_failed", "credentials_expired"))
     assert (tally.withheld, tally.failed, tally.retries) == (4, 4, 4)
+    tally.add_report(report("fetch_failed", attempt=1))
+    assert tally.withheld == 4
     tally.add_report(report("fetch_failed", None))
     assert tally.withheld == 0
     tally.add_report(report("not_audio"))
-    assert (tally.withheld, tally.ok, tally.failed) == (0, 1, 6)
+    assert (tally.withheld, tally.ok, tally.failed) == (0, 1, 7)
 
 
 def test_a_run_that_stands_still_says_what_it_waits_for() -> None:
