@@ -114,6 +114,7 @@ class ClaimBoard:
     def __init__(self, lake: Lake) -> None:
         self._storage = open_storage(lake, FOLDER)
         self._lease_s = lake.lease_s
+        self._ahead_s, self._looked = 0.0, -float("inf")  # the storage's clock less the monotonic one, and when that was found
 
     @property
     def beat_s(self) -> float:
@@ -131,7 +132,10 @@ class ClaimBoard:
     def read(self) -> list[SeenClaim]:
         """Every claim, in order of start. A run whose claim was removed is not among them."""
         with self._errors("read"):
-            now = self._read_clock()
+            if time.monotonic() - self._looked > self._lease_s:
+                self._looked = time.monotonic()
+                self._ahead_s = self._read_clock() - time.monotonic()
+            now = self._ahead_s + time.monotonic()
             infos = self._storage.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True))
             seen = []
             for info in infos:
