@@ -132,7 +132,7 @@ def make_lakes(store: str) -> Iterator[Any]:
             yield lambda: Lake.model_validate({"uri": tempfile.mkdtemp(dir=folder), "lease_s": 3})
     else:
         with run_gcs() if store == "gcs" else run_s3() as emulator:
-            yield lambda: emulator.make_lake().model_copy(update={"lease_s": 60.0})
+            yield lambda: emulator.make_lake().model_copy(update={"lease_s": 18.0})
 
 
 def main(argv: list[str] | None = None) -> int:
