@@ -14,7 +14,8 @@ corrupt    one bit of the body is wrong
 slow       the right answer, half a second late
 =========  ==========================================================================================
 
-Which requests fail is a matter of seed, method, path and how often this was asked before: not of which thread came first.
+Which requests fail is a matter of seed, method, path and how often this was asked before: not of which thread came first, and
+not of the chance name of a test's bucket.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from tests.gcs_xml_proxy import HOP_HEADERS, _Handler
 KINDS = ("429", "500", "503", "reset", "truncate", "corrupt")
 SLOW_S = 0.5
 ROOT = Path(__file__).parent.parent
+_BUCKET = re.compile(r"bucket-[0-9a-f]{12}")
 # What reads the bytes of an object: gcsfs and google-cloud-storage, then S3
 OBJECTS_READ = r"/download/storage/|alt=media|^/[^/?]+/[^?]+$"
 
@@ -104,7 +106,7 @@ class _Faults:
     def choose(self, method: str, path: str) -> tuple[str | None, random.Random]:
         if method not in self._plan["methods"] or not self._path.search(path):
             return None, random.Random(0)
-        request = f"{method} {path}"
+        request = f"{method} {_BUCKET.sub('bucket', path)}"
         with self._lock:
             self._asked[request] += 1
             self.counts["requests"] += 1
