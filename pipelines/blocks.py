@@ -83,12 +83,16 @@ HYPOTHESES = {
                 "start_frames": pa.list_(pa.int32()),
                 "end_frames": pa.list_(pa.int32()),
                 "logp": pa.list_(pa.float32()),
+                "support": pa.list_(pa.float32()),
                 "acoustic_score": pa.float64(),
                 "lm_score": pa.float64(),
+                "hotword_score": pa.float64(),
             }
         )
     )
 }
+# Of each channel the readings after the best, where they are asked for
+OTHERS = {"others": pa.list_(HYPOTHESES["hypotheses"])}
 
 
 def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
@@ -182,12 +186,15 @@ def hypothesis_to_row(hypothesis: Hypothesis) -> dict[str, Any]:
         "start_frames": [piece.start_frame for piece in pieces],
         "end_frames": [piece.end_frame for piece in pieces],
         "logp": [piece.logp for piece in pieces],
+        "support": [piece.support for piece in pieces],
         "acoustic_score": hypothesis.acoustic_score,
         "lm_score": hypothesis.lm_score,
+        "hotword_score": hypothesis.hotword_score,
     }
 
 
 def row_to_hypothesis(row: dict[str, Any]) -> Hypothesis:
-    columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"])
+    """The hypothesis that ``hypothesis_to_row`` wrote."""
+    columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"], row["support"])
     pieces = tuple(Piece(*values) for values in zip(*columns, strict=True))
-    return Hypothesis(pieces, row["acoustic_score"], row["lm_score"])
+    return Hypothesis(pieces, row["acoustic_score"], row["lm_score"], row["hotword_score"])

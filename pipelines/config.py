@@ -148,12 +148,41 @@ class Decoding(Section):
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
+    known_pieces: bool = Field(
+        True, description="false: as Google's recipe, where a beam pays 10 nats and more for the piece that it is spelling"
+    )
     beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
     token_min_logp: float = Field(-5.0, le=0, description="tokens less likely than this are not tried")
+    hotwords: str | None = Field(
+        None, description="text file of terms to favour in beam search, one a line, after a tab a weight where wanted"
+    )
+    hotword_weight: float = Field(0.7, ge=0, le=10, description="nats for each letter of a hotword")
+    hotword_guard: float = Field(
+        4.0, ge=0, description="nats by which the sound may speak against a hotword before it is refused"
+    )
+    nbest: int = Field(1, ge=1, le=1024, description="readings in the column `nbest`; 1 leaves it null; at most beam_width")
     collapse_blank: float = Field(
         0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
     )
     actors: PositiveInt | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
+
+    @model_validator(mode="after")
+    def _nbest_fits(self) -> Decoding:
+        if self.nbest > self.beam_width:
+            raise ValueError(f"nbest must be at most beam_width ({self.beam_width})")
+        return self
+
+
+class Confidence(Section):
+    """How a word's confidence is worked out: 1 / (1 + exp(-(evidence / temperature + bias))). `tune` fits it to your data.
+
+    The evidence is the logit of the mean over the word's pieces of their highest probability, and ``nbest_weight`` times the
+    logit of the share of the n-best list that has the word.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=100, description="above 1 makes words less sure, below 1 surer")
+    bias: float = Field(0.0, ge=-20, le=20, description="below 0 makes all words less sure")
+    nbest_weight: float = Field(0.0, ge=0, le=10, description="what the other readings of the search count beside the sound")
 
 
 class Quality(Section):
@@ -212,6 +241,7 @@ class Config(Section):
     acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]
+    confidence: Confidence = Confidence()  # type: ignore[call-arg]
     quality: Quality = Quality()  # type: ignore[call-arg]
     lake: Lake = Lake()  # type: ignore[call-arg]
     ray: RayCluster = RayCluster()  # type: ignore[call-arg]

@@ -126,26 +126,34 @@ class Emissions:
 
 @dataclass(frozen=True)
 class Piece:
-    """One emitted vocabulary entry over the true frames ``[start_frame, end_frame)``, with its peak log-probability there."""
+    """One emitted vocabulary entry over the true frames ``[start_frame, end_frame)``, with its peak log-probability there.
+
+    ``support`` 0–1 is the share of the n-best list, by its scores, that has this piece at this time.
+    """
 
     token_id: int
     text: str
     start_frame: int
     end_frame: int
     logp: float
+    support: float = 1.0
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of one channel. Scores are natural logs; greedy has ``lm_score`` 0."""
+    """One reading of one channel. Scores are natural logs; greedy has ``lm_score`` 0.
+
+    ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is what its hotwords were worth.
+    """
 
     pieces: tuple[Piece, ...]
     acoustic_score: float = 0.0
     lm_score: float = 0.0
+    hotword_score: float = 0.0
 
     @property
     def total_score(self) -> float:
-        return self.acoustic_score + self.lm_score
+        return self.acoustic_score + self.lm_score + self.hotword_score
 
 
 @dataclass(frozen=True)

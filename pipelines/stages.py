@@ -31,8 +31,9 @@ from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, EmitFailed, Erased
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
-from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Word
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Hypothesis, Word
 from pipelines.transcript.formatting import format_text
+from pipelines.transcript.nbest import combine_channels
 from pipelines.transcript.provenance import Provenance
 from pipelines.transcript.words import join_words, mean_confidence, merge_channels, words_of
 
@@ -161,9 +162,10 @@ class Emit:
 
 
 class Decode:
-    """Emissions → the best hypothesis of each channel."""
+    """Emissions → the best hypothesis of each channel, and with ``decoding.nbest`` others."""
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        self._nbest = config.decoding.nbest
         self._opened = _Opened(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
 
     @sealed
@@ -176,10 +178,11 @@ class Decode:
                 continue
             started = time.perf_counter()
             with guard(ids[index], "decode", row):
-                best = [decoder.decode(channel)[0] for channel in blocks.read_emissions(table, index)]
-                row["hypotheses"] = [blocks.hypothesis_to_row(hypothesis) for hypothesis in best]
+                channels = [decoder.decode(channel)[: self._nbest] for channel in blocks.read_emissions(table, index)]
+                row["hypotheses"] = [blocks.hypothesis_to_row(best) for best, *_ in channels]
+                row["others"] = [[blocks.hypothesis_to_row(other) for other in others] for _, *others in channels]
             row["decode_ms"] = 1000 * (time.perf_counter() - started)
-        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES
+        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES | blocks.OTHERS
         return blocks.extend(table, columns, rows, drop=blocks.EMISSIONS)
 
 
@@ -188,7 +191,7 @@ class Finish:
 
     def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid) -> None:
         self._lake, self._provenance, self._grid = config.lake, provenance, grid
-        self._uncovered_s = config.quality.uncovered_s
+        self._uncovered_s, self._confidence, self._nbest = config.quality.uncovered_s, config.confidence, config.decoding.nbest
 
     @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -220,11 +223,9 @@ class Finish:
         failure = {"error": row["error"]}
         if row["error"] is None:
             with guard(row["recording_id"], "assemble", failure):
-                channels = [
-                    words_of(blocks.row_to_hypothesis(hypothesis), self._grid, channel)
-                    for channel, hypothesis in enumerate(row["hypotheses"])
-                ]
-                said = self._render(channels)
+                best = [blocks.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
+                channels = self._find_words(best)
+                said = self._render(channels) | {"nbest": self._list_readings(best, row["others"])}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
         erased = failure["error"] is not None and failure["error"]["reason"] == Erased.reason
         return {
@@ -243,6 +244,24 @@ class Finish:
             "fingerprint": self._provenance.fingerprint,
             "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
         }
+
+    def _find_words(self, channels: Sequence[Hypothesis]) -> list[list[Word]]:
+        return [words_of(one, self._grid, channel, self._confidence) for channel, one in enumerate(channels)]
+
+    def _list_readings(
+        self, best: Sequence[Hypothesis], others: Sequence[Sequence[dict[str, Any]]]
+    ) -> list[dict[str, Any]] | None:
+        """The column ``nbest``: readings of the whole recording, the best first; None where one is enough."""
+        if self._nbest == 1:
+            return None
+        lists = [[one, *map(blocks.row_to_hypothesis, rest)] for one, rest in zip(best, others, strict=True)]
+        return [
+            {
+                "text": join_words(merge_channels(self._find_words(chosen))),
+                **{name: sum(getattr(one, name) for one in chosen) for name in ("acoustic_score", "lm_score", "total_score")},
+            }
+            for chosen in combine_channels(lists, self._nbest)
+        ]
 
     def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
         """Where the recording comes from; of an erased one not even that is kept."""

@@ -5,6 +5,10 @@ with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) +
 Two engines give the same results: pyctcdecode (pure Python) and ctc-beam-decoder (C++), three times as fast where
 its wheel exists.
 
+The recipe leaves pyctcdecode without a word list, and then the piece that a beam spells at this moment costs it 10 nats, and
+more if it has over six letters. So beams are dropped for the length of their last piece, and first pieces of a recording for
+being there. ``decoding.known_pieces`` names all pieces as words, which ends this; without it the search is the recipe's.
+
 Both engines keep the whole text of every beam at every frame, so that time and memory grow with the square of a recording's
 length (ctc-beam-decoder: 0.8 GB for ten minutes, 7 GB for half an hour). Up to ``WHOLE_FRAMES`` kept frames
 (two minutes of speech) a recording is searched in one go, exactly as in the recipe. A longer one is cut at pauses, and each
@@ -14,11 +18,16 @@ loses nothing: a search that never ends spends its beams on doubts of minutes ag
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import importlib.metadata
 import logging
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +35,8 @@ import kenlm
 import numpy as np
 
 from pipelines.config import Decoding, resolve
+from pipelines.decoding.guard import drop_unheard
+from pipelines.decoding.hotwords import HotwordScorer, read_hotwords
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
 from pipelines.records import Emissions, Hypothesis, Piece
@@ -35,6 +46,7 @@ PART_FRAMES = 2000
 CONTEXT_FRAMES = 200
 # Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
 _LEAST_KNOWN_SHARE = 0.3
+_SLACK = 2  # frames that a piece may move between two readings and be the same
 _UNKNOWN_WORD = "⁇"  # what both engines call <unk>
 
 _EngineBeam = tuple[str, object, list[tuple[str, tuple[int, int]]], float, float]
@@ -48,45 +60,79 @@ class BeamDecoder:
         lm = None if config.lm is None else _check_lm(resolve(config.lm), vocabulary)
         package, module = _import_engine(config.engine)
         self.name = f"{package} {importlib.metadata.version(package)}"
-        with _quiet_loggers():
-            self._engine = module.build_ctcdecoder(
-                vocabulary.pyctcdecode_labels(), lm, alpha=float(config.lm_weight), beta=float(config.word_score)
-            )
+        self._engine = _build(module, lm, config, vocabulary)
+        self._hotwords: HotwordScorer | None = None
+        if config.hotwords is not None:
+            hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary)
+            self._hotwords = HotwordScorer(hotwords, float(config.hotword_weight), vocabulary)
+            # Only pyctcdecode's search lets a scorer of several pieces in.
+            package, module = _import_engine("pyctcdecode")
+            self._biased_engine = _build(module, lm, config, vocabulary)
+            self.name += f" + hotwords in {package} {importlib.metadata.version(package)}"
         self._ids = {word: i for i, word in vocabulary.lm_words().items()}
         self._specials = sorted((vocabulary.pieces[i] for i in vocabulary.special_ids), key=len, reverse=True)
         self._special_ids = sorted(vocabulary.special_ids)
 
     def decode(self, emissions: Emissions) -> list[Hypothesis]:
-        """N-best, the best first, at most ``beam_width`` of them; one for a recording that is searched in parts.
+        """N-best, the best first, at most ``beam_width`` of them.
 
-        ``acoustic_score`` and ``lm_score`` are the engine's; of a recording in parts they are sums over the parts, each
-        with its context, and compare only with the same recording under the same configuration.
+        The scores are the engine's; of a recording in parts they are sums over the parts, each with its context, and compare
+        only with the same recording under the same configuration.
         """
         if emissions.kept <= WHOLE_FRAMES:
             return self._search(emissions)
-        pieces: list[Piece] = []
-        acoustic_score = lm_score = 0.0
+        readings: list[Hypothesis] = [Hypothesis(())]
         for start, end in cut_at_pauses(emissions, self._vocabulary.blank_id):
             context_start, context_end = max(0, start - CONTEXT_FRAMES), min(emissions.kept, end + CONTEXT_FRAMES)
-            best = self._search(_slice(emissions, context_start, context_end))[0]
             first_frame = int(emissions.frame_index[start])
             next_frame = int(emissions.frame_index[end]) if end < emissions.kept else emissions.frames
-            pieces += [piece for piece in best.pieces if first_frame <= piece.start_frame < next_frame]
-            acoustic_score, lm_score = acoustic_score + best.acoustic_score, lm_score + best.lm_score
-        return [Hypothesis(tuple(pieces), acoustic_score, lm_score)]
+            of_part = [
+                replace(one, pieces=tuple(piece for piece in one.pieces if first_frame <= piece.start_frame < next_frame))
+                for one in self._search(_slice(emissions, context_start, context_end))
+            ]
+            readings = join_readings(readings, of_part, self._config.beam_width)
+        return readings
 
     def _search(self, emissions: Emissions) -> list[Hypothesis]:
         if emissions.kept == 0:
             return [Hypothesis(())]
         log_probs = emissions.dense()
-        beams: list[_EngineBeam] = self._engine.decode_beams(
-            log_probs,
-            beam_width=self._config.beam_width,
-            beam_prune_logp=float(self._config.beam_prune_logp),
-            token_min_logp=float(self._config.token_min_logp),
-        )
+        beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
         # On nothing but blanks ctc-beam-decoder gives no beam at all.
-        return [self._hypothesis(beam, log_probs, emissions.frame_index) for beam in beams] or [Hypothesis(())]
+        plain = [self._hypothesis(beam, log_probs, emissions.frame_index) for beam in beams] or [Hypothesis(())]
+        readings = plain if self._hotwords is None else self._search_for_hotwords(plain[0], emissions, log_probs)
+        return [measure_support(readings), *readings[1:]]
+
+    def _search_for_hotwords(self, plain: Hypothesis, emissions: Emissions, log_probs: np.ndarray) -> list[Hypothesis]:
+        assert self._hotwords is not None
+        scorer = self._hotwords
+        scorer.reset()
+        beams: list[_EngineBeam] = self._biased_engine._decode_logits(
+            log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
+        )
+        readings = []
+        for beam in beams:
+            text = " ".join(word for word, _ in beam[2])
+            begun, earned = scorer.score(text), scorer.final_score(text)
+            reading = self._hypothesis((*beam[:4], beam[4] - begun), log_probs, emissions.frame_index)
+            readings.append(replace(reading, hotword_score=earned))
+        readings.sort(key=lambda reading: -reading.total_score)
+        best, *others = readings
+        words = self._vocabulary.lm_words()
+        heard = drop_unheard(
+            best,
+            plain,
+            log_probs,
+            emissions.frame_index,
+            self._vocabulary.blank_id,
+            float(self._config.hotword_guard),
+            lambda pieces: scorer.final_score(" ".join(words[piece.token_id] for piece in pieces)),
+        )
+        return [heard, *(other for other in others if other.pieces != heard.pieces)]
+
+    def _limits(self) -> dict[str, Any]:
+        names = ("beam_prune_logp", "token_min_logp")
+        return {"beam_width": self._config.beam_width} | {name: float(getattr(self._config, name)) for name in names}
 
     def _hypothesis(self, beam: _EngineBeam, log_probs: np.ndarray, frame_index: np.ndarray) -> Hypothesis:
         _, _, words, acoustic_score, total_score = beam
@@ -124,6 +170,41 @@ class BeamDecoder:
         rivals = log_probs[start:end, self._special_ids].max(axis=1)
         heard = np.flatnonzero(log_probs[start:end, token_id] > rivals)
         return start + (int(heard[-1]) + 1 if len(heard) else 1)
+
+
+def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
+    """The first of ``readings`` (n-best of one search), each piece with the share of them that has it, too, at this time.
+
+    Readings count by the softmax of their total scores: the list's posterior, as in confusion networks (Mangu et al. 2000).
+    """
+    best = readings[0]
+    scores = np.array([reading.total_score for reading in readings])
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    support: dict[tuple[int, int], float] = {}
+    for reading, share in zip(readings, shares, strict=True):
+        places = {(p.token_id, frame) for p in reading.pieces for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)}
+        for place in places:
+            support[place] = support.get(place, 0.0) + float(share)
+    pieces = (replace(piece, support=min(1.0, support[piece.token_id, piece.start_frame])) for piece in best.pieces)
+    return replace(best, pieces=tuple(pieces))
+
+
+def join_readings(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
+    """The ``most`` best pairs of a reading of what came before and one of what comes after it; the same pieces once."""
+    joined: dict[tuple[tuple[int, int], ...], Hypothesis] = {}
+    for one, other in sorted(product(before, after), key=lambda pair: -(pair[0].total_score + pair[1].total_score)):
+        pieces = one.pieces + other.pieces
+        joined.setdefault(
+            tuple((piece.token_id, piece.start_frame) for piece in pieces),
+            Hypothesis(
+                pieces,
+                one.acoustic_score + other.acoustic_score,
+                one.lm_score + other.lm_score,
+                one.hotword_score + other.hotword_score,
+            ),
+        )
+    return list(joined.values())[:most]
 
 
 def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:
@@ -180,6 +261,33 @@ def _check_lm(path: str, vocabulary: Vocabulary) -> str:
             "tokenizer; make one for this model with `dictalake build-lm`, or set decoding.lm to null"
         )
     return path
+
+
+def _build(module: Any, lm: str | None, config: Decoding, vocabulary: Vocabulary) -> Any:
+    labels = vocabulary.pyctcdecode_labels()
+    known = list(vocabulary.lm_words().values()) if lm is not None and config.known_pieces else None
+    with _quiet_loggers(), _without_suffix(lm) as path:
+        return module.build_ctcdecoder(
+            labels, kenlm_model_path=path, unigrams=known, alpha=float(config.lm_weight), beta=float(config.word_score)
+        )
+
+
+@contextmanager
+def _without_suffix(lm: str | None) -> Iterator[str | None]:
+    """``lm`` as a file that the engines do not know for an ARPA: of those they read a word list too, and score by it, so that
+    the same model would give other texts as ARPA than as binary. A gzip is unpacked, as an engine's KenLM may have no zlib.
+    """
+    if lm is None or not lm.endswith((".arpa", ".gz")):
+        yield lm
+        return
+    with tempfile.TemporaryDirectory(prefix="dictalake-lm-") as folder:
+        path = Path(folder) / "lm"
+        if lm.endswith(".gz"):
+            with gzip.open(lm) as packed, path.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        else:
+            path.symlink_to(Path(lm).resolve())
+        yield str(path)
 
 
 def _import_engine(wanted: str) -> tuple[str, Any]:

@@ -146,7 +146,7 @@ TRANSCRIPTS = pa.schema(
         _field("text_raw", _TEXT, "text as decoded, markup kept"),
         _field("sections", _list(_SECTIONS), "text by heading, in order"),
         _field("words", _list(_WORDS), "words of text_raw with their times, in order of time"),
-        _field("nbest", _list(_NBEST), "other readings, best first; null unless asked for"),
+        _field("nbest", _list(_NBEST), "readings as text_raw, the best first; null unless decoding.nbest is above 1"),
         _field("confidence", _RATIO, "0-1, mean over words; null without words"),
         _field("quality", _QUALITY, "measures of the audio and of how much of it has words"),
         _field("error", _ERROR, "why the recording failed; null when ok"),

@@ -21,6 +21,8 @@ from pipelines.config import Config, resolve
 from pipelines.errors import ConfigError
 from pipelines.transcript.formatting import FORMATTER_VERSION
 
+# Speed, or given by content instead of name, or not of the words
+_NOT_IN_HASH = {"kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
 _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
 
 
@@ -47,7 +49,8 @@ def make_provenance(
     config: Config, run_id: str, *, model_id: str, model_revision: str | None, model_sha256: str, decoder: str
 ) -> Provenance:
     """Hashes ``config`` and the files that it names. Raises ConfigError for a language model that is not there."""
-    lm_sha256 = hash_file(config.decoding.lm) if config.decoding.kind == "beam" and config.decoding.lm else None
+    search = config.decoding
+    lm_sha256 = hash_file(search.lm, "decoding.lm") if search.kind == "beam" and search.lm else None
     acoustic = {
         "kind": config.acoustic.kind,
         "model_sha256": model_sha256,
@@ -57,7 +60,10 @@ def make_provenance(
     }
     decoding: dict[str, Any] = {"kind": config.decoding.kind}
     if config.decoding.kind == "beam":
-        decoding |= config.decoding.model_dump(exclude={"kind", "actors", "lm", "engine"}) | {"lm_sha256": lm_sha256}
+        decoding |= search.model_dump(exclude=_NOT_IN_HASH) | {"lm_sha256": lm_sha256}
+        if search.hotwords is not None:
+            decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}
+            decoding |= {"hotwords_sha256": hash_file(search.hotwords, "decoding.hotwords")}
     return Provenance(
         run_id=run_id,
         fingerprint=_hash({"acoustic": acoustic, "decoding": decoding})[:12],
@@ -75,11 +81,12 @@ def make_provenance(
     )
 
 
-def hash_file(location: str) -> str:
-    """sha256 of a local file or an embedded asset."""
+def hash_file(location: str, key: str) -> str:
+    """sha256 of a local file or an embedded asset that ``key`` names."""
     path = Path(resolve(location))
     if not path.is_file():
-        raise ConfigError(f"decoding.lm = {location}: no such file; give a KenLM file (ARPA or binary), or null for none")
+        what = "a KenLM file (ARPA, gzip or binary)" if key == "decoding.lm" else "a text file"
+        raise ConfigError(f"{key} = {location}: no such file; give {what}, or null for none")
     digest = sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 22):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipelines.config import Confidence
 from pipelines.records import SAMPLE_RATE_HZ, FrameGrid, Hypothesis, Piece, Word
 
 _WORD_START = "▁"
@@ -15,9 +16,11 @@ _MOST_MARKUP_WORDS = 4
 _DUAL_MONO_SHARE = 0.95
 _SAME_TIME_S = 0.2
 _TURN_GAP_S = 1.0
+_LEAST = 1e-4  # a probability nearer to 0 or 1 says more than a model can know
+UNCALIBRATED = Confidence.model_validate({})
 
 
-def words_of(hypothesis: Hypothesis, grid: FrameGrid, channel: int = 0) -> list[Word]:
+def words_of(hypothesis: Hypothesis, grid: FrameGrid, channel: int = 0, calibration: Confidence = UNCALIBRATED) -> list[Word]:
     """The words of one channel in order; joined by single spaces they are its ``text_raw``.
 
     A piece that begins with ``▁`` starts a word. Markup of several words, ``{new paragraph}`` or ``[EXAM TYPE]``, is one
@@ -26,10 +29,24 @@ def words_of(hypothesis: Hypothesis, grid: FrameGrid, channel: int = 0) -> list[
     Times: frame ``i`` is centred on ``(step × i + centre)`` samples (for LASR: 640 i + 1160) and stands for the
     half step around it. A word lasts from the beginning of its first piece's first frame to the end of its last
     piece's last one. CTC models place a piece at a peak rather than over its sound, so words tend to be short.
-    Confidence: the mean over pieces of exp(peak log-probability), between 0 and 1. A lone ``▁`` counts for neither.
+    Confidence: see :func:`confidence_of`. A lone ``▁`` counts for neither.
     """
     groups = [group for group in _group_pieces(hypothesis.pieces) if _text(group)]
-    return [_word(group, grid, channel) for group in _join_markup(groups)]
+    return [_word(group, grid, channel, calibration) for group in _join_markup(groups)]
+
+
+def measure_evidence(pieces: Sequence[Piece]) -> tuple[float, float]:
+    """What speaks for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
+    sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in pieces]))
+    return _logit(sound), _logit(min(piece.support for piece in pieces))
+
+
+def confidence_of(evidence: tuple[float, float], calibration: Confidence) -> float:
+    """0–1. Uncalibrated (temperature 1, no bias, ``nbest_weight`` 0) it is the mean of the pieces' peak probabilities."""
+    sound, support = evidence
+    return float(
+        1.0 / (1.0 + np.exp(-((sound + calibration.nbest_weight * support) / calibration.temperature + calibration.bias)))
+    )
 
 
 def merge_channels(channels: Sequence[Sequence[Word]]) -> list[Word]:
@@ -96,15 +113,19 @@ def _markup_length(texts: Sequence[str]) -> int:
     return 1
 
 
-def _word(group: Sequence[Piece], grid: FrameGrid, channel: int) -> Word:
+def _logit(probability: float) -> float:
+    bounded = min(max(probability, _LEAST), 1.0 - _LEAST)
+    return float(np.log(bounded) - np.log1p(-bounded))
+
+
+def _word(group: Sequence[Piece], grid: FrameGrid, channel: int, calibration: Confidence) -> Word:
     sounding = [piece for piece in group if piece.text != _WORD_START]
     half_step_s = grid.step / 2 / SAMPLE_RATE_HZ
-    confidence = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in sounding]))
     return Word(
         word=_text(group),
         start_s=max(0.0, grid.time_s(sounding[0].start_frame) - half_step_s),
         end_s=grid.time_s(sounding[-1].end_frame - 1) + half_step_s,
-        confidence=min(1.0, max(0.0, confidence)),
+        confidence=confidence_of(measure_evidence(sounding), calibration),
         channel=channel,
     )
 

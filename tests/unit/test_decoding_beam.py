@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -15,11 +17,11 @@ from hypothesis import strategies as st
 
 from pipelines.acoustic.compaction import compact
 from pipelines.config import Decoding
-from pipelines.decoding.beam import CONTEXT_FRAMES, PART_FRAMES, WHOLE_FRAMES, cut_at_pauses
+from pipelines.decoding.beam import CONTEXT_FRAMES, PART_FRAMES, WHOLE_FRAMES, cut_at_pauses, measure_support
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
-from pipelines.records import Emissions, Hypothesis
+from pipelines.records import Emissions, Hypothesis, Piece
 from tests.models import write_arpa
 
 ENGINES = ["pyctcdecode", "ctc-beam-decoder"]
@@ -43,6 +45,11 @@ def random_lm(tmp_path_factory: pytest.TempPathFactory) -> str:
     unigrams = {word: -1.0 - 2 * rng.random() for word in words}
     bigrams = {(a, b): -2 * rng.random() for a in words for b in words if rng.random() < 0.3}
     return write_arpa(tmp_path_factory.mktemp("lm") / "lm.kenlm", unigrams, bigrams)
+
+
+def recipe(engine: str, lm: str | None) -> Decoding:
+    """Google's, to the letter."""
+    return Decoding.model_validate({"engine": engine, "lm": lm, "known_pieces": False})
 
 
 def peaky(seed: int, pieces: int, gap: int = 3, doubt: float = 1.0) -> np.ndarray:
@@ -80,7 +87,7 @@ def restore(text_of_pieces: str) -> str:
 def test_reading_is_that_of_pyctcdecode_on_the_same_matrix(engine: str, random_lm: str, with_lm: bool) -> None:
     lm = random_lm if with_lm else None
     reference = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5)
-    decoder = open_decoder(Decoding(engine=engine, lm=lm), VOCABULARY)
+    decoder = open_decoder(recipe(engine, lm), VOCABULARY)
     for seed in range(30):
         emissions = compact(peaky(seed, pieces=2 + seed, doubt=1.0), -6.0, 0.999, 0)
         expected = [restore(beam[0]) for beam in reference.decode_beams(emissions.dense(), beam_width=8)]
@@ -94,7 +101,7 @@ def test_text_is_that_of_googles_recipe_on_full_emissions(engine: str, random_lm
     # Where almost every piece is a toss-up (doubt=1), rounding to float16 alone turns about one text in fifty.
     lm = random_lm if with_lm else None
     reference = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5)
-    decoder = open_decoder(Decoding(engine=engine, lm=lm), VOCABULARY)
+    decoder = open_decoder(recipe(engine, lm), VOCABULARY)
     for seed in range(30):
         log_probs = peaky(seed, pieces=2 + seed, doubt=0.3)
         best = decoder.decode(compact(log_probs, -6.0, 0.999, 0))[0]
@@ -105,7 +112,7 @@ def test_scores_are_those_of_the_recipe(engine: str, random_lm: str) -> None:
     log_probs = peaky(3, pieces=12)
     reference = pyctcdecode.build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
     _, _, _, acoustic_score, total_score = reference.decode_beams(log_probs, beam_width=8)[0]
-    best = open_decoder(Decoding(engine=engine, lm=random_lm), VOCABULARY).decode(compact(log_probs, -6.0, 1.0, 0))[0]
+    best = open_decoder(recipe(engine, random_lm), VOCABULARY).decode(compact(log_probs, -6.0, 1.0, 0))[0]
     assert best.acoustic_score == pytest.approx(acoustic_score, abs=0.05)
     assert best.total_score == pytest.approx(total_score, abs=0.05)
 
@@ -113,7 +120,7 @@ def test_scores_are_those_of_the_recipe(engine: str, random_lm: str) -> None:
 def test_pieces_are_in_order_on_the_true_time_axis(engine: str, random_lm: str) -> None:
     emissions = compact(peaky(5, pieces=60, gap=8), -6.0, 0.999, 0)
     assert emissions.kept < emissions.frames
-    for hypothesis in open_decoder(Decoding(engine=engine, lm=random_lm), VOCABULARY).decode(emissions):
+    for hypothesis in open_decoder(recipe(engine, random_lm), VOCABULARY).decode(emissions):
         assert all(0 <= piece.start_frame < piece.end_frame <= emissions.frames for piece in hypothesis.pieces)
         assert all(before.end_frame <= after.start_frame for before, after in pairwise(hypothesis.pieces))
         assert all(piece.logp <= 0 for piece in hypothesis.pieces)
@@ -187,7 +194,7 @@ def test_long_recording_reads_in_parts_like_the_whole(engine: str, random_lm: st
     emissions = compact(log_probs, -6.0, 0.999, 0)
     assert emissions.kept > WHOLE_FRAMES + 500
     whole = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5).decode_beams(log_probs, beam_width=8)[0]
-    (best,) = open_decoder(Decoding(engine=engine, lm=lm), VOCABULARY).decode(emissions)
+    best = open_decoder(recipe(engine, lm), VOCABULARY).decode(emissions)[0]
     assert text(best) == restore(whole[0])
     assert all(before.end_frame <= after.start_frame for before, after in pairwise(best.pieces))
 
@@ -273,3 +280,66 @@ def test_name_says_which_engine_and_version(wanted: str, expected: Sequence[str]
     name = open_decoder(Decoding(engine=wanted, lm=None), VOCABULARY).name
     assert name.split()[0] in expected
     assert name.split()[1][0].isdigit()
+
+
+# -- n-best and what other decoders do ---------------------------------------------------------------------------------
+
+
+def test_readings_come_best_first_with_scores_that_add_up(engine: str, random_lm: str) -> None:
+    decoder = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY)
+    for seed in range(10):
+        readings = decoder.decode(compact(peaky(seed, pieces=15), -6.0, 0.999, 0))
+        totals = [reading.total_score for reading in readings]
+        assert totals == sorted(totals, reverse=True)
+        assert 1 < len(readings) <= 8
+        assert len({tuple(piece.token_id for piece in reading.pieces) for reading in readings}) == len(readings)
+        assert all(r.total_score == pytest.approx(r.acoustic_score + r.lm_score) and r.hotword_score == 0 for r in readings)
+
+
+def test_readings_of_a_long_recording_are_the_best_pairs_of_its_parts(engine: str, random_lm: str) -> None:
+    emissions = compact(peaky(11, pieces=1300), -6.0, 0.999, 0)
+    assert emissions.kept > WHOLE_FRAMES
+    readings = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY).decode(emissions)
+    totals = [reading.total_score for reading in readings]
+    assert len(readings) == 8
+    assert totals == sorted(totals, reverse=True)
+    assert all(a.end_frame <= b.start_frame for reading in readings for a, b in pairwise(reading.pieces))
+
+
+def test_support_is_the_share_of_the_list_that_agrees() -> None:
+    def reading(total: float, *names: str) -> Hypothesis:
+        pieces = (Piece(PIECES.index(name), name, 10 * i, 10 * i + 1, -0.1) for i, name in enumerate(names))
+        return Hypothesis(tuple(pieces), total)
+
+    best = measure_support(
+        [reading(math.log(0.5), "▁w1", "▁w2"), reading(math.log(0.3), "▁w1", "▁w3"), reading(math.log(0.2), "▁w3", "▁w2")]
+    )
+    assert [piece.support for piece in best.pieces] == pytest.approx([0.8, 0.7])
+
+
+@pytest.mark.parametrize("packed", ["arpa", "arpa.gz"])
+def test_a_language_model_gives_the_same_scores_in_whatever_form(
+    engine: str, random_lm: str, packed: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"lm.{packed}"
+    content = Path(random_lm).read_bytes()
+    path.write_bytes(gzip.compress(content) if packed.endswith("gz") else content)
+    emissions = compact(peaky(4, pieces=20), -6.0, 0.999, 0)
+    for known_pieces in (True, False):
+        expected, read = (
+            open_decoder(
+                Decoding.model_validate({"engine": engine, "lm": lm, "known_pieces": known_pieces}), VOCABULARY
+            ).decode(emissions)[0]
+            for lm in (random_lm, str(path))
+        )
+        assert read == expected
+
+
+def test_a_long_first_piece_is_not_lost_for_being_unfinished(engine: str, tmp_path: Path) -> None:
+    lm = write_arpa(tmp_path / "toy.arpa", {"#fracture": -1.0, "s": -1.0, "ed": -1.0}, {("#fracture", "s"): -0.1})
+    decoders = {
+        known: open_decoder(Decoding.model_validate({"engine": engine, "lm": lm, "known_pieces": known}), TOY)
+        for known in (True, False)
+    }
+    texts = {known: TOY.text_of(p.text for p in decoder.decode(AMBIGUOUS)[0].pieces) for known, decoder in decoders.items()}
+    assert texts == {True: "fractures", False: "ed"}  # False: the recipe, where it is pruned before its second piece

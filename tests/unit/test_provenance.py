@@ -36,6 +36,8 @@ def make(lm: Path | None, model_sha256: str = "0" * 64, run_id: str = "r1", **se
         {"acoustic": {"actors": 4, "device": "cpu", "gpus_per_actor": 0.5}},
         {"decoding": {"actors": 7}},
         {"decoding": {"engine": "pyctcdecode"}},
+        {"decoding": {"nbest": 4}, "confidence": {"temperature": 2.0}},
+        {"decoding": {"hotword_weight": 2.0, "hotword_guard": 1.0}},  # of no hotwords
         {"ray": {"block_rows": 3}, "lake": {"uri": "elsewhere"}, "archive": {"uri": "gs://other"}},
     ],
 )
@@ -56,6 +58,7 @@ def test_speed_and_places_do_not_change_the_fingerprint(lm: Path, sections: dict
         {"decoding": {"word_score": 0.0}},
         {"decoding": {"token_min_logp": -6.0}},
         {"decoding": {"collapse_blank": 0.99}},
+        {"decoding": {"known_pieces": False}},
     ],
 )
 def test_whatever_can_change_the_words_changes_the_fingerprint(lm: Path, sections: dict[str, dict[str, Any]]) -> None:
@@ -78,6 +81,21 @@ def test_the_language_model_counts_by_its_bytes_not_by_its_name(lm: Path, tmp_pa
     assert make(lm).fingerprint != first.fingerprint
 
 
+def test_hotwords_count_by_their_bytes_and_weights(lm: Path, tmp_path: Path) -> None:
+    def fingerprint(text: str, name: str = "a.txt", **keys: float) -> str:
+        (tmp_path / name).write_text(text)
+        return make(lm, decoding={"hotwords": str(tmp_path / name), **keys}).fingerprint
+
+    first = fingerprint("apixaban\n")
+    assert first == fingerprint("apixaban\n", "b.txt")
+    others = [
+        fingerprint("apixaban\t2\n"),
+        fingerprint("apixaban\n", hotword_weight=2.0),
+        fingerprint("apixaban\n", hotword_guard=1.0),
+    ]
+    assert len({first, make(lm).fingerprint, *others}) == 5
+
+
 def test_greedy_has_no_language_model_whatever_is_configured(tmp_path: Path) -> None:
     greedy = make(tmp_path / "not there", decoding={"kind": "greedy"})
     assert greedy.lm_sha256 is None
@@ -86,7 +104,7 @@ def test_greedy_has_no_language_model_whatever_is_configured(tmp_path: Path) -> 
 
 def test_a_language_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^decoding\.lm = .*gone\.kenlm: no such file; give a KenLM file \(ARPA or binary\), or null"
+        ConfigError, match=r"^decoding\.lm = .*gone\.kenlm: no such file; give a KenLM file \(ARPA, gzip or binary\), or null"
     ):
         make(tmp_path / "gone.kenlm")
 
@@ -96,7 +114,12 @@ def test_hashes_are_twelve_digits_and_whole(lm: Path) -> None:
     assert re.fullmatch("[0-9a-f]{12}", provenance.fingerprint)
     assert all(
         re.fullmatch("[0-9a-f]{64}", value)
-        for value in (provenance.acoustic_hash, provenance.decoding_hash, provenance.formatting_hash, hash_file(str(lm)))
+        for value in (
+            provenance.acoustic_hash,
+            provenance.decoding_hash,
+            provenance.formatting_hash,
+            hash_file(str(lm), "decoding.lm"),
+        )
     )
 
 

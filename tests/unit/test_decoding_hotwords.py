@@ -1,0 +1,246 @@
+"""Hotwords: terms of any number of pieces and words are favoured, as far as the sound bears it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.acoustic.compaction import compact
+from pipelines.config import Decoding
+from pipelines.decoding.decoder import open_decoder
+from pipelines.decoding.guard import drop_unheard, log_likelihood
+from pipelines.decoding.hotwords import Hotword, HotwordScorer, find_hotwords, read_hotwords
+from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.errors import ConfigError
+from pipelines.records import Emissions, Hypothesis, Piece
+from tests.models import write_arpa
+
+PIECES = [
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "▁a",
+    "▁pi",
+    "▁pixel",
+    "▁api",
+    "x",
+    "a",
+    "ban",
+    "band",
+    "▁left",
+    "▁ne",
+    "phro",
+    "stomy",
+    "▁",
+]
+VOCABULARY = Vocabulary.from_pieces(PIECES, blank_id=0)
+WORDS = VOCABULARY.lm_words()
+
+
+def spell(*pieces: str) -> str:
+    """A beam's text in the search's own writing."""
+    return " ".join(WORDS[PIECES.index(piece)] for piece in pieces)
+
+
+def hear(*frames: dict[str, float]) -> Emissions:
+    """What a model hears, with a sure blank after each frame."""
+    probabilities = np.full((2 * len(frames), len(PIECES)), 1e-6)
+    probabilities[1::2, 0] = 1.0
+    for row, heard in zip(probabilities[::2], frames, strict=True):
+        for piece, share in heard.items():
+            row[PIECES.index(piece)] = share
+    return compact(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)), -6.0, 0.999, 0)
+
+
+# Heard: "a pixelaband". What was said: "apixaban".
+MISHEARD = hear({"▁a": 0.6, "▁api": 0.4}, {"▁pixel": 0.55, "x": 0.45}, {"a": 0.5, "▁": 0.5}, {"band": 0.6, "ban": 0.4})
+
+
+def read(emissions: Emissions, hotwords: Path | None, **keys: object) -> str:
+    decoding = Decoding.model_validate({"lm": None, "hotwords": hotwords and str(hotwords), **keys})
+    return VOCABULARY.text_of(piece.text for piece in open_decoder(decoding, VOCABULARY).decode(emissions)[0].pieces)
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_term_of_many_pieces_is_heard_with_the_list_and_not_without(tmp_path: Path) -> None:
+    hotwords = write(tmp_path / "drugs.txt", "# anticoagulants", "", "apixaban")
+    assert read(MISHEARD, None) == "a pixelaband"
+    assert read(MISHEARD, hotwords) == "apixaban"
+
+
+def test_text_flips_as_the_weight_grows(tmp_path: Path) -> None:
+    hotwords = write(tmp_path / "drugs.txt", "apixaban")
+    readings = [read(MISHEARD, hotwords, hotword_weight=weight) == "apixaban" for weight in (0.0, 0.05, 0.5, 3.0)]
+    assert readings == sorted(readings)
+    assert (readings[0], readings[-1]) == (False, True)
+
+
+def test_a_weight_in_the_file_counts(tmp_path: Path) -> None:
+    assert read(MISHEARD, write(tmp_path / "a.txt", "apixaban\t0.1"), hotword_weight=0.1) != "apixaban"
+    assert read(MISHEARD, write(tmp_path / "b.txt", "apixaban\t5"), hotword_weight=0.1) == "apixaban"
+
+
+def test_hotwords_work_beside_a_language_model_over_pieces(tmp_path: Path) -> None:
+    lm = write_arpa(tmp_path / "lm.arpa", {WORDS[i]: -1.0 for i in WORDS}, {("#a", "#pixel"): -0.1})
+    hotwords = write(tmp_path / "drugs.txt", "apixaban")
+    assert read(MISHEARD, None, lm=lm).startswith("a pixel")
+    assert read(MISHEARD, hotwords, lm=lm) == "apixaban"
+
+
+def test_a_term_that_nobody_said_is_not_invented(tmp_path: Path) -> None:
+    # "▁ne" is hardly to be heard, and the rest of "nephrostomy" not at all.
+    emissions = hear({"▁left": 0.99}, {"▁a": 0.9, "▁ne": 0.1}, {"ban": 0.98, "phro": 0.02}, {"a": 0.98, "stomy": 0.02})
+    hotwords = write(tmp_path / "devices.txt", "left nephrostomy", "nephrostomy")
+    keys = {"hotword_weight": 3.0, "token_min_logp": -7.0}
+    assert read(emissions, hotwords, **keys) == read(emissions, None) == "left abana"
+    assert read(emissions, hotwords, **keys, hotword_guard=100.0) == "left nephrostomy"  # what the guard prevents
+
+
+def test_scores_of_a_reading_add_up(tmp_path: Path) -> None:
+    hotwords = write(tmp_path / "drugs.txt", "apixaban")
+    decoding = Decoding.model_validate({"lm": None, "hotwords": str(hotwords), "hotword_weight": 0.5})
+    best = open_decoder(decoding, VOCABULARY).decode(MISHEARD)[0]
+    assert best.hotword_score == pytest.approx(0.5 * len("apixaban"))
+    assert best.lm_score == pytest.approx(0.0, abs=1e-6)
+    assert best.acoustic_score == pytest.approx(math.log(0.4 * 0.45 * 0.5 * 0.4), abs=0.05)
+
+
+# -- the bonus ---------------------------------------------------------------------------------------------------------
+
+
+def make_scorer(*terms: str, weight: float = 1.0) -> HotwordScorer:
+    return HotwordScorer([Hotword(term) for term in terms], weight, VOCABULARY)
+
+
+def test_bonus_grows_letter_by_letter_and_is_taken_back_when_the_text_goes_on_otherwise() -> None:
+    scorer = make_scorer("apixaban")
+    said = ["▁api", "x", "a", "ban"]
+    assert [scorer.score(spell(*said[:n])) for n in range(1, 5)] == [3, 4, 5, 8]
+    assert scorer.score(spell("▁api", "x", "a", "band")) == 0
+    assert scorer.score(spell("▁api", "x", "▁left")) == 0
+
+
+def test_a_term_begins_and_ends_where_words_do() -> None:
+    scorer = make_scorer("ban", "pi")
+    assert scorer.final_score(spell("▁a", "ban")) == 0  # "aban"
+    assert scorer.final_score(spell("▁pi", "x")) == 0
+    assert scorer.final_score(spell("▁pi", "▁left")) == 2
+    assert scorer.final_score(spell("▁left", "▁pi")) == 2
+
+
+def test_it_does_not_matter_how_the_model_cuts_a_term_into_pieces() -> None:
+    scorer = make_scorer("api left")
+    assert scorer.final_score(spell("▁api", "▁left")) == scorer.final_score(spell("▁a", "x")) + 7
+    assert scorer.final_score(spell("▁", "a", "▁left")) == 0
+
+
+def test_a_term_of_several_words_counts_as_a_whole_and_the_longer_of_two_wins() -> None:
+    scorer = make_scorer("left", "left nephrostomy")
+    assert scorer.final_score(spell("▁left", "▁ne", "phro", "stomy")) == len("leftnephrostomy")
+    assert scorer.final_score(spell("▁left", "▁ne", "phro")) == len("left")
+    assert scorer.final_score(spell("▁left", "▁left")) == 2 * len("left")
+
+
+def test_special_tokens_that_the_search_glues_to_a_piece_have_no_letters() -> None:
+    assert make_scorer("left").final_score("#left</s>") == 4
+
+
+@given(st.lists(st.sampled_from(PIECES[3:]), max_size=12), st.sets(st.sampled_from(["left", "a", "api left", "a left", "pi"])))
+def test_score_is_the_same_whether_a_text_is_met_step_by_step_or_at_once(pieces: list[str], terms: set[str]) -> None:
+    stepwise, at_once = make_scorer(*terms), make_scorer(*terms)
+    for length in range(1, len(pieces)):
+        stepwise.score(spell(*pieces[:length]))
+    assert stepwise.score(spell(*pieces)) == at_once.score(spell(*pieces))
+    assert 0 <= at_once.final_score(spell(*pieces)) <= at_once.score(spell(*pieces))
+
+
+# -- the guard ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.lists(st.integers(1, 3), max_size=3))
+def test_likelihood_is_the_sum_over_all_alignments(seed: int, frames: int, token_ids: list[int]) -> None:
+    log_probs = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), frames))
+    paths = (
+        path
+        for path in itertools.product(range(4), repeat=frames)
+        if [token for token, _ in itertools.groupby(path) if token] == token_ids
+    )
+    expected = sum(math.exp(sum(log_probs[frame, token] for frame, token in enumerate(path))) for path in paths)
+    assert math.exp(log_likelihood(log_probs, token_ids, 0)) == pytest.approx(expected, abs=1e-9)
+
+
+def piece(name: str, start: int, end: int | None = None) -> Piece:
+    return Piece(PIECES.index(name), name, start, start + 1 if end is None else end, -0.1)
+
+
+def test_guard_judges_each_place_by_itself() -> None:
+    probabilities = np.full((6, len(PIECES)), 1e-9)
+    probabilities[1::2, 0] = 1.0
+    probabilities[0, [PIECES.index("▁a"), PIECES.index("▁pi")]] = 0.6, 0.4
+    probabilities[2, PIECES.index("▁left")] = 1.0
+    probabilities[4, [PIECES.index("ban"), PIECES.index("band")]] = 0.999, 0.001
+    biased = Hypothesis((piece("▁pi", 0), piece("▁left", 2), piece("band", 4)), -9.0)
+    plain = Hypothesis((piece("▁a", 0), piece("▁left", 2), piece("ban", 4)), -1.0)
+
+    def guard(most_nats: float, bonus: float = 1.0) -> list[str]:
+        heard = drop_unheard(
+            biased,
+            plain,
+            np.log(probabilities),
+            np.arange(6),
+            0,
+            most_nats,
+            lambda pieces: bonus * sum(p.text in ("▁pi", "band") for p in pieces),
+        )
+        return [p.text for p in heard.pieces]
+
+    assert guard(10.0) == ["▁pi", "▁left", "band"]
+    assert guard(4.0) == ["▁pi", "▁left", "ban"]
+    assert guard(0.1) == ["▁a", "▁left", "ban"]
+    assert guard(10.0, bonus=0.0) == ["▁a", "▁left", "ban"]  # a change that earns no hotword is a side effect
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def test_file_holds_terms_with_weights_and_comments(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.txt", "# devices", "Left  Nephrostomy\t2.5", "", "apixaban")
+    assert read_hotwords(path, VOCABULARY) == (Hotword("Left Nephrostomy", 2.5), Hotword("apixaban"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["apixaban", "a"], "line 2: a term needs 2 letters or more"),
+        (["apixaban", "leftq"], "line 2: the model has no piece with q; write the term as it is spoken"),
+        (["apixaban", "left", "Apixaban"], "line 3: this term stands there twice"),
+        (["apixaban\tmuch"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
+        (["apixaban\t0"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
+        (["apixaban\tnan"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
+        (["# nothing"], "holds no term"),
+    ],
+)
+def test_bad_lines_are_named_by_number_and_never_by_what_they_say(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_hotwords(write(tmp_path / "h.txt", *lines), VOCABULARY)
+    assert "leftq" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decoding.hotwords = .*gone.txt: cannot be read \(No such file"):
+        read(MISHEARD, tmp_path / "gone.txt")
+
+
+def test_terms_are_found_as_whole_words_whatever_their_case() -> None:
+    terms = [Hotword("left"), Hotword("Left Nephrostomy"), Hotword("api")]
+    assert find_hotwords(terms, "LEFT nephrostomy, left; apixaban leftmost (api)") == ["left nephrostomy", "left", "api"]
