@@ -21,6 +21,7 @@ JOBS = {
     "demo": "transcribe the embedded demo archive and show the result",
     "bench": "measure this machine: loading, memory",
     "finetune": "train a CTC model on labelled audio",
+    "tune": "find decoder settings and calibrate confidence on labelled recordings",
     "build-lm": "build the n-gram language model from text",
     "write-dictations": "write synthetic dictation texts",
     "synthesize": "speak texts with text-to-speech voices",

@@ -31,14 +31,20 @@ def words_of(hypothesis: Hypothesis, grid: FrameGrid, channel: int = 0, calibrat
     piece's last one. CTC models place a piece at a peak rather than over its sound, so words tend to be short.
     Confidence: see :func:`confidence_of`. A lone ``▁`` counts for neither.
     """
+    return [_word(group, grid, channel, calibration) for group in find_word_pieces(hypothesis)]
+
+
+def find_word_pieces(hypothesis: Hypothesis) -> list[list[Piece]]:
+    """The pieces of each word that ``words_of`` gives, in the same order."""
     groups = [group for group in _group_pieces(hypothesis.pieces) if _text(group)]
-    return [_word(group, grid, channel, calibration) for group in _join_markup(groups)]
+    return list(_join_markup(groups))
 
 
 def measure_evidence(pieces: Sequence[Piece]) -> tuple[float, float]:
     """What speaks for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
-    sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in pieces]))
-    return _logit(sound), _logit(min(piece.support for piece in pieces))
+    sounding = [piece for piece in pieces if piece.text != _WORD_START]
+    sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in sounding]))
+    return _logit(sound), _logit(min(piece.support for piece in sounding))
 
 
 def confidence_of(evidence: tuple[float, float], calibration: Confidence) -> float:
@@ -125,7 +131,7 @@ def _word(group: Sequence[Piece], grid: FrameGrid, channel: int, calibration: Co
         word=_text(group),
         start_s=max(0.0, grid.time_s(sounding[0].start_frame) - half_step_s),
         end_s=grid.time_s(sounding[-1].end_frame - 1) + half_step_s,
-        confidence=confidence_of(measure_evidence(sounding), calibration),
+        confidence=confidence_of(measure_evidence(group), calibration),
         channel=channel,
     )
 

@@ -1,0 +1,125 @@
+"""Decoder settings are searched on cached emissions, and confidence is fitted to what was right."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.tune import main
+from pipelines.config import Confidence, load_config
+from pipelines.emission_cache import read_cache
+from pipelines.scoring.calibration import (
+    apply_confidence,
+    area_under_roc,
+    expected_calibration_error,
+    fit_confidence,
+    label_words,
+    measure_reliability,
+)
+from pipelines.scoring.normalise import normalise_medasr
+from pipelines.scoring.tuning_page import route
+
+DEMO = Path(__file__).parents[2] / "pipelines/assets/demo-archive/references.csv"
+
+
+def test_words_are_right_where_they_are_aligned_to_equal_ones() -> None:
+    words = ["no", "cute", "54-year-old", "{new paragraph}", "{}", "male"]
+    labels = label_words("no acute 54 year old {new paragraph} female", words, normalise_medasr)
+    assert labels == [True, False, True, True, None, False]
+
+
+def test_a_word_of_which_a_part_is_wrong_is_wrong() -> None:
+    assert label_words("54 year old", ["54-year-cold"], normalise_medasr) == [False]
+    assert label_words("", ["word"], normalise_medasr) == [False]
+    assert label_words("word", [], normalise_medasr) == []
+
+
+def test_calibration_error_is_the_mean_distance_between_being_sure_and_being_right() -> None:
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.15, 0.15])
+    is_right = np.array([True, True, True, False, False, False])
+    bins = measure_reliability(confidence, is_right)
+    assert [(b.words, round(b.accuracy, 2)) for b in bins] == [(2, 0.0), (4, 0.75)]
+    assert expected_calibration_error(confidence, is_right) == pytest.approx((4 * 0.2 + 2 * 0.15) / 6)
+    assert math.isnan(expected_calibration_error(confidence[:0], is_right[:0]))
+
+
+def test_area_under_roc_is_the_chance_that_a_right_word_is_surer() -> None:
+    assert area_under_roc(np.array([0.9, 0.4, 0.6, 0.4]), np.array([True, True, False, False])) == pytest.approx(0.625)
+    assert math.isnan(area_under_roc(np.array([0.9]), np.array([True])))
+
+
+def make_words(
+    seed: int, temperature: float, bias: float, support: float, count: int = 20_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evidence, and words that are right as often as a calibration of these values says."""
+    rng = np.random.default_rng(seed)
+    evidence = np.stack([rng.normal(2, 3, count), rng.normal(1, 2, count)], axis=1)
+    truth = Confidence(temperature=temperature, bias=bias, nbest_weight=support)
+    return evidence, rng.random(count) < apply_confidence(evidence, truth)
+
+
+def test_fit_finds_the_calibration_that_made_the_words() -> None:
+    evidence, is_right = make_words(1, temperature=2.5, bias=-0.7, support=0.5)
+    fitted = fit_confidence(evidence, is_right)
+    assert (fitted.temperature, fitted.bias, fitted.nbest_weight) == pytest.approx((2.5, -0.7, 0.5), abs=0.1)
+    unseen, unseen_right = make_words(2, temperature=2.5, bias=-0.7, support=0.5)
+    uncalibrated = expected_calibration_error(apply_confidence(unseen, Confidence.model_validate({})), unseen_right)
+    assert expected_calibration_error(apply_confidence(unseen, fitted), unseen_right) < 0.015 < 0.1 < uncalibrated
+
+
+@given(st.integers(0, 1000), st.integers(0, 30), st.booleans())
+def test_fit_of_few_words_or_of_only_right_ones_stays_within_bounds(seed: int, words: int, all_right: bool) -> None:
+    rng = np.random.default_rng(seed)
+    fitted = fit_confidence(rng.normal(0, 5, (words, 2)), np.full(words, True) if all_right else rng.random(words) < 0.5)
+    assert fitted.temperature > 0
+    assert np.isfinite(fitted.bias)
+
+
+def test_the_least_sure_transcripts_go_first() -> None:
+    shares, rates = route(np.array([5, 0, 1]), np.array([10, 10, 10]), np.array([0.1, 0.9, 0.5]))
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3])
+    assert rates == pytest.approx([6 / 30, 1 / 20, 0])
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned")
+    assert main(["--archive.manifest", str(DEMO), "--held-out", str(DEMO), "--processes", "1", "--out", str(out)]) == 0
+    return out
+
+
+def test_tuning_writes_settings_that_are_a_configuration_and_are_no_worse(tuned: Path) -> None:
+    config = load_config(tuned / "tuned.yaml")
+    settings = yaml.safe_load((tuned / "tuned.yaml").read_text())
+    assert config.decoding.lm_weight == settings["decoding"]["lm_weight"]
+    assert config.confidence.temperature == settings["confidence"]["temperature"]
+    of_dev = json.loads((tuned / "tuning.json").read_text())["sets"]["dev"]
+    assert of_dev["wer_after"] <= of_dev["wer_before"]
+    assert of_dev["words"] > 100
+
+
+def test_the_same_recordings_give_the_same_figures_held_out(tuned: Path) -> None:
+    sets = json.loads((tuned / "tuning.json").read_text())["sets"]
+    assert sets["held-out"] == pytest.approx(sets["dev"])
+
+
+def test_emissions_are_made_once(tuned: Path) -> None:
+    (cache,) = tuned.glob("emissions-*.parquet")  # dev and held-out are the same recordings here
+    heard = list(read_cache(cache))
+    assert len({one.recording_id for one in heard}) == len(heard) > 5
+    assert all(one.channels and one.channels[0].vocabulary_size > 100 for one in heard if one.reason is None)
+    assert [one.reason for one in heard if one.reason] == ["not_audio", "corrupt_audio"]  # left out of all figures
+
+
+def test_page_has_pictures_and_no_text_of_a_recording(tuned: Path) -> None:
+    page = (tuned / "tuning.html").read_text()
+    assert page.count("<svg") == 3
+    words = {word for one in read_cache(next(tuned.glob("emissions-*.parquet"))) for word in (one.reference or "").split()}
+    assert not [word for word in words if len(word) > 7 and f" {word} " in page]
