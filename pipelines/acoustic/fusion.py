@@ -1,12 +1,15 @@
 """Fuses the posteriors of overlapping windows on the global frame grid.
 
-Every window's posteriors are weighted by a Hamming window over its frames, added up where windows overlap and divided by
-the sum of the weights: frames near a window's edge, which lack context, count less (arXiv 2605.16555 does the same).
+Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights: frames near a
+window's edge, which lack context, count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
+Then two neighbours are worth nearly the same at the edge of either, and a short last window, which is heavy in its middle,
+outweighs its neighbour where it hears worse: words were lost there. So the halves of the Hamming window lie over the overlap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,11 +33,12 @@ def fuse_in_stretches(emitted: Iterable[np.ndarray], windows: Sequence[Window], 
         return
     starts = [window.start // grid.step for window in windows]
     ends = [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
+    taper = _narrowest_overlap(windows, grid)
     fused = weight_sum = np.zeros((0, 1), dtype=np.float32)
     for first, last in zip(starts, ends, strict=True):
         window = next(log_probs)
         fused, weight_sum = _grow(fused, *window.shape), _grow(weight_sum, len(window), 1)
-        weights = np.hamming(len(window) + 2)[1:-1, None].astype(np.float32)
+        weights = _taper(len(window), taper)
         fused[: len(window)] += weights * np.exp(window, dtype=np.float32)
         weight_sum[: len(window)] += weights
         done = last - first
@@ -47,3 +51,16 @@ def _grow(held: np.ndarray, rows: int, columns: int) -> np.ndarray:
     grown = np.zeros((max(rows, len(held)), columns), dtype=np.float32)
     grown[: len(held)] = held
     return grown
+
+
+def _narrowest_overlap(windows: Sequence[Window], grid: FrameGrid) -> int:
+    """Frames that any two neighbours share, at least."""
+    shared = (grid.frames_of(one.length) - (other.start - one.start) // grid.step for one, other in pairwise(windows))
+    return max(1, min(shared))
+
+
+def _taper(frames: int, taper: int) -> np.ndarray:
+    """Weights ``(frames, 1)``: half a Hamming window over the first and over the last ``taper`` frames, 1 between them."""
+    ramp = np.hamming(2 * taper + 2)[1 : taper + 1].astype(np.float32)
+    from_edge = np.minimum(np.arange(frames), np.arange(frames)[::-1])
+    return np.where(from_edge < taper, ramp[np.minimum(from_edge, taper - 1)], np.float32(1.0))[:, None]
