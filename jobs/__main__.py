@@ -25,6 +25,7 @@ JOBS = {
     "build-lm": "build the n-gram language model from text",
     "write-dictations": "write synthetic dictation texts",
     "synthesize": "speak texts with text-to-speech voices",
+    "lengthen": "make long dictations out of short utterances",
 }
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Config, resolve
+from pipelines.config import Confidence, Config, resolve
 from pipelines.errors import ConfigError
 from pipelines.transcript.formatting import FORMATTER_VERSION
 
@@ -77,7 +77,7 @@ def make_provenance(
         model_sha256=model_sha256,
         lm_sha256=lm_sha256,
         decoder=decoder,
-        versions=library_versions(),
+        versions=library_versions() | {"confidence": _describe(config.confidence)},
     )
 
 
@@ -100,6 +100,10 @@ def library_versions() -> dict[str, str]:
     for name in _LIBRARIES:
         found[name] = metadata.version(name)
     return found
+
+
+def _describe(calibration: Confidence) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in calibration.model_dump().items())
 
 
 @cache

@@ -123,6 +123,11 @@ def test_hashes_are_twelve_digits_and_whole(lm: Path) -> None:
     )
 
 
+def test_calibration_of_confidence_is_named(lm: Path) -> None:
+    calibrated = make(lm, confidence={"temperature": 2.5, "bias": -0.5})
+    assert calibrated.versions["confidence"] == "temperature 2.5, bias -0.5, nbest_weight 0"
+
+
 def test_versions_of_what_ran_are_named() -> None:
     versions = library_versions()
     assert {"python", "torch", "transformers", "ray", "pyarrow", "deltalake", "kenlm", "pyctcdecode"} <= versions.keys()
