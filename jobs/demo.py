@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.evaluate import PIPELINE_SYSTEMS, REFERENCE, Heard, Transcripts, make_utterances, read_references, run_pipeline
+from jobs.evaluate import REFERENCE, Heard, Transcripts, make_systems, make_utterances, read_references, run_systems
 from jobs.options import make_parser, parse, read_config
 from pipelines.config import Archive, Config
 from pipelines.errors import ConfigError
@@ -29,6 +29,7 @@ from pipelines.scoring.utterances import relative_improvement, score
 
 MANIFEST = "embedded:demo-archive/references.csv"
 LAKE = "./demo-lake"
+SYSTEMS = ("greedy", "lm")
 _SHORTEST_TEXT = 20
 
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
     started = time.monotonic()
     recordings = read_references(config.archive)
-    transcripts = run_pipeline(config, PIPELINE_SYSTEMS, recordings)
+    transcripts = run_systems(make_systems(config, list(SYSTEMS), ()), recordings)
     took_s = time.monotonic() - started
 
     console = Console()
@@ -58,11 +59,11 @@ def make_table(recordings: Sequence[Recording], transcripts: Transcripts, width:
     """One row per file; the text is the language model's, shortened so that the table is ``width`` characters wide."""
     rows = []
     for recording in recordings:
-        heard = {system: transcripts[system][recording.recording_id] for system in PIPELINE_SYSTEMS}
+        heard = {system: transcripts[system][recording.recording_id] for system in SYSTEMS}
         failed = next((h for h in heard.values() if h.reason), None)
         name = recording.uri.split("/recordings/", 1)[-1]
         text = " ".join(((failed.detail if failed else heard["lm"].text) or "").split())
-        rates = [_rate(recording, heard[system]) for system in PIPELINE_SYSTEMS]
+        rates = [_rate(recording, heard[system]) for system in SYSTEMS]
         rows.append([name, (failed.reason if failed else None) or "ok", text, *rates])
 
     table = Table(title="demo archive")

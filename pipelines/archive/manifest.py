@@ -4,7 +4,8 @@
     ward3/0001.wav,no acute fracture
     gs://bucket/0002.dcm,
 
-Relative URIs are below ``archive.uri``, or beside the manifest without one. All other columns travel as ``metadata``.
+Relative URIs are below ``archive.uri``, or beside the manifest without one (the embedded demo archive, which ``demo.yaml``
+names, counts for the demo's own manifest alone). All other columns travel as ``metadata``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipelines.archive import storage
 from pipelines.archive.inventory import read_inventory
 from pipelines.archive.listing import list_recordings
 from pipelines.archive.streams import open_stream
-from pipelines.config import Archive, resolve
+from pipelines.config import EMBEDDED, Archive, resolve
 from pipelines.errors import ConfigError
 from pipelines.records import Recording, make_recording_id
 
@@ -75,7 +76,8 @@ def read_manifest(archive: Archive) -> Iterator[Recording]:
     location = resolve(archive.manifest)
     file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
     rows = _read_parquet(file) if file.peek(4)[:4] == b"PAR1" else _read_csv(file)
-    if archive.uri is not None:
+    is_demo = archive.uri is not None and archive.uri.startswith(EMBEDDED) and not archive.manifest.startswith(EMBEDDED)
+    if archive.uri is not None and not is_demo:
         base = resolve(archive.uri)
     else:
         base = storage.make_uri(*storage.open_location(location, archive.storage_options, _KEY)).rsplit("/", 1)[0]

@@ -2,7 +2,8 @@
 
 ===========  =========================================================================================================
 medasr       lower case, only letters, digits and apostrophes; spoken markup counts as words. As MedASR is scored
-words        the same without spoken punctuation, for systems that write it, or leave it out, as they like
+multimed     words, with punctuation deleted rather than made a space, as the Open ASR Leaderboard and the MultiMed cards score
+words        medasr without spoken punctuation, for systems that write it, or leave it out, as they like
 whisper      words, after Whisper's own English normaliser: ``forty milligrams`` and ``40 milligrams`` are the same
 ===========  =========================================================================================================
 """
@@ -10,6 +11,7 @@ whisper      words, after Whisper's own English normaliser: ``forty milligrams``
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 
@@ -54,8 +56,16 @@ def _whisper_normaliser() -> Callable[[str], str]:
     return EnglishTextNormalizer({})
 
 
+def normalise_multimed(text: str) -> str:
+    """Lower case, punctuation deleted (``follow-up`` is ``followup``), spoken punctuation left out as if it were written."""
+    text = _BRACKETS.sub(" ", _SPOKEN_MARKUP.sub(" ", _TAGS.sub(" ", text))).lower()
+    kept = "".join(letter for letter in text if not unicodedata.category(letter).startswith(("P", "S")) or letter in "'%+")
+    return " ".join(_SPOKEN_COMMANDS.sub(" ", " ".join(kept.split())).split())
+
+
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "medasr": normalise_medasr,
+    "multimed": normalise_multimed,
     "words": normalise_words_only,
     "whisper": normalise_whisper,
 }

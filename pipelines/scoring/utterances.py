@@ -13,12 +13,15 @@ UNLABELLED = "(none)"
 
 @dataclass(frozen=True)
 class Utterance:
-    """A reference and what a system heard. ``hypothesis`` None: the recording failed. ``labels`` are manifest columns."""
+    """A reference and what a system heard. ``hypothesis`` None: the recording failed. ``labels`` are manifest columns,
+    ``confidence`` 0–1 is the transcript's.
+    """
 
     recording_id: str
     reference: str
     hypothesis: str | None
     labels: Mapping[str, str]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,14 @@ class LmPlan:
 
 @dataclass(frozen=True)
 class CorpusCounts:
-    """What went into the corpus and what was kept out of it."""
+    """What went into the corpus and what was kept out of it. ``words``: markup such as ``{period}`` counts as one."""
 
     dictations: int = 0
     pieces: int = 0
     excluded_dictations: int = 0
     excluded_sentences: int = 0
     unknown_pieces: int = 0
+    words: int = 0
 
 
 def read_dictations(path: Path, column: str | None = None) -> Iterator[str]:
@@ -115,6 +116,14 @@ class HeldOut:
         return len(sentence.split()) >= LEAST_SENTENCE_WORDS and sentence in self._sentences
 
 
+def unlike(dictations: Iterable[str], others: HeldOut) -> Iterator[str]:
+    """The dictations that share no sentence with ``others``: for text that a figure is reported on after tuning on another."""
+    for dictation in dictations:
+        rest, shared = others.cut(dictation)
+        if rest and not shared:
+            yield dictation
+
+
 def _sentences(dictation: str) -> list[str]:
     """Sentences with the markup that ends them."""
     parts = _SENTENCE_END.split(dictation)
@@ -126,14 +135,14 @@ def _plain(text: str) -> str:
 
 
 def write_pieces(
-    dictations: Iterable[str], tokenizer: Any, vocabulary: Vocabulary, held_out: HeldOut, out: Path
+    dictations: Iterable[str], tokenizer: Any, vocabulary: Vocabulary, held_out: HeldOut, out: Path, option: str = "--text"
 ) -> CorpusCounts:
     """Writes the corpus for ``lmplz`` to ``out``: a line of pieces for each dictation.
 
-    ``tokenizer`` is the model's own, of Hugging Face. Raises ConfigError if nothing is left to learn from.
+    ``tokenizer`` is the model's own, of Hugging Face. Raises ConfigError, which names ``option``, if nothing is left.
     """
     words = vocabulary.lm_words()
-    written = pieces = cut_dictations = cut_sentences = unknown = 0
+    written = pieces = cut_dictations = cut_sentences = unknown = spoken = 0
     with out.open("w", encoding="utf-8") as file:
         for batch in _batches(dictations, _BATCH_LINES):
             kept = []
@@ -143,16 +152,17 @@ def write_pieces(
                 cut_dictations += not rest and not sentences
                 if rest:
                     kept.append(rest)
-            for ids in tokenizer(kept, add_special_tokens=False).input_ids if kept else []:
+            for text, ids in zip(kept, tokenizer(kept, add_special_tokens=False).input_ids if kept else [], strict=True):
                 line = [words[i] for i in ids if i in words]
                 unknown += len(ids) - len(line)
                 pieces += len(line)
                 written += bool(line)
+                spoken += len(text.split()) if line else 0
                 if line:
                     file.write(" ".join(line) + "\n")
     if not written:
-        raise ConfigError("--text: no dictation is left to build a language model from")
-    return CorpusCounts(written, pieces, cut_dictations, cut_sentences, unknown)
+        raise ConfigError(f"{option}: no dictation is left once held-out text is taken out")
+    return CorpusCounts(written, pieces, cut_dictations, cut_sentences, unknown, spoken)
 
 
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -166,19 +176,23 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def build_lm(corpus: Path, out: Path, plan: LmPlan, tools: KenlmTools) -> None:
-    """``corpus`` (pieces, a dictation a line) → a KenLM binary trie at ``out``, which appears whole or not at all.
+def estimate_arpa(corpus: Path, arpa: Path, plan: LmPlan, tools: KenlmTools) -> None:
+    """``corpus`` (pieces, a dictation a line) → an ARPA file, by modified Kneser-Ney smoothing (Heafield et al. 2013).
 
-    Modified Kneser-Ney smoothing (Heafield et al. 2013); with ``--discount_fallback``, as small corpora lack the counts of
-    counts that the discounts are estimated from. Raises RunError with KenLM's own last words if it fails.
+    With ``--discount_fallback``, as small corpora lack the counts of counts that the discounts are estimated from. Raises
+    RunError with KenLM's own last words if it fails.
     """
+    estimate = [str(tools.lmplz), "-o", str(plan.order), "-S", plan.memory, "-T", str(arpa.parent), "--discount_fallback"]
+    if plan.prune:
+        estimate += ["--prune", *map(str, plan.prune)]
+    _run([*estimate, "--text", str(corpus), "--arpa", str(arpa)])
+
+
+def write_binary(arpa: Path, out: Path, plan: LmPlan, tools: KenlmTools) -> None:
+    """ARPA → a KenLM binary trie at ``out``, which appears whole or not at all. Raises RunError if KenLM fails."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-lm-") as folder:
-        arpa, binary = Path(folder) / "lm.arpa", Path(folder) / "lm.kenlm"
-        estimate = [str(tools.lmplz), "-o", str(plan.order), "-S", plan.memory, "-T", folder, "--discount_fallback"]
-        if plan.prune:
-            estimate += ["--prune", *map(str, plan.prune)]
-        _run([*estimate, "--text", str(corpus), "--arpa", str(arpa)])
+        binary = Path(folder) / "lm.kenlm"
         quantized = ["-q", "8", "-b", "8", "-a", "22"] if plan.quantize else []
         _run([str(tools.build_binary), "-T", folder, *quantized, "trie", str(arpa), str(binary)])
         binary.replace(out)

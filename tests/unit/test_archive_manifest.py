@@ -60,6 +60,13 @@ def test_relative_uris_are_below_the_archive_when_it_is_given(folder: Path) -> N
     assert found.uri == f"file://{folder}/ward/b.wav"
 
 
+def test_the_demos_own_archive_is_not_where_another_manifest_points(folder: Path) -> None:
+    (found,) = read(folder, "uri\nward/b.wav\n", uri="embedded:demo-archive/recordings")
+    assert found.uri == f"file://{folder}/ward/b.wav"
+    demo = Archive(manifest="embedded:demo-archive/references.csv", uri="embedded:demo-archive")
+    assert all(recording.version != "missing" for recording in read_manifest(demo))
+
+
 def test_each_recording_counts_once(folder: Path) -> None:
     found = read(folder, f"uri,n\na.wav,1\n./a.wav,2\n{folder}/a.wav,3\nfile://{folder}/a.wav,4\nward/b.wav,5\n")
     assert [r.uri for r in find_recordings(Archive(manifest=str(folder / "list.csv")))] == list(

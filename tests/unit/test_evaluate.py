@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from jobs.demo import failed_as_intended, make_table
-from jobs.evaluate import Heard, make_report, make_utterances, read_references, read_transcripts, show_scores
+from jobs.evaluate import Heard, make_systems, make_utterances, read_references, read_transcripts
 from jobs.evaluate import main as evaluate
-from pipelines.config import Archive, Lake
+from jobs.evaluation_report import assess_all, make_figures, make_rows, show_clinical, show_figures, write_report
+from pipelines.config import Archive, Config, Lake
 from pipelines.errors import ConfigError
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import write_staged
@@ -52,19 +56,25 @@ def test_rows_are_read_by_fingerprint_and_last_attempt(tmp_path: Path) -> None:
     ]
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
     assert read_transcripts(lake, FINGERPRINT, RECORDINGS) == {
-        "a": Heard("no acute fracture", "No acute fracture"),
+        "a": Heard("no acute fracture", "No acute fracture", confidence=0.5),
         "b": Heard(reason="no_row", detail="the lake has no row of this recording"),
         "c": Heard(reason="not_audio", detail="the object is text"),
     }
 
 
-def test_table_has_counts_per_group_and_no_text(capsys: pytest.CaptureFixture[str]) -> None:
-    better = HEARD | {"a": Heard("no acute fracture", "No acute fracture")}
+def assess_demo() -> Any:
+    better = HEARD | {"a": Heard("no acute fracture", "No acute fracture", confidence=0.9)}
     scored = {"greedy": make_utterances(RECORDINGS, HEARD), "lm": make_utterances(RECORDINGS, better)}
-    show_scores(scored, "medasr", "voice", Console(width=120))
+    return assess_all(scored, ["medasr", "words"], None)
+
+
+def test_tables_have_counts_per_group_and_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = make_figures(assess_demo(), "voice")
+    show_figures(figures, "medasr", "voice", Console(width=140))
+    show_clinical(figures, "medasr", Console(width=140))
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
-    assert rows == [
+    assert [row[:6] + row[8:] for row in rows[:6]] == [
         ["greedy", "awb", "1", "1", "3", "100.00", "0", "3", "0"],
         ["greedy", "slt", "1", "", "3", "33.33", "1", "0", "0"],
         ["greedy", "all", "2", "1", "6", "66.67", "1", "3", "0"],
@@ -72,30 +82,82 @@ def test_table_has_counts_per_group_and_no_text(capsys: pytest.CaptureFixture[st
         ["lm", "slt", "1", "", "3", "0.00", "0", "0", "0"],
         ["lm", "all", "2", "1", "6", "50.00", "0", "3", "0"],
     ]
-    assert printed.splitlines()[-1] == "lm over greedy, normaliser medasr: +25.0 % relative improvement"
+    assert "lm against greedy, normaliser medasr: -16.67 points" in printed
     assert "fracture" not in printed
 
 
-def test_report_has_a_row_for_each_system_and_normaliser() -> None:
-    rows = make_report(RECORDINGS, {"greedy": HEARD}, ["medasr", "words"]).to_pylist()
-    assert [(row["recording_id"], row["normaliser"]) for row in rows] == [
-        ("a", "medasr"),
-        ("a", "words"),
-        ("b", "medasr"),
-        ("b", "words"),
+def test_rows_are_one_for_each_recording_system_and_normaliser() -> None:
+    reasons = {"greedy": {"a": None, "b": "fetch_failed"}, "lm": {"a": None, "b": "fetch_failed"}}
+    rows = make_rows(assess_demo(), reasons).to_pylist()
+    assert [(row["system"], row["recording_id"], row["normaliser"]) for row in rows[:4]] == [
+        ("greedy", "a", "medasr"),
+        ("greedy", "a", "words"),
+        ("greedy", "b", "medasr"),
+        ("greedy", "b", "words"),
     ]
-    assert rows[2] == {
-        "recording_id": "b",
-        "system": "greedy",
-        "normaliser": "medasr",
-        "error_reason": "fetch_failed",
-        "reference": "lungs are clear",
-        "hypothesis": "",
-        "words": 3,
-        "substitutions": 0,
-        "deletions": 3,
-        "insertions": 0,
-        "labels": [("voice", "awb")],
+    assert len(rows) == 8
+    lost = rows[2]
+    assert (lost["error_reason"], lost["reference"], lost["hypothesis"]) == ("fetch_failed", "lungs are clear", "")
+    assert (lost["words"], lost["substitutions"], lost["deletions"], lost["insertions"]) == (3, 0, 3, 0)
+    assert (lost["characters"], lost["character_errors"], lost["labels"]) == (15, 15, [("voice", "awb")])
+
+
+def test_report_is_three_files_for_their_owner_alone(tmp_path: Path) -> None:
+    assessments = assess_demo()
+    reasons = {"greedy": {"b": "fetch_failed"}, "lm": {"b": "fetch_failed"}}
+    sound = np.zeros(16_000, dtype=np.int16)
+    out = tmp_path / "out"
+    write_report(out, make_figures(assessments, None), assessments, reasons, 5, lambda recording_id: sound)
+    assert {file.name: file.stat().st_mode & 0o777 for file in out.iterdir()} == dict.fromkeys(
+        ["scores.json", "utterances.parquet", "report.html"], 0o600
+    )
+    scores = json.loads((out / "scores.json").read_text())["systems"]
+    assert scores.keys() == {"greedy", "lm"}
+    assert scores["greedy"].keys() == {"medasr", "words"}
+    needed = "wer wer_low wer_high cer substitutions deletions insertions reference_words term_recall term_precision"
+    assert {*needed.split(), "negation_errors", "number_errors", "laterality_errors"} <= scores["lm"]["medasr"].keys()
+    assert scores["lm"]["medasr"]["wer"] == 0.5
+    assert scores["lm"]["medasr"]["negation_errors"] == 0
+    page = (out / "report.html").read_text()
+    assert page.count("data:audio/flac;base64,") == 3  # greedy a and b, lm b
+    assert '<span class="word substituted"><del>acute</del>' in page
+
+
+def test_text_in_the_page_is_shown_as_text(tmp_path: Path) -> None:
+    recording = Recording("a", "file:///a.wav", "1", 1, metadata={"reference": "x", "note": "<script>alert(1)</script>"})
+    scored = {"<b>s</b>": make_utterances([recording], {"a": Heard("&lt; y", "y")})}
+    assessments = assess_all(scored, ["multimed"], None)
+    write_report(tmp_path, make_figures(assessments, "note"), assessments, {"<b>s</b>": {}}, 5, None)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "<b>s" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_systems_are_configurations(tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text("decoding:\n  beam_width: 32\n")
+    config = Config.model_validate({"decoding": {"hotwords": "drugs.txt", "lm_weight": 0.7}})
+    systems = make_systems(config, ["greedy", "lm", "hotwords", "whisper"], [("wide", str(tmp_path / "wide.yaml"))])
+    assert {name: (s.decoding.kind, s.decoding.hotwords) for name, s in systems.items()} == {
+        "greedy": ("greedy", None),
+        "lm": ("beam", None),
+        "hotwords": ("beam", "drugs.txt"),
+        "wide": ("beam", "drugs.txt"),
+    }
+    assert (systems["wide"].decoding.beam_width, systems["wide"].decoding.lm_weight) == (32, 0.7)
+    with pytest.raises(ConfigError, match="--system lm: the name is taken"):
+        make_systems(config, ["greedy"], [("lm", str(tmp_path / "wide.yaml"))])
+    with pytest.raises(ConfigError, match=r"the system hotwords needs decoding\.hotwords"):
+        make_systems(Config.model_validate({}), ["hotwords"], [])
+
+
+def test_own_terms_take_the_place_of_the_shipped_ones(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("# ours\nacute fracture\tbones\nlungs\n")
+    scored = {"greedy": make_utterances(RECORDINGS, HEARD)}
+    figures = make_figures(assess_all(scored, ["medasr"], tmp_path / "mine.txt"), None)["greedy"]["medasr"]
+    assert {name: (count["said"], count["recall"]) for name, count in figures["terms"].items()} == {
+        "bones": (1, 0.0),
+        "mine": (1, 0.0),
     }
 
 
@@ -126,7 +188,7 @@ def test_an_unknown_system_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as exit_status:
         evaluate(["--systems", "greedy,siri"])
     assert exit_status.value.code == 2
-    assert "'siri' is none of greedy, lm, whisper" in capsys.readouterr().err
+    assert "'siri' is none of greedy, lm, hotwords, whisper" in capsys.readouterr().err
 
 
 def test_the_demo_succeeds_when_exactly_the_recordings_without_reference_failed() -> None:

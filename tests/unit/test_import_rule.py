@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOUNDATION = {"records", "errors", "config", "retries"}
-STAGES = {"blocks", "boundary", "crashes", "loading", "pending", "progress", "sandboxed", "stages", "tuning", "emission_cache"}
+STAGES = {
+    "blocks",
+    "boundary",
+    "crashes",
+    "loading",
+    "pending",
+    "progress",
+    "sandboxed",
+    "stages",
+    "tuning",
+    "emission_cache",
+    "hearing",
+    "run_record",
+}
 EDGE = {"transcribe", "cluster"}
 ROOMS = {path.name for path in (ROOT / "pipelines").iterdir() if (path / "__init__.py").is_file()}
 # These rooms make and judge models, so they may use the rooms that hear and search.

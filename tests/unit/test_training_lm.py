@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, RunError
 from pipelines.training.kenlm_tools import SOURCE_VERSION, KenlmTools, default_cache, find_or_build_tools
-from pipelines.training.lm import CorpusCounts, HeldOut, LmPlan, build_lm, read_dictations, write_pieces
+from pipelines.training.lm import (
+    CorpusCounts,
+    HeldOut,
+    LmPlan,
+    estimate_arpa,
+    read_dictations,
+    unlike,
+    write_binary,
+    write_pieces,
+)
 from pipelines.training.tokenizer import build_tokenizer
 
 TEXTS = [
@@ -39,7 +49,8 @@ def test_corpus_is_in_the_form_that_beam_search_compares_with(tokenizer: LasrTok
     assert [line.replace(" ", "").replace("#", " ").strip() for line in lines] == TEXTS
     labels = set(vocabulary.pyctcdecode_labels())
     assert all(f"▁{piece}" in labels for line in lines for piece in line.split())
-    assert counts == CorpusCounts(dictations=3, pieces=sum(len(line.split()) for line in lines))
+    words = sum(len(text.split()) for text in TEXTS)
+    assert counts == CorpusCounts(dictations=3, pieces=sum(len(line.split()) for line in lines), words=words)
 
 
 def test_pieces_that_the_model_cannot_emit_are_left_out_and_counted(tokenizer: LasrTokenizer, tmp_path: Path) -> None:
@@ -64,6 +75,11 @@ def test_pieces_that_the_model_cannot_emit_are_left_out_and_counted(tokenizer: L
 )
 def test_held_out_text_stays_out(held_out: list[str], dictation: str, expected: tuple[str, int]) -> None:
     assert HeldOut(held_out).cut(dictation) == expected
+
+
+def test_text_for_reporting_shares_no_sentence_with_the_text_for_tuning() -> None:
+    tuned_on = HeldOut(["the heart size is normal {period} lungs are clear {period}", TEXTS[2]])
+    assert list(unlike(TEXTS, tuned_on)) == [TEXTS[1]]
 
 
 def test_what_was_held_out_is_counted(tokenizer: LasrTokenizer, tmp_path: Path) -> None:
@@ -123,7 +139,9 @@ def test_tool_that_fails_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> 
     tools = find_or_build_tools(tmp_path, tmp_path / "cache", print)
     assert tools == KenlmTools(tmp_path / "lmplz", tmp_path / "build_binary")
     with pytest.raises(RunError, match="lmplz failed with status 3: out of luck"):
-        build_lm(tmp_path / "pieces.txt", tmp_path / "out" / "lm.kenlm", LmPlan(), tools)
+        estimate_arpa(tmp_path / "pieces.txt", tmp_path / "lm.arpa", LmPlan(), tools)
+    with pytest.raises(RunError, match="build_binary failed with status 3: out of luck"):
+        write_binary(tmp_path / "lm.arpa", tmp_path / "out" / "lm.kenlm", LmPlan(), tools)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -171,6 +189,84 @@ def _silence(vocabulary_size: int) -> np.ndarray:
     log_probs = np.full((10, vocabulary_size), -30.0, np.float32)
     log_probs[:, 0] = 0.0
     return log_probs
+
+
+USER_TEXTS = ["no acute fracture is seen {period}", "lungs are clear on the left {period}", "no effusion {period}"]
+DEV_TEXTS = ["no acute effusion on the left {period}", "the heart is clear and normal {period}"]
+
+
+@pytest.fixture
+def mix(tokenizer: LasrTokenizer, tmp_path: Path) -> list[str]:
+    """A job with texts of the user, texts of the base, text to find the weight on, and held-out text of which half is known."""
+    tokenizer.save_pretrained(tmp_path / "model")
+    texts = {"user": USER_TEXTS * 3, "base": TEXTS * 3, "dev": DEV_TEXTS, "held_out": ["no fracture {period}", *DEV_TEXTS]}
+    for name, lines in texts.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    files = {"--text": "user.txt", "--model": "model", "--out": "lm.kenlm", "--held-out": "held_out.txt"}
+    return ["--order", "3", *(part for option, name in files.items() for part in (option, str(tmp_path / name)))]
+
+
+@pytest.mark.skipif(not tools_at_hand(), reason="lmplz is not on PATH and was not built yet")
+def test_job_mixes_prunes_and_reports_on_text_that_it_has_not_tuned_on(
+    mix: list[str], tokenizer: LasrTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixing = ["--base-text", str(tmp_path / "base.txt"), "--dev", str(tmp_path / "dev.txt")]
+    keep = ["--report", str(tmp_path / "lm.json"), "--arpa", str(tmp_path / "lm.arpa.gz")]
+    assert main([*mix, *mixing, *keep, "--prune-threshold", "1e-3"]) == 0
+    printed = capsys.readouterr().out
+    assert "held-out text: 1 dictations, 3 words" in printed
+    assert "found on --dev" in printed
+    report = json.loads((tmp_path / "lm.json").read_text(encoding="utf-8"))
+    models = {model["name"]: model for model in report["models"]}
+    assert list(models) == ["text", "base", "interpolated", "pruned"]
+    assert sum(models["pruned"]["ngrams"]) < sum(models["interpolated"]["ngrams"])
+    assert models["pruned"]["size_bytes"] == (tmp_path / "lm.kenlm").stat().st_size
+    assert report["base_weight_found_on_dev"]
+    line = " ".join(piece.replace("▁", "#") for piece in tokenizer.tokenize("no fracture {period}"))
+    assert models["pruned"]["held_out"]["perplexity_per_piece"] == pytest.approx(
+        kenlm.Model(str(tmp_path / "lm.kenlm")).perplexity(line), rel=1e-6
+    )
+    per_word = 10 ** (-kenlm.Model(str(tmp_path / "lm.kenlm")).score(line) / 4)
+    assert models["pruned"]["held_out"]["perplexity_per_word"] == pytest.approx(per_word, rel=1e-6)
+    # What was written can be the base of the next.
+    (tmp_path / "one.txt").write_text("no fracture {period}", encoding="utf-8")
+    base = ["--base", str(tmp_path / "lm.arpa.gz"), "--base-weight", "0.5", "--held-out", str(tmp_path / "one.txt")]
+    assert main([*mix, *base, *keep]) == 0
+    again = json.loads((tmp_path / "lm.json").read_text(encoding="utf-8"))["models"]
+    assert [model["name"] for model in again] == ["text", "base", "interpolated"]
+    assert again[1]["held_out"] == pytest.approx(models["pruned"]["held_out"], rel=1e-5)
+
+
+@pytest.mark.skipif(not tools_at_hand(), reason="lmplz is not on PATH and was not built yet")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base-text", "base.txt"], "--base-weight auto: finds the weight on text given with --dev"),
+        (["--base-text", "base.txt", "--base-weight", "1.5"], "--base-weight 1.5: must be above 0 and below 1, or auto"),
+        (["--base-text", "base.txt", "--dev", "held_out.txt"], "--held-out: no dictation is left"),
+        (["--dev", "dev.txt"], "--dev: is only for --base-weight auto"),
+        (["--base", "lm.arpa", "--base-text", "base.txt"], "--base and --base-text: give one of the two"),
+        (["--base", "binary", "--base-weight", "0.5"], "is a KenLM binary, whose n-grams cannot be read back"),
+        (["--base", "foreign.arpa", "--base-weight", "0.5"], "2 of its 3 words are no pieces of --model"),
+        (["--prune-threshold", "2"], "--prune-threshold 2: must be above 0 and below 1"),
+    ],
+)
+def test_mixture_that_cannot_be_is_refused(
+    mix: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "binary").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n")
+    (tmp_path / "foreign.arpa").write_text(
+        "\\data\\\nngram 1=3\n\n\\1-grams:\n-0.4\tfoo\n-0.4\tbar\n-0.4\t</s>\n\n\\end\\\n", encoding="utf-8"
+    )
+    assert main([*mix, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "lm.kenlm").exists()
 
 
 def test_bad_arguments_end_with_status_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
