@@ -15,6 +15,7 @@ JOBS = {
     "backfill": "transcribe what is in an archive and not yet in the lake",
     "nightly": "transcribe what is new, for a scheduler: one line, or none when there is nothing",
     "runs": "who is at work on a lake, and what the last runs did",
+    "query": "ask a lake a question in SQL: a table, CSV, Parquet or Arrow",
     "compact": "put a lake's small files together and remove what is out of use",
     "forget": "erase recordings from a lake for good",
     "evaluate": "score configurations on recordings with reference texts",

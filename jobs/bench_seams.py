@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.bench import write_result
-from jobs.evaluate import REFERENCE, read_references
+from jobs.evaluation_systems import REFERENCE, read_references
 from jobs.options import make_parser, parse, read_config
 from pipelines import blocks
 from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
@@ -163,7 +163,8 @@ def plan_at_pauses(waveform: np.ndarray, grid: FrameGrid, length_s: float, overl
     start = 0
     while start + length < len(waveform):
         last = start + length - overlap // 2
-        middles = np.arange(last - int(_SEARCHED_S * SAMPLE_RATE_HZ), last, step)
+        earliest = max(last - int(_SEARCHED_S * SAMPLE_RATE_HZ), start + overlap + step)  # the next window must begin later
+        middles = np.arange(earliest, last, step) if earliest < last else np.array([last])
         middle = int(middles[np.argmin(smooth[middles + half] - smooth[middles - half])])
         end = (middle + overlap // 2) // step * step
         windows.append(Window(start, end - start))

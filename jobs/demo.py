@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.evaluate import REFERENCE, Heard, Transcripts, make_systems, make_utterances, read_references, run_systems
+from jobs.evaluation_systems import REFERENCE, Heard, Transcripts, make_systems, make_utterances, read_references, run_systems
 from jobs.options import make_parser, parse, read_config
 from pipelines.config import Archive, Config
 from pipelines.errors import ConfigError

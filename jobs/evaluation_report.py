@@ -17,9 +17,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.errors import ConfigError
 from pipelines.scoring.assessment import Assessed, assess, describe, describe_groups, read_terms
+from pipelines.scoring.clinical import count_terms
 from pipelines.scoring.normalise import NORMALISERS
-from pipelines.scoring.page import render_page, show_transcript
+from pipelines.scoring.page import (
+    Shown,
+    Snippet,
+    Word,
+    compare_words,
+    find_worst_passage,
+    rank_terms,
+    render_page,
+    show_mistakes,
+    show_transcript,
+)
 from pipelines.scoring.utterances import Utterance
 
 Assessments = Mapping[str, Mapping[str, Sequence[Assessed]]]  # system → normaliser → recordings
@@ -28,6 +40,8 @@ _TERMS = Path(__file__).parents[1] / "pipelines/scoring/terms"
 _REFERENCE = "reference"
 _SNIPPET_S = 30
 _MOST_AUDIO_BYTES = 8_000_000
+_MOST_TERMS = 20
+_FEW = 30
 _RATE_HZ = 16_000
 
 UTTERANCES = pa.schema(
@@ -57,17 +71,17 @@ def assess_all(scored: Mapping[str, Sequence[Utterance]], normalisers: Sequence[
     }
 
 
-def make_figures(assessments: Assessments, by: str | None) -> Figures:
-    """The figures of ``scores.json``; each system is compared with the first."""
+def make_figures(assessments: Assessments, by: str | None, cluster: str | None = None) -> Figures:
+    """The figures of ``scores.json``; each system is compared with the first. ``by`` and ``cluster`` are labels."""
     first = next(iter(assessments.values()))
     figures: Figures = {}
     for system, of_normaliser in assessments.items():
         figures[system] = {}
         for normaliser, assessed in of_normaliser.items():
             baseline = None if of_normaliser is first else first[normaliser]
-            figures[system][normaliser] = describe(assessed, baseline)
+            figures[system][normaliser] = describe(assessed, baseline, cluster)
             if by is not None:
-                figures[system][normaliser]["by"] = {by: describe_groups(assessed, by)}
+                figures[system][normaliser]["by"] = {by: describe_groups(assessed, by, cluster)}
     return figures
 
 
@@ -96,6 +110,16 @@ def show_figures(figures: Figures, normaliser: str, by: str | None, console: Con
             )
 
 
+def warn_of_few(figures: Figures) -> str | None:
+    """A sentence for the reader where the intervals rest on too few recordings, or clusters of them."""
+    total = next(iter(next(iter(figures.values())).values()))
+    if total["clusters"] >= _FEW:
+        return None
+    return (
+        f"Intervals that rest on {total['clusters']} recordings or clusters are narrower than the truth; have {_FEW} or more."
+    )
+
+
 def show_clinical(figures: Figures, normaliser: str, console: Console) -> None:
     """One table: what of the errors may hurt a patient."""
     table = Table(title=f"medical terms, negations, sides and numbers, normaliser {normaliser}")
@@ -113,6 +137,16 @@ def show_clinical(figures: Figures, normaliser: str, console: Console) -> None:
 _KINDS = {"negation": "negations", "laterality": "sides", "number": "numbers"}
 
 
+def open_folder(out: Path) -> None:
+    """Makes the folder. Raises ConfigError where a file is in its place, or it cannot be written: before hours of work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: is no folder and cannot be made one ({error.strerror}); give a folder") from None
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f"--out {out}: nothing can be written there; give another folder")
+
+
 def write_report(
     out: Path,
     figures: Figures,
@@ -124,33 +158,58 @@ def write_report(
     """Writes the three files into the folder ``out``, for its owner's eyes. ``reasons``: system → recording → why it failed.
     ``find_audio`` gives a recording's first channel, int16 at 16 kHz.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _write_private(out / "scores.json", json.dumps({"systems": figures}, indent=1) + "\n")
-    os.close(os.open(out / "utterances.parquet", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-    pq.write_table(make_rows(assessments, reasons), out / "utterances.parquet")
-    normaliser = next(iter(next(iter(assessments.values()))))
+    open_folder(out)
+    _write_private(out / "scores.json", (json.dumps({"systems": figures}, indent=1) + "\n").encode())
+    rows = io.BytesIO()
+    pq.write_table(make_rows(assessments, reasons), rows)
+    _write_private(out / "utterances.parquet", rows.getvalue())
+    first = next(iter(figures.values()))
+    normaliser, total = next(iter(first.items()))
+    notes = [f"{total['utterances']} recordings, {total['reference_words']} words; transcripts below are under {normaliser}."]
+    if few := warn_of_few(figures):
+        notes.append(few)
+    read = {system: of_normaliser[normaliser] for system, of_normaliser in assessments.items()}
+    page = render_page(
+        figures,
+        _show_worst(read, worst, find_audio),
+        {system: list(show_mistakes(assessed)) for system, assessed in read.items()},
+        {system: rank_terms(assessed, _MOST_TERMS) for system, assessed in read.items()},
+        notes,
+    )
+    _write_private(out / "report.html", page.encode())
+
+
+def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: Callable[[str], Any] | None) -> list[Shown]:
+    """The ``worst`` recordings of each system, the sound of each once by system while there is room for it."""
     shown = []
-    sound: dict[str, str | None] = {}
-    for system, of_normaliser in assessments.items():
-        wrong = [one for one in of_normaliser[normaliser] if one.word_errors]
-        for one in sorted(wrong, key=lambda one: (-one.errors.rate, one.utterance.recording_id))[:worst]:
-            recording_id = one.utterance.recording_id
-            if recording_id not in sound:
-                room = _MOST_AUDIO_BYTES - sum(len(uri) for uri in sound.values() if uri)
-                sound[recording_id] = encode_snippet(find_audio(recording_id), room) if find_audio else None
-            shown.append(show_transcript(one, system, sound[recording_id]))
-    notes = [f"{len(next(iter(assessments.values()))[normaliser])} recordings; worst transcripts under {normaliser}."]
-    _write_private(out / "report.html", render_page(figures, shown, notes))
+    room = _MOST_AUDIO_BYTES
+    for system, assessed in read.items():
+        wrong = sorted(
+            (one for one in assessed if one.word_errors), key=lambda one: (-one.errors.rate, one.utterance.recording_id)
+        )
+        for one in wrong[:worst]:
+            words = compare_words(one.reference, one.hypothesis)
+            snippet = make_snippet(find_audio(one.utterance.recording_id), words) if find_audio and room > 0 else None
+            room -= len(snippet.uri) if snippet else 0
+            shown.append(show_transcript(one, system, words, snippet if room >= 0 else None))
+    return shown
 
 
-def encode_snippet(waveform: Any, room: int) -> str | None:
-    """The first half minute as a data URI (FLAC); None where there is no waveform, or no room for it on the page."""
-    if waveform is None:
+def make_snippet(waveform: Any, words: Sequence[Word]) -> Snippet | None:
+    """Half a minute about where the errors are, as if words came evenly, as MP3; None where there is no waveform.
+
+    ``waveform``: int16 ``(samples,)`` at 16 kHz, or None.
+    """
+    if waveform is None or not len(waveform):
         return None
+    wanted = _SNIPPET_S * _RATE_HZ
+    start = round(find_worst_passage(words) * len(waveform)) - wanted // 2
+    start = max(0, min(start, len(waveform) - wanted))
+    part = waveform[start : start + wanted]
     out = io.BytesIO()
-    soundfile.write(out, waveform[: _SNIPPET_S * _RATE_HZ], _RATE_HZ, format="FLAC", subtype="PCM_16")
-    uri = "data:audio/flac;base64," + base64.b64encode(out.getvalue()).decode()
-    return uri if len(uri) <= room else None
+    soundfile.write(out, part, _RATE_HZ, format="MP3", subtype="MPEG_LAYER_III")
+    uri = "data:audio/mpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return Snippet(uri, start / _RATE_HZ, (start + len(part)) / _RATE_HZ)
 
 
 def make_rows(assessments: Assessments, reasons: Mapping[str, Mapping[str, str | None]]) -> pa.Table:
@@ -164,6 +223,7 @@ def make_rows(assessments: Assessments, reasons: Mapping[str, Mapping[str, str |
 
 
 def _row(system: str, normaliser: str, one: Assessed, reason: str | None) -> dict[str, Any]:
+    terms = count_terms(one.terms).values()
     return {
         "recording_id": one.utterance.recording_id,
         "system": system,
@@ -176,21 +236,24 @@ def _row(system: str, normaliser: str, one: Assessed, reason: str | None) -> dic
         "characters": one.characters,
         "character_errors": one.character_errors,
         **{name: getattr(one.clinical, name) for name in ("negation_errors", "number_errors", "laterality_errors")},
-        **{f"terms_{name}": sum(getattr(count, name) for count in one.terms.values()) for name in ("said", "heard", "found")},
+        **{f"terms_{name}": sum(getattr(count, name) for count in terms) for name in ("said", "heard", "found")},
         "confidence": one.utterance.confidence,
         "labels": [(key, value) for key, value in one.utterance.labels.items() if key != _REFERENCE],
     }
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Only its owner may read it: it holds what the archive holds."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+def _write_private(path: Path, content: bytes) -> None:
+    """Only its owner may read it, also where it was there before: it holds what the archive holds."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.truncate()
+        file.write(content)
 
 
 def _cells(of: Mapping[str, Any]) -> list[str]:
     counts = [str(of[name]) for name in ("substitutions", "deletions", "insertions")]
-    interval = "–" if of["wer_low"] is None else f"{100 * of['wer_low']:.2f}–{100 * of['wer_high']:.2f}"
+    has_interval = of["wer_low"] is not None and of["clusters"] > 1
+    interval = "–" if not has_interval else f"{100 * of['wer_low']:.2f}–{100 * of['wer_high']:.2f}"
     heading = [str(of["utterances"]), str(of["failed"] or ""), str(of["reference_words"])]
     return [*heading, _percent(of["wer"]), interval, _percent(of["cer"]), *counts]
 

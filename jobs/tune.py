@@ -4,15 +4,17 @@
     dictalake backfill --config tuned/tuned.yaml ...
 
 The manifests have the columns `uri` and `reference`. The acoustic model hears each recording once; what it emitted is kept in
---out and searched again with other values of decoding.lm_weight, word_score, beam_width and, where decoding.hotwords
-names a file, hotword_weight. Then the words' confidence is fitted. --out gets tuned.yaml, tuning.json, trials.parquet and
-tuning.html. What is told of the first manifest was tuned on it: only --held-out says how good the settings are.
+--out, with the references, and searched again with other values of decoding.lm_weight, word_score, beam_width and, where
+decoding.hotwords names a file, hotword_weight. Then the words' confidence is fitted. --out gets tuned.yaml, tuning.json,
+trials.parquet and tuning.html. What is told of the first manifest was tuned on it: only --held-out says how good the
+settings are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from jobs.evaluate import read_references
+from jobs.evaluation_systems import read_references
 from jobs.options import make_parser, parse, read_config
 from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
 from pipelines.config import Confidence, Config
@@ -56,7 +58,8 @@ _SHOWN = {
 
 def main(argv: list[str] | None = None) -> int:
     arguments, overrides = parse(_make_parser(), argv)
-    config = locate_lm(read_config(arguments, overrides))
+    given = read_config(arguments, overrides)
+    config = locate_lm(given)
     if config.decoding.kind != "beam":
         raise ConfigError(f"decoding.kind = {config.decoding.kind}: only beam has settings to tune")
     from pipelines.transcribe import read_vocabulary
@@ -80,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 bench.try_settings(trials[0].settings, arguments.normaliser),
                 bench.try_settings(best.settings, arguments.normaliser),
             )
-    _write(arguments.out, config, trials, best, calibration, sets)
+    _write(arguments.out, given, trials, best, calibration, sets)
     return 0
 
 
@@ -109,8 +112,8 @@ def _cache(config: Config, vocabulary: Vocabulary, folder: Path, sha256: str, co
     if failed:
         counts = ", ".join(f"{failed.count(reason)} {reason}" for reason in sorted(set(failed)))
         console.print(f"left out: {len(failed)} recordings that failed ({counts})", highlight=False)
-    if len(failed) == len(recordings):
-        raise ConfigError("archive.manifest: none of its recordings could be read")
+    if not any(heard.reason is None and heard.reference for heard in read_cache(path)):
+        raise ConfigError(f"{config.archive.manifest}: no recording that can be read has a reference")
     return path
 
 
@@ -144,13 +147,16 @@ def _write(
     calibration: Confidence,
     sets: dict[str, tuple[Trial, Trial]],
 ) -> None:
-    tuned = {"decoding": {"kind": "beam", **best.settings}, "confidence": _rounded(calibration)}
+    # All that was measured, so that the file alone gives it again; where the archive and the lake are is another matter.
+    kept = config.model_dump(mode="json", exclude_defaults=True, exclude={"archive", "lake", "ray", "decoding", "confidence"})
+    decoding = config.decoding.model_dump(mode="json", exclude={"actors", "engine"}) | dict(best.settings)
+    tuned = {**kept, "decoding": decoding, "confidence": _rounded(calibration)}
     comment = f"# Made by dictalake tune: {len(trials)} trials on {best.errors.utterances} recordings.\n"
     (out / "tuned.yaml").write_text(comment + yaml.safe_dump(tuned, sort_keys=False), encoding="utf-8")
     pq.write_table(pa.Table.from_pylist([_trial_row(trial) for trial in trials]), out / "trials.parquet")
     figures = {name: _figures(before, after, config.confidence, calibration) for name, (before, after) in sets.items()}
     document = {"settings": tuned, "tuned_on": "dev", "sets": figures}
-    (out / "tuning.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (out / "tuning.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     rows = [[shown, *(_show(of_set[key]) for of_set in figures.values())] for key, shown in _SHOWN.items()]
     header = ("", *figures)
     settings = [[key, str(value)] for section in tuned.values() for key, value in section.items()]
@@ -188,7 +194,7 @@ def _draw(config: Config, trials: Sequence[Trial], calibration: Confidence, tune
     ]
 
 
-def _figures(before: Trial, after: Trial, old: Confidence, new: Confidence) -> dict[str, float]:
+def _figures(before: Trial, after: Trial, old: Confidence, new: Confidence) -> dict[str, float | None]:
     """Of one set. The rates are percentages; calibration errors are of the words that the tuned decoder gives."""
     evidence, is_right = after.evidence, after.is_right
     shares, rates = _route(after, new)
@@ -196,7 +202,7 @@ def _figures(before: Trial, after: Trial, old: Confidence, new: Confidence) -> d
     words = after.errors.words
     total = after.errors.rate * words
     kept_errors = _kept_errors(after, new, 0.05)
-    return {
+    figures = {
         "recordings": len(after.decoded),
         "words": words,
         "wer_before": 100 * before.errors.rate,
@@ -210,6 +216,7 @@ def _figures(before: Trial, after: Trial, old: Confidence, new: Confidence) -> d
         "hotwords_found": after.hotwords_found,
         "hotwords_false": after.hotwords_false,
     }
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _count(trial: Trial, calibration: Confidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,7 +250,9 @@ def _rounded(calibration: Confidence) -> dict[str, float]:
     return {key: round(value, 4) for key, value in calibration.model_dump().items()}
 
 
-def _show(value: float) -> str:
+def _show(value: float | None) -> str:
+    if value is None:
+        return "–"
     return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 

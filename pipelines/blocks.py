@@ -6,13 +6,13 @@ A stage drops the columns that no later stage needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.records import Emissions, Hypothesis, Piece, Recording
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, Hypothesis, Piece, Recording, Word
 
 _TEXT_MAP = pa.map_(pa.string(), pa.string())
 _TIME = pa.timestamp("us", tz="UTC")
@@ -91,6 +91,16 @@ HYPOTHESES = {
         )
     )
 }
+# Of each channel the words of an engine that gives text itself
+HEARD = {
+    "heard": pa.list_(
+        pa.list_(
+            pa.struct(
+                {"word": pa.string(), "start_s": pa.float64(), "end_s": pa.float64(), "confidence": pa.float32()}  # may be null
+            )
+        )
+    )
+}
 # Of each channel the readings after the best, where they are asked for
 OTHERS = {"others": pa.list_(HYPOTHESES["hypotheses"])}
 
@@ -152,6 +162,21 @@ def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:
     return [np.frombuffer(channel.as_buffer(), dtype=np.int16) for channel in table["waveforms"][row].values]
 
 
+def group_by_audio(table: pa.Table, indices: Iterable[int], most_s: float) -> Iterator[list[int]]:
+    """Rows that go through a model together: at most ``most_s`` seconds of all their channels, but for a single longer one."""
+    group: list[int] = []
+    samples = 0
+    for index in indices:
+        length = sum(len(waveform) for waveform in read_waveforms(table, index))
+        if group and samples + length > most_s * SAMPLE_RATE_HZ:
+            yield group
+            group, samples = [], 0
+        group.append(index)
+        samples += length
+    if group:
+        yield group
+
+
 def emissions_to_row(emissions: Emissions) -> dict[str, Any]:
     """One channel's emissions as a struct of the column ``emissions``."""
     return {
@@ -198,3 +223,14 @@ def row_to_hypothesis(row: dict[str, Any]) -> Hypothesis:
     columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"], row["support"])
     pieces = tuple(Piece(*values) for values in zip(*columns, strict=True))
     return Hypothesis(pieces, row["acoustic_score"], row["lm_score"], row["hotword_score"])
+
+
+def words_to_row(channels: Sequence[Sequence[Word]]) -> list[list[dict[str, Any]]]:
+    """The words of each channel as a value of the column ``heard``."""
+    names = ("word", "start_s", "end_s", "confidence")
+    return [[{name: getattr(word, name) for name in names} for word in words] for words in channels]
+
+
+def row_to_words(row: Sequence[Sequence[dict[str, Any]]]) -> list[list[Word]]:
+    """The words of each channel that ``words_to_row`` wrote."""
+    return [[Word(**word, channel=channel) for word in words] for channel, words in enumerate(row)]

@@ -128,7 +128,10 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each stage asks of the cluster. ``threads`` is what one emit worker may use on a CPU."""
+    """What each stage asks of the cluster. ``threads`` is what one emit worker may use on a CPU.
+
+    Where an engine gives text itself, ``emit`` is called hear and ``decode`` has no workers.
+    """
 
     load: StagePlan
     emit: StagePlan
@@ -138,7 +141,7 @@ class Plan:
 
     @property
     def stages(self) -> tuple[StagePlan, ...]:
-        return (self.load, self.emit, self.decode, self.finish)
+        return tuple(stage for stage in (self.load, self.emit, self.decode, self.finish) if stage.workers)
 
 
 @contextmanager
@@ -201,9 +204,10 @@ def make_plan(config: Config, resources: Resources) -> Plan:
     by_hardware = math.floor(resources.gpus / gpus) if on_gpu else int(resources.cpus // 8)
     actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
     decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
+    model, decoders = ("hear", 0) if config.acoustic.gives_text else ("emit", decoders)
     plan = Plan(
         load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale, memory_mb=config.ray.load_memory_mb),
-        emit=StagePlan("emit", actors, config.acoustic.cpus_per_actor * scale, gpus, config.ray.emit_memory_mb),
+        emit=StagePlan(model, actors, config.acoustic.cpus_per_actor * scale, gpus, config.ray.emit_memory_mb),
         decode=StagePlan("decode", decoders, 0.5 * scale, memory_mb=config.ray.decode_memory_mb),
         finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale, memory_mb=config.ray.finish_memory_mb),
         # No more than the actors that share a node find there, if they spread evenly.
@@ -222,11 +226,11 @@ def _check_fits(plan: Plan, resources: Resources) -> None:
                 f"and {stage.memory_mb:g} MB on one node, of {len(resources.nodes) or 1} the one with most CPUs has "
                 f"{resources.largest_node.cpus:g} CPUs, {resources.largest_node.gpus:g} GPUs and "
                 f"{resources.largest_node.memory_mb:.0f} MB; lower acoustic.cpus_per_actor, acoustic.gpus_per_actor or "
-                f"ray.{stage.name}_memory_mb"
+                f"ray.{'emit' if stage is plan.emit else stage.name}_memory_mb"
             )
     cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
     gpus = plan.emit.workers * plan.emit.gpus
-    memory_mb = sum(s.memory_mb * (s.workers if s.name in ("emit", "decode") else 1) for s in plan.stages)
+    memory_mb = sum(s.memory_mb * (s.workers if s in (plan.emit, plan.decode) else 1) for s in plan.stages)
     if memory_mb > resources.memory_mb:
         asks = ", ".join(f"{s.name} {s.memory_mb:g}" for s in plan.stages)
         raise ConfigError(

@@ -109,10 +109,16 @@ class Limits(Section):
 
 
 class Acoustic(Section):
-    """The model that turns waveforms into emissions."""
+    """The model that turns waveforms into emissions, or the engine that turns them into words by itself."""
 
-    kind: Literal["ctc"] = Field("ctc", description="ctc: LASR (MedASR) or a model of the wav2vec 2.0 family")
-    model: str = Field("embedded:medasr-mini", description="folder, Hugging Face id, or embedded:medasr-mini")
+    kind: Literal["ctc", "whisper", "qwen3-asr"] = Field(
+        "ctc",
+        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; qwen3-asr",
+    )
+    model: str = Field(
+        "embedded:medasr-mini",
+        description="folder or Hugging Face id of a model of that kind, embedded:medasr-mini, or packaged:tiny.en (whisper)",
+    )
     revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -122,6 +128,25 @@ class Acoustic(Section):
     gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
     cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
     batch_s: float = Field(160.0, gt=0, description="seconds of audio that the model sees at once")
+    language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
+    beam_width: PositiveInt | Literal["auto"] = Field(
+        "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); of a CTC model see decoding.beam_width"
+    )
+    stretch_s: float | Literal["auto"] = Field(
+        "auto", description="whisper and qwen3-asr get at most so much of a recording at once; auto: 600 and 60"
+    )
+
+    @field_validator("stretch_s")
+    @classmethod
+    def _within_bounds(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 10 <= value <= 1200:
+            raise ValueError("must be auto or from 10 to 1200")
+        return value
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether it gives words by itself, so that nothing is decoded."""
+        return self.kind != "ctc"
 
 
 class Windows(Section):
@@ -185,6 +210,12 @@ class Confidence(Section):
     nbest_weight: float = Field(0.0, ge=0, le=10, description="what the other readings of the search count beside the sound")
 
 
+class Formatting(Section):
+    """How the readable text is written; what was said is always kept in `text_raw`."""
+
+    numbers: bool = Field(False, description="write spoken numbers, doses, dates and levels: five milligrams → 5 mg")
+
+
 class Quality(Section):
     """What is measured of a recording, and when it is worth a look."""
 
@@ -242,6 +273,7 @@ class Config(Section):
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]
     confidence: Confidence = Confidence()  # type: ignore[call-arg]
+    formatting: Formatting = Formatting()  # type: ignore[call-arg]
     quality: Quality = Quality()  # type: ignore[call-arg]
     lake: Lake = Lake()  # type: ignore[call-arg]
     ray: RayCluster = RayCluster()  # type: ignore[call-arg]
@@ -288,6 +320,17 @@ def load_config(
             _set(values, origins, dotted, _parse_text(dotted, text), f"the environment variable {name}")
     for dotted, text in overrides:
         _set(values, origins, dotted, _parse_text(dotted, text), "the command line")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from None
+
+
+def lay_over(config: Config, path: str | Path) -> Config:
+    """``config`` with the keys of a YAML file over it. Raises ConfigError as ``load_config``."""
+    values: dict[str, dict[str, Any]] = {name: dict(keys) for name, keys in config.model_dump(exclude_defaults=True).items()}
+    origins: dict[str, str] = {}
+    _merge_file(find_config(path), values, origins)
     try:
         return Config.model_validate(values)
     except ValidationError as error:

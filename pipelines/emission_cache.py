@@ -61,14 +61,19 @@ def cache_emissions(
         return path
     unfinished = path.with_suffix(".partial")
     load, emit = Load(config), Emit(config, vocabulary, threads)
+    is_final = True
     with pq.ParquetWriter(unfinished, _SCHEMA) as writer:
         size = config.ray.block_rows
         for start in range(0, len(recordings), size):
             for loaded in load(blocks.recordings_to_table(recordings[start : start + size])):
-                writer.write_table(_select(emit(loaded)))
+                emitted = emit(loaded)
+                is_final &= not any(error and error["retryable"] for error in emitted["error"].to_pylist())
+                writer.write_table(_select(emitted))
                 on_done(len(loaded))
-    unfinished.replace(path)
-    return path
+    # What failed for a passing reason is asked for again the next time.
+    found = path if is_final else path.with_suffix(".incomplete.parquet")
+    unfinished.replace(found)
+    return found
 
 
 def read_cache(path: Path) -> Iterator[Heard]:

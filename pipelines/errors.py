@@ -184,6 +184,12 @@ class EmitFailed(TranscriptionError):
     stage, reason, retryable = "emit", "model_failed", True
 
 
+class HearFailed(EmitFailed):
+    """The engine failed on this recording."""
+
+    stage = "hear"
+
+
 class DecodeFailed(TranscriptionError):
     """The decoder failed on this recording."""
 

@@ -158,10 +158,10 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Word:
-    """A written word (markup such as ``{period}`` is one) with its time and ``confidence`` 0–1."""
+    """A written word (markup such as ``{period}`` is one) with its time and ``confidence`` 0–1, None where nobody says."""
 
     word: str
     start_s: float
     end_s: float
-    confidence: float
+    confidence: float | None
     channel: int = 0

@@ -35,7 +35,7 @@ from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Hypothesis, 
 from pipelines.transcript.formatting import format_text
 from pipelines.transcript.nbest import combine_channels
 from pipelines.transcript.provenance import Provenance
-from pipelines.transcript.words import join_words, mean_confidence, merge_channels, words_of
+from pipelines.transcript.words import find_distinct, join_words, mean_confidence, merge_channels, words_of
 
 # Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
 _PRUNING_MARGIN = 0.5
@@ -53,7 +53,7 @@ REPORT = pa.schema(
 )
 
 
-class _Opened(Generic[Resource]):
+class Opened(Generic[Resource]):
     """What an actor opens once. A ConfigError waits for the first block: of what a constructor raises, Ray passes on the
     text of the traceback alone.
     """
@@ -84,7 +84,7 @@ class Emit:
         self._min_logp = config.decoding.token_min_logp - _PRUNING_MARGIN
         self._collapse_blank = config.decoding.collapse_blank
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._opened: _Opened[AcousticModel] = _Opened(lambda: open_model(config.acoustic))
+        self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic))
 
     @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -92,7 +92,7 @@ class Emit:
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
         ids = table["recording_id"].to_pylist()
         model = self._opened.get()  # a bad model stops the run here; below it would cost every row
-        for group in self._groups(table, ok):
+        for group in blocks.group_by_audio(table, ok, self._group_samples / SAMPLE_RATE_HZ):
             started = time.perf_counter()
             try:
                 emitted = self._emit([blocks.read_waveforms(table, i) for i in group])
@@ -107,20 +107,6 @@ class Emit:
                 rows[index] |= {"device": model.device, "dtype": model.dtype}
         columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
         return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
-
-    def _groups(self, table: pa.Table, indices: Sequence[int]) -> Iterator[list[int]]:
-        """Rows that are emitted together: enough for full batches, no more audio than memory allows."""
-        group: list[int] = []
-        samples = 0
-        for index in indices:
-            length = sum(len(w) for w in blocks.read_waveforms(table, index))
-            if group and samples + length > self._group_samples:
-                yield group
-                group, samples = [], 0
-            group.append(index)
-            samples += length
-        if group:
-            yield group
 
     def _emit_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[Emissions]:
         emissions: list[Emissions] = []
@@ -166,7 +152,7 @@ class Decode:
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._nbest = config.decoding.nbest
-        self._opened = _Opened(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
+        self._opened = Opened(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
 
     @sealed
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -187,10 +173,14 @@ class Decode:
 
 
 class Finish:
-    """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT)."""
+    """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT).
 
-    def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid) -> None:
+    Without ``grid`` the rows hold the words of an engine that gives text itself.
+    """
+
+    def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid | None) -> None:
         self._lake, self._provenance, self._grid = config.lake, provenance, grid
+        self._numbers = config.formatting.numbers
         self._uncovered_s, self._confidence, self._nbest = config.quality.uncovered_s, config.confidence, config.decoding.nbest
 
     @sealed
@@ -208,7 +198,7 @@ class Finish:
             uncovered = [
                 {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
                 for recording_id, quality in measured
-                if (quality["uncovered_speech_s"] or 0.0) > self._uncovered_s
+                if (quality.get("uncovered_speech_s") or 0.0) > self._uncovered_s
             ]
             audio_s = sum(quality["duration_s"] for _, quality in measured)
             report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
@@ -219,14 +209,19 @@ class Finish:
     def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
         """One travelling row as one row of the schema TRANSCRIPTS."""
         said: dict[str, Any] = {}
-        uncovered_s: float | None = None
+        measured: dict[str, Any] = {}
         failure = {"error": row["error"]}
         if row["error"] is None:
             with guard(row["recording_id"], "assemble", failure):
-                best = [blocks.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
-                channels = self._find_words(best)
-                said = self._render(channels) | {"nbest": self._list_readings(best, row["others"])}
+                if self._grid is None:
+                    channels, readings = blocks.row_to_words(row["heard"]), None
+                else:
+                    best = [blocks.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
+                    channels = self._find_words(best, self._grid)
+                    readings = self._list_readings(best, row["others"], self._grid)
+                said = self._render(channels) | {"nbest": readings}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
+                measured = said.pop("markers") | {"uncovered_speech_s": uncovered_s}
         erased = failure["error"] is not None and failure["error"]["reason"] == Erased.reason
         return {
             "recording_id": row["recording_id"],
@@ -236,7 +231,7 @@ class Finish:
             "archive_id": row["archive_id"],
             "archive_rows": row["archive_rows"],
             **said,
-            "quality": None if row["duration_s"] is None else self._quality(row, uncovered_s),
+            "quality": None if row["duration_s"] is None else self._quality(row, measured),
             "error": failure["error"],
             **({} if erased else self._origin(row)),
             "provenance": self._provenance_row(row),
@@ -245,22 +240,24 @@ class Finish:
             "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
         }
 
-    def _find_words(self, channels: Sequence[Hypothesis]) -> list[list[Word]]:
-        return [words_of(one, self._grid, channel, self._confidence) for channel, one in enumerate(channels)]
+    def _find_words(self, channels: Sequence[Hypothesis], grid: FrameGrid) -> list[list[Word]]:
+        return [words_of(one, grid, channel, self._confidence) for channel, one in enumerate(channels)]
 
     def _list_readings(
-        self, best: Sequence[Hypothesis], others: Sequence[Sequence[dict[str, Any]]]
+        self, best: Sequence[Hypothesis], others: Sequence[Sequence[dict[str, Any]]], grid: FrameGrid
     ) -> list[dict[str, Any]] | None:
         """The column ``nbest``: readings of the whole recording, the best first; None where one is enough."""
         if self._nbest == 1:
             return None
         lists = [[one, *map(blocks.row_to_hypothesis, rest)] for one, rest in zip(best, others, strict=True)]
+        # Two equal channels are one, as in the text; of silence one is left.
+        distinct = find_distinct(self._find_words(best, grid)) or [0]
         return [
             {
-                "text": join_words(merge_channels(self._find_words(chosen))),
+                "text": join_words(merge_channels(self._find_words(chosen, grid))),
                 **{name: sum(getattr(one, name) for one in chosen) for name in ("acoustic_score", "lm_score", "total_score")},
             }
-            for chosen in combine_channels(lists, self._nbest)
+            for chosen in combine_channels([lists[index] for index in distinct], self._nbest)
         ]
 
     def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -277,18 +274,20 @@ class Finish:
     def _render(self, channels: Sequence[Sequence[Word]]) -> dict[str, Any]:
         words = merge_channels(channels)
         text_raw = join_words(words)
-        formatted = format_text(text_raw)
+        formatted = format_text(text_raw, numbers=self._numbers)
         return {
             "text": formatted.text,
             "text_raw": text_raw,
-            "sections": [{"heading": heading or None, "text": text} for heading, text in formatted.sections],
+            "sections": [{**vars(section), "heading": section.heading or None} for section in formatted.sections],
             "words": [vars(word) for word in words],
             "confidence": mean_confidence(words),
+            "markers": {"markers_repaired": formatted.repaired, "markers_unknown": formatted.unknown},
         }
 
-    def _quality(self, row: dict[str, Any], uncovered_s: float | None) -> dict[str, Any]:
-        measured = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
-        return {key: row[key] for key in measured} | {"uncovered_speech_s": uncovered_s}
+    def _quality(self, row: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """Measures of the sound, which ``load`` took, and ``measured`` of the transcript."""
+        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
+        return {key: row[key] for key in of_sound} | measured
 
     def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
         p = self._provenance

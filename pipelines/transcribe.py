@@ -3,6 +3,8 @@
     archive ──► manifest ──► load ──► emit ──► decode ──► finish ──► lake
     (objects)                CPU      GPU      CPU        CPU        (Delta table)
 
+An engine that gives text itself (Whisper, Qwen3-ASR) stands in the place of emit and decode: load ──► hear ──► finish.
+
 What is done under this run's fingerprint is left out, and so is what another live run has claimed. The rest becomes the run's
 manifest on the lake and goes through Ray Data in blocks; the last stage writes Parquet files that nobody sees until the driver,
 here, commits them. Killed at any moment, the same command goes on where the last commit was.
@@ -10,41 +12,43 @@ here, commits them. Killed at any moment, the same command goes on where the las
 
 from __future__ import annotations
 
-import platform
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
 from pipelines import blocks, cluster
 from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
+from pipelines.acoustic.engine import EngineSettings, settle
 from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
 from pipelines.crashes import Careful, CarefulActor, named
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError, DictalakeError, RunError
+from pipelines.hearing import Hear
 from pipelines.lake.claims import ClaimBoard, make_claim
-from pipelines.lake.erasure import Forbidden
 from pipelines.lake.forget import blank_manifests
 from pipelines.lake.manifests import Manifests
-from pipelines.lake.runs import RunLog, RunRecord, describe_config
+from pipelines.lake.runs import RunLog
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import FromManifest, Load
-from pipelines.pending import CLAIMED, Counts, Retry, Work
+from pipelines.pending import CLAIMED, Retry, Work
 from pipelines.progress import ProgressReport, Tally, Watch
 from pipelines.records import FrameGrid
+from pipelines.run_record import RunSummary as RunSummary
+from pipelines.run_record import end_record, start_record, summarise
 from pipelines.stages import Decode, Emit, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 
@@ -58,30 +62,19 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 
 @dataclass(frozen=True)
-class RunSummary:
-    """What a run did. ``found`` objects are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows
-    failed; ``claimed`` were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again.
-    ``failures`` maps reason to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a
-    word to those seconds. Of the ``archives`` among the objects (ZIP, TAR) each file counts in ``ok`` or ``failed``.
+class _Run:
+    """What stays the same from the first block to the last. ``reading`` is what emissions mean and where their frames lie; None
+    where an engine gives text itself.
     """
 
-    run_id: str
-    fingerprint: str
-    found: int
-    skipped: int
-    skipped_failed: int
-    claimed: int
-    erased: int
-    retried: int
-    others: tuple[str, ...]
-    archives: int
-    ok: int
-    failed: int
-    audio_s: float
-    wall_s: float
-    retries: int
-    failures: dict[str, int]
-    uncovered: dict[str, float]
+    config: Config
+    job: str
+    provenance: Provenance
+    reading: tuple[Vocabulary, FrameGrid] | None
+    table: TranscriptTable
+    log: RunLog
+    tally: Tally
+    others: tuple[str, ...] = ()
 
 
 def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
@@ -98,61 +91,67 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    vocabulary, grid = read_vocabulary(checkpoint)
-    provenance = identify(config, checkpoint, vocabulary)
+    reading = None if config.acoustic.gives_text else read_vocabulary(checkpoint)
+    provenance = identify(config, checkpoint, reading and reading[0])
 
-    table = TranscriptTable(config.lake)
-    runs, board = RunLog(config.lake), ClaimBoard(config.lake)
-    tally = Tally()
+    board = ClaimBoard(config.lake)
+    run = _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), Tally())
     claim = make_claim(provenance.run_id, job, provenance.fingerprint)
-    with board.hold(claim, tally.put_into) as renew, TemporaryDirectory(prefix="dictalake-") as folder:
+    with board.hold(claim, run.tally.put_into) as renew, TemporaryDirectory(prefix="dictalake-") as folder:
         others = board.settle(claim, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
-        work = Work(scan_recordings(config.archive), table.read_erasures(), config, Path(folder))
-
-        def find_work(retry: Retry | None, *, is_same_run: bool = False) -> None:
-            theirs = [other.run_id for other in others]
-            manifests = Manifests(config.lake)
-            work.find(
-                lambda: table.committed(provenance.fingerprint),
-                lambda: manifests.find(theirs, CLAIMED),
-                retry,
-                is_same_run=is_same_run,
-            )
-            work.leave_out(table.forbidden)
-
-        find_work(retry)
+        run = replace(run, others=tuple(other.run_id for other in others))
+        work = Work(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
+        _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
-            runs.append(_start_record(config, provenance, job, counts, None), _end_record("finished", provenance, job, tally))
+            run.log.append(start_record(config, provenance, job, counts), end_record("finished", provenance, job, run.tally))
         else:
-            places = _write_manifest(work, config, provenance.run_id, table)
+            places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
-            tally.expect(counts.pending, work.done_before)
-            with cluster.running_cluster(config) as resources:
-                plan = cluster.make_plan(config, resources)
-                runs.append(_start_record(config, provenance, job, counts, resources))
-                try:
-                    with ProgressReport(tally, console) as progress:
-                        ledger = cluster.ClusterLedger()
-                        watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
-                        for attempt in range(_ROUNDS):
-                            if attempt:  # what died between its tables may have been cut elsewhere the second time
-                                first_part = places["part"][-1].as_py() + 1
-                                places = _write_manifest(work, config, provenance.run_id, table, first_part)
-                                tally.expect(tally.done + work.counts.pending, work.done_before)
-                            reports = _run_stages(places, config, plan, ledger, table.forbidden, vocabulary, grid, provenance)
-                            _commit_as_they_come(
-                                reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
-                            )
-                            find_work(None, is_same_run=True)
-                            if work.counts.pending == 0:
-                                break
-                    _require_all(work.counts.pending, counts.pending)
-                except BaseException:
-                    runs.append(_end_record("failed", provenance, job, tally))
-                    raise
-                runs.append(_end_record("finished", provenance, job, tally))
-    return _summarise(provenance, counts, tuple(other.run_id for other in others), tally)
+            _do_work(run, work, places, console)
+    return summarise(provenance, counts, run.others, run.tally)
+
+
+def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool = False) -> None:
+    """What of the archive has no row yet and is nobody else's."""
+    manifests = Manifests(run.config.lake)
+    work.find(
+        lambda: run.table.committed(run.provenance.fingerprint),
+        lambda: manifests.find(list(run.others), CLAIMED),
+        retry,
+        is_same_run=is_same_run,
+    )
+    work.leave_out(run.table.forbidden)
+
+
+def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
+    """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
+    config, tally, table, wanted = run.config, run.tally, run.table, work.counts
+    tally.expect(wanted.pending, work.done_before)
+    with cluster.running_cluster(config) as resources:
+        plan = cluster.make_plan(config, resources)
+        run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
+        try:
+            with ProgressReport(tally, console) as progress:
+                ledger = cluster.ClusterLedger()
+                watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
+                for attempt in range(_ROUNDS):
+                    if attempt:  # what died between its tables may have been cut elsewhere the second time
+                        first_part = places["part"][-1].as_py() + 1
+                        places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
+                        tally.expect(tally.done + work.counts.pending, work.done_before)
+                    reports = _run_stages(places, run, plan, ledger)
+                    _commit_as_they_come(
+                        reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
+                    )
+                    _find_work(run, work, None, is_same_run=True)
+                    if work.counts.pending == 0:
+                        break
+            _require_all(work.counts.pending, wanted.pending)
+        except BaseException:
+            run.log.append(end_record("failed", run.provenance, run.job, tally))
+            raise
+        run.log.append(end_record("finished", run.provenance, run.job, tally))
 
 
 def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
@@ -168,60 +167,52 @@ def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTa
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _run_stages(
-    places: pa.Table,
-    config: Config,
-    plan: cluster.Plan,
-    ledger: cluster.ClusterLedger,
-    forbidden: Forbidden,
-    vocabulary: Vocabulary,
-    grid: FrameGrid,
-    provenance: Provenance,
-) -> Iterator[pa.Table]:
+def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterLedger) -> Iterator[pa.Table]:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
+    config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
     recordings = ray.data.from_arrow([places.slice(block, step) for block in range(0, places.num_rows, step)])
-    load, emit, decode, finish = plan.stages
-    load_block = Careful("load", Load(config, forbidden), ledger)
-    reports = (
-        recordings.map_batches(
-            named("Load", FromManifest)(config.lake, provenance.run_id, load_block),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.TaskPoolStrategy(size=load.workers),
-            num_cpus=load.cpus,
-            memory=load.memory_bytes,
-        )
-        .map_batches(
-            named("Emit", CarefulActor),
-            fn_constructor_args=("emit", ledger, Emit, config, vocabulary, plan.threads),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=emit.workers),
-            num_cpus=emit.cpus,
-            memory=emit.memory_bytes,
-            num_gpus=emit.gpus,
-        )
-        .map_batches(
-            named("Decode", CarefulActor),
-            fn_constructor_args=("decode", ledger, Decode, config, vocabulary),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=decode.workers),
-            num_cpus=decode.cpus,
-            memory=decode.memory_bytes,
-        )
-        .map_batches(
-            named("Finish", Careful)("finish", Finish(config, provenance, grid), ledger),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.TaskPoolStrategy(size=finish.workers),
-            num_cpus=finish.cpus,
-            memory=finish.memory_bytes,
-        )
-    )
+    load_block = Careful("load", Load(config, run.table.forbidden), ledger)
+    load = named("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
+    loaded = _in_tasks(recordings, plan.load, load)
+    if run.reading is None:  # the engine gives text itself
+        said = _in_actors(loaded, plan.emit, ledger, Hear, config, plan.threads)
+    else:
+        vocabulary, grid = run.reading
+        emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
+        said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
+    finish = named("Finish", Careful)("finish", Finish(config, run.provenance, grid), ledger)
+    reports = _in_tasks(said, plan.finish, finish)
     with _plain_errors():
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _in_tasks(data: ray.data.Dataset, plan: cluster.StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
+    """``stage`` over all blocks, in tasks that start whenever there is room."""
+    return data.map_batches(
+        stage,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=plan.workers),
+        num_cpus=plan.cpus,
+        memory=plan.memory_bytes,
+    )
+
+
+def _in_actors(
+    data: ray.data.Dataset, plan: cluster.StagePlan, ledger: cluster.ClusterLedger, stage: type[Any], *arguments: Any
+) -> ray.data.Dataset:
+    """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
+    return data.map_batches(
+        named(plan.name.capitalize(), CarefulActor),
+        fn_constructor_args=(plan.name, ledger, stage, *arguments),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=plan.workers),
+        num_cpus=plan.cpus,
+        memory=plan.memory_bytes,
+        num_gpus=plan.gpus,
+    )
 
 
 def _commit_as_they_come(
@@ -315,7 +306,12 @@ def _plain_errors() -> Iterator[None]:
 
 
 def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
-    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights."""
+    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
+
+    Raises ConfigError where there are no emissions.
+    """
+    if checkpoint.kind != "ctc":
+        raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
     from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
     from pipelines.acoustic.ctc import frame_grid
@@ -327,82 +323,26 @@ def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
     return vocabulary, frame_grid(config, extractor)
 
 
-def identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Provenance:
-    """Names the run and everything that can change its words. Opens the decoder once: a bad one fails here, not in a worker."""
+def identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary | None) -> Provenance:
+    """Names the run and everything that can change its words; no ``vocabulary``: of an engine that gives text itself. Opens the
+    decoder once: a bad one fails here, not in a worker.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     identity = checkpoint.identity
-    here = locate_lm(config)
+    settings: EngineSettings | None = None
+    if vocabulary is None:
+        settings = settle(config.acoustic)
+        decoder = settings.name
+    else:
+        config = locate_lm(config)
+        decoder = open_decoder(config.decoding, vocabulary).name
     return make_provenance(
-        here,
-        run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        config,
+        run_id,
         model_id=identity.model_id,
         model_revision=identity.revision,
         model_sha256=identity.sha256,
-        decoder=open_decoder(here.decoding, vocabulary).name,
-    )
-
-
-def _start_record(
-    config: Config, provenance: Provenance, job: str, counts: Counts, resources: cluster.Resources | None
-) -> RunRecord:
-    text, config_hash = describe_config(config)
-    return RunRecord(
-        run_id=provenance.run_id,
-        event="started",
-        job=job,
-        fingerprint=provenance.fingerprint,
-        acoustic_hash=provenance.acoustic_hash,
-        decoding_hash=provenance.decoding_hash,
-        formatting_hash=provenance.formatting_hash,
-        config=text,
-        config_hash=config_hash,
-        pipeline_version=provenance.pipeline_version,
-        git_commit=provenance.git_commit,
-        versions=provenance.versions,
-        host=platform.node(),
-        cpus=None if resources is None else resources.cpus,
-        gpus=None if resources is None else resources.gpus,
-        archive_uri=config.archive.manifest or config.archive.uri,
-        recordings=counts.found,
-        skipped=counts.skipped,
-        claimed=counts.claimed,
-        erased=counts.erased,
-        retried=counts.retried,
-    )
-
-
-def _end_record(event: Literal["finished", "failed"], provenance: Provenance, job: str, tally: Tally) -> RunRecord:
-    return RunRecord(
-        run_id=provenance.run_id,
-        event=event,
-        job=job,
-        fingerprint=provenance.fingerprint,
-        ok=tally.ok,
-        failed=tally.failed,
-        audio_hours=tally.audio_s / 3600,
-        wall_s=tally.wall_s,
-        speed=tally.speed,
-        storage_retries=tally.retries,
-        failures=dict(tally.failures),
-    )
-
-
-def _summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], tally: Tally) -> RunSummary:
-    return RunSummary(
-        run_id=provenance.run_id,
-        fingerprint=provenance.fingerprint,
-        found=counts.found,
-        skipped=counts.skipped,
-        skipped_failed=counts.skipped_failed,
-        claimed=counts.claimed,
-        erased=counts.erased,
-        retried=counts.retried,
-        others=others,
-        archives=len(tally.archives),
-        ok=tally.ok,
-        failed=tally.failed,
-        audio_s=tally.audio_s,
-        wall_s=tally.wall_s,
-        retries=tally.retries,
-        failures=dict(tally.failures),
-        uncovered=tally.uncovered,
+        decoder=decoder,
+        engine=None if settings is None else settings.hashed,
+        libraries=None if settings is None else settings.libraries,
     )

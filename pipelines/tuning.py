@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import Config, Decoding
+from pipelines.config import Config, Decoding, resolve
 from pipelines.decoding.decoder import Decoder, open_decoder
 from pipelines.decoding.hotwords import find_hotwords, read_hotwords
 from pipelines.decoding.vocabulary import Vocabulary
@@ -74,12 +74,12 @@ class Bench:
 
     def try_settings(self, settings: Settings, normaliser: str) -> Trial:
         """Raises ConfigError for settings that are none."""
-        decoding = Decoding.model_validate({**self._config.decoding.model_dump(), **settings})
+        decoding = Decoding.model_validate({**self._config.decoding.model_dump(), **settings, "nbest": 1})
         parts = self._pool.map(_decode_shard, [(decoding, normaliser, shard, self._shards) for shard in range(self._shards)])
         decoded = tuple(one for part in parts for one in part)
         if decoding.hotwords is None:
             return Trial(dict(settings), decoded, normaliser)
-        said, found, false = self._count_hotwords(Path(decoding.hotwords), decoded)
+        said, found, false = self._count_hotwords(Path(resolve(decoding.hotwords)), decoded)
         return Trial(dict(settings), decoded, normaliser, said, found, false)
 
     def _count_hotwords(self, path: Path, decoded: Sequence[Decoded]) -> tuple[int, int, int]:

@@ -56,6 +56,6 @@ class StubDecode:
         for index, row in enumerate(rows):
             if row["error"] is None:
                 silent = [blocks.hypothesis_to_row(Hypothesis((), 0.0, 0.0)) for _ in blocks.read_emissions(table, index)]
-                row |= {"hypotheses": silent, "decode_ms": 0.0}
-        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES
+                row |= {"hypotheses": silent, "others": [[] for _ in silent], "decode_ms": 0.0}
+        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES | blocks.OTHERS
         return blocks.extend(table, columns, rows, drop=blocks.EMISSIONS)

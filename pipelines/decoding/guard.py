@@ -8,67 +8,96 @@ either's pieces over the frames of that place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
 
-from pipelines.records import Hypothesis, Piece
+from pipelines.records import Piece
+
+_SLACK_FRAMES = 2
+
+
+@dataclass
+class _Place:
+    """Where the readings differ; without difference ``theirs`` is ``mine``."""
+
+    mine: tuple[Piece, ...]
+    theirs: tuple[Piece, ...]
+    is_changed: bool
+    keeps_mine: bool = True
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self.mine if self.keeps_mine else self.theirs
 
 
 def drop_unheard(
-    biased: Hypothesis,
-    plain: Hypothesis,
+    biased: Sequence[Piece],
+    plain: Sequence[Piece],
     log_probs: np.ndarray,
     frame_index: np.ndarray,
     blank_id: int,
     most_nats: float,
     count_bonus: Callable[[Sequence[Piece]], float],
-) -> Hypothesis:
+) -> tuple[Piece, ...]:
     """``biased`` with the pieces of ``plain`` wherever its own earn no hotword, or are ``most_nats`` less likely to the ear.
 
     ``log_probs`` float32 ``(kept, vocabulary)`` are those of the true frames ``frame_index`` ``(kept,)``; ``count_bonus`` says
-    what the hotwords in some pieces are worth. The scores stay those of ``biased``, unless all of it is refused.
+    what the hotwords in some pieces are worth. A hotword that lost one of its places loses the others too.
     """
-    pieces: list[Piece] = []
-    refused = changed = 0
-    matcher = SequenceMatcher(None, _ids(biased.pieces), _ids(plain.pieces), autojunk=False)
-    for kind, start, end, plain_start, plain_end in matcher.get_opcodes():
-        mine, theirs = biased.pieces[start:end], plain.pieces[plain_start:plain_end]
-        if kind == "equal":
-            pieces += mine
+    places = _find_places(biased, plain)
+    changed = [place for place in places if place.is_changed]
+    for index, place in enumerate(places):
+        if not place.is_changed:
             continue
-        changed += 1
-        rest = biased.pieces[end:]
-        is_heard = count_bonus([*pieces, *mine, *rest]) > count_bonus([*pieces, *theirs, *rest])
-        if is_heard:
-            first, last = _find_place(biased, plain, (start, end), (plain_start, plain_end), frame_index)
-            rows = log_probs[first:last]
-            loss = log_likelihood(rows, _ids(theirs), blank_id) - log_likelihood(rows, _ids(mine), blank_id)
-            is_heard = loss <= most_nats
-        refused += not is_heard
-        pieces += mine if is_heard else theirs
-    if refused and refused == changed:
-        return plain
-    return replace(biased, pieces=tuple(pieces))
+        before = places[index - 1].mine[-1].end_frame if index else 0
+        after = places[index + 1].mine[0].start_frame if index + 1 < len(places) else int(frame_index[-1]) + 1
+        inside = [*place.mine, *place.theirs]
+        # The shared neighbours may have moved between the readings: what either says here must fit in.
+        first_frame = min([before, *(piece.start_frame for piece in inside)])
+        last_frame = max([after, *(piece.end_frame for piece in inside)])
+        first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
+        rows = log_probs[first : max(last, first + 1)]
+        loss = log_likelihood(rows, _ids(place.theirs), blank_id) - log_likelihood(rows, _ids(place.mine), blank_id)
+        place.keeps_mine = loss <= most_nats
+    undone = True
+    while undone:
+        undone = False
+        for place in changed:
+            if place.keeps_mine:
+                bonus = count_bonus(_join(places))
+                place.keeps_mine = False
+                if count_bonus(_join(places)) < bonus:
+                    place.keeps_mine = True
+                else:
+                    undone = True
+    return _join(places)
+
+
+def _find_places(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[_Place]:
+    """What the readings share, and what lies between. A piece is shared if both have it at the same time: text alone would
+    pair a frequent piece with another one of its kind."""
+    matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
+    pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]
+    shared = [(i, j) for i, j in pairs if abs(biased[i].start_frame - plain[j].start_frame) <= _SLACK_FRAMES]
+    places = []
+    mine = theirs = 0
+    for i, j in [*shared, (len(biased), len(plain))]:
+        if i > mine or j > theirs:
+            places.append(_Place(tuple(biased[mine:i]), tuple(plain[theirs:j]), is_changed=True))
+        if i < len(biased):
+            places.append(_Place((biased[i],), (biased[i],), is_changed=False))
+        mine, theirs = i + 1, j + 1
+    return places
+
+
+def _join(places: Sequence[_Place]) -> tuple[Piece, ...]:
+    return tuple(piece for place in places for piece in place.pieces)
 
 
 def _ids(pieces: Sequence[Piece]) -> list[int]:
     return [piece.token_id for piece in pieces]
-
-
-def _find_place(
-    biased: Hypothesis, plain: Hypothesis, mine: tuple[int, int], theirs: tuple[int, int], frame_index: np.ndarray
-) -> tuple[int, int]:
-    """Kept frames ``[first, last)`` between the pieces before and after that the two readings share."""
-    before = [one.pieces[at - 1].end_frame for one, at in ((biased, mine[0]), (plain, theirs[0])) if at > 0]
-    after = [one.pieces[at].start_frame for one, at in ((biased, mine[1]), (plain, theirs[1])) if at < len(one.pieces)]
-    inside = [piece for one, (a, b) in ((biased, mine), (plain, theirs)) for piece in one.pieces[a:b]]
-    # The shared piece may have moved between the readings: what either says here must fit in.
-    first_frame = min([max(before, default=0), *(piece.start_frame for piece in inside)])
-    last_frame = max([min(after, default=int(frame_index[-1]) + 1), *(piece.end_frame for piece in inside)])
-    first, last = np.searchsorted(frame_index, [first_frame, last_frame])
-    return int(first), max(int(last), int(first) + 1)
 
 
 def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: int) -> float:

@@ -52,7 +52,8 @@ def read_hotwords(path: Path, vocabulary: Vocabulary) -> tuple[Hotword, ...]:
         if len(hotword.term.replace(" ", "")) < _LEAST_LETTERS:
             raise ConfigError(f"{where}: a term needs {_LEAST_LETTERS} letters or more")
         if unknown := sorted(set(fold(hotword.term.replace(" ", ""))) - letters):
-            raise ConfigError(f"{where}: the model has no piece with {' '.join(unknown)}; write the term as it is spoken")
+            signs = "a letter" if len(unknown) == 1 else f"{len(unknown)} letters"
+            raise ConfigError(f"{where}: the model has no piece for {signs} of the term; write it as it is spoken")
         if fold(hotword.term) in found:
             raise ConfigError(f"{where}: this term stands there twice")
         found[fold(hotword.term)] = hotword
@@ -111,12 +112,15 @@ class HotwordScorer:
         special = (vocabulary.pyctcdecode_labels()[i] for i in vocabulary.special_ids)
         self._letters = {word: fold(vocabulary.pieces[i]) for i, word in vocabulary.lm_words().items()}
         self._silent = frozenset(word for word in special if word)
+        # A recording begins a word, also where the vocabulary is one of letters and writes no gap before it.
+        begun = self._root.next.get(WORD_START)
+        self._start: _State = (0.0, ((begun, 0.0),) if begun else ())
         self._states: dict[str, _State] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets the texts of the recording before."""
-        self._states = {"": (0.0, ())}
+        self._states = {"": self._start}
 
     def _add(self, term: str, weight: float) -> None:
         node = self._root

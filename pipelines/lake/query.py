@@ -11,26 +11,59 @@ out, are not opened; other columns are not read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.dataset as ds
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from pipelines.config import Lake
+from pipelines.errors import RunError
 from pipelines.lake.delta import open_table
-from pipelines.lake.schema import TRANSCRIPTS
+from pipelines.lake.schema import RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
-from pipelines.lake.storage import open_storage
+from pipelines.lake.storage import Storage, open_storage
+
+# A run's start and its end know different columns; of what both know the end's is taken.
+_RUN_COLUMNS = ",\n            ".join(
+    f'arg_max("{name}", "at") AS "{name}"' for name in RUNS.names if name not in ("run_id", "event", "at")
+)
 
 VIEWS = {
-    # The newest good row of each recording, of whatever model; a recording that never was transcribed is not among them.
+    # The newest good row of each recording, of whatever model; a recording that never was transcribed is not among them. The
+    # month is a key too, for only by keys can DuckDB leave out files: a recording has one month, but for an object whose date
+    # changed while its version did not (archive.time_zone, the same bytes copied anew to S3), which has a row in each.
     "transcripts": """
         SELECT * FROM history WHERE status = 'ok'
-        QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY provenance.transcribed_at DESC, attempt DESC) = 1
+        QUALIFY row_number() OVER (
+            PARTITION BY recording_id, recorded_month ORDER BY provenance.transcribed_at DESC, attempt DESC
+        ) = 1
     """,
     # Recordings whose last attempt under a fingerprint failed.
     "failures": """
         SELECT * FROM history
         QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint ORDER BY attempt DESC) = 1 AND status = 'failed'
+    """,
+    # A row per word of transcripts; position counts from 1, the other columns are those of schema.TRANSCRIPTS' words.
+    "transcript_words": """
+        SELECT recording_id, fingerprint, recorded_month,
+            generate_subscripts(words, 1) AS position, unnest(words, recursive := true)
+        FROM transcripts
+    """,
+    # A row per section of transcripts, likewise.
+    "transcript_sections": """
+        SELECT recording_id, fingerprint, recorded_month,
+            generate_subscripts(sections, 1) AS position, unnest(sections, recursive := true)
+        FROM transcripts
+    """,
+    # A row per run. One that is unfinished is still at work or was killed: dictalake runs says which.
+    "runs": f"""
+        SELECT run_id, coalesce(arg_max(event, "at") FILTER (event <> 'started'), 'unfinished') AS state,
+            min("at") FILTER (event = 'started') AS started_at, max("at") FILTER (event <> 'started') AS ended_at,
+            {_RUN_COLUMNS}
+        FROM run_records GROUP BY run_id
     """,
 }
 
@@ -41,16 +74,44 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
     ``storage_options`` are those of ``lake.storage_options``. Raises ConfigError for a bad ``uri`` or option, RunError when
     there is no lake, it cannot be reached, or another version of dictalake wrote it.
     """
-    lake = Lake.model_validate({"uri": uri, "storage_options": dict(storage_options or {})})
-    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-    return open_table(storage, TRANSCRIPTS).to_pyarrow_dataset(filesystem=storage.filesystem)
+    return _open_dataset(_open_folder(uri, storage_options, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB with ``history`` (every row), ``transcripts`` (the newest good row of each recording) and ``failures`` (what
-    failed at its last attempt), as the lake is now. Raises as ``open_lake``."""
+    """A DuckDB with ``history`` (every row), ``transcripts`` (the newest good row of each recording), ``transcript_words`` and
+    ``transcript_sections`` (a row per word and section of them), ``failures`` (what failed at its last attempt) and ``runs`` (a
+    row per run), as the lake is now; times are shown in UTC. Raises as ``open_lake``."""
     database = duckdb.connect()
+    database.execute("SET TimeZone = 'UTC'")
     database.register("history", open_lake(uri, storage_options))
+    database.register("run_records", _open_runs(_open_folder(uri, storage_options, "runs")))
     for name, query in VIEWS.items():
         database.execute(f"CREATE TEMP VIEW {name} AS {query}")
     return database
+
+
+def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
+    """Leaves SQL nothing but what is registered: no files, no network, no extensions, no variables of Python, and no way back.
+
+    Results that do not fit the memory are spilled below the folder ``spill``.
+    """
+    database.execute("SET temp_directory = ?", [str(spill)])
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+
+
+def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: str) -> Storage:
+    return open_storage(Lake.model_validate({"uri": uri, "storage_options": dict(storage_options or {})}), folder)
+
+
+def _open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    return open_table(storage, schema).to_pyarrow_dataset(filesystem=storage.filesystem)
+
+
+def _open_runs(storage: Storage) -> ds.Dataset:
+    """A lake whose rows no run of ours wrote has no runs."""
+    try:
+        is_there = DeltaTable.is_deltatable(storage.uri, dict(storage.delta_options))
+    except (OSError, DeltaError) as error:
+        raise RunError(f"cannot open the run records at {storage.uri}: check lake.uri and its credentials") from error
+    return _open_dataset(storage, RUNS) if is_there else ds.dataset(RUNS.empty_table())

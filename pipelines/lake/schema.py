@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 # Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 PARTITIONS = ("fingerprint", "recorded_month")
 
@@ -31,6 +31,7 @@ _TEXT_MAP = pa.map_(_TEXT, _TEXT)
 _SECTIONS = pa.struct(
     [
         _field("heading", _TEXT, "heading as spoken in [BRACKETS], without them; null before the first heading"),
+        _field("name", _TEXT, "what it is gathered under: IMPRESSION of CONCLUSION; null where it is not known"),
         _field("text", _TEXT, "readable text under the heading"),
     ]
 )
@@ -40,7 +41,7 @@ _WORDS = pa.struct(
         _field("word", _TEXT, "word as decoded; markup such as {period} is a word"),
         _field("start_s", _REAL, "start, seconds from the beginning of the recording"),
         _field("end_s", _REAL, "end, seconds from the beginning of the recording"),
-        _field("confidence", _RATIO, "0-1, mean over the word's pieces"),
+        _field("confidence", _RATIO, "0-1, mean over the word's pieces, or as the engine says; null where it says none"),
         _field("channel", pa.int32(), "channel that the word was said in, from 0"),
     ]
 )
@@ -50,7 +51,7 @@ _NBEST = pa.struct(
         _field("text", _TEXT, "another reading, markup kept"),
         _field("acoustic_score", _REAL, "natural log"),
         _field("lm_score", _REAL, "weighted language model score, natural log; 0 without one"),
-        _field("total_score", _REAL, "acoustic_score + lm_score, natural log"),
+        _field("total_score", _REAL, "acoustic_score + lm_score, and what hotwords were worth; natural log"),
     ]
 )
 
@@ -59,6 +60,8 @@ _QUALITY = pa.struct(
         _field("duration_s", _REAL, "length of the recording, seconds"),
         _field("speech_s", _REAL, "time with speech in it, seconds"),
         _field("uncovered_speech_s", _REAL, "speech with no word within half a second, seconds: the silent-loss alarm"),
+        _field("markers_repaired", pa.int32(), "spoken markup that was misspelt or broken, and rendered all the same"),
+        _field("markers_unknown", pa.int32(), "spoken markup that is not known, and stands in the text as it was said"),
         _field("clipped_ratio", _RATIO, "0-1, share of samples at full scale"),
         _field("level_dbfs", _RATIO, "root mean square level, dB below full scale; null for digital silence"),
         _field("dc_offset", _RATIO, "-1 to 1, mean of the channel that is furthest off zero, as a share of full scale"),
@@ -67,7 +70,7 @@ _QUALITY = pa.struct(
 
 _ERROR = pa.struct(
     [
-        _field("stage", _TEXT, "stage that failed: load, emit, decode, assemble"),
+        _field("stage", _TEXT, "stage that failed: load, emit, hear, decode, assemble"),
         _field("reason", _TEXT, "stable machine-readable name of what went wrong"),
         _field("detail", _TEXT, "a sentence for people; never transcript text, a URI or patient data"),
         _field("retryable", _FLAG, "true when another try may succeed"),
@@ -129,7 +132,7 @@ _PROVENANCE = pa.struct(
 _TIMINGS = pa.struct(
     [
         _field("load_ms", _RATIO, "fetching, decoding and resampling, milliseconds"),
-        _field("emit_ms", _RATIO, "this recording's share of the acoustic model's time, milliseconds"),
+        _field("emit_ms", _RATIO, "this recording's share of the model's or engine's time, milliseconds"),
         _field("decode_ms", _RATIO, "search, milliseconds"),
     ]
 )

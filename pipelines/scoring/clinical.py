@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import jiwer
+from rapidfuzz.distance import Levenshtein
 
 _NEGATIONS = """no not without none never neither nor cannot denies denied deny negative absent absence nothing isn't aren't
 wasn't weren't doesn't didn't don't hasn't haven't hadn't won't can't couldn't shouldn't"""
@@ -30,7 +31,11 @@ _NUMBERS = """zero one two three four five six seven eight nine ten eleven twelv
 eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million point half quarter first second
 third fourth fifth sixth seventh eighth ninth tenth"""
 _NUMBER_WORDS = frozenset(_NUMBERS.split())
+_MOST_CHOICES = 40_000  # of a longer run of errors nothing can be read
 _DIGITS = re.compile(r"\d+(?:[.,/:]\d+)*(?:st|nd|rd|th|mg|ml|cm|mm|s|x|%)?")
+
+
+Pair = tuple[str | None, str | None]  # said, heard
 
 
 @dataclass(frozen=True)
@@ -49,52 +54,112 @@ class ClinicalCount:
         return ClinicalCount(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str | None, str | None]]:
-    """Pairs of words; None on the side where a word was inserted or deleted."""
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
+    """Pairs of words; None on the side where a word was inserted or deleted.
+
+    jiwer's alignment, as the counts of errors are. Where it is free to choose which of several words was replaced and which was
+    dropped, as in "no left" heard as "right", words of one kind (negation, side, number) go together, else those spelt alike.
+    """
     if not reference or not hypothesis:
         return [(word, None) for word in reference] + [(None, word) for word in hypothesis]
-    pairs: list[tuple[str | None, str | None]] = []
+    pairs: list[Pair] = []
+    said: list[str] = []
+    heard: list[str] = []
     for chunk in jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]:
-        said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-        heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        pairs += zip_longest(said, heard)
-    return pairs
+        if chunk.type == "equal":
+            pairs += _pair_up(said, heard)
+            pairs += [(word, word) for word in reference[chunk.ref_start_idx : chunk.ref_end_idx]]
+            said, heard = [], []
+        else:
+            said += reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            heard += hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+    return pairs + _pair_up(said, heard)
+
+
+def _pair_up(said: Sequence[str], heard: Sequence[str]) -> list[Pair]:
+    """Aligns words that all are errors: as many are replaced as can be, in order, and what is alike is."""
+    if len(said) > len(heard):
+        return [(one, other) for other, one in _pair_up(heard, said)]
+    spare = len(heard) - len(said)
+    if not said or not spare or len(said) * spare > _MOST_CHOICES:
+        return list(zip_longest(said, heard))
+    # best[i][s]: likeness of the first i words of the shorter side with s words of the other skipped before or among them
+    best = [[0.0] * (spare + 1)]
+    for index, word in enumerate(said):
+        row: list[float] = []
+        for skipped in range(spare + 1):
+            paired = best[index][skipped] + _likeness(word, heard[index + skipped])
+            row.append(max(paired, row[-1]) if row else paired)
+        best.append(row)
+    pairs: list[Pair] = []
+    left, skipped = len(said), spare
+    while left or skipped:
+        if skipped and (not left or best[left][skipped] == best[left][skipped - 1]):
+            pairs.append((None, heard[left + skipped - 1]))
+            skipped -= 1
+        else:
+            pairs.append((said[left - 1], heard[left + skipped - 1]))
+            left -= 1
+    return pairs[::-1]
+
+
+def _likeness(one: str, other: str) -> float:
+    """Below 1 by spelling; words of one kind are as like as can be. Equal words are no error: they are kept apart."""
+    if one == other:
+        return -100.0
+    is_one_kind = (one in NEGATIONS and other in NEGATIONS) or (one in SIDES and other in SIDES)
+    return 2.0 if is_one_kind or (is_number(one) and is_number(other)) else Levenshtein.normalized_similarity(one, other)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """``kind``: negation, number or laterality. ``first`` and ``last`` are places of the alignment, the latter one after it."""
+
+    kind: str
+    first: int
+    last: int
+    is_swap: bool = False
+
+
+def find_mistakes(pairs: Sequence[Pair]) -> list[Mistake]:
+    """In an alignment, in its order. A swap of sides is one mistake, as is a number of several words in which one is wrong."""
+    mistakes = []
+    for place, (said, heard) in enumerate(pairs):
+        if (said in NEGATIONS) != (heard in NEGATIONS):
+            mistakes.append(Mistake("negation", place, place + 1))
+        sides = SIDES.get(said or ""), SIDES.get(heard or "")
+        if sides[0] != sides[1]:
+            mistakes.append(Mistake("laterality", place, place + 1, is_swap=None not in sides))
+    for first, last in _find_numbers(pairs):
+        if any(said != heard for said, heard in pairs[first:last]):
+            mistakes.append(Mistake("number", first, last))
+    return sorted(mistakes, key=lambda mistake: mistake.first)
 
 
 def count_clinical(reference: str, hypothesis: str) -> ClinicalCount:
-    """Of one pair of normalised texts. A swap of sides counts once, as does a number of several words in which one is wrong."""
+    """Of one pair of normalised texts."""
     pairs = align(reference.split(), hypothesis.split())
-    counted: Counter[str] = Counter()
-    for said, heard in pairs:
-        _count_word(said, heard, counted)
-    counted += _count_numbers(pairs)
-    return ClinicalCount(**counted)
+    mistakes = find_mistakes(pairs)
+    errors = Counter(mistake.kind for mistake in mistakes)
+    return ClinicalCount(
+        negations=sum(said in NEGATIONS for said, _ in pairs),
+        negation_errors=errors["negation"],
+        numbers=sum(any(is_number(said) for said, _ in pairs[first:last]) for first, last in _find_numbers(pairs)),
+        number_errors=errors["number"],
+        sides=sum(said in SIDES for said, _ in pairs),
+        laterality_errors=errors["laterality"],
+        laterality_swapped=sum(mistake.is_swap for mistake in mistakes),
+    )
 
 
-def _count_word(said: str | None, heard: str | None, counted: Counter[str]) -> None:
-    negated = said in NEGATIONS, heard in NEGATIONS
-    counted["negations"] += negated[0]
-    counted["negation_errors"] += negated[0] != negated[1]
-    sides = SIDES.get(said or ""), SIDES.get(heard or "")
-    counted["sides"] += sides[0] is not None
-    counted["laterality_errors"] += sides[0] != sides[1]
-    counted["laterality_swapped"] += None not in sides and sides[0] != sides[1]
-
-
-def _count_numbers(pairs: Sequence[tuple[str | None, str | None]]) -> Counter[str]:
-    """Runs of aligned places where either side has a number word are one number."""
-    counted: Counter[str] = Counter()
-    run: list[tuple[str | None, str | None]] = []
-    for said, heard in [*pairs, (None, None)]:
+def _find_numbers(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    """Runs of places, ``(first, one after the last)``, where either side has a number word: each is one number."""
+    runs: list[tuple[int, int]] = []
+    for place, (said, heard) in enumerate(pairs):
         if is_number(said) or is_number(heard):
-            run.append((said, heard))
-            continue
-        if run:
-            is_said = any(is_number(one) for one, _ in run)
-            counted["numbers"] += is_said
-            counted["number_errors"] += any(one != other for one, other in run)
-        run = []
-    return counted
+            first = runs.pop()[0] if runs and runs[-1][1] == place else place
+            runs.append((first, place + 1))
+    return runs
 
 
 def is_number(word: str | None) -> bool:
@@ -161,21 +226,33 @@ class Terms:
                 at = best[1]
         return found
 
-    def count(self, reference: str, hypothesis: str) -> dict[str, TermCount]:
-        """By category. A term is found if all its words are aligned to the same words, with nothing between them."""
+    def compare(self, reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
+        """Term, category and outcome: each term of the reference, found or missed, then what was heard besides, added.
+
+        A term is found if all its words are aligned to the same words, with nothing between them, and they are that term there.
+        """
         said, heard = reference.split(), hypothesis.split()
         place = _same_places(said, heard)
-        in_heard = {(first, last) for first, last, _ in self.find(heard)}
-        counts: dict[str, TermCount] = {}
+        left = {(first, last): category for first, last, category in self.find(heard)}
+        compared = []
         for first, last, category in self.find(said):
             there = [place.get(index) for index in range(first, last)]
             start = there[0]
             after = -1 if start is None else start + last - first
-            is_found = start is not None and there == list(range(start, after)) and (start, after) in in_heard
-            counts[category] = counts.get(category, TermCount()) + TermCount(1, 0, int(is_found))
-        for _, _, category in self.find(heard):
-            counts[category] = counts.get(category, TermCount()) + TermCount(0, 1, 0)
-        return counts
+            is_found = start is not None and there == list(range(start, after)) and (start, after) in left
+            if is_found and start is not None:
+                del left[start, after]
+            compared.append((" ".join(said[first:last]), category, "found" if is_found else "missed"))
+        return compared + [(" ".join(heard[first:last]), category, "added") for (first, last), category in left.items()]
+
+
+def count_terms(compared: Iterable[tuple[str, str, str]]) -> dict[str, TermCount]:
+    """By category, of what :meth:`Terms.compare` gives."""
+    counts: dict[str, TermCount] = {}
+    for _, category, outcome in compared:
+        one = TermCount(int(outcome != "added"), int(outcome != "missed"), int(outcome == "found"))
+        counts[category] = counts.get(category, TermCount()) + one
+    return counts
 
 
 def _same_places(said: Sequence[str], heard: Sequence[str]) -> dict[int, int]:
@@ -187,12 +264,3 @@ def _same_places(said: Sequence[str], heard: Sequence[str]) -> dict[int, int]:
             place[first] = second
         first, second = first + (one is not None), second + (other is not None)
     return place
-
-
-def sum_terms(counts: Iterable[Mapping[str, TermCount]]) -> dict[str, TermCount]:
-    """By category, over recordings."""
-    total: dict[str, TermCount] = {}
-    for of_recording in counts:
-        for category, count in of_recording.items():
-            total[category] = total.get(category, TermCount()) + count
-    return total

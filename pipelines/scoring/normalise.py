@@ -2,7 +2,7 @@
 
 ===========  =========================================================================================================
 medasr       lower case, only letters, digits and apostrophes; spoken markup counts as words. As MedASR is scored
-multimed     words, with punctuation deleted rather than made a space, as the Open ASR Leaderboard and the MultiMed cards score
+multimed     lower case, punctuation deleted: what the card of Qwen3-ASR-1.7B-EN-Medical says of its figures on MultiMed
 words        medasr without spoken punctuation, for systems that write it, or leave it out, as they like
 whisper      words, after Whisper's own English normaliser: ``forty milligrams`` and ``40 milligrams`` are the same
 ===========  =========================================================================================================

@@ -6,6 +6,7 @@ It shows transcripts and lets one hear recordings: the page is as confidential a
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from pipelines.scoring.assessment import Assessed
-from pipelines.scoring.clinical import NEGATIONS, SIDES, align, is_number
+from pipelines.scoring.clinical import align, find_mistakes
 
 _TEMPLATE = Path(__file__).with_name("evaluation.html")
+_AROUND = 5  # words before and after a mistake
+_PASSAGE = 60  # words, about half a minute of dictation
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 
 
@@ -32,29 +35,80 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Snippet:
+    """Sound of a part of a recording, as a data URI."""
+
+    uri: str
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
 class Shown:
-    """A transcript as the page shows it; ``audio`` is a data URI."""
+    """A transcript as the page shows it."""
 
     recording_id: str
     system: str
     rate: float
     labels: str
     words: Sequence[Word]
-    audio: str | None
+    snippet: Snippet | None
 
 
-def compare_words(reference: str, hypothesis: str) -> Iterator[Word]:
+@dataclass(frozen=True)
+class ShownMistake:
+    """A mistake that may hurt a patient, with the words around it. ``kind`` as in :class:`Mistake`, or ``sides swapped``."""
+
+    kind: str
+    recording_id: str
+    words: Sequence[Word]
+
+
+def compare_words(reference: str, hypothesis: str) -> list[Word]:
     """The alignment of two normalised texts, word by word."""
-    for said, heard in align(reference.split(), hypothesis.split()):
+    pairs = align(reference.split(), hypothesis.split())
+    hurting = {place for mistake in find_mistakes(pairs) for place in range(mistake.first, mistake.last)}
+    words = []
+    for place, (said, heard) in enumerate(pairs):
         kind = "same" if said == heard else "inserted" if said is None else "deleted" if heard is None else "substituted"
-        hurts = kind != "same" and any(w in NEGATIONS or w in SIDES or is_number(w) for w in (said, heard) if w is not None)
-        yield Word(said, heard, kind, hurts)
+        words.append(Word(said, heard, kind, place in hurting))
+    return words
 
 
-def show_transcript(assessed: Assessed, system: str, audio: str | None) -> Shown:
+def find_worst_passage(words: Sequence[Word]) -> float:
+    """Where among ``words``, as a share from 0 to 1, the middle of the half minute with the most errors is."""
+    errors = [word.kind != "same" for word in words]
+    starts = range(max(1, len(errors) - _PASSAGE + 1))
+    start = max(starts, key=lambda start: sum(errors[start : start + _PASSAGE]))
+    return (start + min(_PASSAGE, len(errors)) / 2) / max(1, len(errors))
+
+
+def show_transcript(assessed: Assessed, system: str, words: Sequence[Word], snippet: Snippet | None) -> Shown:
     labels = ", ".join(f"{key} {value}" for key, value in sorted(assessed.utterance.labels.items()) if key != "reference")
-    words = tuple(compare_words(assessed.reference, assessed.hypothesis))
-    return Shown(assessed.utterance.recording_id, system, assessed.errors.rate, labels, words, audio)
+    return Shown(assessed.utterance.recording_id, system, assessed.errors.rate, labels, words, snippet)
+
+
+def show_mistakes(assessed: Sequence[Assessed]) -> Iterator[ShownMistake]:
+    """What may hurt a patient in the recordings that were heard at all."""
+    for one in assessed:
+        if one.utterance.hypothesis is None:
+            continue
+        words = compare_words(one.reference, one.hypothesis)
+        for mistake in find_mistakes([(word.said, word.heard) for word in words]):
+            kind = "sides swapped" if mistake.is_swap else mistake.kind
+            around = words[max(0, mistake.first - _AROUND) : mistake.last + _AROUND]
+            yield ShownMistake(kind, one.utterance.recording_id, around)
+
+
+def rank_terms(assessed: Sequence[Assessed], most: int) -> list[tuple[str, str, int, int]]:
+    """The terms that go wrong most often: term, category, times missed, times heard where they were not said."""
+    wrong: dict[str, Counter[tuple[str, str]]] = {"missed": Counter(), "added": Counter()}
+    for one in assessed:
+        for term, category, outcome in one.terms:
+            if outcome in wrong:
+                wrong[outcome][term, category] += 1
+    ranked = sorted((wrong["missed"] + wrong["added"]).items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [(*term, wrong["missed"][term], wrong["added"][term]) for term, _ in ranked]
 
 
 def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> str:
@@ -69,7 +123,7 @@ def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> str:
             [wer], [place], xerr=[[wer - low], [high - wer]], fmt="o", capsize=4, color=_COLOURS[place % len(_COLOURS)]
         )
         axes.annotate(f"{wer:.2f}", (wer, place), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
-    axes.set_yticks(range(len(systems)), list(systems))
+    axes.set_yticks(range(len(systems)), list(systems), parse_math=False)
     axes.set_ylim(len(systems) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("word error rate, %")
@@ -90,12 +144,19 @@ def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> str | None:
     axes.axvline(5, color="#999999", linestyle=":")
     axes.set(xlabel="least confident transcripts sent to a human, %", ylabel="word error rate of the rest, %")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
     return _svg(figure)
 
 
-def render_page(systems: Mapping[str, Mapping[str, Mapping[str, Any]]], shown: Sequence[Shown], notes: Sequence[str]) -> str:
-    """The page. ``systems``: name → normaliser → figures, as in ``scores.json``."""
+def render_page(
+    systems: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    shown: Sequence[Shown],
+    mistakes: Mapping[str, Sequence[ShownMistake]],
+    terms: Mapping[str, Sequence[tuple[str, str, int, int]]],
+    notes: Sequence[str],
+) -> str:
+    """The page. ``systems``: name → normaliser → figures, as in ``scores.json``; ``mistakes`` and ``terms`` by system."""
     normalisers = list(next(iter(systems.values())))
     parts = []
     for normaliser in normalisers:
@@ -103,7 +164,8 @@ def render_page(systems: Mapping[str, Mapping[str, Mapping[str, Any]]], shown: S
         parts.append((normaliser, of_system, draw_intervals(of_system), draw_routing(of_system)))
     environment = Environment(autoescape=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.2f}"
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(parts=parts, shown=shown, notes=notes)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(parts=parts, shown=shown, mistakes=mistakes, terms=terms, notes=notes)
 
 
 def _svg(figure: Figure) -> str:

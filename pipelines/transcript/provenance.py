@@ -2,6 +2,7 @@
 
 ``fingerprint`` names everything that can change the words: it is hashed from the acoustic part (weights, dtype, windows)
 and the decoding part (language model, decoder parameters). Speed knobs (batch size, number of actors) are not in it.
+An engine that gives text itself has no windows and no decoding part; its own settings are in the acoustic one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -19,7 +21,7 @@ from typing import Any
 
 from pipelines.config import Confidence, Config, resolve
 from pipelines.errors import ConfigError
-from pipelines.transcript.formatting import FORMATTER_VERSION
+from pipelines.transcript.formatting import formatter_version
 
 # Speed, or given by content instead of name, or not of the words
 _NOT_IN_HASH = {"kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
@@ -46,39 +48,58 @@ class Provenance:
 
 
 def make_provenance(
-    config: Config, run_id: str, *, model_id: str, model_revision: str | None, model_sha256: str, decoder: str
+    config: Config,
+    run_id: str,
+    *,
+    model_id: str,
+    model_revision: str | None,
+    model_sha256: str,
+    decoder: str,
+    engine: Mapping[str, Any] | None = None,
+    libraries: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Hashes ``config`` and the files that it names. Raises ConfigError for a language model that is not there."""
-    search = config.decoding
-    lm_sha256 = hash_file(search.lm, "decoding.lm") if search.kind == "beam" and search.lm else None
-    acoustic = {
+    """Hashes ``config`` and the files that it names; ``engine`` are the settings of one that gives text itself, ``libraries``
+    the versions of what it runs on. Raises ConfigError for a language model that is not there.
+    """
+    acoustic: dict[str, Any] = {
         "kind": config.acoustic.kind,
         "model_sha256": model_sha256,
         "dtype": config.acoustic.dtype,
-        "windows": config.windows.model_dump(),
         "channels": "each",
     }
-    decoding: dict[str, Any] = {"kind": config.decoding.kind}
-    if config.decoding.kind == "beam":
-        decoding |= search.model_dump(exclude=_NOT_IN_HASH) | {"lm_sha256": lm_sha256}
-        if search.hotwords is not None:
-            decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}
-            decoding |= {"hotwords_sha256": hash_file(search.hotwords, "decoding.hotwords")}
+    acoustic |= {"windows": config.windows.model_dump()} if engine is None else dict(engine)
+    decoding = _describe_decoding(config) if engine is None else {"kind": "none"}
+    formatting = {"version": formatter_version(config.formatting.numbers)}
+    formatting |= {"text2num": metadata.version("text2num")} if config.formatting.numbers else {}
     return Provenance(
         run_id=run_id,
         fingerprint=_hash({"acoustic": acoustic, "decoding": decoding})[:12],
         acoustic_hash=_hash(acoustic),
         decoding_hash=_hash(decoding),
-        formatting_hash=_hash({"version": FORMATTER_VERSION}),
+        formatting_hash=_hash(formatting),
         pipeline_version=pipeline_version(),
         git_commit=git_commit(),
         model_id=model_id,
         model_revision=model_revision,
         model_sha256=model_sha256,
-        lm_sha256=lm_sha256,
+        lm_sha256=decoding.get("lm_sha256"),
         decoder=decoder,
-        versions=library_versions() | {"confidence": _describe(config.confidence)},
+        versions=library_versions()
+        | dict(libraries or {})
+        | {"confidence": _describe(config.confidence), "formatter": formatting["version"]},
     )
+
+
+def _describe_decoding(config: Config) -> dict[str, Any]:
+    search = config.decoding
+    decoding: dict[str, Any] = {"kind": search.kind}
+    if search.kind == "beam":
+        decoding |= search.model_dump(exclude=_NOT_IN_HASH)
+        decoding |= {"lm_sha256": hash_file(search.lm, "decoding.lm") if search.lm else None}
+        if search.hotwords is not None:
+            decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}
+            decoding |= {"hotwords_sha256": hash_file(search.hotwords, "decoding.hotwords")}
+    return decoding
 
 
 def hash_file(location: str, key: str) -> str:

@@ -62,13 +62,18 @@ def merge_channels(channels: Sequence[Sequence[Word]]) -> list[Word]:
     0.2 s). Order is by turns: words of one channel with pauses of at most a second stay together, so that two people
     who speak at once give two sentences rather than one shuffled.
     """
-    distinct: list[Sequence[Word]] = []
-    for words in channels:
-        if words and not any(_are_same(words, kept) for kept in distinct):
-            distinct.append(words)
-    turns = [turn for words in distinct for turn in _turns(words)]
+    turns = [turn for index in find_distinct(channels) for turn in _turns(channels[index])]
     turns.sort(key=lambda turn: (turn[0].start_s, turn[0].channel))
     return [word for turn in turns for word in turn]
+
+
+def find_distinct(channels: Sequence[Sequence[Word]]) -> list[int]:
+    """Indices of the channels that say something that no earlier one says."""
+    distinct: list[int] = []
+    for index, words in enumerate(channels):
+        if words and not any(_are_same(words, channels[kept]) for kept in distinct):
+            distinct.append(index)
+    return distinct
 
 
 def join_words(words: Sequence[Word]) -> str:
@@ -77,8 +82,9 @@ def join_words(words: Sequence[Word]) -> str:
 
 
 def mean_confidence(words: Sequence[Word]) -> float | None:
-    """Mean over words, 0–1; None where there are none."""
-    return float(np.mean([word.confidence for word in words])) if words else None
+    """Mean over words, 0–1; None where there are none, or none that has one."""
+    known = [word.confidence for word in words if word.confidence is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _group_pieces(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:

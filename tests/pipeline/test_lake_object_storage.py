@@ -5,16 +5,19 @@ from __future__ import annotations
 import multiprocessing
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import fsspec
 import pyarrow as pa
 import pytest
+import yaml
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
+from jobs.query import main
 from pipelines.config import Lake
 from pipelines.errors import RunError
 from pipelines.lake.manifests import BlockPlace, Manifests
@@ -139,3 +142,15 @@ def test_a_bucket_that_is_not_there_is_one_clear_line(object_store: ObjectStore)
     uri = f"{object_store.scheme}://no-such-bucket/lake"
     with pytest.raises(RunError, match=r"cannot (make|open) the table at .*check lake\.uri and its credentials$"):
         TranscriptTable(Lake.model_validate({"uri": uri, "storage_options": object_store.storage_options}))
+
+
+def test_sql_is_answered_from_the_files_of_the_bucket(lake: Lake, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    TranscriptTable(lake).commit(write_staged(make_rows(["a", "b"]), lake))
+    RunLog(lake).append(RunRecord(run_id="r1", event="started"))
+    config = tmp_path / "lake.yaml"
+    config.write_text(
+        yaml.safe_dump({"lake": {"uri": lake.uri, "storage_options": dict(lake.storage_options)}}), encoding="utf-8"
+    )
+    sql = "SELECT (SELECT count(*) FROM transcripts) AS transcripts, run_id, state FROM runs"
+    assert main(["--config", str(config), "--format", "csv", sql]) == 0
+    assert capfd.readouterr().out == '"transcripts","run_id","state"\n2,"r1","unfinished"\n'

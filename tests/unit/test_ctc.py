@@ -14,7 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     LasrForCTC,
     LasrProcessor,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerForCTC,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
@@ -31,6 +35,8 @@ from pipelines.decoding.greedy import GreedyDecoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
 from pipelines.records import Emissions, FrameGrid
+from pipelines.transcribe import read_vocabulary
+from tests.engine_models import save_random_parakeet
 from tests.recordings import make_sound
 
 BLANK = 0
@@ -193,6 +199,65 @@ def test_wav2vec2_goes_the_same_way(tmp_path: Path, norm: str) -> None:
             wanted = reference(input_values=inputs["input_values"]).logits[0].log_softmax(-1).numpy()
         assert got.shape == wanted.shape == (model.grid.frames_of(len(waveform)), 12)
         np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+def test_wav2vec2_conformer_goes_without_padding(tmp_path: Path) -> None:
+    """Its convolutions would look over the edge of a mask."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 12}
+    config = Wav2Vec2ConformerConfig(**sizes, conv_dim=[16] * 7, feat_extract_norm="layer", pad_token_id=0)
+    reference = Wav2Vec2ConformerForCTC(config).eval()
+    reference.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True, do_normalize=True).save_pretrained(tmp_path)
+    waveforms = [make_waveform(seconds, seed) for seed, seconds in enumerate((0.4, 2.0, 2.7, 2.0))]
+    for waveform, got in zip(waveforms, load(tmp_path).emit(waveforms), strict=True):
+        inputs = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)(waveform / np.float32(32768), sampling_rate=16_000)
+        with torch.inference_mode():
+            logits = reference(input_values=torch.from_numpy(np.stack(inputs["input_values"]))).logits[0]
+        np.testing.assert_allclose(got, logits.log_softmax(-1).numpy(), atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def random_parakeet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_parakeet(tmp_path_factory.mktemp("models") / "random-parakeet")
+
+
+def test_parakeet_gives_what_transformers_gives(random_parakeet: Path) -> None:
+    """Alone and behind its mask there, batched and padded to whole seconds here."""
+    model = load(random_parakeet)
+    assert model.grid == FrameGrid(step=1280, receptive=320)
+    extractor = ParakeetFeatureExtractor.from_pretrained(random_parakeet)
+    reference = ParakeetForCTC.from_pretrained(random_parakeet).eval()
+    waveforms = [make_waveform(seconds, seed) for seed, seconds in enumerate((0.4, 2.0, 2.08, 5.0, 0.02, 2.0, 20.0, 1.3))]
+    for waveform, got in zip(waveforms, model.emit(waveforms), strict=True):
+        inputs = extractor(waveform / np.float32(32768), sampling_rate=16_000, return_tensors="pt")
+        frames = int(reference._get_subsampling_output_length(inputs["attention_mask"].sum(-1)))
+        with torch.inference_mode():
+            wanted = reference(**inputs).logits[0, :frames].log_softmax(-1).numpy()
+        assert got.shape == wanted.shape == (model.grid.frames_of(len(waveform)), wanted.shape[1])
+        np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+def test_of_parakeet_a_last_frame_of_under_a_fiftieth_of_a_second_is_left_out(random_parakeet: Path) -> None:
+    model = load(random_parakeet)
+    emitted = model.emit([make_waveform(1.0, 0)[: 1280 + rest] for rest in (0, 160, 319, 320)])
+    assert [len(matrix) for matrix in emitted] == [1, 1, 1, 2]
+    assert all(np.isfinite(matrix).all() for matrix in emitted)
+
+
+def test_parakeets_blank_is_the_last_of_its_entries(random_parakeet: Path) -> None:
+    vocabulary, grid = read_vocabulary(find_checkpoint(Acoustic.model_validate({"model": str(random_parakeet)})))
+    model = load(random_parakeet)
+    assert grid == model.grid
+    assert vocabulary.blank_id == len(vocabulary.pieces) - 1 == model.emit([make_waveform(1.0, 0)])[0].shape[1] - 1
+    assert vocabulary.text_of(["▁no", "▁effusion", vocabulary.pieces[vocabulary.blank_id]]) == "no effusion"
+
+
+def test_parakeet_has_one_frame_grid_over_all_windows(random_parakeet: Path) -> None:
+    model, waveform = load(random_parakeet), make_waveform(50.0, seed=9)
+    windows = plan_windows(len(waveform), model.grid, 20.0, 2.0)
+    fused = fuse_windows(model.emit([cut_window(waveform, window) for window in windows]), windows, model.grid)
+    assert (len(windows), len(fused)) == (3, model.grid.frames_of(len(waveform))) == (3, 625)
 
 
 # Folders

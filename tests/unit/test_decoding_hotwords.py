@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from pipelines.decoding.guard import drop_unheard, log_likelihood
 from pipelines.decoding.hotwords import Hotword, HotwordScorer, find_hotwords, read_hotwords
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
-from pipelines.records import Emissions, Hypothesis, Piece
+from pipelines.records import Emissions, Piece
 from tests.models import write_arpa
 
 PIECES = [
@@ -144,6 +146,14 @@ def test_it_does_not_matter_how_the_model_cuts_a_term_into_pieces() -> None:
     assert scorer.final_score(spell("▁", "a", "▁left")) == 0
 
 
+def test_the_first_word_of_a_recording_counts_where_letters_have_no_gap_before_it() -> None:
+    letters = Vocabulary.from_pieces(["<pad>", "|", "L", "E", "F", "T"], blank_id=0, word_delimiter="|")
+    scorer = HotwordScorer([Hotword("left")], 1.0, letters)
+    said = [letters.lm_words()[i] for i in (2, 3, 4, 5)]
+    assert scorer.final_score(" ".join(said)) == 4
+    assert scorer.final_score(" ".join([letters.lm_words()[1], *said])) == 4
+
+
 def test_a_term_of_several_words_counts_as_a_whole_and_the_longer_of_two_wins() -> None:
     scorer = make_scorer("left", "left nephrostomy")
     assert scorer.final_score(spell("▁left", "▁ne", "phro", "stomy")) == len("leftnephrostomy")
@@ -183,31 +193,65 @@ def piece(name: str, start: int, end: int | None = None) -> Piece:
     return Piece(PIECES.index(name), name, start, start + 1 if end is None else end, -0.1)
 
 
-def test_guard_judges_each_place_by_itself() -> None:
-    probabilities = np.full((6, len(PIECES)), 1e-9)
+def guard(biased: list[Piece], plain: list[Piece], heard: list[dict[str, float]], most_nats: float, *terms: str) -> list[str]:
+    """What is left of ``biased`` where each second frame is ``heard`` and the others are blank."""
+    probabilities = np.full((2 * len(heard), len(PIECES)), 1e-9)
     probabilities[1::2, 0] = 1.0
-    probabilities[0, [PIECES.index("▁a"), PIECES.index("▁pi")]] = 0.6, 0.4
-    probabilities[2, PIECES.index("▁left")] = 1.0
-    probabilities[4, [PIECES.index("ban"), PIECES.index("band")]] = 0.999, 0.001
-    biased = Hypothesis((piece("▁pi", 0), piece("▁left", 2), piece("band", 4)), -9.0)
-    plain = Hypothesis((piece("▁a", 0), piece("▁left", 2), piece("ban", 4)), -1.0)
+    for row, shares in zip(probabilities[::2], heard, strict=True):
+        row[[PIECES.index(name) for name in shares]] = list(shares.values())
+    scorer = make_scorer(*terms)
 
-    def guard(most_nats: float, bonus: float = 1.0) -> list[str]:
-        heard = drop_unheard(
-            biased,
-            plain,
-            np.log(probabilities),
-            np.arange(6),
-            0,
-            most_nats,
-            lambda pieces: bonus * sum(p.text in ("▁pi", "band") for p in pieces),
-        )
-        return [p.text for p in heard.pieces]
+    def count_bonus(pieces: Sequence[Piece]) -> float:
+        return scorer.final_score(spell(*(one.text for one in pieces)))
 
-    assert guard(10.0) == ["▁pi", "▁left", "band"]
-    assert guard(4.0) == ["▁pi", "▁left", "ban"]
-    assert guard(0.1) == ["▁a", "▁left", "ban"]
-    assert guard(10.0, bonus=0.0) == ["▁a", "▁left", "ban"]  # a change that earns no hotword is a side effect
+    kept = drop_unheard(biased, plain, np.log(probabilities), np.arange(2 * len(heard)), 0, most_nats, count_bonus)
+    assert all(one.end_frame <= other.start_frame for one, other in pairwise(kept))
+    return [one.text for one in kept]
+
+
+def test_guard_judges_each_place_by_itself() -> None:
+    biased = [piece("▁pi", 0), piece("▁left", 2), piece("band", 4)]
+    plain = [piece("▁a", 0), piece("▁left", 2), piece("ban", 4)]
+    heard = [{"▁a": 0.6, "▁pi": 0.4}, {"▁left": 1.0}, {"ban": 0.999, "band": 0.001}]
+    assert guard(biased, plain, heard, 10.0, "pi", "leftband") == ["▁pi", "▁left", "band"]
+    assert guard(biased, plain, heard, 4.0, "pi", "leftband") == ["▁pi", "▁left", "ban"]
+    assert guard(biased, plain, heard, 0.1, "pi", "leftband") == ["▁a", "▁left", "ban"]
+    assert guard(biased, plain, heard, 10.0, "api") == ["▁a", "▁left", "ban"]  # what earns no hotword is a side effect
+
+
+def test_a_hotword_that_loses_one_place_loses_the_others() -> None:
+    biased = [piece("▁ne", 0), piece("phro", 2), piece("stomy", 4)]
+    plain = [piece("▁a", 0), piece("phro", 2), piece("ban", 4)]
+    heard = [{"▁a": 0.8, "▁ne": 0.2}, {"phro": 1.0}, {"ban": 0.9999, "stomy": 0.0001}]
+    assert guard(biased, plain, heard, 4.0, "nephrostomy") == ["▁a", "phro", "ban"]
+    assert guard(biased, plain, heard, 20.0, "nephrostomy") == ["▁ne", "phro", "stomy"]
+
+
+def test_a_piece_that_comes_again_is_not_taken_for_the_one_before() -> None:
+    biased = [piece("▁left", 0), piece("▁ne", 2), piece("phro", 4), piece("stomy", 6), piece("▁a", 8)]
+    plain = [piece("▁left", 0), piece("▁a", 2), piece("ban", 4), piece("a", 6), piece("▁a", 8)]
+    heard = [{"▁left": 1.0}, {"▁a": 0.9, "▁ne": 0.1}, {"ban": 0.98, "phro": 0.02}, {"a": 0.98, "stomy": 0.02}, {"▁a": 1.0}]
+    assert guard(biased, plain, heard, 4.0, "nephrostomy") == ["▁left", "▁a", "ban", "a", "▁a"]
+    # A model may also end otherwise in the two readings
+    assert guard(biased[:4], plain, heard, 4.0, "nephrostomy") == ["▁left", "▁a", "ban", "a", "▁a"]
+
+
+def test_a_refused_hotword_is_refused_in_parts_too_and_leaves_the_support_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [{"▁left": 0.99}, {"▁a": 0.9, "▁ne": 0.1}, {"ban": 0.98, "phro": 0.02}, {"a": 0.98, "stomy": 0.02}]
+    emissions = hear(*frames, {"▁pixel": 0.6, "▁pi": 0.4})
+    hotwords = write(tmp_path / "devices.txt", "left nephrostomy", "nephrostomy")
+    keys = {"lm": None, "hotwords": str(hotwords), "hotword_weight": 3.0, "token_min_logp": -7.0}
+    decoder = open_decoder(Decoding.model_validate(keys), VOCABULARY)
+    whole = decoder.decode(emissions)
+    monkeypatch.setattr("pipelines.decoding.beam.WHOLE_FRAMES", 4)
+    in_parts = decoder.decode(emissions)
+    for readings in (whole, in_parts):
+        assert VOCABULARY.text_of(one.text for one in readings[0].pieces) == "left abana pixel"
+        assert all(one.support > 0.5 for one in readings[0].pieces)
+        totals = [reading.total_score for reading in readings]
+        assert totals == sorted(totals, reverse=True)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -222,7 +266,7 @@ def test_file_holds_terms_with_weights_and_comments(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["apixaban", "a"], "line 2: a term needs 2 letters or more"),
-        (["apixaban", "leftq"], "line 2: the model has no piece with q; write the term as it is spoken"),
+        (["apixaban", "leftq"], "line 2: the model has no piece for a letter of the term; write it as it is spoken"),
         (["apixaban", "left", "Apixaban"], "line 3: this term stands there twice"),
         (["apixaban\tmuch"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
         (["apixaban\t0"], "line 1: the weight after the tab must be a number above 0 and at most 10"),

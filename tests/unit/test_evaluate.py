@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from rich.console import Console
 
 from jobs.demo import failed_as_intended, make_table
-from jobs.evaluate import Heard, make_systems, make_utterances, read_references, read_transcripts
 from jobs.evaluate import main as evaluate
 from jobs.evaluation_report import assess_all, make_figures, make_rows, show_clinical, show_figures, write_report
+from jobs.evaluation_systems import Heard, join_run, make_systems, make_utterances, read_references, read_transcripts
 from pipelines.config import Archive, Config, Lake
 from pipelines.errors import ConfigError
 from pipelines.lake.schema import make_transcripts
@@ -62,6 +64,76 @@ def test_rows_are_read_by_fingerprint_and_last_attempt(tmp_path: Path) -> None:
     }
 
 
+def test_a_run_of_another_day_is_joined_by_uri_where_the_object_has_another_version(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+
+    def source(day: int, uri: str) -> dict[str, Any]:
+        return {"source": {"uri": uri, "version": str(day), "modified_at": datetime(2026, 3, day, tzinfo=UTC)}}
+
+    rows = [
+        make_row("new", text_raw="newer", text="Newer", **source(2, GOOD.uri)),
+        make_row("old", text_raw="older", text="Older", **source(1, GOOD.uri)),
+        make_row("b", text_raw="itself", text="Itself", **source(1, LOST.uri)),
+        make_row("b2", text_raw="another version", **source(3, LOST.uri)),
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    assert join_run(lake, FINGERPRINT, RECORDINGS) == {
+        "a": Heard("newer", "Newer", confidence=0.5),
+        "b": Heard("itself", "Itself", confidence=0.5),
+        "c": Heard(reason="no_row", detail="the lake has no row of this recording"),
+    }
+    with pytest.raises(ConfigError, match=f"--run 000000000000: .* no row with this fingerprint; it has {FINGERPRINT}"):
+        join_run(lake, "000000000000", RECORDINGS)
+
+
+def test_the_rows_of_a_lake_are_scored_without_transcribing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole command: two runs that a lake holds already, one better than the other."""
+    speak(tmp_path / "1.wav", seconds=40)
+    (tmp_path / "refs.csv").write_text("uri,reference,voice\n1.wav,no left effusion of 5 mm,slt\n2.wav,clear lungs,awb\n")
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    uri = f"file://{tmp_path}/1.wav"
+    rows = [
+        make_row("x", fingerprint="aaaaaaaaaaaa", text_raw="no left effusion of 5 mm", source={"uri": uri}),
+        make_row("x", fingerprint="bbbbbbbbbbbb", text_raw="right effusion of 6 mm", source={"uri": uri}),
+    ]
+    for row in rows:
+        TranscriptTable(lake).commit(write_staged(make_transcripts([row]), lake))
+    out = tmp_path / "out"
+    given = ["--archive.manifest", f"{tmp_path}/refs.csv", "--lake.uri", f"{tmp_path}/lake", "--out", str(out), "--by", "voice"]
+    assert evaluate([*given, "--run", "aaaaaaaaaaaa=good", "--run", "bbbbbbbbbbbb=bad"]) == 3  # 2.wav is in neither
+    systems = json.loads((out / "scores.json").read_text())["systems"]
+    assert {name: list(of_system) for name, of_system in systems.items()} == {
+        "good": ["medasr", "multimed", "whisper"],
+        "bad": ["medasr", "multimed", "whisper"],
+    }
+    good, bad = systems["good"]["medasr"], systems["bad"]["medasr"]
+    for figures in (of_normaliser for of_system in systems.values() for of_normaliser in of_system.values()):
+        assert set(KEYS) <= set(figures)
+        assert figures["wer_low"] <= figures["wer"] <= figures["wer_high"]
+    assert [good[key] for key in ("substitutions", "deletions", "insertions", "reference_words")] == [0, 2, 0, 8]
+    assert [bad[key] for key in ("substitutions", "deletions", "insertions", "reference_words")] == [2, 3, 0, 8]
+    assert [good[key] for key in ("negation_errors", "number_errors", "laterality_errors")] == [0, 0, 0]
+    assert [bad[key] for key in ("negation_errors", "number_errors", "laterality_errors")] == [1, 1, 1]
+    assert bad["difference"]["p_value"] == 1  # one recording proves nothing
+    assert good["routing"][3] == {"share": 0.05, "wer_of_rest": 0, "errors_caught": 1}  # the failed one goes first
+    page = (out / "report.html").read_text()
+    assert page.count("data:audio/mpeg;base64,") == 1
+    assert ">from 5 s to 35 s<" in page
+    assert "sides swapped" in page
+    assert "rest on 2 recordings or clusters are narrower than the truth" in page
+    assert "rest on 2 recordings" in capsys.readouterr().out
+
+
+KEYS = (
+    *("wer", "wer_low", "wer_high", "cer", "substitutions", "deletions", "insertions", "reference_words"),
+    *("term_recall", "term_precision", "negation_errors", "number_errors", "laterality_errors"),
+)
+
+
+def speak(path: Path, seconds: int) -> None:
+    soundfile.write(path, np.zeros(16_000 * seconds, dtype=np.int16), 16_000)
+
+
 def assess_demo() -> Any:
     better = HEARD | {"a": Heard("no acute fracture", "No acute fracture", confidence=0.9)}
     scored = {"greedy": make_utterances(RECORDINGS, HEARD), "lm": make_utterances(RECORDINGS, better)}
@@ -107,6 +179,8 @@ def test_report_is_three_files_for_their_owner_alone(tmp_path: Path) -> None:
     reasons = {"greedy": {"b": "fetch_failed"}, "lm": {"b": "fetch_failed"}}
     sound = np.zeros(16_000, dtype=np.int16)
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("an older and longer page that others may read" * 9_999)
     write_report(out, make_figures(assessments, None), assessments, reasons, 5, lambda recording_id: sound)
     assert {file.name: file.stat().st_mode & 0o777 for file in out.iterdir()} == dict.fromkeys(
         ["scores.json", "utterances.parquet", "report.html"], 0o600
@@ -119,7 +193,7 @@ def test_report_is_three_files_for_their_owner_alone(tmp_path: Path) -> None:
     assert scores["lm"]["medasr"]["wer"] == 0.5
     assert scores["lm"]["medasr"]["negation_errors"] == 0
     page = (out / "report.html").read_text()
-    assert page.count("data:audio/flac;base64,") == 3  # greedy a and b, lm b
+    assert page.count("data:audio/mpeg;base64,") == 3  # greedy a and b, lm b
     assert '<span class="word substituted"><del>acute</del>' in page
 
 
@@ -132,6 +206,21 @@ def test_text_in_the_page_is_shown_as_text(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "<b>s" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "1.wav").write_bytes(b"RIFF")
+    (tmp_path / "refs.csv").write_text("uri,reference\n1.wav,clear\n")
+    (tmp_path / "scores.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"--out .*scores\.parquet: is no folder"):
+        evaluate(["--archive.manifest", f"{tmp_path}/refs.csv", "--out", f"{tmp_path}/scores.parquet"])
+
+
+def test_two_systems_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "refs.csv").write_text("uri,reference\n1.wav,clear\n")
+    given = ["--archive.manifest", f"{tmp_path}/refs.csv", "--lake.uri", f"{tmp_path}/lake"]
+    with pytest.raises(ConfigError, match="--run: each system needs a name of its own"):
+        evaluate([*given, "--run", "aaaaaaaaaaaa", "--run", "aaaaaaaaaaaa"])
 
 
 def test_systems_are_configurations(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_table_of_another_schema_is_refused_with_the_columns(lake: Lake) -> No
     with pytest.raises(RunError) as refused:
         TranscriptTable(lake)
     assert str(refused.value).endswith(
-        "/transcripts has schema version none, this dictalake writes version 4: columns missing ['nbest'], unknown ['notes'], "
+        "/transcripts has schema version none, this dictalake writes version 5: columns missing ['nbest'], unknown ['notes'], "
         "of another type ['confidence']; use the dictalake that made the table, or give another lake.uri"
     )
 

@@ -96,6 +96,22 @@ def test_hotwords_count_by_their_bytes_and_weights(lm: Path, tmp_path: Path) -> 
     assert len({first, make(lm).fingerprint, *others}) == 5
 
 
+def test_an_engine_has_its_settings_in_the_fingerprint_and_nothing_of_the_decoder(tmp_path: Path) -> None:
+    def of(engine: dict[str, Any], **sections: dict[str, Any]) -> Provenance:
+        config = Config.model_validate({"acoustic": {"kind": "whisper"}, **sections})
+        names = {"model_id": "m", "model_revision": None, "model_sha256": "0" * 64, "decoder": "d"}
+        return make_provenance(config, "r1", **names, engine=engine, libraries={"ctranslate2": "4.8.5"})
+
+    settings = {"language": "en", "beam_width": 5, "stretch_s": 600.0}
+    first = of(settings)
+    gone = str(tmp_path / "not there")
+    assert first.fingerprint == of(settings, decoding={"beam_width": 99, "lm": gone}, windows={"length_s": 30}).fingerprint
+    changed = [of(settings | change).fingerprint for change in ({"language": "de"}, {"beam_width": 1}, {"stretch_s": 60.0})]
+    assert len({first.fingerprint, make(None).fingerprint, *changed}) == 5
+    assert first.lm_sha256 is None
+    assert first.versions["ctranslate2"] == "4.8.5"
+
+
 def test_greedy_has_no_language_model_whatever_is_configured(tmp_path: Path) -> None:
     greedy = make(tmp_path / "not there", decoding={"kind": "greedy"})
     assert greedy.lm_sha256 is None
@@ -107,6 +123,13 @@ def test_a_language_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"^decoding\.lm = .*gone\.kenlm: no such file; give a KenLM file \(ARPA, gzip or binary\), or null"
     ):
         make(tmp_path / "gone.kenlm")
+
+
+def test_written_numbers_change_the_text_but_not_the_fingerprint(lm: Path) -> None:
+    plain, numbers = make(lm), make(lm, formatting={"numbers": True})
+    assert numbers.fingerprint == plain.fingerprint
+    assert (plain.versions["formatter"], numbers.versions["formatter"]) == ("2", "2+numbers")
+    assert numbers.formatting_hash != plain.formatting_hash
 
 
 def test_hashes_are_twelve_digits_and_whole(lm: Path) -> None:

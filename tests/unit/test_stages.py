@@ -19,7 +19,7 @@ from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import Load
-from pipelines.records import FrameGrid, Recording
+from pipelines.records import FrameGrid, Recording, Word
 from pipelines.stages import Decode, Emit, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
@@ -95,6 +95,45 @@ def test_sure_blanks_only_are_an_ok_row_with_empty_text(random_lasr: Path, vocab
         assert (finished["status"], finished["error"]) == ("ok", None)
         assert (finished["text"], finished["text_raw"], finished["words"], finished["confidence"]) == ("", "", [], None)
         assert (finished["quality"]["duration_s"], finished["quality"]["level_dbfs"]) == (1.0, None)
+
+
+def test_other_readings_are_kept_where_they_are_asked_for(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    write_wav(tmp_path / "archive/stereo.wav", np.stack([make_sound(2.0, seed=1), make_sound(2.0, seed=2)], axis=1))
+    asked = {"kind": "beam", "lm": None, "nbest": 3}
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")}, decoding=asked)
+    decoded = Decode(config, vocabulary)(Emit(config, vocabulary, threads=1)(load(config)))
+    row = Finish(config, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
+    totals = [reading["total_score"] for reading in row["nbest"]]
+    assert len(totals) == 3
+    assert totals == sorted(totals, reverse=True)
+    assert row["nbest"][0]["text"] == row["text_raw"]
+    assert all(r["total_score"] == pytest.approx(r["acoustic_score"] + r["lm_score"]) for r in row["nbest"])
+    both = decoded.to_pylist()[0]
+    both["hypotheses"][1], both["others"][1] = both["hypotheses"][0], both["others"][0]  # dual mono
+    once = Finish(config, provenance_of(config), LASR).assemble(both)
+    assert once["nbest"][0]["text"] == once["text_raw"]
+    assert all(len(r["text"].split()) < 1.5 * len(once["text_raw"].split()) for r in once["nbest"])
+    assert once["nbest"][0]["total_score"] == pytest.approx(
+        both["hypotheses"][0]["acoustic_score"] + both["hypotheses"][0]["lm_score"]
+    )
+    plain = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")}, decoding={**asked, "nbest": 1})
+    decoded = Decode(plain, vocabulary)(Emit(plain, vocabulary, threads=1)(load(plain)))
+    assert Finish(plain, provenance_of(plain), LASR).assemble(decoded.to_pylist()[0])["nbest"] is None
+
+
+def test_sections_have_their_names_and_markers_are_counted(
+    random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wav(tmp_path / "archive/a.wav", make_sound(1.0, seed=1))
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")})
+    decoded = Decode(config, vocabulary)(Emit(config, vocabulary, threads=1)(load(config)))
+    said = ["[CONCLUSION]", "{colon}", "clear", "{perod}", "{foo}"]
+    words = [Word(word, index, index + 0.5, 0.9) for index, word in enumerate(said)]
+    monkeypatch.setattr(Finish, "_find_words", lambda *_: [words])  # what a model with random weights would not say
+    row = Finish(config, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
+    assert row["text_raw"] == "[CONCLUSION] {colon} clear {perod} {foo}"
+    assert [(section["heading"], section["name"]) for section in row["sections"]] == [("CONCLUSION", "IMPRESSION")]
+    assert (row["quality"]["markers_repaired"], row["quality"]["markers_unknown"]) == (1, 1)
 
 
 def test_what_breaks_inside_costs_one_row_and_tells_no_text(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:

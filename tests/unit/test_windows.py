@@ -9,14 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.audio.windows import cut_window, plan_windows
+from pipelines.audio.windows import cut_at_pauses, cut_window, plan_windows
 from pipelines.records import SAMPLE_RATE_HZ, FrameGrid, Window
 
 LASR = FrameGrid(step=640, receptive=2320)
 WAV2VEC2 = FrameGrid(step=320, receptive=400)
+PARAKEET = FrameGrid(step=1280, receptive=320)
 THREE_HOURS = 3 * 3600 * SAMPLE_RATE_HZ
 lengths = st.integers(0, 200 * SAMPLE_RATE_HZ) | st.integers(0, 5_000)
-grids = st.sampled_from([LASR, WAV2VEC2])
+grids = st.sampled_from([LASR, WAV2VEC2, PARAKEET])
 settings_s = st.floats(1.0, 120.0).flatmap(lambda length: st.tuples(st.just(length), st.floats(0.0, length / 2)))
 
 
@@ -87,3 +88,20 @@ def test_the_grid_is_lasrs() -> None:
     """497 frames of 20 s, one every 40 ms, the first in the middle of its 145 ms."""
     assert [LASR.frames_of(samples) for samples in (0, 2319, 2320, 2959, 2960, 320_000)] == [0, 0, 1, 1, 2, 497]
     assert [LASR.time_s(frame) for frame in (0, 1, 496)] == [0.0725, 0.1125, 19.9125]
+
+
+@given(samples=st.integers(0, 60 * SAMPLE_RATE_HZ), longest_s=st.floats(1.0, 30.0), seed=st.integers(0, 5))
+def test_stretches_cover_everything_once_and_none_is_too_long(samples: int, longest_s: float, seed: int) -> None:
+    waveform = np.random.default_rng(seed).integers(-20_000, 20_000, samples).astype(np.int16)
+    stretches = cut_at_pauses(waveform, longest_s)
+    assert [stretch.start for stretch in stretches] == [0, *itertools.accumulate(s.length for s in stretches[:-1])]
+    assert sum(stretch.length for stretch in stretches) == samples
+    longest = int(longest_s * SAMPLE_RATE_HZ)
+    assert all(stretch.length <= longest for stretch in stretches)
+    assert all(stretch.length >= longest / 2 or stretch.length >= longest - 5.1 * SAMPLE_RATE_HZ for stretch in stretches[:-1])
+
+
+def test_a_stretch_ends_in_the_middle_of_a_pause() -> None:
+    waveform = np.full(12 * SAMPLE_RATE_HZ, 9_000, dtype=np.int16)
+    waveform[6 * SAMPLE_RATE_HZ : 6 * SAMPLE_RATE_HZ + SAMPLE_RATE_HZ // 10] = 0
+    assert cut_at_pauses(waveform, 10.0) == [Window(0, 96_800), Window(96_800, 95_200)]

@@ -1,0 +1,41 @@
+"""Where a model computes, and in which numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from pipelines.errors import ConfigError
+
+
+def choose_device(wanted: str) -> str:
+    """``auto`` takes a GPU where there is one; asking for ``cuda`` without one is an error, not a slow run."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch"
+        )
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def choose_dtype(wanted: str, device: str) -> str:
+    """``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32."""
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
+def name_device(device: torch.device) -> str:
+    """``cpu``, or what the GPU is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def still_computes(device: torch.device) -> bool:
+    """Whether the device answers: a CUDA context may give nothing but errors until its process ends."""
+    try:
+        return bool((torch.ones(2, device=device) + 1).sum().item() == 4)
+    except RuntimeError:
+        return False

@@ -1,0 +1,110 @@
+"""What a run tells: its summary for people, and its two records in ``runs/`` of the lake."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.config import Config
+from pipelines.lake.runs import RunRecord, describe_config
+from pipelines.pending import Counts
+from pipelines.progress import Tally
+from pipelines.transcript.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did. ``found`` objects are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows
+    failed; ``claimed`` were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again.
+    ``failures`` maps reason to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a
+    word to those seconds. Of the ``archives`` among the objects (ZIP, TAR) each file counts in ``ok`` or ``failed``.
+    """
+
+    run_id: str
+    fingerprint: str
+    found: int
+    skipped: int
+    skipped_failed: int
+    claimed: int
+    erased: int
+    retried: int
+    others: tuple[str, ...]
+    archives: int
+    ok: int
+    failed: int
+    audio_s: float
+    wall_s: float
+    retries: int
+    failures: dict[str, int]
+    uncovered: dict[str, float]
+
+
+def start_record(
+    config: Config, provenance: Provenance, job: str, counts: Counts, cpus: float | None = None, gpus: float | None = None
+) -> RunRecord:
+    """At the start; ``cpus`` and ``gpus`` of the cluster are None where there was nothing to do."""
+    text, config_hash = describe_config(config)
+    return RunRecord(
+        run_id=provenance.run_id,
+        event="started",
+        job=job,
+        fingerprint=provenance.fingerprint,
+        acoustic_hash=provenance.acoustic_hash,
+        decoding_hash=provenance.decoding_hash,
+        formatting_hash=provenance.formatting_hash,
+        config=text,
+        config_hash=config_hash,
+        pipeline_version=provenance.pipeline_version,
+        git_commit=provenance.git_commit,
+        versions=provenance.versions,
+        host=platform.node(),
+        cpus=cpus,
+        gpus=gpus,
+        archive_uri=config.archive.manifest or config.archive.uri,
+        recordings=counts.found,
+        skipped=counts.skipped,
+        claimed=counts.claimed,
+        erased=counts.erased,
+        retried=counts.retried,
+    )
+
+
+def end_record(event: Literal["finished", "failed"], provenance: Provenance, job: str, tally: Tally) -> RunRecord:
+    """At the end, with the counts of what the run wrote."""
+    return RunRecord(
+        run_id=provenance.run_id,
+        event=event,
+        job=job,
+        fingerprint=provenance.fingerprint,
+        ok=tally.ok,
+        failed=tally.failed,
+        audio_hours=tally.audio_s / 3600,
+        wall_s=tally.wall_s,
+        speed=tally.speed,
+        storage_retries=tally.retries,
+        failures=dict(tally.failures),
+    )
+
+
+def summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], tally: Tally) -> RunSummary:
+    """What the commands print; ``others`` are the live runs beside this one."""
+    return RunSummary(
+        run_id=provenance.run_id,
+        fingerprint=provenance.fingerprint,
+        found=counts.found,
+        skipped=counts.skipped,
+        skipped_failed=counts.skipped_failed,
+        claimed=counts.claimed,
+        erased=counts.erased,
+        retried=counts.retried,
+        others=others,
+        archives=len(tally.archives),
+        ok=tally.ok,
+        failed=tally.failed,
+        audio_s=tally.audio_s,
+        wall_s=tally.wall_s,
+        retries=tally.retries,
+        failures=dict(tally.failures),
+        uncovered=tally.uncovered,
+    )
