@@ -165,7 +165,8 @@ def _month_first(words: Sequence[str], start: int) -> _Written | None:
         year = read_year(words, day.end)
         if year:
             return [month, f"{day.value:.0f},", year.written], year.end
-        return None if verb or at(words, day.end, is_cardinal) else ([month, f"{day.value:.0f}"], day.end)
+        unsure = verb or at(words, day.end, is_cardinal) or at(words, day.end, str.isdigit)
+        return None if unsure else ([month, f"{day.value:.0f}"], day.end)
     year = read_year(words, start + 1)
     return ([month, year.written], year.end) if year and not day and not verb else None
 

@@ -176,12 +176,15 @@ def test_words_that_say_no_number_stay_in_their_order(said: list[str], measured:
     assert all(word in written for word in plain)
 
 
-@given(st.lists(st.sampled_from(SAID.split()), max_size=12))
-def test_what_is_written_is_not_changed_by_writing_it_again(said: list[str]) -> None:
-    once = write_numbers(said)
-    assert [word for word in write_numbers(once) if re.fullmatch(r"[a-z]+", word)] == [
-        word for word in once if re.fullmatch(r"[a-z]+", word)
-    ]
+@pytest.mark.parametrize("said", [said for said, _ in TABLE if not re.search(r"[{\[]", said)])
+def test_what_is_written_is_not_changed_by_writing_it_again(said: str) -> None:
+    once = write_numbers(said.split())
+    assert write_numbers(once) == once
+
+
+def test_a_date_that_may_go_on_is_left_alone() -> None:
+    assert write_numbers(["may", "fifth", "20"]) == ["may", "fifth", "20"]
+    assert write_numbers(["may", "fifth"]) == ["May", "5"]
 
 
 @given(st.lists(st.sampled_from(["the", "lesion", "is", "in", "of", "a", "and", "patient", "may", "one", "no"]), max_size=12))
