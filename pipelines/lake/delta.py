@@ -1,14 +1,18 @@
-"""Opening the Delta tables of the lake: made when they are not there, refused when they are not what this version writes."""
+"""Opening the Delta tables of the lake: made when they are not there. Who writes needs a table of its own version; who only
+reads takes an older or a newer one too, as far as the contract goes (``contract``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pyarrow as pa
-from deltalake import DeltaTable
+import pyarrow.dataset as ds
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.errors import RunError
+from pipelines.lake.contract import Difference, compare
 from pipelines.lake.schema import SCHEMA_VERSION
 from pipelines.lake.storage import Storage
 
@@ -19,16 +23,60 @@ _STATISTICS = ("recording_id", "status", "run_id", "attempt")
 _CHECKPOINT_INTERVAL = 25
 
 
-def open_table(storage: Storage, schema: pa.Schema) -> DeltaTable:
-    """The existing table at ``storage``. Raises RunError when there is none, it cannot be reached, or it has another schema."""
-    try:
-        delta = DeltaTable(storage.uri, storage_options=dict(storage.delta_options))
-    except TableNotFoundError:
-        raise RunError(f"there is no dictalake table at {storage.uri}: check lake.uri, or run a backfill first") from None
-    except (OSError, DeltaError) as error:
-        raise _unreachable("open", storage, error) from error
-    _check_schema(delta, schema, storage.uri)
+def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) -> DeltaTable:
+    """The existing table at ``storage``. Raises RunError when there is none, it cannot be reached, or it has another schema:
+    ``to_read``, one that breaks the contract.
+    """
+    delta = _open(storage)
+    difference = compare(schema, _schema_of(delta))
+    version = schema_version(delta)
+    if not (difference.is_readable if to_read else difference.is_none and version == SCHEMA_VERSION):
+        raise _refusal(storage.uri, version, difference)
     return delta
+
+
+def open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    """The rows of the existing table at ``storage``, with exactly ``schema``: what an older table does not have is null, what a
+    newer one has besides is left out. Raises RunError as ``open_table``.
+    """
+    rows = open_table(storage, schema, to_read=True).to_pyarrow_dataset(filesystem=storage.filesystem)
+    # Not replace_schema, which refuses another struct; reading a file, Arrow finds the fields of structs by name and fills.
+    return ds.FileSystemDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
+
+
+def has_table(storage: Storage) -> bool:
+    """Whether there is a Delta table at ``storage``. Raises RunError when it cannot be reached."""
+    try:
+        return bool(DeltaTable.is_deltatable(storage.uri, dict(storage.delta_options)))
+    except (OSError, DeltaError) as error:
+        raise _unreachable("look for", storage, error) from error
+
+
+def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
+    """Gives an older table the columns that it lacks, null in the rows that are there; returns their paths, none for a table of
+    this version. No file is written anew. Raises RunError as ``open_table``, and where more than columns is in the way.
+    """
+    delta = _open(storage)
+    difference = compare(schema, _schema_of(delta))
+    version = schema_version(delta)
+    if difference.is_none and version == SCHEMA_VERSION:
+        return ()
+    if version is None or version > SCHEMA_VERSION or difference.unknown or not difference.is_readable:
+        raise _refusal(storage.uri, version, difference)
+    try:
+        lacking = {path.partition(".")[0] for path in difference.missing}
+        if lacking:  # of a struct all fields are given, Delta adds what it has not
+            delta.alter.add_columns([field for field in Schema.from_arrow(schema).fields if field.name in lacking])
+        delta.alter.set_table_properties({_VERSION_KEY: str(SCHEMA_VERSION)}, raise_if_not_exists=False)
+    except (OSError, DeltaError) as error:
+        raise _unreachable("upgrade", storage, error) from error
+    return difference.missing
+
+
+def schema_version(delta: DeltaTable) -> int | None:
+    """Which version of the schema a table has; None where it does not say."""
+    version = delta.metadata().configuration.get(_VERSION_KEY, "")
+    return int(version) if version.isdigit() else None
 
 
 def open_or_create_table(storage: Storage, schema: pa.Schema, partitions: Sequence[str], description: str) -> DeltaTable:
@@ -66,19 +114,29 @@ def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], desc
             raise
 
 
-def _check_schema(delta: DeltaTable, schema: pa.Schema, uri: str) -> None:
-    """Types and requiredness must be the same; documentation and the order of columns may differ."""
-    there = pa.schema(delta.schema().to_arrow())
-    missing = sorted(set(schema.names) - set(there.names))
-    unknown = sorted(set(there.names) - set(schema.names))
-    changed = [field.name for field in schema if field.name in there.names and not field.equals(there.field(field.name))]
-    version = delta.metadata().configuration.get(_VERSION_KEY, "none")
-    if missing or unknown or changed or version != str(SCHEMA_VERSION):
-        raise RunError(
-            f"the table at {uri} has schema version {version}, this dictalake writes version {SCHEMA_VERSION}: "
-            f"columns missing {missing or 'none'}, unknown {unknown or 'none'}, of another type {changed or 'none'}; "
-            "use the dictalake that made the table, or give another lake.uri"
-        )
+def _open(storage: Storage) -> DeltaTable:
+    try:
+        return DeltaTable(storage.uri, storage_options=dict(storage.delta_options))
+    except TableNotFoundError:
+        raise RunError(f"there is no dictalake table at {storage.uri}: check lake.uri, or run a backfill first") from None
+    except (OSError, DeltaError) as error:
+        raise _unreachable("open", storage, error) from error
+
+
+def _schema_of(delta: DeltaTable) -> pa.Schema:
+    return pa.schema(delta.schema().to_arrow())
+
+
+def _refusal(uri: str, version: int | None, difference: Difference) -> RunError:
+    what = "use the dictalake that made the table, or give another lake.uri"
+    if version is not None and version < SCHEMA_VERSION and difference.is_readable and not difference.unknown:
+        what = "`dictalake schema --upgrade --lake.uri LAKE` adds them; all that write to the lake must then be of this version"
+    elif version is not None and version > SCHEMA_VERSION and difference.is_readable:
+        what = "a newer dictalake writes to it; update this one (reading works)"
+    return RunError(
+        f"the table at {uri} has schema version {version or 'none'}, this dictalake writes version {SCHEMA_VERSION}: "
+        f"columns {difference}; {what}"
+    )
 
 
 def _unreachable(action: str, storage: Storage, error: Exception) -> RunError:

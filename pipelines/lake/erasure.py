@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.config import Lake
 from pipelines.errors import RunError
+from pipelines.lake.contract import without_docs
 from pipelines.lake.delta import open_or_create_table
 from pipelines.lake.schema import ERASURES
 from pipelines.lake.storage import open_storage
@@ -82,7 +83,7 @@ class Erasures:
         try:
             write_deltalake(
                 self._storage.uri,
-                pa.Table.from_pylist(rows, schema=ERASURES),
+                pa.Table.from_pylist(rows, schema=without_docs(ERASURES)),
                 mode="append",
                 storage_options=dict(self._storage.delta_options),
             )

@@ -14,14 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from pipelines.config import Lake
-from pipelines.errors import RunError
-from pipelines.lake.delta import open_table
+from pipelines.lake.delta import has_table, open_dataset
 from pipelines.lake.schema import RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import Storage, open_storage
@@ -72,9 +68,10 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
     """The committed transcripts of the lake at ``uri``, as they are now: later commits need a new call.
 
     ``storage_options`` are those of ``lake.storage_options``. Raises ConfigError for a bad ``uri`` or option, RunError when
-    there is no lake, it cannot be reached, or another version of dictalake wrote it.
+    there is no lake, it cannot be reached, or its schema is none of dictalake's. Columns that an older dictalake did not
+    write are null.
     """
-    return _open_dataset(_open_folder(uri, storage_options, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
+    return open_dataset(_open_folder(uri, storage_options, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
@@ -104,14 +101,6 @@ def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: st
     return open_storage(Lake.model_validate({"uri": uri, "storage_options": dict(storage_options or {})}), folder)
 
 
-def _open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
-    return open_table(storage, schema).to_pyarrow_dataset(filesystem=storage.filesystem)
-
-
 def _open_runs(storage: Storage) -> ds.Dataset:
     """A lake whose rows no run of ours wrote has no runs."""
-    try:
-        is_there = DeltaTable.is_deltatable(storage.uri, dict(storage.delta_options))
-    except (OSError, DeltaError) as error:
-        raise RunError(f"cannot open the run records at {storage.uri}: check lake.uri and its credentials") from error
-    return _open_dataset(storage, RUNS) if is_there else ds.dataset(RUNS.empty_table())
+    return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())

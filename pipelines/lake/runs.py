@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.config import Config, Lake
 from pipelines.errors import RunError
+from pipelines.lake.contract import without_docs
 from pipelines.lake.delta import open_or_create_table, open_table
 from pipelines.lake.schema import RUNS
 from pipelines.lake.storage import open_storage
@@ -76,14 +77,18 @@ class RunRecord:
 
 
 class RunLog:
-    """The run records of a lake, made if they are not there. Raises ConfigError and RunError as TranscriptTable does."""
+    """The run records of a lake, made if they are not there; ``must_exist``: only to read, also those of an older dictalake.
+
+    Raises ConfigError and RunError as TranscriptTable does.
+    """
 
     def __init__(self, lake: Lake, *, must_exist: bool = False) -> None:
         self._storage = open_storage(lake, "runs")
         description = "dictalake: a row when a run starts and one when it ends"
-        self._delta = (
-            open_table(self._storage, RUNS) if must_exist else open_or_create_table(self._storage, RUNS, (), description)
-        )
+        if must_exist:
+            self._delta = open_table(self._storage, RUNS, to_read=True)
+        else:
+            self._delta = open_or_create_table(self._storage, RUNS, (), description)
 
     def append(self, *records: RunRecord) -> None:
         """Commits records at once; any number of runs may do so at once. Raises RunError when the lake cannot be written."""
@@ -91,7 +96,7 @@ class RunLog:
         for row in rows:
             for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
                 row[name] = None if row[name] is None else list(row[name].items())
-        table = pa.Table.from_pylist(rows, schema=RUNS)
+        table = pa.Table.from_pylist(rows, schema=without_docs(RUNS))  # delta-rs refuses a doc that was worded anew
         options = dict(self._storage.delta_options)
         try:
             call_with_retries(
