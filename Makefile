@@ -8,7 +8,7 @@ SEED ?= 1
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test unit fuzz chaos writers lint format evaluation-set evaluate clean
+.PHONY: help env browser demo test unit fuzz chaos writers lint format evaluation-set evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,10 +21,18 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3,test]' \
 	  && touch $@ && echo "environment ready after $$((SECONDS - started)) s"
 
+# Tests that open pages in a real Chromium are skipped where there is none.
+browser: ## install Chromium for the tests of pages (Debian, as root), or say how
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-liberation; } >/dev/null 2>&1 \
+	    && echo "Chromium is installed" || echo "Chromium could not be installed by apt-get: the tests of pages are skipped"; \
+	else echo "no Chromium: the tests of pages are skipped; as root: apt-get install chromium chromium-driver"; fi
+
 demo: env ## transcribe the embedded demo archive with the embedded model and show the result
 	@rm -rf demo-lake; started=$$SECONDS; $(BIN)/dictalake demo --lake.uri demo-lake && echo "demo took $$((SECONDS - started)) s"
 
-test: env ## check style and types, run all tests
+test: env browser ## check style and types, run all tests
 	@started=$$SECONDS; $(MAKE) --no-print-directory lint && $(BIN)/python -m pytest && echo "tests took $$((SECONDS - started)) s"
 
 unit: env ## run the tests that need no Ray

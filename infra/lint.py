@@ -1,6 +1,7 @@
 """Checks infra/ as far as it can be without Docker, a cluster, Terraform or a network: `make lint-infra`.
 
-Kubernetes' own schemas (kubernetes-validate), our subset of KubeRay's (kubernetes/schemas), the references between Terraform
+Kubernetes' own schemas (kubernetes-validate), our subsets of KubeRay's and the Prometheus operator's (kubernetes/schemas), the
+references between Terraform
 files, hadolint, and checkov's policies over all of it. Runs in an environment of its own, see requirements-lint.txt.
 """
 
@@ -24,6 +25,7 @@ import yaml
 
 INFRA = Path(__file__).parent
 KUBERNETES = "1.35"
+SUBSETS = {"ray.io": "rayjob.json", "monitoring.coreos.com": "podmonitor.json"}
 FRAMEWORKS = ("dockerfile", "kubernetes", "terraform", "secrets")
 Document = dict[str, Any]
 
@@ -50,7 +52,9 @@ def read_yaml(path: Path) -> list[Document]:
 
 def check_manifests(documents: list[tuple[Path, Document]]) -> Iterator[str]:
     """Every document against the schema of its kind; unknown fields are refused."""
-    schema = json.loads((INFRA / "kubernetes/schemas/rayjob.json").read_text(encoding="utf-8"))
+    schemas = {
+        group: json.loads((INFRA / "kubernetes/schemas" / name).read_text(encoding="utf-8")) for group, name in SUBSETS.items()
+    }
     counted = 0
     for path, document in documents:
         where = f"{path.relative_to(INFRA)}: {document.get('kind')} {document.get('metadata', {}).get('name', '')}".rstrip()
@@ -60,7 +64,9 @@ def check_manifests(documents: list[tuple[Path, Document]]) -> Iterator[str]:
                     yield f"{where}: {name} does not exist"
             continue
         counted += 1
-        if document.get("apiVersion", "").startswith("ray.io/"):
+        group = document.get("apiVersion", "").partition("/")[0]
+        if group in schemas:
+            schema = schemas[group]
             for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
                 yield f"{where}: {'.'.join(map(str, error.path))}: {error.message[:300]}"
             for name, template in pod_templates(document):
@@ -70,7 +76,7 @@ def check_manifests(documents: list[tuple[Path, Document]]) -> Iterator[str]:
             yield from validate(document, where)
     if not counted:
         yield "no manifests found"
-    print(f"infra: {counted} manifests against the schemas of Kubernetes {KUBERNETES} and the subset of KubeRay's")
+    print(f"infra: {counted} manifests against the schemas of Kubernetes {KUBERNETES} and our subsets of others'")
 
 
 def validate(document: Document, where: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import partial
 from types import FrameType
 
 JOBS = {
@@ -16,6 +17,8 @@ JOBS = {
     "nightly": "transcribe what is new, for a scheduler: one line, or none when there is nothing",
     "runs": "who is at work on a lake, and what the last runs did",
     "query": "ask a lake a question in SQL: a table, CSV, Parquet or Arrow",
+    "report": "write a page about a run or a lake: counts, speed, cost, failures and what to do",
+    "schema": "what the columns of a lake mean: write the documentation, check it, upgrade a lake",
     "compact": "put a lake's small files together and remove what is out of use",
     "forget": "erase recordings from a lake for good",
     "evaluate": "score configurations on recordings with reference texts",
@@ -52,19 +55,22 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dictalake: unknown job {job}; jobs are {', '.join(JOBS)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
     signal.signal(signal.SIGTERM, _stop)
+    from pipelines import logs
     from pipelines.errors import ConfigError, DictalakeError
+
+    def end(line: str, exit_code: int) -> int:
+        show = partial(print, file=sys.stderr)
+        logs.tell("failed", f"dictalake {job}: {line}", show, logs.ERROR, exit_code=exit_code)
+        return exit_code
 
     try:
         return int(importlib.import_module(f"jobs.{job.replace('-', '_')}").main(arguments[1:]))
     except ConfigError as error:
-        print(f"dictalake {job}: {error}", file=sys.stderr)
-        return EXIT_BAD_CONFIG
+        return end(str(error), EXIT_BAD_CONFIG)
     except DictalakeError as error:
-        print(f"dictalake {job}: {error}", file=sys.stderr)
-        return EXIT_RUN_FAILED
+        return end(str(error), EXIT_RUN_FAILED)
     except KeyboardInterrupt:
-        print(f"dictalake {job}: stopped; what was committed stays, the same command goes on", file=sys.stderr)
-        return 130
+        return end("stopped; what was committed stays, the same command goes on", 130)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import make_parser, parse, read_config
+from pipelines import logs
 from pipelines.pending import Retry
 from pipelines.progress import format_duration
+from pipelines.run_record import number_summary
 from pipelines.transcribe import RunSummary, transcribe
 
 _WORST = 20
@@ -24,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     add_retry(parser)
     arguments, overrides = parse(parser, argv)
     summary = transcribe(read_config(arguments, overrides), retry=read_retry(arguments))
-    show_summary(summary, Console())
+    line = f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed"
+    tell_end(summary, line, lambda _: show_summary(summary, Console()))
     return 3 if summary.failed else 0
 
 
@@ -44,6 +47,12 @@ def read_retry(arguments: argparse.Namespace) -> Retry | None:
     if arguments.retry_failed is None:
         return None
     return Retry(tuple(reason for reason in arguments.retry_failed.split(",") if reason))
+
+
+def tell_end(summary: RunSummary, line: str, show: logs.Show | None) -> None:
+    """How a run ended, for people by ``show``."""
+    level = logs.WARNING if summary.failed else logs.INFO
+    logs.tell("run_finished", line, show, level, **number_summary(summary))
 
 
 def show_summary(summary: RunSummary, console: Console) -> None:

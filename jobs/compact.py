@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import make_parser, parse, read_config
+from pipelines import logs
 from pipelines.lake.forget import sweep
 from pipelines.lake.upkeep import compact
 
@@ -23,7 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     for done in compacted:
         sizes = (f"{done.megabytes:.1f}", f"{done.largest_mb:.1f}")
         table.add_row(done.table, str(done.files_before), str(done.files_after), *sizes, str(done.removed))
-    Console().print(table)
+    counts = {"files_before": sum(d.files_before for d in compacted), "files_after": sum(d.files_after for d in compacted)}
+    counts["removed"] = sum(d.removed for d in compacted)
+    line = "{files_before} files are now {files_after}, {removed} old ones removed".format(**counts)
+    logs.tell("compacted", line, lambda _: Console().print(table), **counts)
     sweep(config.lake)  # what a run that was at work during an erasure left behind
     return 0
 

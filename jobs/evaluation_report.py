@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.errors import ConfigError
+from pipelines.pages import write_private
 from pipelines.scoring.assessment import Assessed, assess, describe, describe_groups, read_terms
 from pipelines.scoring.clinical import count_terms
 from pipelines.scoring.normalise import NORMALISERS
@@ -159,10 +160,10 @@ def write_report(
     ``find_audio`` gives a recording's first channel, int16 at 16 kHz.
     """
     open_folder(out)
-    _write_private(out / "scores.json", (json.dumps({"systems": figures}, indent=1) + "\n").encode())
+    write_private(out / "scores.json", (json.dumps({"systems": figures}, indent=1) + "\n").encode())
     rows = io.BytesIO()
     pq.write_table(make_rows(assessments, reasons), rows)
-    _write_private(out / "utterances.parquet", rows.getvalue())
+    write_private(out / "utterances.parquet", rows.getvalue())
     first = next(iter(figures.values()))
     normaliser, total = next(iter(first.items()))
     notes = [f"{total['utterances']} recordings, {total['reference_words']} words; transcripts below are under {normaliser}."]
@@ -176,7 +177,7 @@ def write_report(
         {system: rank_terms(assessed, _MOST_TERMS) for system, assessed in read.items()},
         notes,
     )
-    _write_private(out / "report.html", page.encode())
+    write_private(out / "report.html", page.encode())
 
 
 def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: Callable[[str], Any] | None) -> list[Shown]:
@@ -240,14 +241,6 @@ def _row(system: str, normaliser: str, one: Assessed, reason: str | None) -> dic
         "confidence": one.utterance.confidence,
         "labels": [(key, value) for key, value in one.utterance.labels.items() if key != _REFERENCE],
     }
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Only its owner may read it, also where it was there before: it holds what the archive holds."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.truncate()
-        file.write(content)
 
 
 def _cells(of: Mapping[str, Any]) -> list[str]:

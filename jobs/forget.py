@@ -1,4 +1,4 @@
-"""Erases recordings from the lake for good: every fingerprint, manifests and run records; a tombstone keeps them out.
+"""Erases recordings from the lake for good: every fingerprint, manifests, run records and reports; a tombstone keeps them out.
 
     dictalake forget --lake.uri gs://lake/speech --uri gs://bucket/dictations/a.wav
     dictalake forget --lake.uri gs://lake/speech --study 1.2.840.99.1 --dry-run
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import make_parser, parse, read_config
+from pipelines import logs
 from pipelines.lake.forget import Receipt, Subjects, forget
 
 
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     uris = tuple(normalise_uri(uri) for uri in arguments.uri)
     subjects = Subjects(tuple(arguments.recording), uris, tuple(arguments.study), tuple(arguments.patient))
     receipt = forget(read_config(arguments, overrides).lake, subjects, dry_run=arguments.dry_run)
-    show_receipt(receipt, Console(), dry_run=arguments.dry_run)
+    line = f"{receipt.recordings} recordings {'would be ' if arguments.dry_run else ''}erased"
+    counts = {name: getattr(receipt, name) for name in ("recordings", "unknown")} | {"dry_run": arguments.dry_run}
+    logs.tell("erased", line, lambda _: show_receipt(receipt, Console(), dry_run=arguments.dry_run), **counts)
     return 0
 
 
@@ -56,6 +59,7 @@ def show_receipt(receipt: Receipt, console: Console, *, dry_run: bool) -> None:
         table.add_row("files deleted", str(receipt.files_deleted))
         table.add_row("rows blanked in manifests", str(receipt.manifest_rows))
         table.add_row("run records changed", str(receipt.run_records))
+        table.add_row("lines taken out of reports", str(receipt.report_lines))
         table.add_row("tombstones", str(receipt.tombstones))
     if not receipt.recordings and not receipt.unknown:
         table.add_row("note", "no row of the lake is of what was named: check its spelling; it is kept out all the same")

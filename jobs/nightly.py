@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.backfill import add_retry, read_retry
+from jobs.backfill import add_retry, read_retry, tell_end
 from jobs.options import make_parser, parse, read_config
 from pipelines.progress import format_duration
 from pipelines.transcribe import RunSummary, transcribe
@@ -23,8 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = parse(parser, argv)
     summary = transcribe(read_config(arguments, overrides), job="nightly", retry=read_retry(arguments))
     line = describe(summary)
-    if line:
-        print(line)
+    tell_end(summary, line or f"run {summary.run_id}: nothing to do", print if line else None)
     return 3 if summary.failed else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from pipelines import logs
 from pipelines.config import Config, list_keys, load_config
 from pipelines.errors import ConfigError
 
@@ -23,6 +24,7 @@ def make_parser(job: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="a YAML file, or the name of one that ships with dictalake")
+    parser.set_defaults(job_name=job)
     return parser
 
 
@@ -44,5 +46,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
 
 
 def read_config(arguments: argparse.Namespace, overrides: Sequence[tuple[str, str]], default: str | None = None) -> Config:
-    """The configuration of a job; ``default`` is the shipped one that is taken without ``--config``."""
-    return load_config(arguments.config or default, overrides)
+    """The configuration of a job; ``default`` is the shipped one that is taken without ``--config``. From here on the job's
+    lines go where ``logs`` in it says.
+    """
+    config = load_config(arguments.config or default, overrides)
+    logs.set_up(config.logs, arguments.job_name)
+    return config

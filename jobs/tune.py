@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
@@ -170,7 +171,9 @@ def _write(
     Console().print(f"settings in {out / 'tuned.yaml'}", highlight=False, soft_wrap=True)
 
 
-def _draw(config: Config, trials: Sequence[Trial], calibration: Confidence, tuned: dict[str, Trial]) -> list[tuple[str, str]]:
+def _draw(
+    config: Config, trials: Sequence[Trial], calibration: Confidence, tuned: dict[str, Trial]
+) -> list[tuple[str, Markup]]:
     calibrated = [
         Calibrated(
             f"{name}{' (tuned on)' if name == 'dev' else ''}",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pipelines import logs
 from pipelines.config import Config
 from pipelines.crashes import CrashLedger
 from pipelines.errors import ConfigError, RunError
@@ -163,9 +164,13 @@ def running_cluster(config: Config) -> Iterator[Resources]:
 
 def _start(config: Config) -> None:
     address = config.ray.address
+    as_json = None
+    if config.logs.format == "json":  # what workers and Ray's core write; the driver's own lines are ours again below
+        os.environ.setdefault("RAY_BACKEND_LOG_JSON", "1")
+        as_json = ray.LoggingConfig(encoding="JSON", log_level="ERROR")
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, logging_config=as_json)
         else:
             ray.init(
                 # Without an address Ray would join whatever cluster an environment variable names.
@@ -174,9 +179,11 @@ def _start(config: Config) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                logging_config=as_json,
             )
     except ConnectionError:
         raise RunError(f"ray.address = {address}: no Ray cluster answers there; start one, or leave the key out") from None
+    logs.take_over()
 
 
 def _set_context(config: Config) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from pipelines import logs
 from pipelines.errors import AccessDenied, CredentialsExpired, FetchFailed
 from pipelines.lake.claims import Claim
+from pipelines.lake.table import CommitResult
 
 _LINE_EVERY_S = 60.0
 _STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason}
@@ -32,6 +34,13 @@ class Tally:
     audio_s: float = 0.0
     retries: int = 0
     withheld: int = 0  # recordings in a row, up to now, that the storage did not give
+    claimed: int = 0  # recordings left to other live runs
+    commits: int = 0
+    commit_s: float = 0.0
+    committed: int = 0  # recordings whose rows are in the lake
+    written: CommitResult | None = None  # files, rows and bytes of all commits, and the version of the last
+    last_commit_at: float | None = None  # seconds since 1970
+    stage_s: Counter[str] = field(default_factory=Counter)  # of load, emit and decode, over all rows
     failures: Counter[str] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
     done_before: Mapping[str, int] = field(default_factory=dict)
@@ -57,6 +66,7 @@ class Tally:
         self.ok += len(row["recording_ids"]) - len(row["failures"])
         self.audio_s += row["audio_s"]
         self.retries += row["retries"]
+        self.stage_s.update(row["stage_s"] or {})
         reasons = [failure["reason"] for failure in row["failures"]]
         if len(reasons) < len(row["recording_ids"]) or not set(reasons) <= _STORAGE_REASONS:
             self.withheld = 0
@@ -64,6 +74,22 @@ class Tally:
             self.withheld += len(reasons)
         self.failures.update(f"{failure['reason']} ({failure['stage']})" for failure in row["failures"])
         self.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
+
+    def add_commit(self, rows: int, storage_retries: int, took_s: float) -> None:
+        """Takes in that ``rows`` recordings were committed."""
+        self.commits += 1
+        self.commit_s += took_s
+        self.committed += rows
+        self.retries += storage_retries
+        self.last_commit_at = time.time()
+
+    def add_written(self, result: CommitResult) -> None:
+        """Takes in what a commit added to the table."""
+        before = self.written
+        if before is not None:
+            sums = {name: getattr(before, name) + getattr(result, name) for name in ("files", "rows", "size_bytes")}
+            result = replace(result, **sums)
+        self.written = result
 
     def put_into(self, claim: Claim) -> Claim:
         """The run's claim with the counts as they are now."""
@@ -93,12 +119,25 @@ class Tally:
         hours = f"{self.audio_s / 3600:.2f} audio hours"
         return f"{self.done} of {self.wanted} done{failed}, {hours}, {self.speed:.0f}x real time{left}"
 
+    def numbers(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "done": self.done,
+            "wanted": self.wanted,
+            "failed": self.failed,
+            "failures": dict(self.failures),
+            "audio_hours": round(self.audio_s / 3600, 4),
+            "speed": round(self.speed, 2),
+            "eta_s": None if self.left_s is None else round(self.left_s),
+        }
+
 
 class ProgressReport:
     """Shows a Tally while it grows; use as a context manager and call ``update`` now and then."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self._tally, self._console = tally, console
+        self._has_bar = console.is_terminal and not logs.is_json()
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("transcribing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), console=console
@@ -106,26 +145,26 @@ class ProgressReport:
         self._task = self._bar.add_task("transcribing", total=tally.wanted, status="starting workers")
 
     def __enter__(self) -> ProgressReport:
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.stop()
 
-    def say(self, line: str) -> None:
+    def warn(self, event: str, line: str, **fields: Any) -> None:
         """One line above the bar."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        logs.tell(event, line, logs.shown_on(self._console), logs.WARNING, **fields)
 
     def update(self) -> None:
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.update(
                 self._task, completed=self._tally.done, total=self._tally.wanted or None, status=self._tally.describe()
             )
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(self._tally.describe(), highlight=False)
+            logs.tell("progress", self._tally.describe(), logs.shown_on(self._console), **self._tally.numbers())
 
 
 class Watch:
@@ -143,7 +182,8 @@ class Watch:
             self._done, self._since, self._told = self._tally.done, now, now
         elif now - self._told >= self._stall_s:
             self._told = now
-            self._progress.say(self._describe(now - self._since))
+            idle_s = now - self._since
+            self._progress.warn("waiting", self._describe(idle_s), idle_s=round(idle_s), **self._tally.numbers())
         self._progress.update()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.config import Config
 from pipelines.lake.runs import RunRecord, describe_config
@@ -108,3 +108,29 @@ def summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], t
         failures=dict(tally.failures),
         uncovered=tally.uncovered,
     )
+
+
+def number_summary(summary: RunSummary) -> dict[str, Any]:
+    """The numbers of a summary for machines: without recording ids."""
+    names = (
+        "found",
+        "skipped",
+        "skipped_failed",
+        "claimed",
+        "erased",
+        "retried",
+        "archives",
+        "ok",
+        "failed",
+        "failures",
+    )
+    return {name: getattr(summary, name) for name in names} | {
+        "fingerprint": summary.fingerprint,
+        "storage_retries": summary.retries,
+        "others": list(summary.others),
+        "audio_hours": round(summary.audio_s / 3600, 4),
+        "wall_s": round(summary.wall_s, 1),
+        "speed": round(summary.audio_s / summary.wall_s, 2) if summary.wall_s else 0.0,
+        "uncovered_recordings": len(summary.uncovered),
+        "uncovered_s": round(sum(summary.uncovered.values()), 1),
+    }

@@ -40,6 +40,7 @@ from pipelines.transcript.words import find_distinct, join_words, mean_confidenc
 # Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
 _PRUNING_MARGIN = 0.5
 _WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
+_TIMED = ("load", "emit", "decode")
 Resource = TypeVar("Resource")
 
 REPORT = pa.schema(
@@ -47,6 +48,7 @@ REPORT = pa.schema(
         *STAGED,
         pa.field("audio_s", pa.float64()),
         pa.field("retries", pa.int64()),
+        pa.field("stage_s", pa.struct([(stage, pa.float64()) for stage in _TIMED])),
         pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
         pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
     ]
@@ -202,6 +204,7 @@ class Finish:
             ]
             audio_s = sum(quality["duration_s"] for _, quality in measured)
             report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
+            report[-1]["stage_s"] = {s: sum(r["timings"][f"{s}_ms"] or 0.0 for r in rows) / 1000 for s in _TIMED}
             report[-1]["retries"] = sum(retries.values())  # of the block, told once
             retries.clear()
         return pa.Table.from_pylist(report, schema=REPORT)

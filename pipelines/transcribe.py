@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from pipelines import blocks, cluster
+from pipelines import blocks, cluster, lineage, logs, metrics, run_report
 from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
 from pipelines.acoustic.engine import EngineSettings, settle
 from pipelines.archive.manifest import scan_recordings
@@ -94,11 +94,19 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     reading = None if config.acoustic.gives_text else read_vocabulary(checkpoint)
     provenance = identify(config, checkpoint, reading and reading[0])
 
+    logs.begin(provenance.run_id, provenance.fingerprint)
+    show = logs.shown_on(console)
     board = ClaimBoard(config.lake)
     run = _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), Tally())
     claim = make_claim(provenance.run_id, job, provenance.fingerprint)
-    with board.hold(claim, run.tally.put_into) as renew, TemporaryDirectory(prefix="dictalake-") as folder:
-        others = board.settle(claim, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    with (
+        run_report.written(config, provenance.run_id, run.tally, show),
+        metrics.exposed(config.metrics, provenance, job, run.tally, show),
+        lineage.told(config, provenance, job, run.tally, show),
+        board.hold(claim, run.tally.put_into) as renew,
+        TemporaryDirectory(prefix="dictalake-") as folder,
+    ):
+        others = board.settle(claim, renew, lambda line: logs.tell("claims", line, show))
         run = replace(run, others=tuple(other.run_id for other in others))
         work = Work(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
@@ -122,6 +130,7 @@ def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool 
         is_same_run=is_same_run,
     )
     work.leave_out(run.table.forbidden)
+    run.tally.claimed = work.counts.claimed
 
 
 def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
@@ -231,13 +240,20 @@ def _commit_as_they_come(
                 tally.add_report(row)
             if waiting and time.monotonic() - last_commit >= every_s:
                 batch, waiting = waiting, []
-                tally.retries += table.commit(batch).storage_retries
+                _commit(batch, table, tally)
                 last_commit = time.monotonic()
             _require_storage(tally, most_withheld)
             watch.look()
     finally:
         if waiting:
-            tally.retries += table.commit(waiting).storage_retries
+            _commit(waiting, table, tally)
+
+
+def _commit(batch: list[StagedFile], table: TranscriptTable, tally: Tally) -> None:
+    started = time.monotonic()
+    result = table.commit(batch)
+    tally.add_written(result)
+    tally.add_commit(sum(len(file.recording_ids) for file in batch), result.storage_retries, time.monotonic() - started)
 
 
 def _require_storage(tally: Tally, most_withheld: int) -> None:

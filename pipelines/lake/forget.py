@@ -1,8 +1,8 @@
-"""Erasure: recordings leave every fingerprint of the lake, its manifests and its run records, and do not come back.
+"""Erasure: recordings leave every fingerprint of the lake, its manifests, run records and reports, and do not come back.
 
 In this order, so that a run at work cannot bring back what is being removed: tombstones; a mark in the table's log, on which
 every commit that is under way is refused and looks again; the rows, rewritten without them; the files that held them, at once
-and not after the retention; the manifests; the run records. A receipt says in numbers what was done.
+and not after the retention; the manifests; the run records; the reports. A receipt says in numbers what was done.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pipelines.lake.claims import ClaimBoard
 from pipelines.lake.delta import open_table
 from pipelines.lake.erasure import Erasures, Forbidden, Tombstone, hash_subject
 from pipelines.lake.manifests import Manifests
+from pipelines.lake.reports import Reports
 from pipelines.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import Storage, open_storage
@@ -73,6 +74,7 @@ class Receipt:
     files_deleted: int = 0
     manifest_rows: int = 0
     run_records: int = 0
+    report_lines: int = 0
     unknown: int = 0
     path: str = ""
 
@@ -130,6 +132,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
             _delete_rows(delta, storage, match, receipt)
             sweep(lake, receipt)
             _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
+            receipt.report_lines += clear_reports(lake)
             receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
     except (OSError, DeltaError) as error:
         raise RunError(f"cannot erase from the table at {storage.uri}: {error}; run the same command again") from error
@@ -137,7 +140,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
 
 
 def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
-    """Removes what any tombstone covers from files that no version names, from manifests and from run records. Part of each
+    """Removes what any tombstone covers from files that no version names, manifests, run records and reports. Part of each
     erasure; alone it removes what runs left behind that were at work then. Rows that readers see are ``forget``'s to remove."""
     receipt = receipt or Receipt("", "", {})
     forbidden = Erasures(lake).read()
@@ -150,6 +153,7 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
         receipt.files_deleted += _delete_files(delta, storage, ["source", "dicom"], forbidden)
         receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
         receipt.run_records += _blank_run_records(lake, forbidden, receipt)
+        receipt.report_lines += clear_reports(lake)
     except (OSError, DeltaError) as error:
         raise RunError(
             f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"
@@ -344,3 +348,26 @@ def _blank_run_records(lake: Lake, forbidden: Forbidden, receipt: Receipt) -> in
         changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
     receipt.files_deleted += _delete_files(delta, storage, ["archive_uri"], forbidden)
     return changed
+
+
+def clear_reports(lake: Lake, run_id: str | None = None) -> int:
+    """Takes recordings that have no row any more out of the reports, of all runs or of one; returns how many lines that were.
+
+    Looks again after each change: another erasure may have written what it had read before. Raises RunError where that goes on.
+    """
+    reports, storage = Reports(lake), open_storage(lake, TRANSCRIPTS_FOLDER)
+    run_ids, taken = reports.find(run_id), 0
+    for _ in range(_PASSES):
+        with ThreadPoolExecutor(_THREADS) as pool:
+            named = dict(zip(run_ids, pool.map(reports.list_recordings, run_ids), strict=True))
+        if not any(named.values()):
+            return taken
+        wanted = ds.field("recording_id").isin(pa.array(sorted(set().union(*named.values())), pa.string()))
+        wanted &= ds.field("error", "reason").is_null() | (ds.field("error", "reason") != Erased.reason)
+        rows = _open_files(open_table(storage, TRANSCRIPTS), storage, TRANSCRIPTS)
+        there = set(rows.to_table(columns=["recording_id"], filter=wanted)["recording_id"].to_pylist())
+        run_ids = [one for one, ids in named.items() if not ids <= there]
+        if not run_ids:
+            return taken
+        taken += sum(reports.take_out(one, named[one] - there) for one in run_ids)
+    raise RunError("erased recordings came back into reports again and again; run the same command again")

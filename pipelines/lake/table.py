@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
@@ -50,8 +50,8 @@ _KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt")])
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit did: ``files`` and ``rows`` that readers now see, rows left out because they were ``already_there``, or
-    because what they are of was ``erased`` meanwhile."""
+    """What a commit did: ``files`` of ``size_bytes`` and ``rows`` that readers now see, rows left out because they were
+    ``already_there``, or because what they are of was ``erased`` meanwhile."""
 
     version: int
     files: int
@@ -59,6 +59,7 @@ class CommitResult:
     already_there: int
     erased: int = 0
     storage_retries: int = 0
+    size_bytes: int = field(default=0, compare=False)
 
 
 class TranscriptTable:
@@ -140,7 +141,10 @@ class TranscriptTable:
                 if refusal is None:
                     added = sum(file.rows for file in remaining)
                     already_there = rows - added - erased
-                    return CommitResult(self._delta.version(), len(remaining), added, already_there, erased, failures)
+                    size_bytes = sum(file.size_bytes for file in remaining)
+                    return CommitResult(
+                        self._delta.version(), len(remaining), added, already_there, erased, failures, size_bytes
+                    )
                 # Jitter, so that writers that met once do not meet again and again.
                 tries += 1
                 time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2 ** min(tries, 10))))

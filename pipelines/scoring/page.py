@@ -5,20 +5,20 @@ It shows transcripts and lets one hear recordings: the page is as confidential a
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from pipelines.pages import open_templates, to_svg
 from pipelines.scoring.assessment import Assessed
 from pipelines.scoring.clinical import align, find_mistakes
 
-_TEMPLATE = Path(__file__).with_name("evaluation.html")
+_FOLDER = Path(__file__).parent
 _AROUND = 5  # words before and after a mistake
 _PASSAGE = 60  # words, about half a minute of dictation
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
@@ -111,7 +111,7 @@ def rank_terms(assessed: Sequence[Assessed], most: int) -> list[tuple[str, str, 
     return [(*term, wrong["missed"][term], wrong["added"][term]) for term, _ in ranked]
 
 
-def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> str:
+def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> Markup:
     """SVG: word error rate and 95 % interval of each system (name → figures)."""
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(systems)), layout="constrained")
     axes = figure.subplots()
@@ -127,10 +127,10 @@ def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> str:
     axes.set_ylim(len(systems) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("word error rate, %")
-    return _svg(figure)
+    return to_svg(figure, "Word error rate of each system with its interval")
 
 
-def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> str | None:
+def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> Markup | None:
     """SVG: what is left of the word error rate when the least confident transcripts go to a human; None without confidences."""
     curves = {name: figures["routing"] for name, figures in systems.items() if figures["routing"]}
     if not curves:
@@ -146,7 +146,7 @@ def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> str | None:
     axes.set_ylim(bottom=0)
     for text in axes.legend().get_texts():
         text.set_parse_math(False)
-    return _svg(figure)
+    return to_svg(figure, "Word error rate of the rest, by the share of transcripts that go to a human")
 
 
 def render_page(
@@ -162,14 +162,7 @@ def render_page(
     for normaliser in normalisers:
         of_system = {name: figures[normaliser] for name, figures in systems.items()}
         parts.append((normaliser, of_system, draw_intervals(of_system), draw_routing(of_system)))
-    environment = Environment(autoescape=True)
+    environment = open_templates(_FOLDER)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.2f}"
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.get_template("evaluation.html")
     return template.render(parts=parts, shown=shown, mistakes=mistakes, terms=terms, notes=notes)
-
-
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]

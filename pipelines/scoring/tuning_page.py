@@ -5,16 +5,17 @@ Drawn with matplotlib. The page holds numbers only, no text of a recording.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.pages import open_templates, to_svg
 from pipelines.scoring.calibration import measure_reliability
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#999999"  # Okabe and Ito: told apart by the colour-blind
@@ -30,7 +31,7 @@ class Calibrated:
     is_right: np.ndarray
 
 
-def draw_surface(trials: Sequence[tuple[float, float, float]]) -> str:
+def draw_surface(trials: Sequence[tuple[float, float, float]]) -> Markup:
     """SVG of word error rate over language model weight (x) and word score (y). ``trials``: lm_weight, word_score, rate."""
     weights = sorted({trial[0] for trial in trials})
     scores = sorted({trial[1] for trial in trials})
@@ -50,7 +51,7 @@ def draw_surface(trials: Sequence[tuple[float, float, float]]) -> str:
     best_row, best_column = divmod(int(np.nanargmin(rates)), len(weights))
     axes.add_patch(_frame(best_column, best_row))
     figure.colorbar(image, label="word error rate, %")
-    return _svg(figure)
+    return to_svg(figure, "Word error rate by decoding.lm_weight and decoding.word_score")
 
 
 def _frame(column: int, row: int) -> Any:
@@ -59,7 +60,7 @@ def _frame(column: int, row: int) -> Any:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_ORANGE, linewidth=3)
 
 
-def draw_reliability(calibrated: Sequence[Calibrated]) -> str:
+def draw_reliability(calibrated: Sequence[Calibrated]) -> Markup:
     """SVG: of each set the accuracy of words against their confidence, before and after; perfect is the diagonal."""
     figure = Figure(figsize=(4.5 * len(calibrated), 4), layout="constrained")
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(calibrated))), calibrated, strict=True):
@@ -69,10 +70,10 @@ def draw_reliability(calibrated: Sequence[Calibrated]) -> str:
             axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], marker="o", color=colour, label=name)
         axes.set(title=one.name, xlabel="confidence", ylabel="share of words that are right", xlim=(0, 1), ylim=(0, 1))
         axes.legend()
-    return _svg(figure)
+    return to_svg(figure, "Share of words that are right by their confidence, before and after")
 
 
-def draw_routing(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+def draw_routing(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
     """SVG: word error rate of the transcripts that are left, against the share that goes to a human, least sure first."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes: Axes = figure.subplots()
@@ -82,7 +83,7 @@ def draw_routing(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) 
     axes.set(xlabel="transcripts sent to a human, %", ylabel="word error rate of the rest, %")
     axes.set_ylim(bottom=0)
     axes.legend()
-    return _svg(figure)
+    return to_svg(figure, "Word error rate of the rest, by the share of transcripts that go to a human")
 
 
 def route(errors: np.ndarray, words: np.ndarray, confidence: np.ndarray) -> tuple[list[float], list[float]]:
@@ -98,32 +99,21 @@ def route(errors: np.ndarray, words: np.ndarray, confidence: np.ndarray) -> tupl
 
 
 def render_page(
-    title: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], pictures: Sequence[tuple[str, str]]
+    title: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], pictures: Sequence[tuple[str, Markup]]
 ) -> str:
     """The page: ``tables`` are caption, header and rows, ``pictures`` caption and SVG."""
-    template = Environment(autoescape=True).from_string(_PAGE)
+    template = open_templates(Path(__file__).parent).from_string(_PAGE)
     return template.render(title=title, tables=tables, pictures=pictures)
-
-
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } caption { text-align: left; font-weight: 600 }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-figure { margin: 2rem 0 } figcaption { font-weight: 600 } svg { max-width: 100%; height: auto }
+{% include "pages.css" %}
 </style></head><body><h1>{{ title }}</h1>
 {% for caption, header, rows in tables %}<table><caption>{{ caption }}</caption>
 <tr>{% for name in header %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-{% endfor %}{% for caption, svg in pictures %}<figure><figcaption>{{ caption }}</figcaption>{{ svg | safe }}</figure>
+{% endfor %}{% for caption, svg in pictures %}<figure><figcaption>{{ caption }}</figcaption>{{ svg }}</figure>
 {% endfor %}</body></html>
 """

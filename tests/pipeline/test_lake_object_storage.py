@@ -18,15 +18,18 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from jobs.query import main
-from pipelines.config import Lake
+from pipelines.config import Config, Lake
 from pipelines.errors import RunError
+from pipelines.lake.forget import Subjects, forget
 from pipelines.lake.manifests import BlockPlace, Manifests
 from pipelines.lake.query import open_lake
+from pipelines.lake.reports import Reports
 from pipelines.lake.runs import RunLog, RunRecord
 from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
 from pipelines.lake.staging import StagedFile, write_staged
 from pipelines.lake.storage import open_storage
 from pipelines.lake.table import CommitResult, TranscriptTable
+from pipelines.run_report import write_report
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
 if TYPE_CHECKING:
@@ -128,6 +131,17 @@ def test_run_records_and_manifests_are_kept(lake: Lake) -> None:
     assert log.read().select(["run_id", "event", "recordings"]).to_pylist() == [
         {"run_id": "r1", "event": "started", "recordings": 2}
     ]
+
+
+def test_reports_are_written_to_the_bucket_and_what_is_erased_leaves_them(lake: Lake) -> None:
+    TranscriptTable(lake).commit(write_staged(make_rows(["a", "b"]), lake))
+    RunLog(lake).append(RunRecord(run_id="run-1", event="started", fingerprint=FINGERPRINT))
+    assert Reports(lake).find() == []
+    assert write_report(Config.model_validate({"lake": lake.model_dump()}), "run-1") == "reports/run-1.html"
+    assert Reports(lake).list_recordings("run-1") == {"a", "b"}
+    assert forget(lake, Subjects(recordings=("b",))).report_lines == 1
+    assert Reports(lake).find() == ["run-1"]
+    assert Reports(lake).list_recordings("run-1") == {"a"}
 
 
 def test_the_emulator_serves_fsspec_at_the_same_address(object_store: ObjectStore) -> None:

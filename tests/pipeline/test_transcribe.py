@@ -20,6 +20,7 @@ from rich.console import Console
 from pipelines.cluster import ClusterLedger, Node, Resources, describe_wait, make_plan
 from pipelines.config import Config, Lake
 from pipelines.errors import ConfigError, RunError
+from pipelines.lake.reports import Reports
 from pipelines.lake.runs import RunLog
 from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
@@ -123,12 +124,24 @@ def test_a_run_leaves_its_record_and_its_manifest(mixed_run: FinishedRun) -> Non
     assert set(manifest["recording_id"].to_pylist()) == {row["recording_id"] for row in read_rows(mixed_run.lake)}
 
 
+def test_a_run_leaves_its_report(mixed_run: FinishedRun) -> None:
+    reports, run_id = Reports(mixed_run.config.lake), mixed_run.summary.run_id
+    page = reports.read(run_id)
+    assert f"Run {run_id} " in page
+    assert "<code>corrupt_audio</code>" in page
+    assert reports.list_recordings(run_id) == {
+        row["recording_id"] for row in read_rows(mixed_run.lake) if row["status"] == "ok"
+    }
+    assert not any(name in page for name in MIXED_ARCHIVE)
+
+
 def test_a_second_run_finds_nothing_to_do(mixed_run: FinishedRun) -> None:
     before = read_rows(mixed_run.lake, filter=pc.field("fingerprint") == mixed_run.summary.fingerprint)
     summary = transcribe(mixed_run.config)
     assert (summary.found, summary.skipped, summary.skipped_failed, summary.ok, summary.failed) == (11, 11, 4, 0, 0)
     assert summary.fingerprint == mixed_run.summary.fingerprint
     assert read_rows(mixed_run.lake, filter=pc.field("fingerprint") == summary.fingerprint) == before
+    assert summary.run_id not in Reports(mixed_run.config.lake).find()
     assert ray.is_initialized()
 
 

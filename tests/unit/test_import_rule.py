@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"records", "errors", "config", "retries"}
+FOUNDATION = {"records", "errors", "config", "retries", "pages"}
 STAGES = {
     "blocks",
     "boundary",
@@ -23,6 +23,12 @@ STAGES = {
     "emission_cache",
     "hearing",
     "run_record",
+    "logs",
+    "metrics",
+    "lineage",
+    "comparison",
+    "reproduction",
+    "run_report",
 }
 EDGE = {"transcribe", "cluster"}
 ROOMS = {path.name for path in (ROOT / "pipelines").iterdir() if (path / "__init__.py").is_file()}
@@ -83,7 +89,7 @@ def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
 def test_every_file_of_pipelines_has_its_place() -> None:
     modules = {path.stem for path in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
     assert modules == FOUNDATION | STAGES | EDGE
-    assert {"acoustic", "archive", "audio", "decoding", "lake", "scoring", "training", "transcript"} == ROOMS
+    assert {"acoustic", "archive", "audio", "decoding", "lake", "reporting", "scoring", "training", "transcript"} == ROOMS
 
 
 @pytest.mark.parametrize(

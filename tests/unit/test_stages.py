@@ -64,6 +64,9 @@ def test_a_block_goes_through_all_stages_row_by_row(random_lasr: Path, vocabular
     table.commit([StagedFile.from_row(row) for row in report.to_pylist()])
     rows = read_rows(tmp_path / "lake")
     assert {name_of(row): row["error"] and row["error"]["reason"] for row in rows} == MIXED_ARCHIVE
+    for stage in ("load", "emit", "decode"):
+        told_s = sum(row["stage_s"][stage] for row in report.to_pylist())
+        assert 0 < told_s == pytest.approx(sum(row["timings"][f"{stage}_ms"] or 0 for row in rows) / 1000)
 
 
 def test_an_object_that_goes_away_after_it_was_listed_is_not_found(tmp_path: Path) -> None:

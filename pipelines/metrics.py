@@ -1,0 +1,258 @@
+"""The numbers of a run for Prometheus: over a port while it runs, and to a file or a Pushgateway when it ends.
+
+They are read from the run's Tally whenever somebody asks; nothing is counted twice. Every metric has the label ``command``
+(backfill, nightly); further labels are few and of fixed words: status, stage, reason, GPU number. ``run_id`` is in
+``dictalake_run_info`` alone. Never a recording, a URI or text.
+
+What happens inside of the cluster (queues between stages, object store, GPUs of all nodes) Ray exports itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+import pynvml
+from prometheus_client import CollectorRegistry, ProcessCollector, push_to_gateway, start_http_server, write_to_textfile
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from pipelines import logs
+from pipelines.config import Metrics
+from pipelines.errors import ConfigError
+from pipelines.progress import Tally
+from pipelines.transcript.provenance import Provenance
+
+SUCCESS = "dictalake_last_success_timestamp_seconds"
+_PUSH_TIMEOUT_S = 10.0
+
+
+class RunCollector(Collector):
+    """The metrics of one run, made from its ``tally`` at the moment of asking. ``exit_status`` is None while it runs."""
+
+    def __init__(self, provenance: Provenance, command: str, tally: Tally) -> None:
+        self._provenance, self._command, self._tally = provenance, command, tally
+        self._started_at = time.time()
+        self._ended_at: float | None = None
+        self.exit_status: int | None = None
+
+    def end(self, exit_status: int) -> None:
+        """The run is over, with the exit code that the command will have."""
+        self.exit_status, self._ended_at = exit_status, time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._run()
+        yield from self._recordings()
+        yield from self._times()
+
+    def _run(self) -> Iterator[Metric]:
+        p, command = self._provenance, self._command
+        info = GaugeMetricFamily(
+            "dictalake_run_info", "Which run this is; always 1", labels=("command", "run_id", "fingerprint", "version")
+        )
+        info.add_metric((command, p.run_id, p.fingerprint, p.pipeline_version), 1)
+        yield info
+        yield self._gauge("dictalake_run_active", "1 while the run works, 0 once it is over", int(self.exit_status is None))
+        yield self._gauge("dictalake_run_start_time_seconds", "When the run started, since 1970", self._started_at)
+        yield self._gauge("dictalake_run_end_time_seconds", "When it ended; absent before", self._ended_at)
+        yield self._gauge(
+            "dictalake_run_exit_status",
+            "0 all ok, 3 some recordings failed, 2 bad configuration, 1 it failed",
+            self.exit_status,
+        )
+
+    def _recordings(self) -> Iterator[Metric]:
+        tally, command = self._tally, self._command
+        done = CounterMetricFamily("dictalake_recordings", "Recordings finished", labels=("command", "status"))
+        done.add_metric((command, "ok"), tally.ok)
+        done.add_metric((command, "failed"), tally.failed)
+        yield done
+        failed = CounterMetricFamily(
+            "dictalake_recordings_failed",
+            "Recordings that failed, by the stage and the reason",
+            labels=("command", "stage", "reason"),
+        )
+        for name, count in dict(tally.failures).items():
+            reason, _, stage = name.removesuffix(")").partition(" (")
+            failed.add_metric((command, stage, reason), count)
+        yield failed
+        yield self._counter("dictalake_audio_seconds", "Seconds of audio in finished recordings", tally.audio_s)
+        yield self._counter("dictalake_storage_retries", "Requests to archive and lake that were made again", tally.retries)
+        yield self._gauge("dictalake_recordings_wanted", "Recordings that this run has to do", tally.wanted)
+        yield self._gauge(
+            "dictalake_recordings_pending", "Of them not yet finished: the queue", max(0, tally.wanted - tally.done)
+        )
+        uncommitted = max(0, tally.done - tally.committed)
+        yield self._gauge("dictalake_recordings_uncommitted", "Finished and not yet in the lake: in hand", uncommitted)
+        yield self._gauge("dictalake_recordings_claimed", "Recordings left to other live runs", tally.claimed)
+        yield self._gauge(
+            "dictalake_storage_withheld",
+            "Recordings in a row, up to now, that the archive's storage did not give",
+            tally.withheld,
+        )
+
+    def _times(self) -> Iterator[Metric]:
+        tally, command = self._tally, self._command
+        stages = CounterMetricFamily(
+            "dictalake_stage_seconds", "Seconds that a stage worked, over all workers", labels=("command", "stage")
+        )
+        for stage, seconds in dict(tally.stage_s).items():
+            stages.add_metric((command, stage), seconds)
+        yield stages
+        commits = SummaryMetricFamily(
+            "dictalake_commit_seconds", "Commits to the lake and how long they took", labels=("command",)
+        )
+        commits.add_metric((command,), tally.commits, tally.commit_s)
+        yield commits
+        yield self._gauge(
+            "dictalake_last_commit_timestamp_seconds", "The last commit, since 1970; absent before", tally.last_commit_at
+        )
+
+    def _gauge(self, name: str, what: str, value: float | None) -> GaugeMetricFamily:
+        """Without a sample where nothing is known: absent, not 0."""
+        family = GaugeMetricFamily(name, what, labels=("command",))
+        if value is not None:
+            family.add_metric((self._command,), value)
+        return family
+
+    def _counter(self, name: str, what: str, value: float) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, what, labels=("command",))
+        family.add_metric((self._command,), value)
+        return family
+
+
+class GpuCollector(Collector):
+    """How busy the GPUs of the driver's own machine are, by NVIDIA's driver library; nothing where there is none.
+
+    For a run that starts a Ray of its own, whose dashboard is off; of a cluster's nodes ``ray_node_gpus_utilization`` tells.
+    """
+
+    def __init__(self) -> None:
+        self._handles = []
+        try:
+            pynvml.nvmlInit()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError:
+            pass  # no NVIDIA GPU, or no driver for it
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dictalake_gpu_busy_ratio", "Share of the last moments in which the GPU worked", labels=("gpu",)
+        )
+        for index, handle in enumerate(self._handles):
+            try:
+                family.add_metric((str(index),), pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+            except pynvml.NVMLError:
+                continue  # cut up by MIG, which has no such number, or lost
+        yield family
+
+
+class SuccessCollector(Collector):
+    """When a run of ``command`` last finished; failed recordings do not count against it. ``at`` is None before the first."""
+
+    def __init__(self, command: str, at: float | None) -> None:
+        self._command, self._at = command, at
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(SUCCESS, "When such a run last finished, since 1970", labels=("command",))
+        if self._at is not None:
+            family.add_metric((self._command,), self._at)
+        yield family
+
+
+@contextmanager
+def exposed(settings: Metrics, provenance: Provenance, command: str, tally: Tally, show: logs.Show) -> Iterator[None]:
+    """Whoever asks gets the numbers of ``tally`` until the run is over; then file and Pushgateway are told how it ended.
+
+    Metrics never cost a run: a port that is taken or a gateway that is gone gives a warning.
+    """
+    run = RunCollector(provenance, command, tally)
+    with ExitStack() as stack:
+        if settings.port:
+            _serve(settings.port, run, stack, show)
+        try:
+            yield
+            run.end(3 if tally.failed else 0)
+        except BaseException as error:
+            run.end(exit_status(error))
+            raise
+        finally:
+            for key, publish, target in (("textfile", _write, settings.textfile), ("pushgateway", _push, settings.pushgateway)):
+                if target is not None:
+                    _try(partial(publish, target, run, command), f"metrics.{key} = {target}", show)
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit code of a command that ends with ``error``."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def _registry(*collectors: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return registry
+
+
+def _serve(port: int, run: RunCollector, stack: ExitStack, show: logs.Show) -> None:
+    registry = _registry(run, GpuCollector())
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(port, registry=registry)
+    except OSError as error:
+        _warn(f"metrics.port = {port}", error, show)
+        return
+    stack.callback(thread.join)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+
+
+def _write(path: str, run: RunCollector, command: str) -> None:
+    """Replaces the file at once. After a run that failed it still says when the last one succeeded."""
+    at = time.time() if has_finished(run) else _read_success(Path(path), command)
+    write_to_textfile(path, _registry(run, SuccessCollector(command, at)))
+
+
+def _push(url: str, run: RunCollector, command: str) -> None:
+    """The run in place of the one before; the time of the last success is apart, so that a failed run leaves it."""
+    group = {"command": command}
+    push_to_gateway(url, job="dictalake", registry=_registry(run), grouping_key=group, timeout=_PUSH_TIMEOUT_S)
+    if has_finished(run):
+        success = _registry(SuccessCollector(command, time.time()))
+        push_to_gateway(url, job="dictalake_success", registry=success, grouping_key=group, timeout=_PUSH_TIMEOUT_S)
+
+
+def has_finished(run: RunCollector) -> bool:
+    """Whether it came to its end, failed recordings or not."""
+    return run.exit_status in (0, 3)
+
+
+def _read_success(path: Path, command: str) -> float | None:
+    if not path.is_file():
+        return None
+    for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
+        for sample in family.samples:
+            if sample.name == SUCCESS and sample.labels["command"] == command:
+                return sample.value
+    return None
+
+
+def _try(publish: Callable[[], None], where: str, show: logs.Show) -> None:
+    try:
+        publish()
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: the file holds something else
+        _warn(where, error, show)
+
+
+def _warn(where: str, error: BaseException, show: logs.Show) -> None:
+    line = f"{where}: {type(error).__name__}; the run goes on, its metrics do not get there"
+    logs.tell("metrics", line, show, logs.WARNING, error=type(error).__name__)

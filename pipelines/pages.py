@@ -1,0 +1,77 @@
+"""What the HTML pages have in common: one file each, without network or script, in light or dark as the reader's system is.
+
+Pictures are drawn with matplotlib and stand in the page as SVG. What is drawn in INK, MUTED and so on takes the colours of
+``pages.css``, and so follows the reader's choice.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+# Stand-ins that no picture draws otherwise; in the page each is a variable of the style sheet.
+INK, MUTED, LINE, BLUE, ORANGE, GREEN, GREY = (f"#0{digit}0{digit}0{digit}" for digit in range(1, 8))
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, readable by screen readers, in the reader's own font
+    "svg.hashsalt": "dictalake",  # the same picture each time
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "grid.color": LINE,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "font.size": 9.0,
+}
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Only its owner may read it, also where it was there before. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.truncate()
+        file.write(content)
+
+
+def open_templates(folder: Path) -> Environment:
+    """Templates of ``folder``, which may include ``pages.css``. Whatever they show is escaped."""
+    return Environment(loader=FileSystemLoader([folder, Path(__file__).parent]), autoescape=True)
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, inches, in the colours of the page; to be turned into SVG before the context ends."""
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(figure: Figure, label: str) -> Markup:
+    """The figure to stand in a page; ``label`` says to those who do not see it what it shows."""
+    out = io.StringIO()
+    with mpl.rc_context({name: _STYLE[name] for name in ("svg.fonttype", "svg.hashsalt")}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    # matplotlib numbers its shapes from 1 in each figure, and a page holds several.
+    prefix = f"s{blake2b((text + label).encode(), digest_size=4).hexdigest()}-"
+    for before in ('id="', 'href="#', "url(#"):
+        text = text.replace(before, before + prefix)
+    for colour, name in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return Markup(f'<svg role="img" aria-label="{escape(label)}" {text[text.index("<svg") + 5 :]}')
