@@ -1,0 +1,11 @@
+-- Written by dictalake schema --write.
+-- Once, with the lake's own bucket and region; the connection is made before, see infra/README.md.
+CREATE SCHEMA IF NOT EXISTS `dictalake` OPTIONS (location = 'europe-west3');
+
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`history`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/transcripts']);
+
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`run_records`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/runs']);

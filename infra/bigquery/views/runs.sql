@@ -1,0 +1,35 @@
+-- Written by dictalake schema --write.
+-- A row per run. A run's start and its end know different columns; of what both know the end's is taken.
+SELECT
+  `run_id`,
+  COALESCE(MAX_BY(IF(`event` <> 'started', `event`, NULL), IF(`event` <> 'started', `at`, NULL)), 'unfinished') AS `state`,
+  MIN(IF(`event` = 'started', `at`, NULL)) AS `started_at`,
+  MAX(IF(`event` <> 'started', `at`, NULL)) AS `ended_at`,
+  MAX_BY(`job`, IF(`job` IS NOT NULL, `at`, NULL)) AS `job`,
+  MAX_BY(`fingerprint`, IF(`fingerprint` IS NOT NULL, `at`, NULL)) AS `fingerprint`,
+  MAX_BY(`acoustic_hash`, IF(`acoustic_hash` IS NOT NULL, `at`, NULL)) AS `acoustic_hash`,
+  MAX_BY(`decoding_hash`, IF(`decoding_hash` IS NOT NULL, `at`, NULL)) AS `decoding_hash`,
+  MAX_BY(`formatting_hash`, IF(`formatting_hash` IS NOT NULL, `at`, NULL)) AS `formatting_hash`,
+  MAX_BY(`config`, IF(`config` IS NOT NULL, `at`, NULL)) AS `config`,
+  MAX_BY(`config_hash`, IF(`config_hash` IS NOT NULL, `at`, NULL)) AS `config_hash`,
+  MAX_BY(`pipeline_version`, IF(`pipeline_version` IS NOT NULL, `at`, NULL)) AS `pipeline_version`,
+  MAX_BY(`git_commit`, IF(`git_commit` IS NOT NULL, `at`, NULL)) AS `git_commit`,
+  MAX_BY(`versions`, IF(ARRAY_LENGTH(`versions`) > 0, `at`, NULL)) AS `versions`,
+  MAX_BY(`host`, IF(`host` IS NOT NULL, `at`, NULL)) AS `host`,
+  MAX_BY(`cpus`, IF(`cpus` IS NOT NULL, `at`, NULL)) AS `cpus`,
+  MAX_BY(`gpus`, IF(`gpus` IS NOT NULL, `at`, NULL)) AS `gpus`,
+  MAX_BY(`archive_uri`, IF(`archive_uri` IS NOT NULL, `at`, NULL)) AS `archive_uri`,
+  MAX_BY(`recordings`, IF(`recordings` IS NOT NULL, `at`, NULL)) AS `recordings`,
+  MAX_BY(`skipped`, IF(`skipped` IS NOT NULL, `at`, NULL)) AS `skipped`,
+  MAX_BY(`claimed`, IF(`claimed` IS NOT NULL, `at`, NULL)) AS `claimed`,
+  MAX_BY(`erased`, IF(`erased` IS NOT NULL, `at`, NULL)) AS `erased`,
+  MAX_BY(`retried`, IF(`retried` IS NOT NULL, `at`, NULL)) AS `retried`,
+  MAX_BY(`ok`, IF(`ok` IS NOT NULL, `at`, NULL)) AS `ok`,
+  MAX_BY(`failed`, IF(`failed` IS NOT NULL, `at`, NULL)) AS `failed`,
+  MAX_BY(`audio_hours`, IF(`audio_hours` IS NOT NULL, `at`, NULL)) AS `audio_hours`,
+  MAX_BY(`wall_s`, IF(`wall_s` IS NOT NULL, `at`, NULL)) AS `wall_s`,
+  MAX_BY(`speed`, IF(`speed` IS NOT NULL, `at`, NULL)) AS `speed`,
+  MAX_BY(`storage_retries`, IF(`storage_retries` IS NOT NULL, `at`, NULL)) AS `storage_retries`,
+  MAX_BY(`failures`, IF(ARRAY_LENGTH(`failures`) > 0, `at`, NULL)) AS `failures`
+FROM `dictalake`.`run_records`
+GROUP BY `run_id`
