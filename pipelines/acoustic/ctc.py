@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor, LasrForCTC
 
 from pipelines.acoustic.checkpoint import find_folder
 from pipelines.acoustic.device import choose_device as choose_device
 from pipelines.acoustic.device import choose_dtype as choose_dtype
 from pipelines.acoustic.device import name_device, still_computes
 from pipelines.acoustic.features import LogMel
+from pipelines.acoustic.lasr import FastLasr
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
 from pipelines.records import SAMPLE_RATE_HZ, FrameGrid
@@ -40,10 +41,15 @@ class CtcModel:
 
     def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float) -> None:
         self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
-        self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
         self._extractor = extractor
-        self._log_mel = LogMel(extractor).to(self._device) if isinstance(extractor, LasrFeatureExtractor) else None
         self.grid = frame_grid(model.config, extractor)
+        self._log_mel: LogMel | None = None
+        self._lasr: FastLasr | None = None
+        if isinstance(model, LasrForCTC) and isinstance(extractor, LasrFeatureExtractor):
+            self._log_mel = LogMel(extractor).to(self._device)
+            self._lasr = FastLasr(model).prepare(self._device, self._dtype)
+        else:
+            self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
         padded = getattr(model.config, "feat_extract_norm", None) != "group" and model.config.model_type != "wav2vec2-conformer"
         self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
 
@@ -109,28 +115,30 @@ class CtcModel:
         samples = torch.tensor([len(window) for window in windows])
         full = bool((samples == length).all())
         waveforms = torch.from_numpy(batch).to(self._device).to(torch.float32) / 32768.0
-        if self._log_mel is not None:
-            inputs: dict[str, torch.Tensor] = {"input_features": self._log_mel(waveforms).to(self._dtype)}
-            if not full:
-                frames = self._log_mel.frame_count(samples).to(self._device)
-                width = inputs["input_features"].shape[1]
-                inputs["attention_mask"] = torch.arange(width, device=self._device) < frames[:, None]
+        if self._lasr is not None and self._log_mel is not None:
+            features = self._log_mel(waveforms).to(self._dtype)
+            logits = self._lasr(features, None if full else self._log_mel.frame_count(samples).to(self._device))
         else:
-            extracted = self._extractor(
-                [window.astype(np.float32) / 32768.0 for window in windows],
-                sampling_rate=SAMPLE_RATE_HZ,
-                padding="max_length",
-                max_length=length,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-            names = ("input_values", "input_features") + (() if full else ("attention_mask",))
-            inputs = {name: extracted[name].to(self._device) for name in names if name in extracted}
-            inputs = {n: t.to(self._dtype) if t.is_floating_point() else t for n, t in inputs.items()}
-            if full and "input_features" in inputs:  # an extractor may give frames more than it counts
-                inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
-        logits = self._model(**inputs).logits
-        return logits.float().log_softmax(-1).cpu().numpy()
+            logits = self._model(**self._extract(windows, length, full)).logits
+        log_probs: np.ndarray = logits.float().log_softmax(-1).cpu().numpy()
+        return log_probs
+
+    def _extract(self, windows: list[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
+        """What a model with a front end of transformers takes; without a mask when no window is padded."""
+        extracted = self._extractor(
+            [window.astype(np.float32) / 32768.0 for window in windows],
+            sampling_rate=SAMPLE_RATE_HZ,
+            padding="max_length",
+            max_length=length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        names = ("input_values", "input_features") + (() if full else ("attention_mask",))
+        inputs = {name: extracted[name].to(self._device) for name in names if name in extracted}
+        inputs = {n: t.to(self._dtype) if t.is_floating_point() else t for n, t in inputs.items()}
+        if full and "input_features" in inputs:  # an extractor may give frames more than it counts
+            inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
+        return inputs
 
 
 def load_checkpoint(folder: Path) -> tuple[Any, Any]:
