@@ -1,5 +1,7 @@
 """Measures on this machine, side by side in one run; timings live here and never in tests.
 
+    dictalake bench --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, turn by turn
+
     dictalake bench load     what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
     dictalake bench memory   peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
     dictalake bench seams    word errors of long recordings near the seams of their windows, against other ways to cut them
@@ -22,7 +24,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 
-BENCHMARKS = ("load", "memory", "resume", "seams")
+BENCHMARKS = ("all", "load", "memory", "resume", "seams")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
+    if arguments[0].startswith("--"):
+        arguments = ["all", *arguments]
     if arguments[0] not in BENCHMARKS:
         raise ConfigError(f"bench {arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
     return int(importlib.import_module(f"jobs.bench_{arguments[0]}").main(arguments[1:]))

@@ -72,7 +72,7 @@ class CtcModel:
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
-        for length, indices in self._batches([len(window) for window in windows]):
+        for length, indices in self.batches([len(window) for window in windows]):
             log_probs = self._forward_within_memory([windows[i] for i in indices], length)
             for row, index in enumerate(indices):
                 # A copy: a view would keep the whole padded batch alive.
@@ -96,7 +96,7 @@ class CtcModel:
             torch.cuda.empty_cache()
         return self._forward_within_memory(windows[:half], length) + self._forward_within_memory(windows[half:], length)
 
-    def _batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
+    def batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Indices of windows that go through the model together, with the length they are padded to."""
         groups: dict[tuple[int, bool], list[int]] = {}
         for index, length in enumerate(lengths):
@@ -107,24 +107,39 @@ class CtcModel:
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
-    @torch.inference_mode()
     def _forward(self, windows: list[np.ndarray], length: int) -> np.ndarray:
+        return self.to_host(self.to_logits(self.to_inputs(windows, length)))
+
+    @torch.inference_mode()
+    def to_inputs(self, windows: Sequence[np.ndarray], length: int) -> dict[str, torch.Tensor]:
+        """int16 windows, padded to ``length`` samples, as what the encoder takes; without a mask when no window is padded."""
+        full = all(len(window) == length for window in windows)
+        if self._log_mel is None:
+            return self._extract(windows, length, full)
         batch = np.zeros((len(windows), length), dtype=np.int16)
         for row, window in enumerate(windows):
             batch[row, : len(window)] = window
-        samples = torch.tensor([len(window) for window in windows])
-        full = bool((samples == length).all())
         waveforms = torch.from_numpy(batch).to(self._device).to(torch.float32) / 32768.0
-        if self._lasr is not None and self._log_mel is not None:
-            features = self._log_mel(waveforms).to(self._dtype)
-            logits = self._lasr(features, None if full else self._log_mel.frame_count(samples).to(self._device))
-        else:
-            logits = self._model(**self._extract(windows, length, full)).logits
+        inputs = {"features": self._log_mel(waveforms).to(self._dtype)}
+        if not full:
+            samples = torch.tensor([len(window) for window in windows])
+            inputs["feature_frames"] = self._log_mel.frame_count(samples).to(self._device)
+        return inputs
+
+    @torch.inference_mode()
+    def to_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """``(windows, frames, vocabulary)`` on the device, in its dtype."""
+        logits: torch.Tensor = self._lasr(**inputs) if self._lasr is not None else self._model(**inputs).logits
+        return logits
+
+    @torch.inference_mode()
+    def to_host(self, logits: torch.Tensor) -> np.ndarray:
+        """Log-probabilities of the same shape, float32."""
         log_probs: np.ndarray = logits.float().log_softmax(-1).cpu().numpy()
         return log_probs
 
-    def _extract(self, windows: list[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
-        """What a model with a front end of transformers takes; without a mask when no window is padded."""
+    def _extract(self, windows: Sequence[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
+        """The same by a front end of transformers."""
         extracted = self._extractor(
             [window.astype(np.float32) / 32768.0 for window in windows],
             sampling_rate=SAMPLE_RATE_HZ,

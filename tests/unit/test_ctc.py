@@ -141,7 +141,7 @@ def test_a_window_gives_the_same_in_any_company(random_lasr: Path, dtype: str) -
 def test_batches_stay_below_the_asked_seconds(random_lasr: Path) -> None:
     model = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", batch_s=45.0)
     lengths = [320_000] * 5 + [1_000] * 3 + [48_000] * 40
-    batches = list(model._batches(lengths))
+    batches = list(model.batches(lengths))
     assert sorted(index for _, indices in batches for index in indices) == list(range(48))
     assert [(length, len(indices)) for length, indices in batches[:3]] == [(320_000, 2), (320_000, 2), (320_000, 1)]
     assert all(length * len(indices) <= 45 * 16_000 for length, indices in batches)

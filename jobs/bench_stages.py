@@ -1,0 +1,186 @@
+"""Where the time of a recording goes: each stage over the same block in one process, without Ray, and the inside of ``emit``.
+
+Also the archive and the models that the arms share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+from transformers import AutoTokenizer, LasrCTCConfig, LasrEncoderConfig
+
+from jobs.bench_arms import cut, list_waveforms, synchronise
+from jobs.bench_load import read_demo_speech
+from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
+from pipelines.acoustic.compaction import compact_stretches
+from pipelines.acoustic.ctc import CtcModel
+from pipelines.acoustic.fusion import fuse_in_stretches
+from pipelines.archive.listing import list_recordings
+from pipelines.audio.windows import plan_windows
+from pipelines.blocks import read_emissions, recordings_to_table
+from pipelines.config import ASSETS, Config
+from pipelines.decoding.decoder import open_decoder
+from pipelines.loading import Load
+from pipelines.records import SAMPLE_RATE_HZ, Emissions
+from pipelines.stages import Decode, Emit, Finish
+from pipelines.training.untrained import save_untrained_lasr
+from pipelines.transcribe import identify, read_vocabulary
+
+EACH_S = 90.0
+MINI = ASSETS / "medasr-mini"
+
+
+def write_archive(folder: Path, seconds: float) -> float:
+    """Recordings of 90 s of the demo archive's speech, no two alike, at least ``seconds`` in all; returns how many."""
+    folder.mkdir(parents=True)
+    speech, size = read_demo_speech(), int(EACH_S * SAMPLE_RATE_HZ)
+    count = max(1, -(-int(seconds) // int(EACH_S)))
+    for number in range(count):
+        piece = np.resize(np.roll(speech, -number * (size // 7)), size)
+        soundfile.write(folder / f"{number:05}.wav", piece, SAMPLE_RATE_HZ, subtype="PCM_16")
+    return count * EACH_S
+
+
+def make_model(name: str, folder: Path) -> Path:
+    """``mini`` as it is; ``full``: MedASR's dimensions with random weights, and mini's pieces for its language model."""
+    if name == "mini":
+        return MINI
+    tokenizer, mini = AutoTokenizer.from_pretrained(MINI), LasrCTCConfig.from_pretrained(MINI)
+    save_untrained_lasr(folder, LasrEncoderConfig(), tokenizer, mini.vocab_size)
+    shutil.copy(MINI / "lm_6.kenlm", folder)
+    return folder
+
+
+def make_config(model: Path, archive: Path, lake: Path, **acoustic: Any) -> Config:
+    """As ``conf/medasr.yaml`` decodes: beam 8 with the 6-gram model."""
+    return Config.model_validate(
+        {
+            "archive": {"uri": str(archive)},
+            "lake": {"uri": str(lake)},
+            "acoustic": {"model": str(model), **acoustic},
+            "decoding": {"lm": str(MINI / "lm_6.kenlm")},
+        }
+    )
+
+
+def load_block(config: Config) -> pa.Table:
+    """All recordings of the archive, through the real stage."""
+    recordings = recordings_to_table(list(list_recordings(config.archive)))
+    return pa.concat_tables(list(Load(config)(recordings)))
+
+
+def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
+    """Of each stage the least seconds of ``rounds``, its share, processor seconds a second, and bytes a second of audio."""
+    checkpoint = find_checkpoint(config.acoustic)
+    vocabulary, grid = read_vocabulary(checkpoint)
+    recordings = recordings_to_table(list(list_recordings(config.archive)))
+    load, emit = Load(config), Emit(config, vocabulary, os.cpu_count() or 1)
+    greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"kind": "greedy"})})
+    decode, decode_greedy = Decode(config, vocabulary), Decode(greedy, vocabulary)
+    finish = Finish(config, identify(config, checkpoint, vocabulary), grid)
+    made: dict[str, pa.Table] = {}
+    steps: dict[str, Callable[[], pa.Table]] = {
+        "load": lambda: pa.concat_tables(list(load(recordings))),
+        "emit": lambda: emit(made["load"]),
+        "decode": lambda: decode(made["emit"]),
+        "decode, greedy": lambda: decode_greedy(made["emit"]),
+        "write": lambda: finish(made["decode"]),
+    }
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(rounds + 1):  # the first one warms up and is the slowest
+        for name, step in steps.items():
+            wall, busy = time.perf_counter(), time.process_time()
+            made[name] = step()
+            synchronise()
+            taken, used = time.perf_counter() - wall, time.process_time() - busy
+            if name not in best or taken < best[name]["seconds"]:
+                best[name] = {"seconds": taken, "cpus_busy": used / taken}
+    audio_s = float(sum(made["load"]["duration_s"].to_pylist()))
+    total_s = sum(one["seconds"] for name, one in best.items() if name != "decode, greedy")
+    for name, one in best.items():
+        one["s_per_audio_s"] = one["seconds"] / audio_s
+        one["share"] = one["seconds"] / total_s
+        one["bytes_out_per_audio_s"] = made[name].nbytes / audio_s
+    best["load"]["note"] = "decodes in child processes: their time is not in cpus_busy"
+    return {"audio_s": audio_s, "stages": best, "inside_emit": measure_emit(config, made["load"], rounds)}
+
+
+@torch.inference_mode()
+def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, float]:
+    """Seconds a second of audio inside ``emit``: features, encoder with head, transfer, fusion of windows, compaction."""
+    model, waveforms = CtcModel.load(config.acoustic), list_waveforms(loaded)
+    audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
+    windows = cut(waveforms, model.grid)
+    plans = [plan_windows(len(w), model.grid, config.windows.length_s, config.windows.overlap_s) for w in waveforms]
+    steps = ("features", "encoder", "transfer", "fuse", "compact")
+    least = dict.fromkeys(steps, float("inf"))
+    for _ in range(rounds + 1):
+        took = _time_parts(model, windows)
+        emitted = iter(model.emit(windows))
+        started = time.perf_counter()
+        fused = [list(fuse_in_stretches((next(emitted) for _ in plan), plan, model.grid)) for plan in plans]
+        took["fuse"] = time.perf_counter() - started
+        started = time.perf_counter()
+        for stretches in fused:
+            compact_stretches(stretches, config.decoding.token_min_logp - 0.5, config.decoding.collapse_blank, 0)
+        took["compact"] = time.perf_counter() - started
+        least = {name: min(least[name], took[name]) for name in steps}
+    return {f"{name}_s_per_audio_s": seconds / audio_s for name, seconds in least.items()}
+
+
+def _time_parts(model: CtcModel, windows: list[np.ndarray]) -> dict[str, float]:
+    took = dict.fromkeys(("features", "encoder", "transfer"), 0.0)
+    for length, indices in model.batches([len(window) for window in windows]):
+        begun = time.perf_counter()
+        inputs = model.to_inputs([windows[index] for index in indices], length)
+        synchronise()
+        heard = time.perf_counter()
+        logits = model.to_logits(inputs)
+        synchronise()
+        encoded = time.perf_counter()
+        model.to_host(logits)
+        took["features"] += heard - begun
+        took["encoder"] += encoded - heard
+        took["transfer"] += time.perf_counter() - encoded
+    return took
+
+
+def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str, Any]:
+    """pyctcdecode against the engine that a run takes, on one core, turn by turn, with the same emissions."""
+    vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))
+    decoding = locate_lm(config).decoding
+    decoders = {
+        name: open_decoder(decoding.model_copy(update={"engine": engine}), vocabulary)
+        for name, engine in (("ours", "auto"), ("pyctcdecode", "pyctcdecode"))
+    }
+    channels: list[Emissions] = [c for index in range(emitted.num_rows) for c in read_emissions(emitted, index)]
+    audio_s = sum(one.frames for one in channels) * grid.step / SAMPLE_RATE_HZ
+    seconds: dict[str, list[float]] = {name: [] for name in decoders}
+    read: dict[str, list[Any]] = {}
+    for turn in range(rounds + 1):
+        for name in list(decoders)[:: 1 if turn % 2 else -1]:
+            started = time.perf_counter()
+            read[name] = [decoders[name].decode(channel)[0] for channel in channels]
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    same = [
+        [p.token_id for p in a.pieces] == [p.token_id for p in b.pieces]
+        for a, b in zip(read["ours"], read["pyctcdecode"], strict=True)
+    ]
+    return {
+        "engine": decoders["ours"].name,
+        "audio_s": audio_s,
+        "seconds": seconds,
+        "same_tokens": f"{sum(same)} of {len(same)} channels",
+        "all_same": all(same),
+        "ratios": [theirs / mine for theirs, mine in zip(seconds["pyctcdecode"], seconds["ours"], strict=True)],
+    }

@@ -1,0 +1,63 @@
+"""Whole jobs as users start them: ``dictalake backfill`` in a process of its own, greedy and with the language model.
+
+Two archives, a short and a long one, tell start-up from speed: the speed is the audio that the long one has more over the
+seconds that it takes more.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.bench_stages import MINI, write_archive
+from pipelines.errors import RunError
+
+KINDS = {"job, greedy": "greedy", "job, with LM": "beam"}
+
+
+def measure_jobs(
+    model: Path, folder: Path, lengths_s: tuple[float, float], rounds: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Of each kind of job, a round each: × real time between the two lengths, and seconds to start and end."""
+    audio_s = {}
+    for name, seconds in zip(("short", "long"), lengths_s, strict=True):
+        audio_s[name] = write_archive(folder / name, seconds)
+    more_s = audio_s["long"] - audio_s["short"]
+    result: dict[str, Any] = {"audio_s": audio_s, "speed_x": {k: [] for k in KINDS}, "start_and_end_s": {k: [] for k in KINDS}}
+    for turn in range(rounds):
+        for kind in list(KINDS)[:: -1 if turn % 2 else 1]:
+            took = {
+                name: run_job(model, folder / name, folder / f"lake-{turn}-{KINDS[kind]}-{name}", KINDS[kind])
+                for name in audio_s
+            }
+            if took["long"] <= took["short"]:
+                raise RunError("the machine is too noisy to measure jobs: the longer one took less time; use longer archives")
+            speed = more_s / (took["long"] - took["short"])
+            result["speed_x"][kind].append(speed)
+            result["start_and_end_s"][kind].append(took["short"] - audio_s["short"] / speed)
+            tell(f"{kind}: {speed:.0f} × real time, round {turn + 1} of {rounds}")
+    return result
+
+
+def run_job(model: Path, archive: Path, lake: Path, kind: str) -> float:
+    """Seconds from the start of the process to its end. Raises RunError where it does not transcribe everything."""
+    settings: Mapping[str, str] = {
+        "archive.uri": str(archive),
+        "lake.uri": str(lake),
+        "acoustic.model": str(model),
+        "decoding.kind": kind,
+        "decoding.lm": str(MINI / "lm_6.kenlm"),
+        "report.write": "false",
+    }
+    command = [sys.executable, "-m", "jobs", "backfill", *(f"--{key}={value}" for key, value in settings.items())]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(
+            f"a measured job ended with exit code {done.returncode}: {(done.stderr.splitlines() or ['nothing said'])[-1]}"
+        )
+    return time.perf_counter() - started
