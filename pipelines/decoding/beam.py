@@ -50,7 +50,8 @@ _LEAST_KNOWN_SHARE = 0.3
 _SLACK = 2  # frames that a piece may move between two readings and be the same
 _UNKNOWN_WORD = "⁇"  # what both engines call <unk>
 
-_EngineBeam = tuple[str, object, list[tuple[str, tuple[int, int]]], float, float]
+_Spoken = tuple[str, tuple[int, int]]  # a word of an engine, and its first and last frame, exclusive
+_EngineBeam = tuple[str, object, list[_Spoken], float, float]
 
 
 class BeamDecoder:
@@ -100,7 +101,8 @@ class BeamDecoder:
         log_probs = emissions.dense()
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
         # On nothing but blanks ctc-beam-decoder gives no beam at all.
-        plain = [self._hypothesis(beam, log_probs, emissions.frame_index) for beam in beams] or [Hypothesis(())]
+        known: dict[_Spoken, Piece | None] = {}
+        plain = [self._hypothesis(beam, log_probs, emissions.frame_index, known) for beam in beams] or [Hypothesis(())]
         readings = plain if self._hotwords is None else self._search_for_hotwords(plain, emissions, log_probs)
         return [measure_support(readings), *readings[1:]]
 
@@ -119,9 +121,10 @@ class BeamDecoder:
             log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
         )
         readings = []
+        known: dict[_Spoken, Piece | None] = {}
         for beam in beams:
             begun = scorer.score(" ".join(word for word, _ in beam[2]))
-            reading = self._hypothesis((*beam[:4], beam[4] - begun), log_probs, emissions.frame_index)
+            reading = self._hypothesis((*beam[:4], beam[4] - begun), log_probs, emissions.frame_index, known)
             readings.append(replace(reading, hotword_score=count_bonus(reading.pieces)))
         readings.sort(key=lambda reading: -reading.total_score)
         best, *others = readings
@@ -139,28 +142,37 @@ class BeamDecoder:
         names = ("beam_prune_logp", "token_min_logp")
         return {"beam_width": self._config.beam_width} | {name: float(getattr(self._config, name)) for name in names}
 
-    def _hypothesis(self, beam: _EngineBeam, log_probs: np.ndarray, frame_index: np.ndarray) -> Hypothesis:
+    def _hypothesis(
+        self, beam: _EngineBeam, log_probs: np.ndarray, frame_index: np.ndarray, known: dict[_Spoken, Piece | None]
+    ) -> Hypothesis:
+        """``known``: pieces of other beams of the same search. Most beams differ in few pieces."""
         _, _, words, acoustic_score, total_score = beam
         pieces = []
-        for word, (start, end) in words:
-            plain = self._without_specials(word)
-            if plain in ("", _UNKNOWN_WORD):
-                continue
-            token_id = self._ids[plain]
-            start = min(max(start, 0), len(frame_index) - 1)
-            end = min(max(end, start + 1), len(frame_index))
-            if plain != word:
-                end = self._end_before_special(log_probs, token_id, start, end)
-            pieces.append(
-                Piece(
-                    token_id=token_id,
-                    text=self._vocabulary.pieces[token_id],
-                    start_frame=int(frame_index[start]),
-                    end_frame=int(frame_index[end - 1]) + 1,
-                    logp=min(0.0, float(log_probs[start:end, token_id].max())),
-                )
-            )
+        for spoken in words:
+            if spoken not in known:
+                known[spoken] = self._piece(spoken, log_probs, frame_index)
+            if (piece := known[spoken]) is not None:
+                pieces.append(piece)
         return Hypothesis(tuple(pieces), float(acoustic_score), float(total_score - acoustic_score))
+
+    def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: np.ndarray) -> Piece | None:
+        """None for what is no piece: a special token, or one that the vocabulary does not know."""
+        word, (start, end) = spoken
+        plain = self._without_specials(word)
+        if plain in ("", _UNKNOWN_WORD):
+            return None
+        token_id = self._ids[plain]
+        start = min(max(start, 0), len(frame_index) - 1)
+        end = min(max(end, start + 1), len(frame_index))
+        if plain != word:
+            end = self._end_before_special(log_probs, token_id, start, end)
+        return Piece(
+            token_id=token_id,
+            text=self._vocabulary.pieces[token_id],
+            start_frame=int(frame_index[start]),
+            end_frame=int(frame_index[end - 1]) + 1,
+            logp=min(0.0, float(log_probs[start:end, token_id].max())),
+        )
 
     def _without_specials(self, word: str) -> str:
         """An engine glues a special token such as ``</s>``, which has no word start, to the word before."""
@@ -188,12 +200,24 @@ def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
     scores = np.array([reading.acoustic_score + reading.lm_score for reading in readings])
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
-    support: dict[tuple[int, int], float] = {}
-    for reading, share in zip(readings, shares, strict=True):
-        places = {(p.token_id, frame) for p in reading.pieces for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)}
-        for place in places:
-            support[place] = support.get(place, 0.0) + float(share)
-    pieces = (replace(piece, support=min(1.0, support[piece.token_id, piece.start_frame])) for piece in best.pieces)
+    support = [1.0] * len(best.pieces)
+    for reading, share in zip(readings[1:], shares[1:].tolist(), strict=True):
+        there = {id(piece) for piece in reading.pieces}  # the same objects, of the same search
+        missing = [index for index, piece in enumerate(best.pieces) if id(piece) not in there]
+        tokens = {best.pieces[index].token_id for index in missing}
+        places = {
+            (p.token_id, frame)
+            for p in reading.pieces
+            if p.token_id in tokens
+            for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)
+        }
+        for index in missing:
+            if (best.pieces[index].token_id, best.pieces[index].start_frame) not in places:
+                support[index] = max(0.0, support[index] - share)
+    pieces = (
+        piece if share == piece.support else replace(piece, support=share)
+        for piece, share in zip(best.pieces, support, strict=True)
+    )
     return replace(best, pieces=tuple(pieces))
 
 
