@@ -330,7 +330,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
         raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
     from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
-    from pipelines.acoustic.ctc import frame_grid
+    from pipelines.acoustic.grid import frame_grid
 
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
