@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyctcdecode
 import soundfile
 import torch
+from pyctcdecode.decoder import build_ctcdecoder
 from transformers import AutoTokenizer, LasrCTCConfig, LasrEncoderConfig
 
 from jobs.bench_arms import cut, list_waveforms, synchronise
@@ -161,12 +161,10 @@ def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str
     decoding = locate_lm(config).decoding
     ours = open_decoder(decoding, vocabulary)
     labels, words = vocabulary.pyctcdecode_labels(), vocabulary.lm_words()
-    theirs = pyctcdecode.build_ctcdecoder(
-        labels, decoding.lm, unigrams=words.values(), alpha=decoding.lm_weight, beta=decoding.word_score
-    )
+    theirs = build_ctcdecoder(labels, decoding.lm, unigrams=words.values(), alpha=decoding.lm_weight, beta=decoding.word_score)
     channels: list[Emissions] = [c for index in range(emitted.num_rows) for c in read_emissions(emitted, index)]
     matrices = [channel.dense() for channel in channels]
-    limits = {
+    limits: dict[str, Any] = {
         "beam_width": decoding.beam_width,
         "beam_prune_logp": decoding.beam_prune_logp,
         "token_min_logp": decoding.token_min_logp,
