@@ -48,7 +48,7 @@ FACET = "dictalake_provenance"
 _PATIENCE_S = 5.0  # of one event
 
 
-@attr.define
+@attr.define(kw_only=True)
 class ProvenanceRunFacet(facet_v2.RunFacet):
     """What decides the rows of a run: the same values as in the lake's ``provenance`` and in its run record."""
 
@@ -58,13 +58,13 @@ class ProvenanceRunFacet(facet_v2.RunFacet):
     decoding_hash: str
     formatting_hash: str
     model_id: str
-    model_revision: str | None
+    model_revision: str | None = None
     model_sha256: str
-    lm_sha256: str | None
+    lm_sha256: str | None = None
     decoder: str
     config_hash: str
     pipeline_version: str
-    git_commit: str | None
+    git_commit: str | None = None
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,12 @@ class _Block(nn.Module):
         self._padding = ((kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2)  # as padding="same" does it
 
     def forward(self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
-        x = torch.add(self.feed_forwards[0](self.norms[0](x)), x, alpha=self._keep_ff)
+        # Not torch.add(…, alpha=…): it rounds the last few numbers of a thread's share otherwise than the rest, so that what a
+        # window gives would depend on the size of its batch.
+        x = self.feed_forwards[0](self.norms[0](x)).add_(x * self._keep_ff)
         x = x + self._attend(self.norms[1](x), rotation, mask)
-        x = torch.add(self._convolve(self.norms[2](x), mask), x, alpha=self._keep_conv)
-        x = torch.add(self.feed_forwards[1](self.norms[3](x)), x, alpha=self._keep_ff)
+        x = self._convolve(self.norms[2](x), mask).add_(x * self._keep_conv)
+        x = self.feed_forwards[1](self.norms[3](x)).add_(x * self._keep_ff)
         normed: torch.Tensor = self.norms[4](x)
         return normed
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from jobs import demo
 from pipelines.cluster import Resources
 from pipelines.config import Config
 from pipelines.transcribe import RunSummary, transcribe
@@ -35,3 +37,18 @@ def mixed_run(two_cpus: Resources, random_lasr: Path, tmp_path_factory: pytest.T
     os.utime(archive / "ward/tones.flac", (IN_MAY.timestamp(), IN_MAY.timestamp()))
     config = make_config(random_lasr, lake, archive={"uri": str(archive)})
     return FinishedRun(config, transcribe(config), archive, lake)
+
+
+@pytest.fixture(scope="session")
+def demo_lake(two_cpus: Resources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled by the demo, whose exit status says that exactly the two broken files failed. Tests may write to it."""
+    lake = tmp_path_factory.mktemp("demo") / "lake"
+    assert demo.main(["--lake.uri", str(lake)]) == 0
+    shutil.copytree(lake, lake.parent / "untouched")
+    return lake
+
+
+@pytest.fixture
+def untouched_demo_lake(demo_lake: Path, tmp_path: Path) -> Path:
+    """A copy of it as the demo left it."""
+    return Path(shutil.copytree(demo_lake.parent / "untouched", tmp_path / "demo-lake"))

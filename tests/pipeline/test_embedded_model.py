@@ -29,14 +29,6 @@ def test_the_embedded_model_is_small_and_has_a_six_gram_over_its_pieces() -> Non
     assert kenlm.Model(str(MODEL / "lm_6.kenlm")).order == 6
 
 
-@pytest.fixture(scope="module")
-def demo_lake(two_cpus: Resources, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Filled by the demo, whose exit status says that exactly the two broken files failed."""
-    lake = tmp_path_factory.mktemp("demo") / "lake"
-    assert demo.main(["--lake.uri", str(lake)]) == 0
-    return lake
-
-
 def test_the_demo_understands_most_words_and_shows_every_file(demo_lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--lake.uri", str(demo_lake)]) == 0
     shown = capsys.readouterr().out
