@@ -1,0 +1,51 @@
+"""What README shows of each view is what the demo lake answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import query
+from pipelines.acoustic.checkpoint import find_checkpoint
+from pipelines.config import ASSETS, Acoustic
+from pipelines.lake.query import VIEWS
+from tests.recordings import DEMO_ARCHIVE
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+
+
+def test_readme_shows_what_each_view_answers_on_the_demo_lake(
+    untouched_demo_lake: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(r"```console\n(\$ dictalake query.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    asked = re.findall(
+        r'^\$ dictalake query --lake\.uri demo-lake "([^"]+)"\n(.*?\n)(?:\n|\Z)', block, re.DOTALL | re.MULTILINE
+    )
+    capfd.readouterr()
+    for sql, expected in asked:
+        assert query.main(["--lake.uri", str(untouched_demo_lake), sql]) == 0
+        assert capfd.readouterr().out == expected
+    assert {re.findall(r"FROM (\w+)", sql)[0] for sql, _ in asked} == {*VIEWS, "history"}
+
+
+def test_one_query_says_which_model_code_configuration_and_bytes_made_a_row(untouched_demo_lake: Path, tmp_path: Path) -> None:
+    file, out = ROOT / "infra/queries/provenance_of_a_row.sql", tmp_path / "rows.parquet"
+    assert query.main(["--lake.uri", str(untouched_demo_lake), "--file", str(file), "--out", str(out)]) == 0
+    rows = pq.read_table(out).to_pylist()
+    assert len(rows) == 2 * 29
+    identity = find_checkpoint(Acoustic()).identity
+    lm = sha256((ASSETS / "medasr-mini/lm_6.kenlm").read_bytes()).hexdigest()
+    archive = {sha256(path.read_bytes()).hexdigest() for path in DEMO_ARCHIVE.rglob("*") if path.is_file()}
+    for row in rows:
+        assert row["model_sha256"] == identity.sha256
+        assert row["lm_sha256"] == (None if row["decoder"] == "greedy" else lm)
+        assert row["bytes_sha256"] in archive
+        assert json.loads(row["config"])["decoding"]["kind"] == ("greedy" if row["decoder"] == "greedy" else "beam")
+        assert all(row[name] for name in ("config_hash", "version", "object_version", "run_id", "fingerprint"))
+    assert {row["dtype"] for row in rows if row["status"] == "ok"} <= {"float32", "bfloat16"}
