@@ -4,6 +4,7 @@
 
     dictalake bench load     what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
     dictalake bench memory   peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
+    dictalake bench query    the questions of infra/queries over a million synthetic rows: seconds and memory
     dictalake bench seams    word errors of long recordings near the seams of their windows, against other ways to cut them
     dictalake bench resume   a run that has nothing to do: seconds and memory, over 1,000 to 100,000 done recordings
 
@@ -24,7 +25,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 
-BENCHMARKS = ("all", "load", "memory", "resume", "seams")
+BENCHMARKS = ("all", "load", "memory", "query", "resume", "seams")
 
 
 def main(argv: list[str] | None = None) -> int:
