@@ -17,6 +17,7 @@ JOBS = {
     "nightly": "transcribe what is new, for a scheduler: one line, or none when there is nothing",
     "runs": "who is at work on a lake, and what the last runs did",
     "query": "ask a lake a question in SQL: a table, CSV, Parquet or Arrow",
+    "search": "find words in the transcripts of a lake, with where they stand",
     "report": "write a page about a run or a lake: counts, speed, cost, failures and what to do",
     "schema": "what the columns of a lake mean: write the documentation, check it, upgrade a lake",
     "reproduce": "make rows of a lake again, and say whether they are identical or what differs",
