@@ -19,6 +19,7 @@ JOBS = {
     "query": "ask a lake a question in SQL: a table, CSV, Parquet or Arrow",
     "search": "find words in the transcripts of a lake, with where they stand",
     "report": "write a page about a run or a lake: counts, speed, cost, failures and what to do",
+    "doctor": "check what a run needs on this machine, and say what to fix",
     "schema": "what the columns of a lake mean: write the documentation, check it, upgrade a lake",
     "reproduce": "make rows of a lake again, and say whether they are identical or what differs",
     "compact": "put a lake's small files together and remove what is out of use",

@@ -17,6 +17,7 @@ from jobs.search import default_folder, main, mark
 from pipelines.config import Lake
 from pipelines.errors import ConfigError, RunError
 from pipelines.lake.forget import Subjects, forget
+from pipelines.lake.runs import RunLog
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.search import Hit, TextIndex
 from pipelines.lake.staging import write_staged
@@ -55,6 +56,7 @@ def lake(tmp_path: Path) -> Lake:
         say(C, "Severe aortic stenosis.", **cardiology),
         make_failed_row(D),
     )
+    RunLog(lake)
     return lake
 
 
