@@ -6,6 +6,7 @@
     dictalake bench memory   peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
     dictalake bench query    the questions of infra/queries over a million synthetic rows: seconds and memory
     dictalake bench seams    word errors of long recordings near the seams of their windows, against other ways to cut them
+    dictalake bench simulate ten million recordings on 1 to 64 GPUs, from what was measured: how fast, and what holds it up
     dictalake bench resume   a run that has nothing to do: seconds and memory, over 1,000 to 100,000 done recordings
 
 Each prints a table and, with --out FILE.json, write what they measured with the machine's name.
@@ -25,7 +26,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 
-BENCHMARKS = ("all", "load", "memory", "query", "resume", "seams")
+BENCHMARKS = ("all", "load", "memory", "query", "resume", "seams", "simulate")
 
 
 def main(argv: list[str] | None = None) -> int:
