@@ -34,12 +34,13 @@ from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, H
 from openlineage.client.uuid import generate_static_uuid
 
 from pipelines import logs
-from pipelines.config import EMBEDDED, Archive, Config, Lineage, resolve
+from pipelines.config import EMBEDDED, Archive, Config, resolve
 from pipelines.errors import ConfigError, DictalakeError, name_place
 from pipelines.lake.runs import describe_config
 from pipelines.lake.schema import TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import open_storage
+from pipelines.observability import Lineage
 from pipelines.progress import Tally
 from pipelines.transcript.provenance import Provenance
 

@@ -19,8 +19,8 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 
-from pipelines.config import Logs
 from pipelines.errors import ConfigError, name_place
+from pipelines.observability import Logs
 
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 Show = Callable[[str], object]

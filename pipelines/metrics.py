@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipelines import logs
-from pipelines.config import Metrics
 from pipelines.errors import ConfigError
+from pipelines.observability import Metrics
 from pipelines.progress import Tally
 from pipelines.transcript.provenance import Provenance
 

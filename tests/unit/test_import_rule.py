@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOUNDATION = {"records", "errors", "config", "retries", "pages"}
+FOUNDATION = {"records", "errors", "section", "observability", "config", "retries", "pages", "scaling"}
 STAGES = {
     "blocks",
     "boundary",

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from jobs import __main__ as command_line
 from pipelines import logs, progress
-from pipelines.config import Logs
+from pipelines.observability import Logs
 from pipelines.progress import ProgressReport, Tally, Watch
 
 

@@ -18,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from jobs.__main__ import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED
-from pipelines.config import Metrics, load_config
+from pipelines.config import load_config
 from pipelines.errors import ConfigError, RunError
 from pipelines.logs import shown_on
 from pipelines.metrics import GpuCollector, exit_status, exposed
+from pipelines.observability import Metrics
 from pipelines.progress import Tally
 from pipelines.transcript.provenance import Provenance
 
