@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,18 @@ OTHERS = ("sandboxed decoder", "driver", "ray")
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench memory", __doc__ or "")
     parser.add_argument("--hours", type=float, default=3.0, help="length of the long recording")
-    parser.add_argument("--short", type=int, default=10_000, help="number of short recordings")
+    parser.add_argument(
+        "--short", type=int, nargs="+", default=[1_000, 20_000], help="numbers of short recordings, each in a run of its own"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments, overrides = parse(parser, argv)
     config = read_config(arguments, overrides, default="demo")
     speech = read_demo_speech()
     cases: dict[str, Callable[[Path], None]] = {
         f"one of {arguments.hours:g} h, stereo": lambda folder: write_long(folder, speech, arguments.hours),
-        f"{arguments.short} of {SHORT_S:g} s": lambda folder: write_short(folder, speech, arguments.short),
     }
+    for count in arguments.short:
+        cases[f"{count} of {SHORT_S:g} s"] = partial(write_short, speech=speech, count=count)
     results: dict[str, dict[str, Any]] = {}
     for name, write in cases.items():
         with tempfile.TemporaryDirectory() as folder:

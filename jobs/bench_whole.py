@@ -61,3 +61,45 @@ def run_job(model: Path, archive: Path, lake: Path, kind: str) -> float:
             f"a measured job ended with exit code {done.returncode}: {(done.stderr.splitlines() or ['nothing said'])[-1]}"
         )
     return time.perf_counter() - started
+
+
+def measure_start(folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds from the start of a process to its first row: of the demo archive, and of Ray Data alone with a trivial map."""
+    took: dict[str, list[float]] = {"ours": [], "bare_ray": []}
+    for turn in range(rounds):
+        took["bare_ray"].append(_until_printed([sys.executable, "-c", _BARE_RAY]))
+        lake = folder / f"lake-start-{turn}"
+        took["ours"].append(_until_written(lake))
+    return {**took, "difference_s": [ours - bare for ours, bare in zip(took["ours"], took["bare_ray"], strict=True)]}
+
+
+_BARE_RAY = """
+import os
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import ray, ray.data
+ray.init(address="local", include_dashboard=False, log_to_driver=False)
+next(iter(ray.data.range(32).map_batches(lambda rows: rows).iter_batches(batch_size=None)))
+print("first", flush=True)
+"""
+
+
+def _until_printed(command: list[str]) -> float:
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "first":
+            raise RunError("Ray Data did not give a row: is Ray installed?")
+        return time.perf_counter() - started
+
+
+def _until_written(lake: Path) -> float:
+    """Until the first file of rows is there; then the job is let to its end."""
+    command = [sys.executable, "-m", "jobs", "backfill", "--config", "demo", f"--lake.uri={lake}", "--report.write=false"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and next((lake / "transcripts").rglob("*.parquet"), None) is None:
+            time.sleep(0.02)
+        taken = time.perf_counter() - started
+        if process.wait() not in (0, 3):  # two of the demo's files are broken on purpose
+            raise RunError(f"the demo ended with exit code {process.returncode}")
+    return taken
