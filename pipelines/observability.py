@@ -55,6 +55,12 @@ class Lineage(Section):
         what = "the key of the server is in the environment variable OPENLINEAGE_API_KEY"
         return None if value is None else _require_open_url(value, "http://marquez:5000", what)
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _is_word(cls, value: object) -> object:
+        """YAML reads ``off`` as false."""
+        return "off" if value is False else value
+
     @model_validator(mode="after")
     def _http_has_url(self) -> Lineage:
         if self.kind == "http" and self.server is None:

@@ -432,6 +432,13 @@ def test_the_facet_of_ours_has_a_field_for_every_value_of_the_provenance() -> No
     assert names == set(asdict(PROVENANCE)) - {"versions"} | {"config_hash"}
 
 
+def test_off_may_be_written_as_yaml_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "quiet.yaml"
+    file.write_text("lineage:\n  kind: off\n", encoding="utf-8")
+    assert load_config(None, [("lineage.kind", "off")], {}).lineage.kind == "off"
+    assert load_config(str(file), [], {}).lineage.kind == "off"
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
