@@ -36,6 +36,7 @@ _FORMAT = 1  # of the index; another number makes it anew
 _HEAP_BYTES = 256_000_000
 _BATCH_ROWS = 10_000
 _SNIPPET_CHARACTERS = 160
+_UNFINISHED = "unfinished"  # beside an index while rows are taken in
 _NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
 
 
@@ -68,8 +69,9 @@ class TextIndex:
         self._lake, self._folder = lake, folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
             strangers = [path.name for path in folder.iterdir() if path.name not in ("lock", "current") and not _is_ours(path)]
+            if not strangers:
+                folder.chmod(0o700)
         except OSError as error:
             raise ConfigError(f"--index {folder}: {error.strerror or error}; give a folder that can be written") from None
         if strangers:
@@ -84,6 +86,9 @@ class TextIndex:
         state = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
         with FileLock(self._folder / "lock"):
             current = self._current()
+            self._delete_all_but(current)  # what was left there when a refresh was cut off
+            if current is not None and (current / _UNFINISHED).exists():
+                current = None  # it may hold rows that known.parquet does not name, and would not see their erasure
             there = None if current is None else json.loads((current / "state.json").read_text(encoding="utf-8"))
             if there == state:
                 return Refreshed(0, 0)
@@ -97,9 +102,11 @@ class TextIndex:
                     database.register("known", _NOTHING_KNOWN)
                 if gone or not is_same or current is None:
                     current = self._begin()
+                (current / _UNFINISHED).touch()
                 added = _take_in(database, current)
                 now = database.sql(f"SELECT {', '.join(_KEY)} FROM transcripts").to_arrow_table()
             _write(current, now, state)
+            (current / _UNFINISHED).unlink()
             self._switch_to(current)
         return Refreshed(added, gone)
 
@@ -140,8 +147,11 @@ class TextIndex:
     def _switch_to(self, folder: Path) -> None:
         """Readers see the whole index of before or the whole new one."""
         _replace(self._folder / "current", folder.name.encode())
-        for other in self._folder.glob("index-*"):
-            if other != folder:
+        self._delete_all_but(folder)
+
+    def _delete_all_but(self, folder: Path | None) -> None:
+        for other in self._folder.iterdir():
+            if _is_ours(other) and other != folder:
                 shutil.rmtree(other, ignore_errors=True)
 
 
@@ -151,7 +161,7 @@ def _write_minus(words: str) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.is_dir() and path.name.startswith("index-")
+    return path.is_dir() and re.fullmatch("index-[0-9a-f]{32}", path.name) is not None
 
 
 def _make_schema() -> tantivy.Schema:
@@ -194,7 +204,7 @@ def _rows(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
 
 
 def _write(folder: Path, known: pa.Table, state: dict[str, Any]) -> None:
-    """After the index itself: cut off in between, the next refresh adds the same rows in place of themselves."""
+    """What the index holds now; after the index itself."""
     buffer = pa.BufferOutputStream()
     pq.write_table(known, buffer)
     _replace(folder / "known.parquet", buffer.getvalue().to_pybytes())

@@ -24,7 +24,7 @@ from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
-A, B, C, D = (letter * 32 for letter in "abcd")
+A, B, C, D, E = (letter * 32 for letter in "abcde")
 NEW = "7be1d0a94c52"
 MARCH = datetime(2026, 3, 2, tzinfo=UTC)
 # No two with one stem.
@@ -123,6 +123,31 @@ def test_what_is_erased_leaves_no_trace(lake: Lake, index: TextIndex, tmp_path: 
     assert not [path for path in left if b"stenosis" in path.read_bytes() or C.encode() in path.read_bytes()]
 
 
+def test_what_is_erased_after_a_refresh_was_cut_off_is_not_found(lake: Lake, index: TextIndex, tmp_path: Path) -> None:
+    known = next((tmp_path / "index").glob("index-*")) / "known.parquet"
+    before = known.read_bytes()
+    commit(lake, say(E, "Small nodule."))
+    known.with_suffix(".new").mkdir()  # the rows are taken in, then nothing can be written about them
+    with pytest.raises(IsADirectoryError):
+        index.refresh()
+    assert known.read_bytes() == before
+    known.with_suffix(".new").rmdir()
+    forget(lake, Subjects(recordings=(E,)))
+    index.refresh()
+    assert index.search("nodule", 10) == []
+    assert ids(index.search("fracture OR stenosis", 10)) == [A, B, C]
+    assert not [path for path in (tmp_path / "index").rglob("*") if path.is_file() and b"nodule" in path.read_bytes()]
+
+
+def test_an_index_that_was_left_behind_is_deleted_though_the_lake_is_the_same(index: TextIndex, tmp_path: Path) -> None:
+    left = tmp_path / "index" / f"index-{'0' * 32}"
+    left.mkdir()
+    (left / "segment").write_bytes(b"stenosis")
+    assert index.refresh().added == 0
+    assert not left.exists()
+    assert ids(index.search("stenosis", 10)) == [C]
+
+
 def test_the_index_is_its_owners_alone(index: TextIndex, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "index").stat().st_mode) == 0o700
 
@@ -142,10 +167,15 @@ def test_a_term_finds_the_rows_that_hold_it_and_no_other(
 
 
 def test_files_of_others_are_not_touched(lake: Lake, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/cat.jpg").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"holds other files \(cat.jpg …\): give an empty or a new folder"):
-        TextIndex(lake, tmp_path / "photos")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    photos.chmod(0o755)
+    for name in ("cat.jpg", "index-of-photos"):
+        (photos / name).mkdir()
+        with pytest.raises(ConfigError, match=rf"holds other files \({name} …\): give an empty or a new folder"):
+            TextIndex(lake, photos)
+        assert stat.S_IMODE(photos.stat().st_mode) == 0o755
+        (photos / name).rmdir()
 
 
 def test_bad_questions_are_refused_in_words(lake: Lake, tmp_path: Path) -> None:
