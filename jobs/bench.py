@@ -2,6 +2,7 @@
 
     dictalake bench --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, turn by turn
 
+    dictalake bench driver   what the driver itself does for each recording and each block
     dictalake bench load     what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
     dictalake bench memory   peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
     dictalake bench query    the questions of infra/queries over a million synthetic rows: seconds and memory
@@ -26,7 +27,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 
-BENCHMARKS = ("all", "load", "memory", "query", "resume", "seams", "simulate")
+BENCHMARKS = ("all", "driver", "load", "memory", "query", "resume", "seams", "simulate")
 
 
 def main(argv: list[str] | None = None) -> int:

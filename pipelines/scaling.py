@@ -6,7 +6,6 @@ Nothing here knows Ray: what a stage costs is measured (``dictalake bench``) or 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,31 +15,38 @@ import numpy as np
 class Costs:
     """Seconds of one core, or of one GPU for ``encode``, and what is shared by the whole run.
 
+    ``emit_host_s_per_audio_s`` is what an actor's core does before and after its GPU, which does nothing for it meanwhile.
     ``bytes_per_audio_s`` travel from the object storage to a node, ``node_bytes_per_s`` is how fast a node takes them.
-    ``listing_per_s`` objects are listed before the first block; ``block_s`` of the driver's time goes to each block,
-    ``commit_s`` to each commit and ``row_s`` to each row in it.
+    ``listing_per_s`` objects are listed, and ``plan_s_per_row`` is spent on each, before the first block; ``block_s`` of the
+    driver's time goes to each block, ``commit_s`` to each commit and ``row_s`` to each row in it.
     """
 
     load_s_per_audio_s: float
     encode_s_per_audio_s: float
+    emit_host_s_per_audio_s: float
     decode_s_per_audio_s: float
     write_s_per_audio_s: float
     block_s: float
     commit_s: float
     row_s: float
     listing_per_s: float
+    plan_s_per_row: float
     bytes_per_audio_s: float
     node_bytes_per_s: float
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """``gpus``, as many nodes of ``gpus_per_node`` as that takes, and the workers that each GPU comes with."""
+    """``gpus``, as many nodes of ``gpus_per_node`` as that takes, and the workers of each stage. ``runs`` share the archive
+    beforehand (by folder or manifest), each with a driver of its own, and write to one table.
+    """
 
     gpus: int
-    load_per_gpu: float
-    decode_per_gpu: float
-    write_per_gpu: float
+    load: int
+    decode: int
+    write: int
+    actors_per_gpu: int = 1
+    runs: int = 1
     gpus_per_node: int = 8
 
     @property
@@ -50,10 +56,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``seconds`` from start to last commit, ``busy`` 0–1 of each resource over that time, ``bound`` the busiest of them."""
+    """``seconds`` from start to last commit, ``rows`` committed, ``busy`` 0–1 of each resource over that time, ``bound`` the
+    busiest of them; ``refused`` commits met another run's and were made again.
+    """
 
     seconds: float
     audio_s: float
+    rows: int
+    refused: int
     busy: dict[str, float]
 
     @property
@@ -88,43 +98,92 @@ def cut_blocks(lengths_s: np.ndarray, block_audio_s: float, block_rows: int) -> 
     return np.array(audio), np.array(rows)
 
 
-def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Cluster, commit_every_s: float = 30.0) -> Outcome:
-    """``audio_s`` and ``rows`` are those of the blocks, in order. Between two stages there is room for all that waits."""
-    listed_s = float(rows.sum()) / costs.listing_per_s
-    per_byte = costs.bytes_per_audio_s / costs.node_bytes_per_s
-    stages = {
-        "driver": (1, np.full(len(audio_s), costs.block_s)),
-        "network": (cluster.nodes, audio_s * per_byte),
-        "load": (round(cluster.load_per_gpu * cluster.gpus), audio_s * costs.load_s_per_audio_s),
-        "gpu": (cluster.gpus, audio_s * costs.encode_s_per_audio_s),
-        "decode": (round(cluster.decode_per_gpu * cluster.gpus), audio_s * costs.decode_s_per_audio_s),
-        "write": (round(cluster.write_per_gpu * cluster.gpus), audio_s * costs.write_s_per_audio_s),
+def lay_out(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, tuple[int, np.ndarray]]:
+    """Servers of each stage, in order, and the seconds of work that each block is for one of them.
+
+    A GPU's actors take turns on it: it can do no more than its own work allows, nor more than so many actors can hand it.
+    """
+    gpu, host = costs.encode_s_per_audio_s, costs.emit_host_s_per_audio_s
+    return {
+        "driver": (cluster.runs, np.full(len(audio_s), costs.block_s)),
+        "network": (cluster.nodes, audio_s * (costs.bytes_per_audio_s / costs.node_bytes_per_s)),
+        "load": (cluster.load, audio_s * costs.load_s_per_audio_s),
+        "emit": (cluster.gpus, audio_s * max(gpu, (gpu + host) / cluster.actors_per_gpu)),
+        "decode": (cluster.decode, audio_s * costs.decode_s_per_audio_s),
+        "write": (cluster.write, audio_s * costs.write_s_per_audio_s),
     }
-    ready = np.full(len(audio_s), listed_s)
+
+
+def find_capacities(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, float]:
+    """Audio seconds a second that each stage could do by itself; infinite where it costs nothing."""
+    total_s = float(audio_s.sum())
+    stages = lay_out(audio_s, costs, cluster).items()
+    return {name: total_s * servers / work.sum() if work.any() else float("inf") for name, (servers, work) in stages}
+
+
+def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Cluster, commit_every_s: float = 2.0) -> Outcome:
+    """``audio_s`` and ``rows`` are those of the blocks, in order. Between two stages there is room for all that waits."""
+    listed_s = float(rows.sum()) / costs.listing_per_s / cluster.runs
+    planned_s = float(rows.sum()) * costs.plan_s_per_row / cluster.runs
+    stages = lay_out(audio_s, costs, cluster)
+    ready = np.full(len(audio_s), listed_s + planned_s)
     for servers, work in stages.values():
-        ready = serve(ready, work, max(1, servers))
-    end, committing_s = _commit(np.sort(ready), rows[np.argsort(ready, kind="stable")], costs, commit_every_s)
-    busy = {name: float(work.sum()) / (max(1, servers) * end) for name, (servers, work) in stages.items()}
-    return Outcome(end, float(audio_s.sum()), busy | {"commits": committing_s / end, "listing": listed_s / end})
+        ready = serve(ready, work, servers)
+    end, committing_s, committed, refused = _commit(ready, rows, costs, cluster.runs, commit_every_s)
+    busy = {"gpu": costs.encode_s_per_audio_s * float(audio_s.sum()) / (cluster.gpus * end)}
+    busy |= {name: float(work.sum()) / (servers * end) for name, (servers, work) in stages.items()}
+    busy |= {"commits": committing_s / end, "listing": listed_s / end, "planning": planned_s / end}
+    return Outcome(end, float(audio_s.sum()), committed, refused, busy)
 
 
 def serve(ready_s: np.ndarray, work_s: np.ndarray, servers: int) -> np.ndarray:
     """When each job is done that is ready at ``ready_s`` and takes ``work_s``: first come, first served by ``servers``."""
+    order = np.argsort(ready_s, kind="stable")
     done = np.empty(len(ready_s))
+    if servers == 1:  # the same without a loop (Lindley's recursion, unrolled)
+        until = np.cumsum(work_s[order])
+        done[order] = until + np.maximum.accumulate(ready_s[order] - until + work_s[order])
+        return done
     free = [0.0] * servers
-    ready, work = ready_s.tolist(), work_s.tolist()
-    for job in np.argsort(ready_s, kind="stable").tolist():
-        done[job] = max(ready[job], free[0]) + work[job]
-        heapq.heapreplace(free, done[job])
+    finished = []
+    for ready, work in zip(ready_s[order].tolist(), work_s[order].tolist(), strict=True):
+        finished.append(max(ready, free[0]) + work)
+        heapq.heapreplace(free, finished[-1])
+    done[order] = finished
     return done
 
 
-def _commit(finished_s: np.ndarray, rows: Sequence[int] | np.ndarray, costs: Costs, every_s: float) -> tuple[float, float]:
-    """The driver commits what is finished every so often, one commit after the other: the end, and seconds spent on it."""
-    now, spent, taken = 0.0, 0.0, 0
-    while taken < len(finished_s):
-        now = max(now + every_s, float(finished_s[taken]))
-        until = int(np.searchsorted(finished_s, now, side="right"))
-        took = costs.commit_s + costs.row_s * float(np.sum(rows[taken:until]))
-        now, spent, taken = now + took, spent + took, until
-    return now, spent
+def _commit(finished_s: np.ndarray, rows: np.ndarray, costs: Costs, runs: int, every_s: float) -> tuple[float, float, int, int]:
+    """Each run commits what it has finished every so often; block ``i`` is run ``i % runs``'s. Delta Lake refuses a commit that
+    another one overtook since it began, and it begins anew. The end, seconds in which a commit that was not refused went on,
+    rows committed, commits refused.
+    """
+    queues = []
+    for run in range(runs):
+        order = np.argsort(finished_s[run::runs], kind="stable")
+        queues.append((finished_s[run::runs][order], np.concatenate([[0], np.cumsum(rows[run::runs][order])])))
+    taken = [0] * runs
+    under_way: list[tuple[float, float, int, int]] = []  # ends, began, run, blocks of it that are in then
+
+    def begin(run: int, earliest_s: float, until: int | None = None) -> None:
+        times, sums = queues[run]
+        if taken[run] == len(times):
+            return
+        start = max(earliest_s, float(times[taken[run]])) if until is None else earliest_s
+        upto = int(np.searchsorted(times, start, side="right")) if until is None else until
+        took = costs.commit_s + costs.row_s * float(sums[upto] - sums[taken[run]])
+        heapq.heappush(under_way, (start + took, start, run, upto))
+
+    for run in range(runs):
+        begin(run, float(queues[run][0][0]) + every_s if len(queues[run][0]) else 0.0)
+    landed_s, spent_s, committed, refused = float("-inf"), 0.0, 0, 0
+    while under_way:
+        end_s, began_s, run, upto = heapq.heappop(under_way)
+        if began_s < landed_s:
+            refused += 1
+            begin(run, end_s, upto)
+            continue
+        committed += int(queues[run][1][upto] - queues[run][1][taken[run]])
+        landed_s, spent_s, taken[run] = end_s, spent_s + end_s - began_s, upto
+        begin(run, end_s + every_s)
+    return landed_s, spent_s, committed, refused
