@@ -279,14 +279,22 @@ def _cells(result: Result) -> list[str]:
 
 def _show_causes(results: Sequence[Result], console: Console) -> None:
     rows = Counter(cause for result in results for cause in result.causes)
-    made = [result.now["provenance"]["git_commit"] for result in results if result.now is not None]
-    if any(commit is None or commit.endswith("-dirty") for commit in made):
+    made = [result for result in results if result.now is not None]
+    is_code_known = all(_is_code_known(result) for result in made)
+    if not is_code_known:
         console.print(
             "this code is of no known commit, or changed since: whether it is the code of then cannot be told", highlight=False
         )
+    if uncompared := sum(not _is_compared(result) for result in made):
+        console.print(
+            f"of {uncompared} row{'s' if uncompared > 1 else ''} not everything could be compared: the recording was not read, "
+            "or not heard, then or now",
+            highlight=False,
+        )
     if not rows:
-        if made:
-            console.print("made from the same bytes, by the same weights, configuration, device, versions and commit")
+        if made and not uncompared:
+            code = ", by the same commit" if is_code_known else ""
+            console.print(f"made from the same bytes, by the same weights, configuration, device and versions{code}")
         return
     table = Table("what made them", "then", "now", title="not as it was")
     table.add_column("rows", justify="right")
@@ -294,6 +302,20 @@ def _show_causes(results: Sequence[Result], console: Console) -> None:
         then, now = _shorten(cause.then, cause.now)
         table.add_row(escape(cause.what), escape(then), escape(now), str(count))
     console.print(table)
+
+
+def _is_code_known(result: Result) -> bool:
+    """Whether the code that made the row now is that of a commit, so that ``git_commit`` tells it from other code."""
+    commit = None if result.now is None else result.now["provenance"]["git_commit"]
+    return commit is not None and not commit.endswith("-dirty")
+
+
+def _is_compared(result: Result) -> bool:
+    """Whether bytes and device of both rows are known: what is gone, or was not heard, says nothing of them."""
+    then, now = result.then, result.now or {}
+    hashes = [(row.get("source") or {}).get("sha256") for row in (then, now)]
+    devices = [(row.get("provenance") or {}).get("device") for row in (then, now)]
+    return None not in hashes and (devices[0] is None) == (devices[1] is None)
 
 
 def _shorten(then: str | None, now: str | None) -> tuple[str, str]:
@@ -304,13 +326,15 @@ def _shorten(then: str | None, now: str | None) -> tuple[str, str]:
 
 
 def write_json(path: Path, results: Sequence[Result], *, with_text: bool = False) -> None:
-    """One object a row: verdict, causes, effect. Raises RunError when it cannot be written."""
+    """One object a row: verdict, causes, effect, what could not be told. Raises RunError when it cannot be written."""
     rows = []
     for result in results:
         keys = ("recording_id", "fingerprint", "attempt", "run_id")
         row: dict[str, Any] = {key: result.then[key] for key in keys} | {"verdict": result.verdict, "why": result.why}
         row["causes"] = [asdict(cause) for cause in result.causes]
-        row["effect"] = None
+        row |= dict.fromkeys(("is_code_known", "is_compared", "effect"))  # null of what was not made again
+        if result.now is not None:
+            row |= {"is_code_known": _is_code_known(result), "is_compared": _is_compared(result)}
         if result.effect is not None:
             row["effect"] = asdict(result.effect) | {"word_error_rate": result.effect.word_error_rate}
             row["tolerance"] = asdict(Tolerance.of(result.then))

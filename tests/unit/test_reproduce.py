@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from jobs.reproduce import choose_rows, main, split_by_uri, split_ids
+from jobs.reproduce import Result, choose_rows, main, show, split_by_uri, split_ids, write_json
+from pipelines.comparison import compare_rows, find_causes
 from pipelines.config import Config, Lake
 from pipelines.errors import ConfigError
 from pipelines.lake.schema import make_transcripts
@@ -114,3 +118,66 @@ def test_a_moved_archive_is_read_at_its_new_place(tmp_path: Path) -> None:
     assert moved.uri == f"file://{tmp_path}/{A}.wav"
     with pytest.raises(ConfigError, match="was not below gs://other"):
         Move("gs://other", str(tmp_path), {})(find_object(row))
+
+
+ALL_THE_SAME = "made from the same bytes, by the same weights, configuration, device and versions"
+UNKNOWN_CODE = "this code is of no known commit, or changed since"
+UNCOMPARED = "was not read, or not heard"
+COMMIT = "c" * 40
+NOT_FOUND = {"stage": "load", "reason": "not_found", "detail": "", "retryable": True}
+
+
+def make_heard(commit: str | None = COMMIT) -> dict[str, Any]:
+    row = make_row(A)
+    row["source"] |= {"sha256": "b" * 64}
+    row["provenance"] |= {"device": "cpu", "git_commit": commit}
+    return dict(make_transcripts([row]).to_pylist()[0])
+
+
+def make_unread() -> dict[str, Any]:
+    """The same recording, gone from the archive."""
+    row = make_failed_row(A, error=NOT_FOUND, source={"uri": f"gs://archive/{A}.wav", "version": "1"})
+    row["provenance"] = {"run_id": "run-1", "git_commit": COMMIT, "versions": [("torch", "2.13.0")]}
+    return dict(make_transcripts([row]).to_pylist()[0])
+
+
+def say(then: dict[str, Any], now: dict[str, Any]) -> tuple[Result, str]:
+    """The result, and what is shown of it."""
+    result = Result(then, now, tuple(find_causes(then, now, {}, {})), compare_rows(then, now))
+    shown = io.StringIO()
+    show([result], Console(file=shown, width=200))
+    return result, shown.getvalue()
+
+
+def test_a_row_made_by_a_known_commit_is_said_to_be_made_by_it() -> None:
+    _, shown = say(make_heard(), make_heard())
+    assert f"{ALL_THE_SAME}, by the same commit" in shown
+    assert UNKNOWN_CODE not in shown
+    assert UNCOMPARED not in shown
+
+
+@pytest.mark.parametrize("commit", [None, f"{COMMIT}-dirty"])
+def test_code_of_no_known_commit_is_never_called_the_same(commit: str | None, tmp_path: Path) -> None:
+    result, shown = say(make_heard(commit), make_heard(commit))
+    assert UNKNOWN_CODE in shown
+    assert ALL_THE_SAME in shown
+    assert "same commit" not in shown
+    out = tmp_path / "again.json"
+    write_json(out, [result, Result(make_unread(), why="it was erased")])
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [(row["is_code_known"], row["is_compared"]) for row in rows] == [(False, True), (None, None)]
+
+
+def test_a_recording_that_is_gone_is_not_said_to_have_the_same_bytes() -> None:
+    result, shown = say(make_heard(), make_unread())
+    assert (result.verdict, result.causes) == ("differs", ())
+    assert ALL_THE_SAME not in shown
+    assert "of 1 row not everything could be compared" in shown
+    assert UNCOMPARED in shown
+
+
+def test_a_failure_that_comes_out_again_unread_is_not_said_to_have_the_same_bytes() -> None:
+    result, shown = say(make_unread(), make_unread())
+    assert result.verdict == "identical"
+    assert ALL_THE_SAME not in shown
+    assert UNCOMPARED in shown
