@@ -12,12 +12,12 @@ here, commits them. Killed at any moment, the same command goes on where the las
 
 from __future__ import annotations
 
+import gc
 import queue
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,8 +192,15 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
         said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
     finish = named("Finish", Careful)("finish", Finish(config, run.provenance, grid), ledger)
     reports = _in_tasks(said, plan.finish, finish)
-    with _plain_errors():
+    try:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        return
+    except ray.exceptions.RayError as error:
+        plain = _put_plainly(error)
+    # Ray ends an actor when nobody holds it any more. Its own error does, by frames in a ring: whoever kept that error, as the
+    # context of this one, would keep the actors, and their CPUs, from the next run of this process.
+    gc.collect()
+    raise plain
 
 
 def _in_tasks(data: ray.data.Dataset, plan: cluster.StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
@@ -300,25 +307,19 @@ def _until_exhausted(reports: Iterable[pa.Table], tick_s: float) -> Iterator[pa.
         yield report
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
+def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
     """What a worker met, without Ray's wrapping: a ConfigError as itself, all else by its type and place.
 
     The words of an exception, and Ray's, may quote a path or a row: they stay out.
     """
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        causes: list[BaseException] = [error]
-        while (inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None and inner not in causes:
-            causes.append(inner)
-        for cause in causes:
-            if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
-                raise type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0]) from None
-        names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
-        raise RunError(
-            f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on"
-        ) from None
+    causes: list[BaseException] = [error]
+    while (inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None and inner not in causes:
+        causes.append(inner)
+    for cause in causes:
+        if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
+            return type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0])
+    names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
+    return RunError(f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on")
 
 
 def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:

@@ -210,9 +210,15 @@ def test_what_a_worker_cannot_load_is_one_clear_error(two_cpus: Resources, rando
     shutil.copytree(random_lasr, tmp_path / "model")
     (tmp_path / "model/model.safetensors").write_bytes(b"not tensors")
     config = make_config(tmp_path / "model", tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
-    with pytest.raises(ConfigError, match=r"^acoustic\.model: model does not load as a Hugging Face CTC model: [^\n]+$"):
+    with pytest.raises(
+        ConfigError, match=r"^acoustic\.model: model does not load as a Hugging Face CTC model: [^\n]+$"
+    ) as caught:
         transcribe(config)
     assert RunLog(config.lake).read()["event"].to_pylist() == ["started", "failed"]
+    until = time.monotonic() + 60
+    while (free := ray.available_resources().get("CPU", 0)) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert free == 2, f"who keeps the error {caught.type.__name__} keeps workers of the run that is over"
 
 
 def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
