@@ -2,9 +2,10 @@
 
     dictalake doctor --config medasr --archive.uri gs://bucket/dictations --lake.uri gs://lake/speech
 
-Everything is tried and not only looked up: a recording is listed, read and decoded, an object and a Delta table are written to
-the lake and removed, the model hears a second of silence. All checks are made, also when one fails. Exit code 0: nothing
-failed, 2: something did. On a cluster run it where the work is done: every machine needs what is checked here.
+Everything is tried and not only looked up: some recordings are listed, read and decoded, an object is written to the lake and
+removed, writers race for the versions of a Delta table there, the model hears a second of silence. All checks are made, also
+when one fails. Exit code 0: nothing failed, 2: something did. On a cluster run it where the work is done: every machine needs
+what is checked here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -36,12 +38,14 @@ from pipelines.archive.fetch import fetch
 from pipelines.archive.manifest import scan_recordings
 from pipelines.audio.resample import resample_blocks
 from pipelines.config import Config
-from pipelines.errors import DictalakeError, TranscriptionError
+from pipelines.errors import AccessDenied, CredentialsExpired, DictalakeError, TranscriptionError, name_place
 from pipelines.loading import read_patient_key
 from pipelines.records import SAMPLE_RATE_HZ
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
-_READ_AT_MOST = 20  # recordings that are tried until one can be decoded
+CGROUP = Path("/sys/fs/cgroup")
+_READ_AT_MOST, _READ_FOR_S = 20, 30.0  # recordings that are tried; no more once it took so long and one could be read
+_REFUSED = (AccessDenied.reason, CredentialsExpired.reason)  # one of these is hardly ever alone
 _SKEW_S = 30.0  # heartbeats of claims are compared across machines
 _SPILL_GB, _SHARED_SHARE = 10.0, 0.3
 
@@ -64,6 +68,15 @@ class Trouble(Exception):
         self.what, self.todo, self.state = what, todo, state
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use here. ``free_bytes`` counts what the kernel would give back from its cache."""
+
+    cpus: int
+    memory_bytes: int
+    free_bytes: int
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("doctor", __doc__ or "")
     parser.add_argument("--format", choices=("table", "json"), default="table")
@@ -78,31 +91,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Every check, in the order in which a run meets what is checked."""
-    checks: dict[str, Callable[[Config], str]] = {
-        "python": check_python,
-        "packages": check_packages,
-        "patient key": check_patient_key,
-        "archive": check_archive,
-        "lake: objects": check_lake_objects,
-        "lake: commits": check_lake_commits,
-        "lake: table": check_lake_table,
-        "model": check_model,
-        "decoder": check_decoder,
-        "gpu": check_gpu,
-        "workers": check_workers,
-        "disk": check_disk,
-    }
-    for name, check in checks.items():
+    """Every check of ``CHECKS``. What fails says what to do: its own words, or else those of the check."""
+    for name, (check, todo) in CHECKS.items():
         try:
             yield Finding(name, OK, check(config))
         except Trouble as trouble:
             yield Finding(name, trouble.state, trouble.what, trouble.todo)
-        except DictalakeError as error:  # its words say what is allowed and what to do
-            yield Finding(name, FAIL, str(error))
+        except DictalakeError as error:
+            yield Finding(name, FAIL, str(error), todo)
         except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
             said = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
-            yield Finding(name, FAIL, f"{type(error).__name__}: {said}", "see the message; credentials, network, installation")
+            yield Finding(name, FAIL, f"{type(error).__name__}: {said}", todo)
+        except (LookupError, TypeError, AttributeError) as error:  # where a damaged file leads a library
+            yield Finding(name, FAIL, name_place(error), todo)
 
 
 def show(findings: list[Finding], console: Console) -> None:
@@ -155,42 +156,54 @@ def check_archive(config: Config) -> str:
     recordings = list(islice(scan_recordings(config.archive), _READ_AT_MOST))
     if not recordings:
         raise Trouble("it was listed and holds no recording", "check archive.uri and archive.include")
-    listed_s, reasons = time.monotonic() - started, list[str]()
+    listed_s, reasons, heard_s = time.monotonic() - started, Counter[str](), list[float]()
+    started = time.monotonic()
     for recording in recordings:
-        started = time.monotonic()
         try:
             content = fetch(recording, config.archive, limits=config.limits)
             audio = read_audio(content, recording.recording_id, consume=resample_blocks)
+            heard_s.append(len(audio.samples[0]) / SAMPLE_RATE_HZ)
         except TranscriptionError as error:
-            reasons.append(error.reason)
-            continue
-        seconds = len(audio.samples[0]) / SAMPLE_RATE_HZ
-        took_s = time.monotonic() - started
-        return f"listed in {listed_s:.1f} s; a recording of {seconds:.0f} s read and decoded in {took_s:.2f} s"
-    raise Trouble(
-        f"none of the first {len(recordings)} recordings could be read: {', '.join(sorted(set(reasons)))}",
-        "access_denied, credentials_expired: give this machine the right to read; else see the README's table of reasons",
-    )
+            reasons[error.reason] += 1
+        if heard_s and time.monotonic() - started > _READ_FOR_S:
+            break
+    took_s, tried = time.monotonic() - started, len(heard_s) + reasons.total()
+    if reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        share = f"{reasons.total()} of" if heard_s else "none of"
+        what = f"{share} the first {tried} recordings could {'not ' if heard_s else ''}be read: {counts}"
+        if any(reason in reasons for reason in _REFUSED):
+            raise Trouble(what, "give this machine the right to read all of it, with credentials that last")
+        todo = "look the reasons up in the README; a run makes failed rows of such recordings"
+        raise Trouble(what, todo, WARN if heard_s else FAIL)
+    return f"listed in {listed_s:.1f} s; {tried} read and decoded, {sum(heard_s):.0f} s of sound in {took_s:.2f} s"
 
 
 def check_lake_objects(config: Config) -> str:
-    from pipelines.lake.probe import probe_objects
+    from pipelines.lake.probe import is_new, probe_objects
 
+    new = "; lake.uri is a folder that is not there yet: a run would make it" if is_new(config.lake) else ""
     ahead_s = probe_objects(config.lake)
     if abs(ahead_s) > _SKEW_S:
         raise Trouble(
-            f"written, read and removed; its clock is {ahead_s:+.0f} s from this machine's",
+            f"written, read and removed; its clock is {ahead_s:+.0f} s from this machine's{new}",
             "set the clock (NTP): runs tell by it whether another one is alive",
             WARN,
         )
-    return "written, listed, read and removed"
+    return f"written, listed, read and removed{new}"
 
 
 def check_lake_commits(config: Config) -> str:
     from pipelines.lake.probe import probe_commits
 
-    probe_commits(config.lake)
-    return "a Delta table was made once, and a second time refused"
+    race = probe_commits(config.lake)
+    if race.lost:
+        raise Trouble(
+            f"{race.lost} of {race.commits} commits at the same time are lost: a second writer overwrites the first",
+            "take a storage that refuses to write an object a second time (S3: If-None-Match, GCS: generation match), and no "
+            "gateway before it that drops the condition",
+        )
+    return f"{race.commits} commits of writers at the same time, none is lost"
 
 
 def check_lake_table(config: Config) -> str:
@@ -208,15 +221,23 @@ def check_lake_table(config: Config) -> str:
 def check_model(config: Config) -> str:
     """Loads it and has it hear a second of silence."""
     from pipelines.acoustic.checkpoint import find_checkpoint
+    from pipelines.acoustic.engine import open_engine, settle
     from pipelines.acoustic.model import open_model
 
+    if config.acoustic.gives_text:
+        settle(config.acoustic)  # without its packages there is no need to read gigabytes first
     checkpoint = find_checkpoint(config.acoustic)
     name = f"{checkpoint.identity.model_id}, sha256 {checkpoint.identity.sha256[:12]}…"
+    silence = np.zeros(SAMPLE_RATE_HZ, dtype=np.int16)
     if config.acoustic.gives_text:
-        return f"{name}; engines that give text themselves are not tried here"
+        engine = open_engine(config.acoustic, look_at_machine().cpus)
+        started = time.monotonic()
+        engine.hear([silence])
+        took_ms = 1000 * (time.monotonic() - started)
+        return f"{name}; a second of silence heard in {took_ms:.0f} ms, {engine.dtype} on {engine.device}"
     model = open_model(config.acoustic)
     started = time.monotonic()
-    (emitted,) = model.emit([np.zeros(SAMPLE_RATE_HZ, dtype=np.int16)])
+    (emitted,) = model.emit([silence])
     took_ms = 1000 * (time.monotonic() - started)
     return f"{name}; {len(emitted)} frames of a second of silence in {took_ms:.0f} ms, {model.dtype} on {model.device}"
 
@@ -258,9 +279,9 @@ def check_workers(config: Config) -> str:
 
     from pipelines.cluster import Resources, make_plan
 
-    cpus = config.ray.cpus or os.cpu_count() or 1
+    machine = look_at_machine()
+    cpus, free_mb = config.ray.cpus or machine.cpus, machine.free_bytes / 1e6
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    free_mb = psutil.virtual_memory().available / 1e6
     plan = make_plan(config, Resources(cpus, gpus, memory_mb=free_mb))
     asked_mb = sum(stage.workers * stage.memory_mb for stage in plan.stages)
     workers = ", ".join(f"{stage.workers} {stage.name}" for stage in plan.stages)
@@ -276,13 +297,64 @@ def check_disk(config: Config) -> str:
     spill_gb = shutil.disk_usage(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())).free / 1e9
     if spill_gb < _SPILL_GB:
         raise Trouble(f"{spill_gb:.1f} GB free in the temporary folder", f"free {_SPILL_GB:g} GB, or set RAY_TMPDIR", WARN)
-    shared = Path("/dev/shm")
+    shared, holds = Path("/dev/shm"), ""
     if shared.exists():
-        shared_gb, memory_gb = shutil.disk_usage(shared).total / 1e9, psutil.virtual_memory().total / 1e9
+        shared_gb, memory_gb = shutil.disk_usage(shared).total / 1e9, look_at_machine().memory_bytes / 1e9
+        holds = f"/dev/shm holds {shared_gb:.1f} GB, there are {memory_gb:.1f} GB of memory"
         if shared_gb < _SHARED_SHARE * memory_gb:
             todo = "give the container more: --shm-size, or an emptyDir of medium Memory; Ray is slower without"
-            raise Trouble(f"/dev/shm holds {shared_gb:.1f} GB of {memory_gb:.0f} GB of memory", todo, WARN)
-    return f"{spill_gb:,.0f} GB free to spill"
+            raise Trouble(holds, todo, WARN)
+    return "; ".join(filter(None, [f"{spill_gb:,.0f} GB free to spill", holds]))
+
+
+def look_at_machine(cgroup: Path | None = None) -> Machine:
+    """CPUs and memory of this machine, or of the container where that has less: the limits that Ray goes by too.
+
+    ``cgroup`` is where the kernel shows the limits, version 2 or 1: by default where a container finds its own.
+    """
+    cgroup = cgroup or CGROUP
+    memory, cpus = psutil.virtual_memory(), os.cpu_count() or 1
+    total, free = memory.total, memory.available
+    for limit_file, used_file, stat_file, cache_key in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        for limit in _read_numbers(cgroup / limit_file):
+            cache = dict(line.split() for line in _read_lines(cgroup / stat_file)).get(cache_key, 0)
+            used = sum(_read_numbers(cgroup / used_file)) - int(cache)
+            total, free = min(total, limit), max(0, min(free, limit - used))
+    quota = _read_numbers(cgroup / "cpu.max") or [
+        number for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us") for number in _read_numbers(cgroup / "cpu" / name)
+    ]
+    if len(quota) == 2:  # of which the first is "max" or negative where there is no limit
+        cpus = min(cpus, max(1, quota[0] // quota[1]))
+    return Machine(cpus, total, free)
+
+
+def _read_numbers(file: Path) -> list[int]:
+    """The numbers in a file of the kernel's; those that say "no limit", and a file that is not there, give none."""
+    return [int(word) for line in _read_lines(file) for word in line.split() if word.isdigit()]
+
+
+def _read_lines(file: Path) -> list[str]:
+    return file.read_text(encoding="ascii").splitlines() if file.is_file() else []
+
+
+# In the order in which a run meets what is checked; what to do where a failure's own words say no more.
+CHECKS: dict[str, tuple[Callable[[Config], str], str]] = {
+    "python": (check_python, "install Python 3.11 or 3.12"),
+    "packages": (check_packages, "pip install --constraint constraints.txt dictalake"),
+    "patient key": (check_patient_key, "set the variable that the message names, on every machine"),
+    "archive": (check_archive, "check archive.uri (or manifest, inventory), its network, and the right to list and read there"),
+    "lake: objects": (check_lake_objects, "check lake.uri, its network, and the right to write, list, read and delete there"),
+    "lake: commits": (check_lake_commits, "check lake.uri and lake.storage_options, by which delta-rs reaches the same place"),
+    "lake: table": (check_lake_table, "check lake.uri; a table of another version: see the message"),
+    "model": (check_model, "check acoustic.model and acoustic.kind; fetch or copy the model's files again if they are damaged"),
+    "decoder": (check_decoder, "check decoding.*; fetch or copy the language model again if it is damaged"),
+    "gpu": (check_gpu, "check the driver (nvidia-smi), and that this torch is a CUDA build; or acoustic.device: cpu"),
+    "workers": (check_workers, "give the machine or container more, or lower what the message names"),
+    "disk": (check_disk, "set RAY_TMPDIR to a folder that is there and has room"),
+}
 
 
 if __name__ == "__main__":

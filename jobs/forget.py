@@ -60,11 +60,15 @@ def show_receipt(receipt: Receipt, console: Console, *, dry_run: bool) -> None:
         table.add_row("rows blanked in manifests", str(receipt.manifest_rows))
         table.add_row("run records changed", str(receipt.run_records))
         table.add_row("lines taken out of reports", str(receipt.report_lines))
+        table.add_row("log files cleaned of values of rows", str(receipt.log_files))
         table.add_row("tombstones", str(receipt.tombstones))
     if not receipt.recordings and not receipt.unknown:
         table.add_row("note", "no row of the lake is of what was named: check its spelling; it is kept out all the same")
     if receipt.unknown:
         table.add_row("recordings that the lake does not know", str(receipt.unknown))
+    if receipt.log_files_left:
+        note = "a run put values of rows there meanwhile: when none is at work, run the same command again"
+        table.add_row(f"log files not cleaned: {receipt.log_files_left}", note)
     console.print(table)
 
 

@@ -6,7 +6,8 @@
     dictalake schema --upgrade --lake.uri LAKE        gives a lake of an older version the columns that it lacks
 
 The contract: a new version of the schema only adds columns, and they may be null. So a newer dictalake reads an older lake, and
-an older one a newer lake; to write, the versions must be the same.
+an older one a newer lake: from version 5 on, for those of versions 1 to 4 refuse the lake of any other version. To write, the
+versions must be the same.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+
 from jobs.options import make_parser, parse, read_config
 from pipelines.config import PACKAGE, Lake
 from pipelines.errors import ConfigError, RunError
 from pipelines.lake import bigquery, contract
-from pipelines.lake.delta import has_table, upgrade_table
-from pipelines.lake.schema import PARTITIONS, SCHEMA_VERSION
-from pipelines.lake.storage import open_storage
+from pipelines.lake.delta import find_missing, has_table, open_table, upgrade_table
+from pipelines.lake.delta_log import clean_log
+from pipelines.lake.schema import SCHEMA_VERSION
+from pipelines.lake.storage import Storage, open_storage
 
 # As in infra/kubernetes and infra/terraform: everybody puts their own there.
 _LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
@@ -69,17 +74,18 @@ def render_markdown() -> str:
         "are; `schema.json` is the same for machines, in Delta Lake's own words. The tables are Delta tables below `lake.uri`; "
         "each keeps its version in the table property `dictalake.schemaVersion`.",
         "",
-        "A new version only adds columns, and they may be null: a newer dictalake reads an older lake, an older one a newer "
-        "lake. To write, the versions must be the same; `dictalake schema --upgrade --lake.uri LAKE` adds to an older lake "
-        "what it lacks.",
+        "A new version only adds columns, and they may be null: a newer dictalake reads an older lake, and an older one a "
+        f"newer lake, from version {contract.FORWARD_COMPATIBLE_SINCE} on; older ones refuse the lake of any other version. To "
+        "write, the versions must be the same; `dictalake schema --upgrade --lake.uri LAKE` adds to an older lake what it "
+        "lacks.",
         "",
         "Times are UTC. A dot leads into a struct; `words.start_s` is in each element of the list `words`. **Bold**: never "
         "null.",
     ]
     for name in contract.TABLES:
         lines += ["", f"## {name}", "", _TITLES[name], ""]
-        if name == "transcripts":
-            lines += [f"Partitioned by {' and '.join(f'`{column}`' for column in PARTITIONS)}.", ""]
+        if partitions := contract.TABLES[name].partitions:
+            lines += [f"Partitioned by {' and '.join(f'`{column}`' for column in partitions)}.", ""]
         lines += ["| column | type | since | |", "| --- | --- | --- | --- |", *_rows(name)]
     return "\n".join(lines) + "\n"
 
@@ -129,17 +135,31 @@ def write(folder: Path) -> Iterator[Path]:
 
 
 def upgrade(lake: Lake) -> Iterator[str]:
-    """Brings each table that is there to this version, and says what was added. Raises RunError."""
-    found = 0
-    for name, schema in contract.TABLES.items():
-        storage = open_storage(lake, name)
-        if not has_table(storage):
-            continue
-        found += 1
-        added = upgrade_table(storage, schema)
-        yield f"{name}: {'added ' + ', '.join(added) if added else 'nothing to add'}; version {SCHEMA_VERSION}"
-    if not found:
+    """Brings each table that is there to this version, and says what was added. Raises RunError, and changes nothing then where
+    one of them cannot be upgraded.
+    """
+    storages = {name: open_storage(lake, name) for name in contract.TABLES}
+    storages = {name: storage for name, storage in storages.items() if has_table(storage)}
+    if not storages:
         raise RunError("there is no dictalake table at lake.uri: check it, or run a backfill first")
+    for name, storage in storages.items():
+        find_missing(storage, contract.TABLES[name].schema)
+    for name, storage in storages.items():
+        yield f"{name}: {_upgrade(storage, contract.TABLES[name].schema)}; version {SCHEMA_VERSION}"
+
+
+def _upgrade(storage: Storage, schema: pa.Schema) -> str:
+    added = upgrade_table(storage, schema)
+    text = f"added {', '.join(added)}" if added else "nothing to add"
+    try:
+        log = clean_log(open_table(storage, schema), storage, schema)
+    except (OSError, DeltaError) as error:
+        raise RunError(f"cannot clean the log at {storage.uri}: {type(error).__name__}; run the same command again") from error
+    if log.cleaned:
+        text += f"; {log.cleaned} files of its log cleaned of values of rows"
+    if log.left:
+        text += f"; {log.left} more are not, because a run was at work: run the same command again when none is"
+    return text
 
 
 if __name__ == "__main__":

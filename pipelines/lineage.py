@@ -32,10 +32,11 @@ from openlineage.client.naming.dataset import GCS, S3, DatasetNaming, LocalFileS
 from openlineage.client.serde import Serde
 from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport, TokenProvider
 from openlineage.client.uuid import generate_static_uuid
+from requests import HTTPError
 
 from pipelines import logs
 from pipelines.config import EMBEDDED, Archive, Config, resolve
-from pipelines.errors import ConfigError, DictalakeError, name_place
+from pipelines.errors import DictalakeError, TranscriptionError, name_place
 from pipelines.lake.runs import describe_config
 from pipelines.lake.schema import TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
@@ -78,7 +79,7 @@ class Teller:
     tally: Tally
 
     def make_event(self, state: RunState, error: BaseException | None = None) -> RunEvent:
-        """The event of now. ``error`` is told by type and place, and by its words where they are ours, which quote nobody."""
+        """The event of now, with what ``describe_error`` says of ``error``."""
         set_producer(f"urn:dictalake:{self.provenance.pipeline_version}")
         is_end = state is not RunState.START
         job_type = facet_v2.job_type_job.JobTypeJobFacet(processingType="BATCH", integration="RAY", jobType="JOB")
@@ -105,8 +106,7 @@ class Teller:
         if parent := read_parent():
             facets["parent"] = parent
         if error is not None:
-            words = f"{type(error).__name__}: {error}" if isinstance(error, DictalakeError) else name_place(error)
-            facets["errorMessage"] = facet_v2.error_message_run.ErrorMessageRunFacet(words, "PYTHON")
+            facets["errorMessage"] = facet_v2.error_message_run.ErrorMessageRunFacet(describe_error(error), "PYTHON")
         return facets
 
     def _describe_input(self, location: str, is_end: bool) -> InputDataset:
@@ -144,8 +144,8 @@ def told(config: Config, provenance: Provenance, job: str, tally: Tally, show: l
         yield
         return
     teller = Teller(config, provenance, job, tally)
-    _tell(teller, RunState.START, show)
     try:
+        _tell(teller, RunState.START, show)  # in here: a run that is stopped meanwhile has an end too
         yield
     except (KeyboardInterrupt, SystemExit):
         _tell(teller, RunState.ABORT, show)
@@ -164,7 +164,7 @@ def _tell(teller: Teller, state: RunState, show: logs.Show, error: BaseException
     def send() -> None:
         try:
             _send(teller, teller.make_event(state, error))
-        except (OSError, ValueError, ConfigError) as failure:  # all that requests and pyarrow raise is among these
+        except Exception as failure:  # a boundary: what leaves a thread is lost to the run and printed in its own words
             failures.append(failure)
 
     thread = threading.Thread(target=send, name="lineage", daemon=True)
@@ -178,7 +178,9 @@ def _tell(teller: Teller, state: RunState, show: logs.Show, error: BaseException
 
 def _send(teller: Teller, event: RunEvent) -> None:
     if teller.config.lineage.kind == "http":
-        open_transport(teller.config.lineage).emit(event)
+        answer = open_transport(teller.config.lineage).emit(event)
+        if not 200 <= answer.status_code < 300:  # the client lets a redirect that names no target pass
+            raise HTTPError(response=answer)
         return
     assert event.eventType is not None
     name = f"{teller.provenance.run_id}.{event.eventType.value.lower()}.json"
@@ -191,12 +193,35 @@ def _describe_failure(error: BaseException) -> str:
     return type(error).__name__ if status is None else f"HTTP {status}"
 
 
+def describe_error(error: BaseException) -> str:
+    """What ended a run, by words that are ours and quote nobody; else by type and place.
+
+    An error of ours that has a cause may quote it (a request's URL, a path) after its first ``: ``; what follows is left out.
+    """
+    kind = type(error).__name__
+    match error:
+        case TranscriptionError():  # its words hold the recording's id
+            return f"{kind}: {error.reason} in {error.stage}"
+        case DictalakeError(__cause__=None):
+            return f"{kind}: {error}"
+        case DictalakeError():
+            return f"{kind}: {str(error).partition(': ')[0]} ({type(error.__cause__).__name__})"
+        case _:
+            return name_place(error)
+
+
 def open_transport(lineage: Lineage) -> HttpTransport:
-    """The client's own transport, one try of a few seconds, with the key of the environment if there is one."""
+    """The client's own transport, one try of a few seconds, with the key of the environment if there is one.
+
+    It follows no redirect: the POST would become a GET, and the page that answers it (often a login) pass for the catalogue's.
+    """
     key = os.environ.get(API_KEY)
     auth = ApiKeyTokenProvider({"api_key": key}) if key else TokenProvider({})
     # The slash: a server below a path keeps it.
-    return HttpTransport(HttpConfig(f"{str(lineage.server).rstrip('/')}/", timeout=_PATIENCE_S, auth=auth, retry={"total": 0}))
+    url = f"{str(lineage.server).rstrip('/')}/"
+    transport = HttpTransport(HttpConfig(url, timeout=_PATIENCE_S, auth=auth, retry={"total": 0}))
+    transport.session.max_redirects = 0
+    return transport
 
 
 def make_run_uuid(run_id: str) -> str:
@@ -215,22 +240,28 @@ def list_inputs(archive: Archive) -> list[str]:
 def name_dataset(location: str) -> DatasetNaming:
     """The name of a path or URI by OpenLineage's naming: ``gs://bucket`` and the key, ``file`` and the path."""
     location = resolve(location)
-    parts = urlsplit(location)
-    if "://" not in location or (parts.scheme == "file" and not parts.netloc):
-        path = unquote(parts.path) if "://" in location else location
-        return LocalFileSystem(str(Path(path).expanduser().absolute()))
-    # Without a name and password; in an abfs URI what stands there is the container.
-    place = parts.netloc if parts.scheme.startswith("abfs") else parts.netloc.rpartition("@")[2]
-    path = unquote(parts.path).strip("/") or "/"
-    match parts.scheme:
-        case "gs" | "gcs":
-            return GCS(place, path)
-        case "s3" | "s3a":
-            return S3(place, path)
+    scheme, separator, rest = location.partition("://")
+    if not separator:
+        return LocalFileSystem(str(Path(location).expanduser().absolute()))
+    scheme = scheme.lower()
+    if scheme in ("file", "http", "https"):
+        parts = urlsplit(location)
+        place, path = parts.netloc, unquote(parts.path)
+    else:  # the key of an object may hold ?, # and %
+        place, _, path = rest.partition("/")
+    if scheme == "file" and not place:
+        return LocalFileSystem(str(Path(path).absolute()))
+    if not scheme.startswith("abfs"):  # there the container stands before the @; elsewhere a name and password
+        place = place.rpartition("@")[2]
+    match scheme:
         case "file":
-            return RemoteFileSystem(place, unquote(parts.path))
-        case scheme:
-            return _OtherStorage(f"{scheme}://{place}", path)
+            return RemoteFileSystem(place, path)
+        case "gs" | "gcs":
+            return GCS(place, path.strip("/") or "/")
+        case "s3" | "s3a":
+            return S3(place, path.strip("/") or "/")
+        case _:
+            return _OtherStorage(f"{scheme}://{place}", path.strip("/") or "/")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 In this order, so that a run at work cannot bring back what is being removed: tombstones; a mark in the table's log, on which
 every commit that is under way is refused and looks again; the rows, rewritten without them; the files that held them, at once
-and not after the retention; the manifests; the run records; the reports. A receipt says in numbers what was done.
+and not after the retention; the manifests; the run records; the reports; what the log says of rows and may not. A receipt says
+in numbers what was done.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from pyarrow import fs
 from pipelines.config import Lake
 from pipelines.errors import ConfigError, Erased, RunError
 from pipelines.lake.claims import ClaimBoard
-from pipelines.lake.delta import open_table
+from pipelines.lake.delta import has_table, open_table, retry_on_conflict
+from pipelines.lake.delta_log import clean_log
 from pipelines.lake.erasure import Erasures, Forbidden, Tombstone, hash_subject
 from pipelines.lake.manifests import Manifests
 from pipelines.lake.reports import Reports
@@ -37,7 +39,7 @@ from pipelines.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import Storage, open_storage
 from pipelines.lake.table import ERASURE_MARK
-from pipelines.lake.upkeep import WRITER, retry_on_conflict
+from pipelines.lake.upkeep import WRITER
 
 _PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
 _IDS_AT_ONCE = 500
@@ -63,7 +65,8 @@ class Subjects:
 @dataclass
 class Receipt:
     """What an erasure did, without content. ``rows`` counts by fingerprint; ``unknown`` recordings were nowhere in the lake:
-    without a URI there is nothing by which to keep them out."""
+    without a URI there is nothing by which to keep them out. ``log_files`` held values of rows that they may not hold, until
+    they were cleaned; ``log_files_left`` hold some still, and the same command cleans them once no run is at work."""
 
     receipt_id: str
     at: str
@@ -75,6 +78,8 @@ class Receipt:
     manifest_rows: int = 0
     run_records: int = 0
     report_lines: int = 0
+    log_files: int = 0
+    log_files_left: int = 0
     unknown: int = 0
     path: str = ""
 
@@ -133,6 +138,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
             sweep(lake, receipt)
             _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
             receipt.report_lines += clear_reports(lake)
+            _clean_logs(lake, receipt)
             receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
     except (OSError, DeltaError) as error:
         raise RunError(f"cannot erase from the table at {storage.uri}: {error}; run the same command again") from error
@@ -159,6 +165,17 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
             f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"
         ) from error
     return receipt
+
+
+def _clean_logs(lake: Lake, receipt: Receipt) -> None:
+    """The rows' text and URIs can stand in the logs of tables that older versions made, and so can what a run was over."""
+    for folder, schema in ((TRANSCRIPTS_FOLDER, TRANSCRIPTS), ("runs", RUNS)):
+        storage = open_storage(lake, folder)
+        if not has_table(storage):
+            continue
+        done = clean_log(open_table(storage, schema), storage, schema)
+        receipt.log_files += done.cleaned
+        receipt.log_files_left += done.left
 
 
 def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[str, Any]]:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from threading import Barrier
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction
 from pyarrow import fs
 
 from pipelines.config import Lake
@@ -15,14 +23,29 @@ from pipelines.errors import RunError
 from pipelines.lake.storage import Storage, open_storage
 
 _SCHEMA = pa.schema([pa.field("probe", pa.string())])
+_WRITERS, _ROUNDS = 3, 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """``commits`` that writers made at the same time and were told to be done; ``lost`` of them the table does not have."""
+
+    commits: int
+    lost: int
+
+
+def is_new(lake: Lake) -> bool:
+    """Whether the lake is a folder of this machine's that is not there yet. Raises ConfigError."""
+    storage = open_storage(lake, "")
+    return storage.is_local and not Path(storage.uri).exists()
 
 
 def probe_objects(lake: Lake) -> float:
     """Writes, lists, reads and removes an object the way data files are; returns by how many seconds the storage's clock is
     ahead of this machine's. Raises ConfigError, OSError, and RunError where it does not read what it wrote.
     """
-    storage, content = _open_probe(lake), uuid.uuid4().hex.encode()
-    try:
+    content = uuid.uuid4().hex.encode()
+    with _probe_folder(lake) as storage:
         now = time.time()
         storage.write_bytes("probe", content)
         (info,) = storage.filesystem.get_file_info(["probe"])
@@ -32,28 +55,53 @@ def probe_objects(lake: Lake) -> float:
         if read != content or listed != ["probe"]:
             raise RunError("the lake does not give what was written to it a moment ago: its storage is not consistent")
         return 0.0 if info.mtime is None else info.mtime.timestamp() - now
-    finally:
-        _remove(storage)
 
 
-def probe_commits(lake: Lake) -> None:
-    """Makes a Delta table, and makes sure that nobody can make it a second time: commits rest on that. Raises as above."""
-    storage = _open_probe(lake)
+def probe_commits(lake: Lake) -> Race:
+    """Has several writers commit to a Delta table at the same moment, a few times: each must be in it at the end.
+
+    One after the other would prove nothing, even from an old version: delta-rs looks for a newer one before it writes. Of
+    writers that looked together only the storage can refuse all but one; those try again on top of it, so that none fails.
+    Raises ConfigError, OSError, and RunError where the table cannot be made or a commit fails.
+    """
+    with _probe_folder(lake) as storage:
+        options = dict(storage.delta_options)
+        paths = [[f"round-{number}-writer-{writer}" for writer in range(_WRITERS)] for number in range(_ROUNDS)]
+        try:
+            DeltaTable.create(storage.uri, _SCHEMA, storage_options=options)
+            tables = [DeltaTable(storage.uri, storage_options=options) for _ in range(_WRITERS)]
+            with ThreadPoolExecutor(_WRITERS) as writers:
+                for of_round in paths:
+                    list(writers.map(_commit, tables, of_round, repeat(Barrier(_WRITERS))))
+            found = {uri.rpartition("/")[2] for uri in DeltaTable(storage.uri, storage_options=options).file_uris()}
+        except DeltaError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RunError(f"a Delta table cannot be made and written to in the lake: {reason}") from None
+    commits = {path for of_round in paths for path in of_round}
+    return Race(len(commits), len(commits - found))
+
+
+def _commit(table: DeltaTable, path: str, start: Barrier) -> None:
+    """A commit as a run makes it, of a file that nobody will read."""
+    action = AddAction(path, 1, {}, int(time.time() * 1000), True, "{}")
+    start.wait()
+    table.create_write_transaction([action], "append", _SCHEMA)
+
+
+@contextmanager
+def _probe_folder(lake: Lake) -> Iterator[Storage]:
+    """A new folder below ``lake.uri``; afterwards it is gone, and so are the folders above it that were not there before."""
+    storage = open_storage(lake, f"doctor-{uuid.uuid4().hex}")
+    made = [folder for folder in Path(storage.uri).parents if not folder.exists()] if storage.is_local else []
     try:
-        for is_first in (True, False):
-            try:
-                DeltaTable.create(storage.uri, _SCHEMA, storage_options=dict(storage.delta_options))
-            except DeltaError as error:
-                if is_first:
-                    raise RunError(f"a Delta table cannot be made in the lake: {str(error).splitlines()[0][:200]}") from None
-                return
-        raise RunError("the storage lets two writers make the same version of a table: commits would be lost")
+        yield storage
     finally:
-        _remove(storage)
-
-
-def _open_probe(lake: Lake) -> Storage:
-    return open_storage(lake, f"doctor-{uuid.uuid4().hex}")
+        try:
+            _remove(storage)
+        finally:
+            for folder in made:  # the innermost first; one that a run has begun to fill meanwhile stays
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def _remove(storage: Storage) -> None:

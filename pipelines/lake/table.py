@@ -151,7 +151,7 @@ class TranscriptTable:
         raise RunError(
             f"commits to {self.uri} were refused {tries} times in {COMMIT_PATIENCE_S:g} s, the last with: {refusal}; "
             "if other runs write there too, raise lake.commit_every_s or let fewer write at once"
-        )
+        ) from refusal
 
     @contextmanager
     def _lake_errors(self, action: str) -> Iterator[None]:

@@ -7,30 +7,26 @@ the table before, and a run that wrote a file and has not committed it yet, must
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import pyarrow as pa
-from deltalake import DeltaTable, WriterProperties
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import WriterProperties
+from deltalake.exceptions import DeltaError
 
 from pipelines.config import Lake
 from pipelines.errors import RunError
 from pipelines.lake import erasure
 from pipelines.lake.claims import ClaimBoard
-from pipelines.lake.delta import open_table
+from pipelines.lake.delta import has_table, open_table, retry_on_conflict, set_properties
+from pipelines.lake.delta_log import clean_log
 from pipelines.lake.manifests import Manifests
 from pipelines.lake.schema import ERASURES, RUNS, TRANSCRIPTS
 from pipelines.lake.staging import TRANSCRIPTS_FOLDER
 from pipelines.lake.storage import open_storage
 
 _TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, erasure.FOLDER: ERASURES}
-_PATIENCE_S = 600.0  # other writers may stand in the way that long
 WRITER = WriterProperties(compression="ZSTD")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,20 @@ class Compaction:
 def compact(lake: Lake) -> list[Compaction]:
     """Joins the files of each partition to ``lake.file_mb``, removes what is out of use, writes a checkpoint of each log.
 
-    Raises ConfigError, and RunError when there is no lake or it is out of reach.
+    A table that is not there is passed over: a lake of before erasures has none of them until a run writes to it. Raises
+    ConfigError, and RunError when there is no table of transcripts or the lake is out of reach.
     """
     done = []
     for folder, schema in _TABLES.items():
         storage = open_storage(lake, folder)
+        if folder != TRANSCRIPTS_FOLDER and not has_table(storage):
+            continue
         delta = open_table(storage, schema)
         before = len(delta.file_uris())
         try:
+            # First, for files that are written anew would put texts into the log of a table without the properties.
+            if retry_on_conflict(delta, partial(set_properties, delta, schema)):
+                clean_log(delta, storage, schema)
             retry_on_conflict(
                 delta,
                 lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]
@@ -81,18 +83,3 @@ def _remove_old_manifests(lake: Lake) -> None:
     for path in manifests.paths(older_than_s=lake.retention_h * 3600):
         if path.split("/", 1)[0] not in at_work:
             manifests.remove_part(path)
-
-
-def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
-    """``change()`` of ``delta``, again on the newest version while another writer's commit stood in its way."""
-    give_up = time.monotonic() + _PATIENCE_S
-    attempt = 0
-    while True:
-        try:
-            return change()
-        except CommitFailedError:
-            if time.monotonic() > give_up:
-                raise
-            attempt += 1
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 10))))
-            delta.update_incremental()

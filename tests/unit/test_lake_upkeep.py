@@ -10,15 +10,20 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from jobs.schema import upgrade
+from pipelines import blocks
 from pipelines.config import Lake
 from pipelines.errors import RunError
+from pipelines.lake.manifests import Manifests
 from pipelines.lake.query import connect, open_lake
 from pipelines.lake.runs import RunLog
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import StagedFile, write_staged
 from pipelines.lake.table import TranscriptTable
 from pipelines.lake.upkeep import compact
+from pipelines.records import Recording
 from tests.lake_rows import done_ids, make_failed_row, make_row, make_rows
+from tests.old_lakes import schemas_of, write_lake
 
 DAY_S = 86_400
 
@@ -100,6 +105,19 @@ def test_runs_commit_while_it_is_put_together(lake: Lake) -> None:
 def test_a_lake_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^there is no dictalake table at .*: check lake\.uri, or run a backfill first$"):
         compact(Lake.model_validate({"uri": str(tmp_path / "nowhere")}))
+
+
+def test_an_upgraded_lake_that_has_no_tombstones_yet_is_put_together(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "old")})
+    write_lake(lake, 3, schemas_of(3), "a", "b")
+    assert [line.partition(":")[0] for line in upgrade(lake)] == ["transcripts", "runs"]
+    block = blocks.recordings_to_table([Recording("a", "gs://archive/a.wav", "1", 1)])
+    list(Manifests(lake).write("run-1", [block], block.schema))
+    (manifest,) = (path for path in Path(f"{lake.uri}/manifests").rglob("*") if path.is_file())
+    then = time.time() - 8 * DAY_S
+    os.utime(manifest, (then, then))
+    assert [done.table for done in compact(lake)] == ["transcripts", "runs"]
+    assert not manifest.exists()  # the last step
 
 
 def test_the_views_show_the_newest_good_row_and_what_failed_last(lake: Lake) -> None:

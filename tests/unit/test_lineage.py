@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +19,8 @@ from uuid import UUID
 
 import attr
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from openlineage.client import facet_v2
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 from openlineage.client.generated import parent_run
@@ -26,14 +29,19 @@ from rich.console import Console
 
 from pipelines import lineage
 from pipelines.config import ASSETS, Archive, Config, load_config
-from pipelines.errors import ConfigError, RunError
-from pipelines.lake.runs import describe_config
+from pipelines.errors import ConfigError, InternalError, RunError
+from pipelines.lake import table
+from pipelines.lake.runs import RunLog, describe_config
 from pipelines.lake.schema import TRANSCRIPTS
-from pipelines.lake.table import CommitResult
+from pipelines.lake.staging import StagedFile, write_staged
+from pipelines.lake.table import CommitResult, TranscriptTable
 from pipelines.lineage import ProvenanceRunFacet, describe_fields, list_inputs, make_run_uuid, name_dataset, read_parent, told
 from pipelines.logs import shown_on
+from pipelines.pending import Counts
 from pipelines.progress import Tally
+from pipelines.run_record import start_record
 from pipelines.transcript.provenance import Provenance
+from tests.lake_rows import make_rows
 
 RUN_ID = "20260301T013000-abcdef"
 PROVENANCE = Provenance(
@@ -73,9 +81,11 @@ def make_config(tmp_path: Path, **settings: Any) -> Config:
     return Config.model_validate({"archive": archive, "lake": {"uri": str(tmp_path / "lake")}, "lineage": settings})
 
 
-def run(config: Config, tally: Tally | None = None, said: io.StringIO | None = None) -> Any:
+def run(
+    config: Config, tally: Tally | None = None, said: io.StringIO | None = None, provenance: Provenance = PROVENANCE
+) -> Any:
     show = shown_on(Console(file=said or io.StringIO(), width=400))
-    return told(config, PROVENANCE, "nightly", tally or Tally(), show)
+    return told(config, provenance, "nightly", tally or Tally(), show)
 
 
 def read_events(config: Config) -> dict[str, dict[str, Any]]:
@@ -217,6 +227,48 @@ def test_a_run_that_fails_says_why_in_our_words(tmp_path: Path) -> None:
     assert read_end(config, "fail")["run"]["facets"]["errorMessage"]["message"] == "RunError: the cluster is gone"
 
 
+def read_message(config: Config) -> str:
+    return read_end(config, "fail")["run"]["facets"]["errorMessage"]["message"]
+
+
+def test_the_words_of_a_storage_that_fails_stay_out(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    records = RunLog(config.lake)
+    records.append(start_record(config, PROVENANCE, "nightly", Counts()))
+    (data,) = DeltaTable(str(tmp_path / "lake" / "runs")).file_uris()
+    Path(data).unlink()
+    with pytest.raises(RunError) as failure, run(config):
+        records.read()
+    assert Path(data).name in str(failure.value), "the console has them"
+    where = tmp_path / "lake" / "runs"
+    assert read_message(config) == f"RunError: cannot read the run records at {where} (FileNotFoundError)"
+
+
+class Refused(TranscriptTable):
+    """A table whose commits are all refused, in the words of a storage."""
+
+    def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError:
+        return CommitFailedError("PUT https://storage.example/canary: 412")
+
+
+def test_the_words_of_a_refused_commit_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "COMMIT_PATIENCE_S", 0.2)
+    config = make_config(tmp_path)
+    transcripts, staged = Refused(config.lake), write_staged(make_rows(["a"]), config.lake)
+    with pytest.raises(RunError, match=r"the last with: PUT https://storage\.example/canary: 412"), run(config):
+        transcripts.commit(staged)
+    message = read_message(config)
+    assert message.startswith(f"RunError: commits to {tmp_path / 'lake' / 'transcripts'} were refused ")
+    assert message.endswith(" times in 0.2 s, the last with (CommitFailedError)")
+
+
+def test_a_failure_of_one_recording_that_ends_a_run_does_not_name_it(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with pytest.raises(InternalError, match="canary"), run(config):
+        raise InternalError("canary", "KeyError in canary.py:3", "finish")
+    assert read_message(config) == "InternalError: internal_error in finish"
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
 def test_a_run_that_is_stopped_is_an_abort_with_what_it_wrote(tmp_path: Path, stop: BaseException) -> None:
     config, tally = make_config(tmp_path), Tally()
@@ -237,16 +289,32 @@ def test_off_tells_nobody(tmp_path: Path) -> None:
 
 
 @contextmanager
-def server(status: int = 201) -> Iterator[tuple[str, Told]]:
-    """A server in place of a catalogue: its URL, and what it was told (path, Authorization, event)."""
+def server(
+    status: int = 201, location: str | None = None, on_event: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, Told]]:
+    """A server in place of a catalogue: its URL, and what it was told (path, Authorization, event).
+
+    It answers ``status``, which sends on to ``location``, and calls ``on_event(eventType)`` before. Below ``/login`` it has a
+    page for whoever is sent there.
+    """
     heard: Told = []
 
     class Catalogue(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             heard.append((self.path, self.headers["Authorization"], json.loads(body)))
-            self.send_response(status)
+            if on_event is not None:
+                on_event(heard[-1][2]["eventType"])
+            self.send_response(201 if self.path == "/login" else status)
+            if location is not None:
+                self.send_header("Location", location)
             self.end_headers()
+
+        def do_GET(self) -> None:
+            assert self.path == "/login"
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Who are you?</html>")
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Silent."""
@@ -309,6 +377,52 @@ def test_a_server_that_refuses_or_is_gone_costs_a_warning(tmp_path: Path) -> Non
         for what in ("HTTP 503", "ConnectionError")
         for state in ("START", "COMPLETE")
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "location"), [(301, "/login"), (302, "/login"), (303, "/login"), (307, "/login"), (308, "/login"), (302, None)]
+)
+def test_a_server_that_sends_on_to_another_page_has_heard_nothing(tmp_path: Path, status: int, location: str | None) -> None:
+    said = io.StringIO()
+    with server(status, location) as (url, heard), run(make_config(tmp_path, kind="http", server=url), said=said):
+        pass
+    assert [path for path, *_ in heard] == ["/api/v1/lineage"] * 2, "nothing is told to where it sends"
+    assert said.getvalue().splitlines() == [
+        f"lineage.server = {url}: HTTP {status}; the run goes on, its event {state} is not told"
+        for state in ("START", "COMPLETE")
+    ]
+
+
+def test_a_run_that_is_stopped_while_it_tells_its_start_is_an_abort(tmp_path: Path) -> None:
+    thread_id = threading.get_ident()
+
+    def stop(state: str) -> None:
+        if state == "START":
+            signal.pthread_kill(thread_id, signal.SIGINT)
+
+    with server(on_event=stop) as (url, heard):
+        with pytest.raises(KeyboardInterrupt), run(make_config(tmp_path, kind="http", server=url)):
+            pytest.fail("the run began")
+        assert [event["eventType"] for *_, event in heard] == ["START", "ABORT"]
+
+
+class Torn(dict[str, str]):
+    """Versions that cannot be looked up."""
+
+    def __missing__(self, key: str) -> str:
+        raise LookupError("gs://hospital/canary.wav")
+
+
+def test_whatever_goes_wrong_in_the_telling_costs_a_warning_by_its_type(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = io.StringIO()
+    with run(make_config(tmp_path), said=said, provenance=replace(PROVENANCE, versions=Torn())):
+        pass
+    assert said.getvalue().splitlines() == [
+        f"lineage.kind = file: LookupError; the run goes on, its event {state} is not told" for state in ("START", "COMPLETE")
+    ]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_never_answers_holds_a_run_up_for_seconds_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,12 +496,16 @@ def test_the_uuid_of_a_run_is_always_the_same_and_in_order_of_time() -> None:
     [
         ("gs://hospital/dictations/2026/", "gs://hospital", "dictations/2026"),
         ("gcs://hospital", "gs://hospital", "/"),
-        ("s3a://key:word@hospital/a%20b", "s3://hospital", "a b"),
+        ("gs://b/2026#1/x", "gs://b", "2026#1/x"),
+        ("s3://b/what?/100%25/a%20b", "s3://b", "what?/100%25/a%20b"),
+        ("az://b/2026#1?", "az://b", "2026#1?"),
+        ("s3a://key:word@hospital/a%20b", "s3://hospital", "a%20b"),
         ("/data/archive", "file", "/data/archive"),
         ("file:///data/a%20b", "file", "/data/a b"),
         ("file://filer/data", "file://filer", "/data"),
         ("abfs://voices@hospital.dfs.core.windows.net/in", "abfs://voices@hospital.dfs.core.windows.net", "in"),
         ("https://me:word@files.example/in?token=canary", "https://files.example", "in"),
+        ("HTTPS://files.example/a%20b#canary", "https://files.example", "a b"),
         ("embedded:demo-archive", "file", str(ASSETS / "demo-archive")),
     ],
 )
