@@ -41,9 +41,9 @@ def list_runs(records: Iterable[dict[str, Any]], claims: Iterable[SeenClaim]) ->
     for record in records:
         run = runs.setdefault(record["run_id"], {"state": "died", "sign": ""})
         if record["event"] == "started":
-            wanted = sum(record[name] or 0 for name in ("skipped", "claimed"))
+            found, not_its_own = record["recordings"], sum(record[name] or 0 for name in ("skipped", "claimed"))
             run |= {name: record[name] for name in ("run_id", "job", "host", "fingerprint")}
-            run |= {"started": record["at"], "wanted": (record["recordings"] or 0) - wanted}
+            run |= {"started": record["at"], "wanted": None if found is None else found - not_its_own}
         else:
             run |= {name: record[name] for name in ("ok", "failed", "audio_hours", "wall_s")} | {"state": record["event"]}
     for seen in claims:

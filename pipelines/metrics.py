@@ -10,7 +10,7 @@ What happens inside of the cluster (queues between stages, object store, GPUs of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.client import HTTPException
@@ -33,10 +33,12 @@ _PUSH_TIMEOUT_S = 10.0
 
 
 class RunCollector(Collector):
-    """The metrics of one run, made from its ``tally`` at the moment of asking. ``exit_status`` is None while it runs."""
+    """The metrics of one run, made from its ``tally`` at the moment of asking. ``exit_status`` is None while it runs,
+    ``provenance`` until it is known which run this is."""
 
-    def __init__(self, provenance: Provenance, command: str, tally: Tally) -> None:
-        self._provenance, self._command, self._tally = provenance, command, tally
+    def __init__(self, command: str, tally: Tally) -> None:
+        self._command, self._tally = command, tally
+        self.provenance: Provenance | None = None
         self._started_at = time.time()
         self._ended_at: float | None = None
         self.exit_status: int | None = None
@@ -51,11 +53,11 @@ class RunCollector(Collector):
         yield from self._times()
 
     def _run(self) -> Iterator[Metric]:
-        p, command = self._provenance, self._command
         info = GaugeMetricFamily(
             "dictalake_run_info", "Which run this is; always 1", labels=("command", "run_id", "fingerprint", "version")
         )
-        info.add_metric((command, p.run_id, p.fingerprint, p.pipeline_version), 1)
+        if (p := self.provenance) is not None:
+            info.add_metric((self._command, p.run_id, p.fingerprint, p.pipeline_version), 1)
         yield info
         yield self._gauge("dictalake_run_active", "1 while the run works, 0 once it is over", int(self.exit_status is None))
         yield self._gauge("dictalake_run_start_time_seconds", "When the run started, since 1970", self._started_at)
@@ -165,18 +167,40 @@ class SuccessCollector(Collector):
         yield family
 
 
+class BesideOthers(Collector):
+    """What ``own`` say of ``command``, and of other commands what ``before`` said."""
+
+    def __init__(self, command: str, own: Sequence[Collector], before: Iterable[Metric]) -> None:
+        self._own = own
+        self._others: dict[str, Metric] = {}
+        for family in before:
+            family.samples = [sample for sample in family.samples if sample.labels.get("command") not in (None, command)]
+            if family.samples:
+                self._others[family.name] = family
+
+    def collect(self) -> Iterator[Metric]:
+        others = dict(self._others)
+        for collector in self._own:
+            for family in collector.collect():
+                if (other := others.pop(family.name, None)) is not None:
+                    family.samples += other.samples
+                yield family
+        yield from others.values()
+
+
 @contextmanager
-def exposed(settings: Metrics, provenance: Provenance, command: str, tally: Tally, show: logs.Show) -> Iterator[None]:
+def exposed(settings: Metrics, command: str, tally: Tally, show: logs.Show) -> Iterator[RunCollector]:
     """Whoever asks gets the numbers of ``tally`` until the run is over; then file and Pushgateway are told how it ended.
 
+    Entered before anything can fail; the run's ``provenance`` is set when it is known.
     Metrics never cost a run: a port that is taken or a gateway that is gone gives a warning.
     """
-    run = RunCollector(provenance, command, tally)
+    run = RunCollector(command, tally)
     with ExitStack() as stack:
         if settings.port:
             _serve(settings.port, run, stack, show)
         try:
-            yield
+            yield run
             run.end(3 if tally.failed else 0)
         except BaseException as error:
             run.end(exit_status(error))
@@ -217,9 +241,12 @@ def _serve(port: int, run: RunCollector, stack: ExitStack, show: logs.Show) -> N
 
 
 def _write(path: str, run: RunCollector, command: str) -> None:
-    """Replaces the file at once. After a run that failed it still says when the last one succeeded."""
-    at = time.time() if has_finished(run) else _read_success(Path(path), command)
-    write_to_textfile(path, _registry(run, SuccessCollector(command, at)))
+    """Replaces the file at once. After a run that failed it still says when the last one succeeded, and what other commands
+    wrote there stays."""
+    before = _read_families(Path(path))
+    success = [s.value for family in before for s in family.samples if s.name == SUCCESS and s.labels["command"] == command]
+    at = time.time() if has_finished(run) else next(iter(success), None)
+    write_to_textfile(path, _registry(BesideOthers(command, (run, SuccessCollector(command, at)), before)))
 
 
 def _push(url: str, run: RunCollector, command: str) -> None:
@@ -236,20 +263,17 @@ def has_finished(run: RunCollector) -> bool:
     return run.exit_status in (0, 3)
 
 
-def _read_success(path: Path, command: str) -> float | None:
-    if not path.is_file():
-        return None
-    for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
-        for sample in family.samples:
-            if sample.name == SUCCESS and sample.labels["command"] == command:
-                return sample.value
-    return None
+def _read_families(path: Path) -> list[Metric]:
+    try:
+        return list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    except ValueError:  # not metrics: nothing to keep
+        return []
 
 
 def _try(publish: Callable[[], None], where: str, show: logs.Show) -> None:
     try:
         publish()
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: the file holds something else
+    except (OSError, HTTPException, ValueError) as error:
         _warn(where, error, show)
 
 

@@ -41,9 +41,15 @@ class RunSummary:
 
 
 def start_record(
-    config: Config, provenance: Provenance, job: str, counts: Counts, cpus: float | None = None, gpus: float | None = None
+    config: Config,
+    provenance: Provenance,
+    job: str,
+    counts: Counts | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
 ) -> RunRecord:
-    """At the start; ``cpus`` and ``gpus`` of the cluster are None where there was nothing to do."""
+    """At the start; ``cpus`` and ``gpus`` of the cluster are None where there was nothing to do, ``counts`` where it is not
+    known what there is to do."""
     text, config_hash = describe_config(config)
     return RunRecord(
         run_id=provenance.run_id,
@@ -62,11 +68,11 @@ def start_record(
         cpus=cpus,
         gpus=gpus,
         archive_uri=config.archive.manifest or config.archive.uri,
-        recordings=counts.found,
-        skipped=counts.skipped,
-        claimed=counts.claimed,
-        erased=counts.erased,
-        retried=counts.retried,
+        recordings=None if counts is None else counts.found,
+        skipped=None if counts is None else counts.skipped,
+        claimed=None if counts is None else counts.claimed,
+        erased=None if counts is None else counts.erased,
+        retried=None if counts is None else counts.retried,
     )
 
 

@@ -139,14 +139,14 @@ def read_report(lake: Lake, price: Price | None = None, run_id: str | None = Non
 
     Raises ConfigError for a run that the lake does not know, RunError where the lake cannot be read.
     """
-    later = 0
+    later: list[Run] = []
     with connect(lake.uri or "", lake.storage_options) as database, TemporaryDirectory(prefix="dictalake-report-") as spill:
         database.execute(f"SET memory_limit = '{_MEMORY}'")
         lock(database, Path(spill))
         runs = _read_runs(database)
         if run_id is None:
             at_work = [index for index, run in enumerate(runs) if _wrote_rows(database, run)][:1]
-            later = at_work[0] if at_work else 0
+            later = runs[: at_work[0]] if at_work else runs
             parts = [_read_part(database, runs[index], with_text=with_text) for index in at_work]
             whole = _read_part(database, None, with_text=with_text)
             parts.append(replace(whole, runs=runs[:_RUNS], more_runs=max(0, len(runs) - _RUNS)))

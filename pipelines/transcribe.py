@@ -18,6 +18,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ from pipelines.config import Config
 from pipelines.crashes import Careful, CarefulActor, named
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError, DictalakeError, RunError
+from pipelines.errors import ConfigError, DictalakeError, RunError, name_place
 from pipelines.hearing import Hear
 from pipelines.lake.claims import ClaimBoard, make_claim
 from pipelines.lake.forget import blank_manifests
@@ -83,6 +84,15 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     Raises ConfigError, RunError.
     """
     console = console or Console(stderr=True)
+    tally, show = Tally(), logs.shown_on(console)
+    with metrics.exposed(config.metrics, job, tally, show) as exposed:
+        run = _open_run(config, job, tally)
+        exposed.provenance = run.provenance
+        return _carry_out(run, retry, console, show)
+
+
+def _open_run(config: Config, job: str, tally: Tally) -> _Run:
+    """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
     Load(config)  # refuses what is missing before anything starts
@@ -95,15 +105,18 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     provenance = identify(config, checkpoint, reading and reading[0])
 
     logs.begin(provenance.run_id, provenance.fingerprint)
-    show = logs.shown_on(console)
-    board = ClaimBoard(config.lake)
-    run = _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), Tally())
-    claim = make_claim(provenance.run_id, job, provenance.fingerprint)
+    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), tally)
+
+
+def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show) -> RunSummary:
+    """The run from its claim to its end, which claims, run records, lineage and report tell of, however it ends."""
+    config, provenance, tally = run.config, run.provenance, run.tally
+    board, claim = ClaimBoard(config.lake), make_claim(provenance.run_id, run.job, provenance.fingerprint)
     with (
-        run_report.written(config, provenance.run_id, run.tally, show),
-        metrics.exposed(config.metrics, provenance, job, run.tally, show),
-        lineage.told(config, provenance, job, run.tally, show),
-        board.hold(claim, run.tally.put_into) as renew,
+        run_report.written(config, provenance.run_id, tally, show),
+        lineage.told(config, provenance, run.job, tally, show),
+        board.hold(claim, tally.put_into) as renew,
+        _recorded(run, show),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
         others = board.settle(claim, renew, lambda line: logs.tell("claims", line, show))
@@ -112,12 +125,27 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
-            run.log.append(start_record(config, provenance, job, counts), end_record("finished", provenance, job, run.tally))
+            run.log.append(start_record(config, provenance, run.job, counts))
         else:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
             _do_work(run, work, places, console)
-    return summarise(provenance, counts, run.others, run.tally)
+    return summarise(provenance, counts, run.others, tally)
+
+
+@contextmanager
+def _recorded(run: _Run, show: logs.Show) -> Iterator[None]:
+    """The run records say how it ended, also where it failed before it knew its work."""
+    try:
+        yield
+    except BaseException:
+        early = [] if run.log.has_started else [start_record(run.config, run.provenance, run.job)]
+        try:
+            run.log.append(*early, end_record("failed", run.provenance, run.job, run.tally))
+        except RunError as error:  # the lake is what failed, or is gone too
+            logs.tell("runs", f"the run records do not say that the run failed: {name_place(error)}", show, logs.WARNING)
+        raise
+    run.log.append(end_record("finished", run.provenance, run.job, run.tally))
 
 
 def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool = False) -> None:
@@ -140,27 +168,20 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
     with cluster.running_cluster(config) as resources:
         plan = cluster.make_plan(config, resources)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
-        try:
-            with ProgressReport(tally, console) as progress:
-                ledger = cluster.ClusterLedger()
-                watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
-                for attempt in range(_ROUNDS):
-                    if attempt:  # what died between its tables may have been cut elsewhere the second time
-                        first_part = places["part"][-1].as_py() + 1
-                        places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
-                        tally.expect(tally.done + work.counts.pending, work.done_before)
-                    reports = _run_stages(places, run, plan, ledger)
-                    _commit_as_they_come(
-                        reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures
-                    )
-                    _find_work(run, work, None, is_same_run=True)
-                    if work.counts.pending == 0:
-                        break
-            _require_all(work.counts.pending, wanted.pending)
-        except BaseException:
-            run.log.append(end_record("failed", run.provenance, run.job, tally))
-            raise
-        run.log.append(end_record("finished", run.provenance, run.job, tally))
+        with ProgressReport(tally, console) as progress:
+            ledger = cluster.ClusterLedger()
+            watch = Watch(progress, tally, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
+            for attempt in range(_ROUNDS):
+                if attempt:  # what died between its tables may have been cut elsewhere the second time
+                    first_part = places["part"][-1].as_py() + 1
+                    places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
+                    tally.expect(tally.done + work.counts.pending, work.done_before)
+                reports = _run_stages(places, run, plan, ledger)
+                _commit_as_they_come(reports, table, tally, watch, config.lake.commit_every_s, config.limits.storage_failures)
+                _find_work(run, work, None, is_same_run=True)
+                if work.counts.pending == 0:
+                    break
+        _require_all(work.counts.pending, wanted.pending)
 
 
 def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:

@@ -52,7 +52,7 @@ class WhisperEngine:
                 cpu_threads=threads,
                 local_files_only=True,
             )
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # tokenizers raises a bare one of a file that is damaged
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ConfigError(f"acoustic.model = {acoustic.model}: cannot be loaded by faster-whisper: {reason}") from None
         if settings.language not in model.supported_languages:

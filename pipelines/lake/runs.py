@@ -84,6 +84,7 @@ class RunLog:
 
     def __init__(self, lake: Lake, *, must_exist: bool = False) -> None:
         self._storage = open_storage(lake, "runs")
+        self.has_started = False  # whether it was told here that a run did
         description = "dictalake: a row when a run starts and one when it ends"
         if must_exist:
             self._delta = open_table(self._storage, RUNS, to_read=True)
@@ -106,6 +107,7 @@ class RunLog:
             )
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
+        self.has_started |= any(record.event == "started" for record in records)
 
     def read(self) -> pa.Table:
         """All records, oldest first, schema RUNS. Raises RunError when the lake cannot be read.

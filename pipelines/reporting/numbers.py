@@ -162,11 +162,21 @@ class Price:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is on a page. ``later_runs`` had nothing to do after the run that is shown."""
+    """All that is on a page. ``later_runs``, newest first, wrote no rows after the run that is shown."""
 
     parts: Sequence[Part]
     made_at: datetime
     version: str
     price: Price | None = None
     with_text: bool = False
-    later_runs: int = 0
+    later_runs: Sequence[Run] = ()
+
+    @property
+    def idle_runs(self) -> int:
+        """How many of the later runs came to their end."""
+        return sum(run.state == "finished" for run in self.later_runs)
+
+    @property
+    def broken_runs(self) -> list[Run]:
+        """Those that failed, were killed or are at work."""
+        return [run for run in self.later_runs if run.state != "finished"]

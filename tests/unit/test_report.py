@@ -60,7 +60,9 @@ def commit(lake: Lake, rows: Iterable[dict[str, Any]]) -> None:
     TranscriptTable(lake).commit(write_staged(make_transcripts(list(rows)), lake))
 
 
-def log_run(lake: Lake, run: str, fingerprint: str, at_s: float, wall_s: float | None, **counts: Any) -> None:
+def log_run(
+    lake: Lake, run: str, fingerprint: str, at_s: float, wall_s: float | None, event: str = "finished", **counts: Any
+) -> None:
     """A run in the lake's records; without ``wall_s`` one that was killed."""
     at = START + timedelta(seconds=at_s)
     config = Config.model_validate({"archive": {"uri": "gs://secret/archive"}, "decoding": {"beam_width": 12}})
@@ -69,7 +71,7 @@ def log_run(lake: Lake, run: str, fingerprint: str, at_s: float, wall_s: float |
     RunLog(lake).append(RunRecord(run_id=run, event="started", at=at, host="node-1", cpus=16.0, gpus=1.0, skipped=2, **given))
     if wall_s is not None:
         end = {"wall_s": wall_s, "audio_hours": 0.1, "speed": 12.0, **counts}
-        RunLog(lake).append(RunRecord(run_id=run, event="finished", at=at + timedelta(seconds=wall_s), **end))
+        RunLog(lake).append(RunRecord(run_id=run, event=event, at=at + timedelta(seconds=wall_s), **end))
 
 
 @pytest.fixture
@@ -129,6 +131,29 @@ def test_speed_is_cut_evenly_from_the_start_of_the_run_to_its_end(lake: Lake) ->
     assert busy == [Slice(at[0], 2.5, 120.0, 2, 0), Slice(at[1], 2.5, 760.0, 2, 3)]
 
 
+def test_runs_that_failed_since_are_the_first_thing_to_read(lake: Lake) -> None:
+    log_run(lake, "r4", BEAM, 600, None)
+    log_run(lake, "r5", BEAM, 700, 1.0, event="failed", ok=0, failed=0)
+    report = read_report(lake)
+    assert ([run.run_id for run in report.broken_runs], report.idle_runs) == (["r5", "r4"], 1)
+    page = render_report(report)
+    warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
+    assert [re.sub("<[^>]+>", "", line) for line in warnings] == [
+        "backfill r5 of 2026-03-02 01:41 failed and wrote no rows.",
+        "backfill r4 of 2026-03-02 01:40 wrote no rows so far and has told no end: it is at work still or was killed, "
+        "dictalake runs says which.",
+    ]
+    assert "1 later run found nothing to do." in page
+
+
+def test_a_run_whose_rows_are_gone_says_how_many_it_wrote(lake: Lake) -> None:
+    log_run(lake, "r6", BEAM, 800, 3600.0, ok=9, failed=1)  # of an hour, for 0.1 audio hours
+    page = render_report(read_report(lake, Price(10.0, "USD"), "r6"))
+    assert "10 rows written, 0 are left" in page
+    assert "100.00 USD an audio hour" in page
+    assert "rows written" not in render_report(read_report(lake, run_id="r2"))
+
+
 def test_histograms_count_every_transcript_once(lake: Lake) -> None:
     part = read_run(lake, "r2")
     assert [(bar.low, bar.count) for bar in part.confidences if bar.count] == [(0.5, 1), (0.95, 2)]
@@ -145,7 +170,7 @@ def test_stages_say_what_their_workers_took(lake: Lake) -> None:
 def test_of_the_lake_the_newest_good_transcript_counts(lake: Lake) -> None:
     report = read_report(lake)
     assert [part.run and part.run.run_id for part in report.parts] == ["r2", None]
-    assert report.later_runs == 1  # r3 found nothing to do
+    assert ([run.run_id for run in report.later_runs], report.idle_runs, report.broken_runs) == (["r3"], 1, [])
     whole = report.parts[1]
     assert (whole.counts.ok, whole.counts.failed) == (5, 2)  # e was heard by the second run
     assert (whole.counts.first_at, whole.counts.last_at) == (START + timedelta(seconds=5), START + timedelta(seconds=172))
