@@ -47,7 +47,7 @@ from jobs.bench_stages import load_block, make_config, make_model, measure_decod
 from jobs.bench_whole import measure_jobs, measure_start
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.acoustic.device import choose_dtype
-from pipelines.stages import Emit
+from pipelines.emitting import Emit
 from pipelines.transcribe import read_vocabulary
 
 TARGETS = {

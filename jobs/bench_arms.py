@@ -25,8 +25,8 @@ from pipelines.acoustic.device import choose_device
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.emitting import Emit
 from pipelines.records import SAMPLE_RATE_HZ, FrameGrid
-from pipelines.stages import Emit
 
 WINDOW_S, OVERLAP_S = 20.0, 2.0
 BATCH = 8  # windows, of the pipeline and the plain loop; ours go by acoustic.batch_s = 160, which is as many

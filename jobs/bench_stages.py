@@ -30,9 +30,10 @@ from pipelines.audio.windows import plan_windows
 from pipelines.blocks import read_emissions, recordings_to_table
 from pipelines.config import ASSETS, Config
 from pipelines.decoding.decoder import open_decoder
+from pipelines.emitting import Emit
 from pipelines.loading import Load
 from pipelines.records import SAMPLE_RATE_HZ, Emissions
-from pipelines.stages import Decode, Emit, Finish
+from pipelines.stages import Decode, Finish
 from pipelines.training.untrained import save_untrained_lasr
 from pipelines.transcribe import identify, read_vocabulary
 
@@ -148,7 +149,7 @@ def _time_parts(model: CtcModel, windows: list[np.ndarray]) -> dict[str, float]:
         logits = model.to_logits(inputs)
         synchronise()
         encoded = time.perf_counter()
-        model.to_host(logits)
+        model.to_host(logits).read()
         took["features"] += heard - begun
         took["encoder"] += encoded - heard
         took["transfer"] += time.perf_counter() - encoded

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from pipelines import blocks
 from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.emitting import Emit
 from pipelines.loading import Load
 from pipelines.records import Emissions, Recording
-from pipelines.stages import Emit
 
 REFERENCE = "reference"
 _SCHEMA = pa.schema(

@@ -17,8 +17,8 @@ from pipelines.boundary import guard, sealed
 from pipelines.config import Config
 from pipelines.crashes import end_worker
 from pipelines.errors import HearFailed
+from pipelines.opened import Opened
 from pipelines.records import SAMPLE_RATE_HZ, Word
-from pipelines.stages import Opened
 
 
 class Hear:

@@ -19,12 +19,13 @@ from pipelines.archive import storage
 from pipelines.comparison import ROW_SECTIONS
 from pipelines.config import EMBEDDED, Archive, Config, resolve
 from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.emitting import Emit
 from pipelines.errors import ChangedDuringRead, ConfigError, Erased, WorkerCrashed
 from pipelines.hearing import Hear
 from pipelines.lake.schema import make_transcripts
 from pipelines.loading import Load
 from pipelines.records import FrameGrid, Recording, make_recording_id
-from pipelines.stages import Decode, Emit, Finish
+from pipelines.stages import Decode, Finish
 from pipelines.transcript.provenance import Provenance
 
 Row = dict[str, Any]

@@ -1,4 +1,5 @@
-"""What each stage after Load (``loading.py``) does to a block: Arrow table in, Arrow table out, the same rows in order.
+"""What the stages after Load (``loading.py``) and Emit (``emitting.py``) do to a block: Arrow table in, Arrow table out, the
+same rows in order.
 
 Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray. The one per-recording boundary is
 ``guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
@@ -8,40 +9,32 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines import blocks
 from pipelines.acoustic.checkpoint import locate_lm
-from pipelines.acoustic.compaction import compact_stretches
-from pipelines.acoustic.fusion import fuse_in_stretches
-from pipelines.acoustic.model import AcousticModel, open_model
 from pipelines.audio.speech import join_intervals, subtract_intervals, total_s
-from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.boundary import guard, sealed
 from pipelines.config import Config
-from pipelines.crashes import end_worker
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import ConfigError, EmitFailed, Erased
+from pipelines.errors import Erased
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import STAGED, write_staged
-from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Hypothesis, Word
+from pipelines.opened import Opened
+from pipelines.records import FrameGrid, Hypothesis, Word
 from pipelines.transcript.formatting import format_text
 from pipelines.transcript.nbest import combine_channels
 from pipelines.transcript.provenance import Provenance
 from pipelines.transcript.words import find_distinct, join_words, mean_confidence, merge_channels, words_of
 
-# Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
-_PRUNING_MARGIN = 0.5
 _WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
 _TIMED = ("load", "emit", "decode")
-Resource = TypeVar("Resource")
 
 REPORT = pa.schema(
     [
@@ -53,100 +46,6 @@ REPORT = pa.schema(
         pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
     ]
 )
-
-
-class Opened(Generic[Resource]):
-    """What an actor opens once. A ConfigError waits for the first block: of what a constructor raises, Ray passes on the
-    text of the traceback alone.
-    """
-
-    def __init__(self, open_it: Callable[[], Resource]) -> None:
-        self._resource: Resource | None = None
-        self._refusal: ConfigError | None = None
-        try:
-            self._resource = open_it()
-        except ConfigError as error:
-            self._refusal = error
-
-    def get(self) -> Resource:
-        if self._resource is None:
-            assert self._refusal is not None
-            raise self._refusal
-        return self._resource
-
-
-class Emit:
-    """Waveforms → emissions: windows through the acoustic model, fused and made sparse."""
-
-    def __init__(self, config: Config, vocabulary: Vocabulary, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._windows, self._vocabulary = config.windows, vocabulary
-        self._min_logp = config.decoding.token_min_logp - _PRUNING_MARGIN
-        self._collapse_blank = config.decoding.collapse_blank
-        self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic))
-
-    @sealed
-    def __call__(self, table: pa.Table) -> pa.Table:
-        rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
-        ok = [index for index, row in enumerate(rows) if row["error"] is None]
-        ids = table["recording_id"].to_pylist()
-        model = self._opened.get()  # a bad model stops the run here; below it would cost every row
-        for group in blocks.group_by_audio(table, ok, self._group_samples / SAMPLE_RATE_HZ):
-            started = time.perf_counter()
-            try:
-                emitted = self._emit([blocks.read_waveforms(table, i) for i in group])
-            except Exception:
-                if not model.is_usable():
-                    end_worker()
-                # Something in this company is too much for the model: find the guilty one, alone.
-                emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i], rows[i]) for i in group]
-            share_ms = 1000 * (time.perf_counter() - started) / len(group)
-            for index, emissions in zip(group, emitted, strict=True):
-                rows[index] |= {"emissions": [blocks.emissions_to_row(e) for e in emissions], "emit_ms": share_ms}
-                rows[index] |= {"device": model.device, "dtype": model.dtype}
-        columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
-        return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
-
-    def _emit_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[Emissions]:
-        emissions: list[Emissions] = []
-        with guard(recording_id, "emit", row):
-            try:
-                emissions = self._emit([channels])[0]
-            except (RuntimeError, MemoryError) as error:
-                if not self._opened.get().is_usable():
-                    end_worker()
-                raise EmitFailed(recording_id, f"the acoustic model failed on this recording: {type(error).__name__}") from None
-        return emissions
-
-    def _emit(self, recordings: list[list[np.ndarray]]) -> list[list[Emissions]]:
-        """All windows of all channels of ``recordings`` through the model, in as few calls as memory allows."""
-        grid = self._opened.get().grid
-        channels = [channel for recording in recordings for channel in recording]
-        plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
-        emitted = self._emit_windows(cut_window(c, w) for c, plan in zip(channels, plans, strict=True) for w in plan)
-        compacted = []
-        for plan in plans:
-            stretches = fuse_in_stretches(islice(emitted, len(plan)), plan, grid)
-            compacted.append(compact_stretches(stretches, self._min_logp, self._collapse_blank, self._vocabulary.blank_id))
-        results = iter(compacted)
-        return [[next(results) for _ in recording] for recording in recordings]
-
-    def _emit_windows(self, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """What the model makes of ``windows``, in order; of a long recording a few minutes at a time."""
-        model = self._opened.get()
-        run: list[np.ndarray] = []
-        samples = 0
-        for window in windows:
-            if run and samples + len(window) > self._group_samples:
-                yield from model.emit(run)
-                run, samples = [], 0
-            run.append(window)
-            samples += len(window)
-        if run:
-            yield from model.emit(run)
 
 
 class Decode:

@@ -36,6 +36,7 @@ from pipelines.config import Config
 from pipelines.crashes import Careful, CarefulActor, named
 from pipelines.decoding.decoder import open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.emitting import Emit
 from pipelines.errors import ConfigError, DictalakeError, RunError, name_place
 from pipelines.hearing import Hear
 from pipelines.lake.claims import ClaimBoard, make_claim
@@ -50,7 +51,7 @@ from pipelines.progress import ProgressReport, Tally, Watch
 from pipelines.records import FrameGrid
 from pipelines.run_record import RunSummary as RunSummary
 from pipelines.run_record import end_record, start_record, summarise
-from pipelines.stages import Decode, Emit, Finish
+from pipelines.stages import Decode, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip

@@ -12,7 +12,9 @@ two windows overlap they may differ by more than their context. Fusion averages 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,21 @@ from pipelines.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
 _BUCKET_S = 1.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Numbers in the host's memory, there once ``copied``."""
+
+    numbers: torch.Tensor
+    copied: torch.cuda.Event | None = None
+
+    def read(self) -> np.ndarray:
+        """Waits for them. Raises what the device met."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        numbers: np.ndarray = self.numbers.numpy()
+        return numbers
 
 
 class CtcModel:
@@ -72,21 +89,31 @@ class CtcModel:
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
+        underway = deque[tuple[list[int], list[Answer]]]()
         for length, indices in self.batches([len(window) for window in windows]):
-            log_probs = self._forward_within_memory([windows[i] for i in indices], length)
-            for row, index in enumerate(indices):
-                # A copy: a view would keep the whole padded batch alive.
-                results[index] = log_probs[row][: self.grid.frames_of(len(windows[index]))].copy()
+            underway.append((indices, self._start_within_memory([windows[i] for i in indices], length)))
+            if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
+                self._collect(*underway.popleft(), windows, results)
+        for indices, answers in underway:
+            self._collect(indices, answers, windows, results)
         return results
+
+    def _collect(
+        self, indices: list[int], answers: list[Answer], windows: Sequence[np.ndarray], results: list[np.ndarray]
+    ) -> None:
+        rows = (row for answer in answers for row in answer.read())
+        for index, row in zip(indices, rows, strict=True):
+            # A copy: a view would keep the whole padded batch alive.
+            results[index] = row[: self.grid.frames_of(len(windows[index]))].copy()
 
     def is_usable(self) -> bool:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         return still_computes(self._device)
 
-    def _forward_within_memory(self, windows: list[np.ndarray], length: int) -> list[np.ndarray]:
+    def _start_within_memory(self, windows: list[np.ndarray], length: int) -> list[Answer]:
         """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
         try:
-            return list(self._forward(windows, length))
+            return [self._start(windows, length)]
         except (torch.OutOfMemoryError, MemoryError):
             if len(windows) == 1:
                 raise
@@ -94,7 +121,7 @@ class CtcModel:
         self.batch_s = min(self.batch_s, half * length / SAMPLE_RATE_HZ)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return self._forward_within_memory(windows[:half], length) + self._forward_within_memory(windows[half:], length)
+        return self._start_within_memory(windows[:half], length) + self._start_within_memory(windows[half:], length)
 
     def batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Indices of windows that go through the model together, with the length they are padded to."""
@@ -107,7 +134,7 @@ class CtcModel:
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
-    def _forward(self, windows: list[np.ndarray], length: int) -> np.ndarray:
+    def _start(self, windows: list[np.ndarray], length: int) -> Answer:
         return self.to_host(self.to_logits(self.to_inputs(windows, length)))
 
     @torch.inference_mode()
@@ -116,10 +143,10 @@ class CtcModel:
         full = all(len(window) == length for window in windows)
         if self._log_mel is None:
             return self._extract(windows, length, full)
-        batch = np.zeros((len(windows), length), dtype=np.int16)
-        for row, window in enumerate(windows):
-            batch[row, : len(window)] = window
-        waveforms = torch.from_numpy(batch).to(self._device).to(torch.float32) / 32768.0
+        batch = torch.zeros((len(windows), length), dtype=torch.int16, pin_memory=self._device.type == "cuda")
+        for row, window in zip(batch.numpy(), windows, strict=True):
+            row[: len(window)] = window
+        waveforms = batch.to(self._device, non_blocking=True).to(torch.float32) / 32768.0
         inputs = {"features": self._log_mel(waveforms).to(self._dtype)}
         if not full:
             samples = torch.tensor([len(window) for window in windows])
@@ -133,10 +160,16 @@ class CtcModel:
         return logits
 
     @torch.inference_mode()
-    def to_host(self, logits: torch.Tensor) -> np.ndarray:
-        """Log-probabilities of the same shape, float32."""
-        log_probs: np.ndarray = logits.float().log_softmax(-1).cpu().numpy()
-        return log_probs
+    def to_host(self, logits: torch.Tensor) -> Answer:
+        """Log-probabilities of the same shape, float32, under way: a GPU is not waited for."""
+        log_probs = logits.float().log_softmax(-1)
+        if self._device.type != "cuda":
+            return Answer(log_probs.cpu())
+        host = torch.empty(log_probs.shape, dtype=log_probs.dtype, pin_memory=True)
+        host.copy_(log_probs, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return Answer(host, copied)
 
     def _extract(self, windows: Sequence[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
         """The same by a front end of transformers."""

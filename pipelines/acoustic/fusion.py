@@ -15,6 +15,8 @@ import numpy as np
 
 from pipelines.records import FrameGrid, Window
 
+_LEAST_LOGP = np.float32(-69.0)
+
 
 def fuse_windows(log_probs: Sequence[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> np.ndarray:
     """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording from those of its ``windows`` in order."""
@@ -34,23 +36,26 @@ def fuse_in_stretches(emitted: Iterable[np.ndarray], windows: Sequence[Window], 
     starts = [window.start // grid.step for window in windows]
     ends = [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
     taper = _narrowest_overlap(windows, grid)
-    fused = weight_sum = np.zeros((0, 1), dtype=np.float32)
+    fused = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
     for first, last in zip(starts, ends, strict=True):
-        window = next(log_probs)
-        fused, weight_sum = _grow(fused, *window.shape), _grow(weight_sum, len(window), 1)
-        weights = _taper(len(window), taper)
-        fused[: len(window)] += weights * np.exp(window, dtype=np.float32)
-        weight_sum[: len(window)] += weights
-        done = last - first
-        yield np.log(np.maximum(fused[:done] / weight_sum[:done], np.float32(1e-30)))
-        fused, weight_sum = fused[done:], weight_sum[done:]
+        window, done = next(log_probs), last - first
+        weights, shared = _taper(len(window), taper), min(len(fused), done)
+        stretch = np.empty((done, window.shape[1]), dtype=np.float32)
+        total = weights[:shared] * np.exp(window[:shared], dtype=np.float32) + fused[:shared]
+        np.log(np.maximum(total / (weights[:shared] + weight_sum[:shared]), np.exp(_LEAST_LOGP)), out=stretch[:shared])
+        # Most frames are this window's alone, and weighted by whatever they stay as they are.
+        np.maximum(window[shared:done], _LEAST_LOGP, out=stretch[shared:])
+        yield stretch
+        fused = _add(fused[done:], weights[done:] * np.exp(window[done:], dtype=np.float32))
+        weight_sum = _add(weight_sum[done:], weights[done:])
 
 
-def _grow(held: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """``held`` with zeros below, at least ``rows`` of them."""
-    grown = np.zeros((max(rows, len(held)), columns), dtype=np.float32)
-    grown[: len(held)] = held
-    return grown
+def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Both from their first rows on."""
+    total = np.zeros((max(len(held), len(more)), more.shape[1]), dtype=np.float32)
+    total[: len(held)] = held
+    total[: len(more)] += more
+    return total
 
 
 def _narrowest_overlap(windows: Sequence[Window], grid: FrameGrid) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import blocks
+from pipelines.emitting import Emit
 from pipelines.loading import Load
-from pipelines.stages import Emit
 from tests.recordings import make_sound, write_wav
 
 _SILENT = 100

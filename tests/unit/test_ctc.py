@@ -26,7 +26,7 @@ from transformers import (
 
 from pipelines.acoustic.checkpoint import find_checkpoint, find_folder, hash_folder, locate_lm
 from pipelines.acoustic.compaction import compact
-from pipelines.acoustic.ctc import CtcModel, choose_device, choose_dtype, load_checkpoint
+from pipelines.acoustic.ctc import Answer, CtcModel, choose_device, choose_dtype, load_checkpoint
 from pipelines.acoustic.fusion import fuse_windows
 from pipelines.acoustic.model import open_model
 from pipelines.audio.windows import cut_window, plan_windows
@@ -356,11 +356,26 @@ class SmallDevice(CtcModel):
     most = 3
     asked: list[int]
 
-    def _forward(self, windows: list[np.ndarray], length: int) -> np.ndarray:
+    def _start(self, windows: list[np.ndarray], length: int) -> Answer:
         self.asked.append(len(windows))
         if len(windows) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super()._forward(windows, length)
+        return super()._start(windows, length)
+
+
+def test_the_next_batch_is_with_the_device_before_the_last_one_is_read(
+    random_lasr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32", "batch_s": 2})
+    windows = [make_waveform(1.0, seed) for seed in range(6)]
+    model, order = CtcModel.load(settings), []
+    expected = [model.emit([window])[0] for window in windows]
+    start, read = CtcModel._start, Answer.read
+    monkeypatch.setattr(CtcModel, "_start", lambda *given: (order.append("start"), start(*given))[1])
+    monkeypatch.setattr(Answer, "read", lambda answer: (order.append("read"), read(answer))[1])
+    emitted = model.emit(windows)
+    assert order == ["start", "start", "read", "start", "read", "read"]
+    assert all(np.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(emitted, expected, strict=True))
 
 
 def test_a_batch_that_does_not_fit_the_device_is_halved_and_stays_so(random_lasr: Path) -> None:

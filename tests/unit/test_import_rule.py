@@ -21,6 +21,8 @@ STAGES = {
     "stages",
     "tuning",
     "emission_cache",
+    "emitting",
+    "opened",
     "hearing",
     "run_record",
     "logs",

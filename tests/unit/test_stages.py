@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import blocks
+from pipelines import blocks, emitting
 from pipelines.acoustic.checkpoint import find_checkpoint
-from pipelines.acoustic.compaction import compact
+from pipelines.acoustic.compaction import compact, compact_stretches
+from pipelines.acoustic.model import AcousticModel
 from pipelines.archive.listing import list_recordings
 from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
+from pipelines.emitting import Emit
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import Load
-from pipelines.records import FrameGrid, Recording, Word
-from pipelines.stages import Decode, Emit, Finish
+from pipelines.opened import Opened
+from pipelines.records import Emissions, FrameGrid, Recording, Word
+from pipelines.stages import Decode, Finish
 from pipelines.transcript.provenance import Provenance, make_provenance
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
 
@@ -217,3 +222,76 @@ def test_waveforms_and_emissions_survive_the_trip_through_arrow() -> None:
         assert (getattr(first, field) == getattr(emissions, field)).all()
         assert (getattr(second, field) == getattr(emissions, field)).all()
     assert (first.frames, first.vocabulary_size) == (50, 9)
+
+
+class Listener:
+    """A model that says when it hears: ``most`` calls at once at the most, ``second`` once it has begun the second."""
+
+    def __init__(self, model: AcousticModel, refuses: int | None = None) -> None:
+        self._model, self._refuses = model, refuses
+        self.grid, self.device, self.dtype = model.grid, model.device, model.dtype
+        self.calls = self.now = self.most = 0
+        self.second = threading.Event()
+
+    def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.calls, self.now = self.calls + 1, self.now + 1
+        self.most = max(self.most, self.now)
+        if self.calls == 2:
+            self.second.set()
+        try:
+            if self.calls == self._refuses:
+                raise MemoryError
+            return self._model.emit(windows)
+        finally:
+            self.now -= 1
+
+    def is_usable(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def four_groups(random_lasr: Path, tmp_path: Path) -> tuple[Config, pa.Table]:
+    """Recordings of which each is as much as goes through the model in one call."""
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")}, acoustic={"batch_s": 0.25})
+    for name in "abcd":
+        write_wav(tmp_path / f"archive/{name}.wav", make_sound(0.9, seed=ord(name)))
+    return config, load(config)
+
+
+def test_the_model_hears_the_next_while_the_emissions_of_the_last_are_made(
+    four_groups: tuple[Config, pa.Table], vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, loaded = four_groups
+    emit = Emit(config, vocabulary, threads=1)
+    listener = Listener(emit._opened.get())
+    emit._opened = Opened(lambda: listener)
+    ahead = []
+
+    def wait_for_second(stretches: Iterable[np.ndarray], *settings: Any) -> Emissions:
+        heard = list(stretches)
+        ahead.append(listener.second.wait(60))
+        return compact_stretches(heard, *settings)
+
+    monkeypatch.setattr(emitting, "compact_stretches", wait_for_second)
+    emitted = emit(loaded)
+    assert ahead == [True] * 4
+    assert (listener.calls, listener.most) == (4, 1)
+    monkeypatch.undo()
+    together = Emit(
+        config.model_copy(update={"acoustic": config.acoustic.model_copy(update={"batch_s": 100.0})}), vocabulary, 1
+    )
+    assert emitted["emissions"].to_pylist() == together(loaded)["emissions"].to_pylist()
+
+
+def test_a_call_that_fails_is_made_again_for_each_of_its_recordings_alone(
+    four_groups: tuple[Config, pa.Table], vocabulary: Vocabulary
+) -> None:
+    config, loaded = four_groups
+    wanted = Emit(config, vocabulary, threads=1)(loaded)
+    emit = Emit(config, vocabulary, threads=1)
+    listener = Listener(emit._opened.get(), refuses=2)
+    emit._opened = Opened(lambda: listener)
+    emitted = emit(loaded)
+    assert errors(emitted) == [None] * 4
+    assert emitted["emissions"].to_pylist() == wanted["emissions"].to_pylist()
+    assert (listener.calls, listener.most) == (5, 1)
