@@ -7,6 +7,7 @@ A stage drops the columns that no later stage needs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -158,8 +159,23 @@ def append_waveforms(table: pa.Table, rows: Sequence[Sequence[np.ndarray]]) -> p
 
 
 def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:
-    """The channels of one row as int16 ``(samples,)`` views on the block's memory."""
-    return [np.frombuffer(channel.as_buffer(), dtype=np.int16) for channel in table["waveforms"][row].values]
+    """The channels of one row as int16 ``(samples,)`` views on the block's memory; none where the row has no list."""
+    column = table["waveforms"]
+    for chunk in column.iterchunks():
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    else:
+        raise IndexError("there is no such row")
+    channels, ends = chunk.values, chunk.offsets
+    first, last = channels.offset + ends[row].as_py(), channels.offset + ends[row + 1].as_py()
+    if first == last or not chunk[row].is_valid:
+        return []
+    # Through the buffers, as a scalar of Arrow's is a copy of its bytes.
+    _, places, bytes_ = channels.buffers()
+    samples = np.frombuffer(bytes_, dtype=np.int16) if bytes_ is not None and bytes_.size else np.empty(0, dtype=np.int16)
+    cuts = np.frombuffer(places, dtype=np.int64)[first : last + 1] // samples.itemsize
+    return [samples[start:end] for start, end in pairwise(cuts)]
 
 
 def group_by_audio(table: pa.Table, indices: Iterable[int], most_s: float) -> Iterator[list[int]]:

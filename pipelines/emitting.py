@@ -104,10 +104,10 @@ class Emit:
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
         calls: list[list[np.ndarray]] = []
-        samples = self._group_samples
+        samples = most = self._group_samples * 5 // 4  # windows overlap: a group is a little more than its audio
         for channel, plan in zip(channels, plans, strict=True):
             for window in plan:
-                if samples + window.length > self._group_samples:
+                if samples + window.length > most:
                     calls.append([])
                     samples = 0
                 calls[-1].append(cut_window(channel, window))
@@ -115,11 +115,11 @@ class Emit:
         return _Batch([len(recording) for recording in recordings], plans, calls)
 
     def _hear_ahead(self, batches: Iterable[_Batch]) -> Iterator[Future[list[np.ndarray]]]:
-        """The model's calls in order, each when the one after it waits at the model's door."""
+        """The model's calls in order, each when the next two are at the model's door: one may be a short one."""
         model, begun = self._opened.get(), deque[Future[list[np.ndarray]]]()
         for call in (call for batch in batches for call in batch.calls):
             begun.append(self._thread.submit(model.emit, call))
-            if len(begun) > 1:
+            if len(begun) > 2:
                 yield begun.popleft()
         yield from begun
 

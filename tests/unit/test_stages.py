@@ -214,6 +214,8 @@ def test_waveforms_and_emissions_survive_the_trip_through_arrow() -> None:
     for row, wanted in zip((1, 2, 0), waveforms, strict=True):
         got = blocks.read_waveforms(table, row)
         assert [channel.tolist() for channel in got] == [channel.tolist() for channel in wanted]
+        again = blocks.read_waveforms(table, row)
+        assert all(np.shares_memory(one, other) for one, other in zip(got, again, strict=True)), "views, not copies"
     logits = random.normal(size=(50, 9)) * 3
     emissions = compact((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), -4.0, 0.9, 0)
     table = blocks.extend(recordings.slice(0, 1), blocks.EMISSIONS, [{"emissions": [blocks.emissions_to_row(emissions)] * 2}])
