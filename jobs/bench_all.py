@@ -44,6 +44,7 @@ from jobs.bench_arms import (
 )
 from jobs.bench_page import render
 from jobs.bench_stages import load_block, make_config, make_model, measure_decoders, measure_stages, write_archive
+from jobs.bench_waiting import measure_waiting
 from jobs.bench_whole import measure_jobs, measure_start
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.acoustic.device import choose_dtype
@@ -154,6 +155,7 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
     if name == "mini":
         emitted = Emit(config, vocabulary, os.cpu_count() or 1)(loaded)
         result["decoders"] = measure_decoders(config, emitted, plan.rounds)
+        result["waiting"] = measure_waiting(config, vocabulary, loaded, 5)
     if name in plan.jobs_s:
         result["jobs"] = measure_jobs(model, folder / f"jobs-{name}", plan.jobs_s[name], plan.job_rounds, tell)
     return result

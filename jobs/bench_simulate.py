@@ -110,6 +110,7 @@ def read_measured(path: Path) -> dict[str, Any]:
                 float(model["stages"][stage]["s_per_audio_s"])
             for part in ("features", "encoder", "transfer", "fuse", "compact"):
                 float(model["inside_emit"][f"{part}_s_per_audio_s"])
+        float(measured["models"]["mini"]["waiting"]["waits_s_per_audio_s"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"--measured {path}: is not a bench.json; dictalake bench --out DIR writes one") from None
     return dict(measured)
@@ -129,14 +130,14 @@ def read_driver(path: Path | None) -> dict[str, float]:
 def make_costs(measured: dict[str, Any], driver: dict[str, float], options: argparse.Namespace) -> Costs:
     """CPU stages as measured; loading in its child too, which is why its wall time counts and not its processor time."""
     full, mini = (measured["models"][name]["stages"] for name in ("full", "mini"))
-    inside = measured["models"]["full"]["inside_emit"]
+    inside, waiting = measured["models"]["full"]["inside_emit"], measured["models"]["mini"]["waiting"]
     encode = 1 / options.gpu_speed
     if measured.get("device") == "cuda":
         encode = inside["features_s_per_audio_s"] + inside["encoder_s_per_audio_s"]
     return Costs(
         load_s_per_audio_s=full["load"]["s_per_audio_s"],
         encode_s_per_audio_s=encode,
-        emit_host_s_per_audio_s=sum(inside[f"{part}_s_per_audio_s"] for part in ("transfer", "fuse", "compact")),
+        emit_host_s_per_audio_s=waiting["waits_s_per_audio_s"],
         decode_s_per_audio_s=mini["decode"]["s_per_audio_s"],
         write_s_per_audio_s=full["write"]["s_per_audio_s"],
         block_s=driver["s_per_block"] if options.block_s is None else options.block_s,

@@ -70,8 +70,10 @@ def _say_what_feeds_a_gpu(result: Mapping[str, Any]) -> str:
     cores = {count: speed * work + count for count, speed in speeds.items()}
     decoded = {cpus: cpus // 4 / costs["decode_s_per_audio_s"] for cpus in (8, 16)}  # as decoding.actors: auto has it
     return (
-        f"Loading, decoding and writing take {1000 * work:.2f} ms of a core for a second of audio, and an actor's own core "
-        f"{1000 * host:.3f} ms (transfer, fusing, compacting) in which its GPU waits. So a GPU with {actors} "
+        f"Loading, decoding and writing take {1000 * work:.2f} ms of a core for a second of audio. An actor fuses and thins "
+        "out what its GPU gave while the GPU goes on, and keeps it waiting "
+        f"{1000 * host:.3f} ms a second of audio, mostly at the end of a block (measured with a device that sleeps in place "
+        f"of a GPU; Ray between two blocks is not in it). So a GPU with {actors} "
         f"{'actor' if actors == 1 else 'actors'} gets to {speeds[actors]:,.0f} × and needs {cores[actors]:.1f} cores; with two "
         f"(`acoustic.gpus_per_actor: 0.5`) it would get to {speeds[2]:,.0f} × and need {cores[2]:.1f}. "
         f"`decoding.actors: auto`, one for 4 CPUs, decodes {decoded[8]:,.0f} × with 8 CPUs a GPU and {decoded[16]:,.0f} × with "

@@ -15,7 +15,7 @@ import numpy as np
 class Costs:
     """Seconds of one core, or of one GPU for ``encode``, and what is shared by the whole run.
 
-    ``emit_host_s_per_audio_s`` is what an actor's core does before and after its GPU, which does nothing for it meanwhile.
+    ``emit_host_s_per_audio_s`` is what an actor's core does while its GPU does nothing for it.
     ``bytes_per_audio_s`` travel from the object storage to a node, ``node_bytes_per_s`` is how fast a node takes them.
     ``listing_per_s`` objects are listed, and ``plan_s_per_row`` is spent on each, before the first block; ``block_s`` of the
     driver's time goes to each block, ``commit_s`` to each commit and ``row_s`` to each row in it.

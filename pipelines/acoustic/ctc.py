@@ -103,8 +103,8 @@ class CtcModel:
     ) -> None:
         rows = (row for answer in answers for row in answer.read())
         for index, row in zip(indices, rows, strict=True):
-            # A copy: a view would keep the whole padded batch alive.
-            results[index] = row[: self.grid.frames_of(len(windows[index]))].copy()
+            own = row[: self.grid.frames_of(len(windows[index]))]
+            results[index] = own if len(own) == len(row) else own.copy()  # a view would keep padding alive
 
     def is_usable(self) -> bool:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
