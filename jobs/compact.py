@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     counts["removed"] = sum(d.removed for d in compacted)
     line = "{files_before} files are now {files_after}, {removed} old ones removed".format(**counts)
     logs.tell("compacted", line, lambda _: Console().print(table), **counts)
+    if left := sum(one.log_files_left for one in compacted):
+        line = f"{left} files of the Delta log still hold texts or URIs, as a run was at work: run the same command again"
+        logs.tell("log_left", line, logs.shown_on(Console(stderr=True)), logs.WARNING, files=left)
     sweep(config.lake)  # what a run that was at work during an erasure left behind
     return 0
 

@@ -102,7 +102,7 @@ def examine(config: Config) -> Iterator[Finding]:
         except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
             said = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
             yield Finding(name, FAIL, f"{type(error).__name__}: {said}", todo)
-        except (LookupError, TypeError, AttributeError) as error:  # where a damaged file leads a library
+        except Exception as error:  # where a damaged file leads a library: the other checks are made all the same
             yield Finding(name, FAIL, name_place(error), todo)
 
 
@@ -326,7 +326,7 @@ def look_at_machine(cgroup: Path | None = None) -> Machine:
     quota = _read_numbers(cgroup / "cpu.max") or [
         number for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us") for number in _read_numbers(cgroup / "cpu" / name)
     ]
-    if len(quota) == 2:  # of which the first is "max" or negative where there is no limit
+    if len(quota) == 2 and quota[1]:  # of which the first is "max" or negative where there is no limit
         cpus = min(cpus, max(1, quota[0] // quota[1]))
     return Machine(cpus, total, free)
 

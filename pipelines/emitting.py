@@ -73,10 +73,9 @@ class Emit:
             try:
                 emitted = self._make_sparse(batch, of_batch)
             except Exception:
-                if not model.is_usable():
-                    end_worker()
                 for call in of_batch:
                     call.cancel()
+                self._require_usable()
                 # Something in this company is too much for the model: find the guilty one, alone.
                 emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i], rows[i]) for i in group]
             share_ms = 1000 * (time.perf_counter() - started) / len(group)
@@ -93,10 +92,14 @@ class Emit:
             try:
                 emissions = self._make_sparse(batch, self._hear_ahead([batch]))[0]
             except (RuntimeError, MemoryError) as error:
-                if not self._opened.get().is_usable():
-                    end_worker()
+                self._require_usable()
                 raise EmitFailed(recording_id, f"the acoustic model failed on this recording: {type(error).__name__}") from None
         return emissions
+
+    def _require_usable(self) -> None:
+        """Ends the process where the device no longer computes; asked between two calls, when its memory is free."""
+        if not self._thread.submit(self._opened.get().is_usable).result():
+            end_worker()
 
     def _plan(self, recordings: list[list[np.ndarray]]) -> _Batch:
         """All windows of all channels of ``recordings``, in as few calls as memory allows. Nothing is copied."""

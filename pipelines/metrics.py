@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 import pynvml
@@ -244,7 +243,7 @@ def _write(path: str, run: RunCollector, command: str) -> None:
     """Replaces the file at once. After a run that failed it still says when the last one succeeded, and what other commands
     wrote there stays."""
     before = _read_families(Path(path))
-    success = [s.value for family in before for s in family.samples if s.name == SUCCESS and s.labels["command"] == command]
+    success = [s.value for family in before for s in family.samples if s.name == SUCCESS and s.labels.get("command") == command]
     at = time.time() if has_finished(run) else next(iter(success), None)
     write_to_textfile(path, _registry(BesideOthers(command, (run, SuccessCollector(command, at)), before)))
 
@@ -266,14 +265,14 @@ def has_finished(run: RunCollector) -> bool:
 def _read_families(path: Path) -> list[Metric]:
     try:
         return list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path.is_file() else []
-    except ValueError:  # not metrics: nothing to keep
+    except (ValueError, LookupError):  # not metrics, so the parser stumbles: nothing to keep
         return []
 
 
 def _try(publish: Callable[[], None], where: str, show: logs.Show) -> None:
     try:
         publish()
-    except (OSError, HTTPException, ValueError) as error:
+    except Exception as error:  # whatever it is, it must not cost the run
         _warn(where, error, show)
 
 

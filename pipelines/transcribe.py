@@ -355,9 +355,15 @@ def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
 
     from pipelines.acoustic.grid import frame_grid
 
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # of a damaged tokenizer.json a bare one
+        raise ConfigError(
+            f"acoustic.model: {checkpoint.folder.name}: its configuration, tokenizer or feature extractor cannot be read "
+            f"({type(error).__name__}); are its files whole?"
+        ) from None
     vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
     return vocabulary, frame_grid(config, extractor)
 

@@ -37,5 +37,7 @@ def still_computes(device: torch.device) -> bool:
     """Whether the device answers: a CUDA context may give nothing but errors until its process ends."""
     try:
         return bool((torch.ones(2, device=device) + 1).sum().item() == 4)
+    except torch.OutOfMemoryError:
+        return True  # full, not broken
     except RuntimeError:
         return False

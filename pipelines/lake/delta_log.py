@@ -61,11 +61,15 @@ def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogClea
     allowed = {path: stats for files in found.values() for path, stats in files.items()}
     retry_on_conflict(delta, lambda: _name_anew(delta, allowed))
     newest = _write_checkpoint(storage)
-    for path in found:
+    for path in sorted(found, key=_is_checkpoint):  # these last: who opens the table at this moment may be reading one
         with suppress(FileNotFoundError):  # past its retention, or cleaned by another, since
             _clean_file(storage, path, newest)
     left = _find_values(storage)
     return LogCleaning(len(found.keys() - left.keys()), len(left))
+
+
+def _is_checkpoint(path: str) -> bool:
+    return not path.endswith(".json")
 
 
 def _write_checkpoint(storage: Storage) -> int:
@@ -145,15 +149,15 @@ def _name_anew(delta: DeltaTable, allowed: Mapping[str, str]) -> None:
     files = pa.table(delta.get_add_actions()).to_pylist()
     actions: list[AddAction | RemoveAction] = [
         AddAction(
-            file["path"],
+            path,
             file["size_bytes"],
             file.get("partition") or {},
             file["modification_time"],
             False,
-            allowed[file["path"]],
+            allowed[path],
         )
         for file in files
-        if file["path"] in allowed
+        if (path := unquote(file["path"])) in allowed  # AddAction encodes it, the list of files does not decode it
     ]
     if actions:
         delta.create_write_transaction(

@@ -103,7 +103,8 @@ class RunLog:
             call_with_retries(
                 lambda: write_deltalake(self._storage.uri, table, mode="append", storage_options=options),
                 _TRIES,
-                lambda error: isinstance(error, OSError),
+                # Or the table got its properties, or an old checkpoint of it went (delta_log.py): each try opens it anew.
+                lambda error: isinstance(error, OSError | DeltaError),
             )
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error

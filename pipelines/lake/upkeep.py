@@ -8,7 +8,6 @@ the table before, and a run that wrote a file and has not committed it yet, must
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 from deltalake import WriterProperties
@@ -18,7 +17,7 @@ from pipelines.config import Lake
 from pipelines.errors import RunError
 from pipelines.lake import erasure
 from pipelines.lake.claims import ClaimBoard
-from pipelines.lake.delta import has_table, open_table, retry_on_conflict, set_properties
+from pipelines.lake.delta import has_table, open_table, retry_on_conflict
 from pipelines.lake.delta_log import clean_log
 from pipelines.lake.manifests import Manifests
 from pipelines.lake.schema import ERASURES, RUNS, TRANSCRIPTS
@@ -31,7 +30,9 @@ WRITER = WriterProperties(compression="ZSTD")
 
 @dataclass(frozen=True)
 class Compaction:
-    """What became of one table: files before and after, megabytes after, and files that were removed for good."""
+    """What became of one table: files before and after, megabytes after, files that were removed for good, and files of the
+    Delta log that still hold values of columns which it may not (``delta_log.py``).
+    """
 
     table: str
     files_before: int
@@ -39,6 +40,7 @@ class Compaction:
     megabytes: float
     largest_mb: float
     removed: int
+    log_files_left: int = 0
 
 
 def compact(lake: Lake) -> list[Compaction]:
@@ -56,8 +58,7 @@ def compact(lake: Lake) -> list[Compaction]:
         before = len(delta.file_uris())
         try:
             # First, for files that are written anew would put texts into the log of a table without the properties.
-            if retry_on_conflict(delta, partial(set_properties, delta, schema)):
-                clean_log(delta, storage, schema)
+            left = clean_log(delta, storage, schema).left
             retry_on_conflict(
                 delta,
                 lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]
@@ -71,7 +72,7 @@ def compact(lake: Lake) -> list[Compaction]:
             raise RunError(f"cannot compact the table at {storage.uri}: {error}; run the same command again") from error
         sizes = pa.table(delta.get_add_actions(flatten=True))["size_bytes"].to_pylist()
         largest = max(sizes, default=0) / 1e6
-        done.append(Compaction(folder, before, len(sizes), sum(sizes) / 1e6, largest, len(removed)))
+        done.append(Compaction(folder, before, len(sizes), sum(sizes) / 1e6, largest, len(removed), left))
     _remove_old_manifests(lake)
     return done
 

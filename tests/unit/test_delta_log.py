@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from rich.console import Console
 
 from jobs.forget import show_receipt
 from jobs.schema import main
 from pipelines.config import Lake
+from pipelines.errors import RunError
 from pipelines.lake import delta_log
 from pipelines.lake.delta_log import LogCleaning, clean_log
 from pipelines.lake.forget import Subjects, forget
 from pipelines.lake.query import open_lake
 from pipelines.lake.runs import RunLog, RunRecord
-from pipelines.lake.schema import SCHEMA_VERSION, TRANSCRIPTS, make_transcripts
+from pipelines.lake.schema import RUNS, SCHEMA_VERSION, TRANSCRIPTS, make_transcripts
 from pipelines.lake.staging import write_staged
 from pipelines.lake.storage import open_storage
 from pipelines.lake.table import TranscriptTable
@@ -120,6 +122,46 @@ def test_a_compaction_cleans_the_log_of_a_table_without_the_properties(lake: Lak
     compact(lake)
     assert find_in_logs(lake, TEXT, "No acute fracture.", "gs://archive/") == []
     assert read_ids(lake) == ["a", "b", "c"]
+
+
+def test_a_compaction_whose_cleaning_failed_is_made_good_by_the_next(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_log(lake)
+
+    def refuse(*_: Any) -> None:
+        raise OSError("the storage is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delta_log, "_name_anew", refuse)
+        with pytest.raises(RunError, match="run the same command again"):
+            compact(lake)
+    assert find_in_logs(lake, TEXT)
+    assert [one.log_files_left for one in compact(lake)] == [0, 0, 0]
+    assert find_in_logs(lake, TEXT, "No acute fracture.", "gs://archive/") == []
+
+
+def test_run_records_are_written_beside_a_cleaning(lake: Lake) -> None:
+    fill_log(lake)
+    log, storage = RunLog(lake), open_storage(lake, "runs")
+    stale = DeltaTable(storage.uri)
+    records = [RunRecord(run_id=f"run-{number}", event="started", archive_uri=URI) for number in range(10, 40)]
+    with ThreadPoolExecutor(2) as pool:
+        written = [pool.submit(log.append, record) for record in records]
+        clean_log(stale, storage, RUNS)
+        for one in written:
+            one.result()
+    assert {record.run_id for record in records} <= set(log.read()["run_id"].to_pylist())
+
+
+def test_files_whose_paths_are_encoded_are_cleaned_too(tmp_path: Path) -> None:
+    place = f"{tmp_path}/lake/transcripts"
+    table = pa.table({"recording_id": ["r"], "text": [TEXT], "part": ["a b/ü"]})
+    write_deltalake(place, table, partition_by=["part"])
+    DeltaTable(place).create_checkpoint()
+    storage = open_storage(Lake.model_validate({"uri": f"{tmp_path}/lake"}), "transcripts")
+    schema = pa.schema([field for field in TRANSCRIPTS if field.name in table.column_names])
+    assert clean_log(DeltaTable(place), storage, schema).left == 0
+    assert find_in_logs(Lake.model_validate({"uri": f"{tmp_path}/lake"}), TEXT) == []
+    assert DeltaTable(place).to_pyarrow_table()["text"].to_pylist() == [TEXT]
 
 
 def test_row_counts_and_the_values_of_columns_that_may_be_there_stay(lake: Lake) -> None:

@@ -233,6 +233,15 @@ def test_a_run_that_fails_before_it_has_a_name_is_told_all_the_same(tmp_path: Pa
     assert not {key for key in samples if key[0] == "dictalake_run_info"}
 
 
+@pytest.mark.parametrize("text", ["dictalake_last_success_timestamp_seconds 5\n", 'other{command="a", ="b"} 1\n', "\x00\n"])
+def test_a_textfile_of_somebody_else_does_not_cost_the_run(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "dictalake.prom"
+    path.write_text(text, encoding="utf-8")
+    with run(Tally(), textfile=str(path)):
+        pass
+    assert read(path.read_text(encoding="utf-8"))[("dictalake_run_exit_status", "nightly")] == EXIT_OK
+
+
 def test_before_the_first_success_there_is_no_time_of_it(tmp_path: Path) -> None:
     path = tmp_path / "dictalake.prom"
     with pytest.raises(RunError), run(Tally(), textfile=str(path)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -20,12 +21,14 @@ from pipelines.archive.listing import list_recordings
 from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.emitting import Emit
+from pipelines.errors import ConfigError
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import Load
 from pipelines.opened import Opened
 from pipelines.records import Emissions, FrameGrid, Recording, Word
 from pipelines.stages import Decode, Finish
+from pipelines.transcribe import read_vocabulary
 from pipelines.transcript.provenance import Provenance, make_provenance
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
 
@@ -42,6 +45,13 @@ def vocabulary(random_lasr: Path) -> Vocabulary:
 def provenance_of(config: Config) -> Provenance:
     identity = find_checkpoint(config.acoustic).identity
     return make_provenance(config, "r1", model_id="m", model_revision=None, model_sha256=identity.sha256, decoder="greedy")
+
+
+def test_a_damaged_tokenizer_is_one_clear_error(random_lasr: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(random_lasr, tmp_path / "model")
+    (model / "tokenizer.json").write_text('{"added_tokens": [{"id": 0}]}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^acoustic\.model: model: its configuration, tokenizer .* cannot be read \(\w+\)"):
+        read_vocabulary(find_checkpoint(make_config(model).acoustic))
 
 
 def load(config: Config) -> pa.Table:
