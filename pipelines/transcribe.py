@@ -88,7 +88,7 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     tally, show = Tally(), logs.shown_on(console)
     with metrics.exposed(config.metrics, job, tally, show) as exposed:
         run = _open_run(config, job, tally)
-        exposed.provenance = run.provenance
+        exposed.provenance, tally.started = run.provenance, time.monotonic()  # a run takes what comes after its name
         return _carry_out(run, retry, console, show)
 
 
