@@ -90,9 +90,8 @@ class Emit:
         model, started = self._opened.get(), time.perf_counter()
         try:
             emitted, took_s = heard.emissions.result(), heard.took_s
-        except Exception:
+        except Exception:  # something in this company is too much for the model: find the guilty one, alone
             self._require_usable()
-            # Something in this company is too much for the model: find the guilty one, alone.
             ids = table["recording_id"]
             emitted = [self._emit_alone(blocks.read_waveforms(table, i), ids[i].as_py(), rows[i]) for i in group]
             took_s = heard.took_s + time.perf_counter() - started
@@ -120,7 +119,12 @@ class Emit:
         the model raises is raised by ``emissions``."""
         model, started = self._opened.get(), time.perf_counter()
         said: queue.Queue[list[np.ndarray] | BaseException] = queue.Queue(_CALLS_WAITING)
-        batch = self._plan(recordings)
+        try:
+            batch = self._plan(recordings)
+        except Exception as error:  # a defect of ours must cost a row, not the block: it comes up where the others do
+            unplanned = Future[list[list[Emissions]]]()
+            unplanned.set_exception(error)
+            return _Heard(unplanned, 0.0)
         emissions = self._beside.submit(self._make_sparse, batch, said)
 
         def pass_on(words: list[np.ndarray] | BaseException) -> None:
@@ -139,7 +143,7 @@ class Emit:
         return _Heard(emissions, time.perf_counter() - started)
 
     def _plan(self, recordings: list[list[np.ndarray]]) -> _Batch:
-        """All windows of all channels of ``recordings``, in as few calls as memory allows. Nothing is copied."""
+        """All windows of all channels of ``recordings``, in as few calls as memory allows; only what is padded is copied."""
         grid = self._opened.get().grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]

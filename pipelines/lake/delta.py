@@ -84,8 +84,8 @@ def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
     return difference.missing
 
 
-def set_properties(delta: DeltaTable, schema: pa.Schema) -> bool:
-    """Gives an existing table the properties of a new one that it lacks, but for the version; returns whether it lacked any.
+def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
+    """Gives an existing table the properties of a new one that it lacks, but for the version.
 
     Tables of versions 1 to 3 were made without. Raises DeltaError and OSError.
     """
@@ -98,7 +98,6 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> bool:
     if lacking:
         delta.alter.set_table_properties(lacking, raise_if_not_exists=False)
         delta.update_incremental()
-    return bool(lacking)
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:

@@ -295,6 +295,26 @@ def test_the_model_hears_the_next_while_the_emissions_of_the_last_are_made(
     assert emitted["emissions"].to_pylist() == together(loaded)["emissions"].to_pylist()
 
 
+class Unplannable(Emit):
+    """Cannot plan the windows of the recording of 0.7 s."""
+
+    def _plan(self, recordings: list[list[np.ndarray]]) -> Any:
+        if any(len(channel) == 11_200 for recording in recordings for channel in recording):
+            raise IndexError
+        return super()._plan(recordings)
+
+
+def test_windows_that_cannot_be_planned_cost_one_row(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")})
+    for name, seconds in (("a", 0.9), ("b", 0.7), ("c", 0.9)):
+        write_wav(tmp_path / f"archive/{name}.wav", make_sound(seconds, seed=1))
+    loaded = load(config)
+    lengths = [len(blocks.read_waveforms(loaded, row)[0]) for row in range(3)]
+    emitted = Unplannable(config, vocabulary, threads=1)(loaded)
+    assert errors(emitted) == ["internal_error" if length == 11_200 else None for length in lengths]
+    assert lengths.count(11_200) == 1
+
+
 def test_a_call_that_fails_is_made_again_for_each_of_its_recordings_alone(
     four_groups: tuple[Config, pa.Table], vocabulary: Vocabulary
 ) -> None:
