@@ -154,7 +154,7 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
     }
     if name == "mini":
         emitted = Emit(config, vocabulary, os.cpu_count() or 1)(loaded)
-        result["decoders"] = measure_decoders(config, emitted, plan.rounds)
+        result["decoders"] = measure_decoders(config, loaded, emitted, plan.rounds)
         result["waiting"] = measure_waiting(config, vocabulary, loaded, 5)
     if name in plan.jobs_s:
         result["jobs"] = measure_jobs(model, folder / f"jobs-{name}", plan.jobs_s[name], plan.job_rounds, tell)
@@ -184,7 +184,7 @@ def take_ratios(models: Mapping[str, Any]) -> dict[str, Any]:
         return [theirs / ours for theirs, ours in pairs]
 
     stage_x = full["arms"][f"c {own}"]["speed_x"]
-    jobs = full["jobs"]["speed_x"]
+    jobs, decoders = full["jobs"]["speed_x"], models["mini"]["decoders"]["ratios"]
     return {
         "acoustic_vs_hf_pipeline": as_ratio(against("a float32", f"c {own}"), of=f"full; ours in {own}, theirs in float32"),
         "acoustic_vs_plain_loop": as_ratio(against(f"b {own}", f"c {own}"), of=f"full; both in {own}"),
@@ -192,7 +192,10 @@ def take_ratios(models: Mapping[str, Any]) -> dict[str, Any]:
         "lm_vs_greedy": as_ratio(
             [lm / greedy for lm, greedy in zip(jobs["job, with LM"], jobs["job, greedy"], strict=True)], of=f"full, {own}"
         ),
-        "decode_vs_pyctcdecode": as_ratio(models["mini"]["decoders"]["ratios"], of="emissions of mini, one core, beam 8"),
+        "decode_vs_pyctcdecode": as_ratio(decoders["pyctcdecode"], of="emissions of mini, one core, beam 8"),
+        "decode_vs_pyctcdecode_on_all_frames": as_ratio(
+            decoders["pyctcdecode, all frames"], of="the same, pyctcdecode given every frame of the model"
+        ),
         "acoustic_vs_hf_pipeline_float32": as_ratio(against("a float32", "c float32"), of="full; both in float32"),
         "acoustic_vs_plain_loop_float32": as_ratio(against("b float32", "c float32"), of="full; both in float32"),
     }

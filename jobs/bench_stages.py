@@ -24,9 +24,9 @@ from jobs.bench_load import read_demo_speech
 from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
 from pipelines.acoustic.compaction import compact_stretches
 from pipelines.acoustic.ctc import CtcModel
-from pipelines.acoustic.fusion import fuse_in_stretches
+from pipelines.acoustic.fusion import fuse_in_stretches, fuse_windows
 from pipelines.archive.listing import list_recordings
-from pipelines.audio.windows import plan_windows
+from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.blocks import read_emissions, recordings_to_table
 from pipelines.config import ASSETS, Config
 from pipelines.decoding.decoder import open_decoder
@@ -156,8 +156,9 @@ def _time_parts(model: CtcModel, windows: list[np.ndarray]) -> dict[str, float]:
     return took
 
 
-def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str, Any]:
-    """Our decoder, sparse emissions to hypotheses, against pyctcdecode by itself on the dense matrices, one core, by turns."""
+def measure_decoders(config: Config, loaded: pa.Table, emitted: pa.Table, rounds: int) -> dict[str, Any]:
+    """Our decoder, sparse emissions to hypotheses, against pyctcdecode by itself, one core, by turns: on the same emissions as
+    dense matrices, in which a run of sure blanks is one frame already, and on all frames as the model gives them."""
     vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))
     decoding = locate_lm(config).decoding
     ours = open_decoder(decoding, vocabulary)
@@ -165,6 +166,10 @@ def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str
     theirs = build_ctcdecoder(labels, decoding.lm, unigrams=words.values(), alpha=decoding.lm_weight, beta=decoding.word_score)
     channels: list[Emissions] = [c for index in range(emitted.num_rows) for c in read_emissions(emitted, index)]
     matrices = [channel.dense() for channel in channels]
+    model, all_frames = CtcModel.load(config.acoustic), []
+    for waveform in list_waveforms(loaded):
+        plan = plan_windows(len(waveform), grid, config.windows.length_s, config.windows.overlap_s)
+        all_frames.append(fuse_windows(model.emit([cut_window(waveform, window) for window in plan]), plan, grid))
     limits: dict[str, Any] = {
         "beam_width": decoding.beam_width,
         "beam_prune_logp": decoding.beam_prune_logp,
@@ -173,6 +178,7 @@ def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str
     steps: dict[str, Callable[[], list[str]]] = {
         "ours": lambda: [" ".join(words[p.token_id] for p in ours.decode(channel)[0].pieces) for channel in channels],
         "pyctcdecode": lambda: [theirs.decode_beams(matrix, **limits)[0][0] for matrix in matrices],
+        "pyctcdecode, all frames": lambda: [theirs.decode_beams(matrix, **limits)[0][0] for matrix in all_frames],
     }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     said: dict[str, list[str]] = {}
@@ -182,12 +188,16 @@ def measure_decoders(config: Config, emitted: pa.Table, rounds: int) -> dict[str
             said[name] = steps[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - started)
-    same = sum(mine == their for mine, their in zip(said["ours"], said["pyctcdecode"], strict=True))
+    other = [name for name in steps if name != "ours"]
+    same = {name: sum(mine == their for mine, their in zip(said["ours"], said[name], strict=True)) for name in other}
+    ratios = {
+        name: [theirs_s / mine_s for theirs_s, mine_s in zip(seconds[name], seconds["ours"], strict=True)] for name in other
+    }
     return {
         "engine": ours.name,
         "audio_s": sum(one.frames for one in channels) * grid.step / SAMPLE_RATE_HZ,
         "seconds": seconds,
         "channels": len(channels),
         "channels_with_the_same_pieces": same,
-        "ratios": [theirs_s / mine_s for theirs_s, mine_s in zip(seconds["pyctcdecode"], seconds["ours"], strict=True)],
+        "ratios": ratios,
     }

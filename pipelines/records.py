@@ -115,13 +115,14 @@ class Emissions:
 
     def dense(self) -> np.ndarray:
         """float32 ``(kept, vocabulary_size)``; probability left over goes in equal parts to the tokens that were pruned."""
-        rows = np.repeat(np.arange(self.kept), np.diff(self.offsets))
-        probabilities = np.zeros((self.kept, self.vocabulary_size), dtype=np.float64)
-        probabilities[rows, self.token_ids] = np.exp(self.logp.astype(np.float64))
-        pruned = self.vocabulary_size - np.diff(self.offsets)
-        left = np.clip(1.0 - probabilities.sum(axis=1), 1e-12, None) / np.maximum(pruned, 1)
-        probabilities = np.where(probabilities > 0, probabilities, left[:, None])
-        return np.log(probabilities).astype(np.float32)
+        counts = np.diff(self.offsets)
+        rows = np.repeat(np.arange(self.kept), counts)
+        kept = np.bincount(rows, np.exp(self.logp.astype(np.float64)), minlength=self.kept)
+        left = np.clip(1.0 - kept, 1e-12, None) / np.maximum(self.vocabulary_size - counts, 1)
+        log_probs = np.empty((self.kept, self.vocabulary_size), dtype=np.float32)
+        log_probs[:] = np.log(left)[:, None]
+        log_probs[rows, self.token_ids] = self.logp
+        return log_probs
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Every piece of the vocabulary is made a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
 with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) + word_score`` for each piece.
-Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++), twice as fast where its wheel exists. Of
-4,723 pieces in 15 minutes of dictation 7 were others; where they were, the C++ engine's reading had the better score.
+Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++, see ``fast_engine.py``), three times as
+fast where its wheel exists. Of 4,723 pieces in 15 minutes of dictation 7 were others; where they were, the C++ engine's reading
+had the better score.
 
 The recipe leaves pyctcdecode without a word list, and then the piece that a beam spells at this moment costs it 10 nats, and
 more if it has over six letters. So beams are dropped for the length of their last piece, and first pieces of a recording for
@@ -24,7 +25,7 @@ import importlib.metadata
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import nlargest
@@ -36,6 +37,8 @@ import kenlm
 import numpy as np
 
 from pipelines.config import Decoding, resolve
+from pipelines.decoding.fast_engine import faster_decoder
+from pipelines.decoding.frames import cut_at_pauses, skip_repeated_blanks, slice_frames
 from pipelines.decoding.guard import drop_unheard
 from pipelines.decoding.hotwords import HotwordScorer, read_hotwords
 from pipelines.decoding.vocabulary import Vocabulary
@@ -43,7 +46,6 @@ from pipelines.errors import ConfigError
 from pipelines.records import Emissions, Hypothesis, Piece
 
 WHOLE_FRAMES = 3000
-PART_FRAMES = 2000
 CONTEXT_FRAMES = 200
 # Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
 _LEAST_KNOWN_SHARE = 0.3
@@ -90,7 +92,7 @@ class BeamDecoder:
             next_frame = int(emissions.frame_index[end]) if end < emissions.kept else emissions.frames
             of_part = [
                 replace(one, pieces=tuple(piece for piece in one.pieces if first_frame <= piece.start_frame < next_frame))
-                for one in self._search(_slice(emissions, context_start, context_end))
+                for one in self._search(slice_frames(emissions, context_start, context_end))
             ]
             readings = join_readings(readings, of_part, self._config.beam_width)
         return readings
@@ -98,12 +100,16 @@ class BeamDecoder:
     def _search(self, emissions: Emissions) -> list[Hypothesis]:
         if emissions.kept == 0:
             return [Hypothesis(())]
-        log_probs = emissions.dense()
+        told, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
+        log_probs = told.dense()
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
+        frame_index = told.frame_index.tolist()
+        known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
+        plain = [_hypothesis((*beam[:3], beam[3] + skipped_logp, beam[4] + skipped_logp), known) for beam in beams]
         # On nothing but blanks ctc-beam-decoder gives no beam at all.
-        known: dict[_Spoken, Piece | None] = {}
-        plain = [self._hypothesis(beam, log_probs, emissions.frame_index, known) for beam in beams] or [Hypothesis(())]
-        readings = plain if self._hotwords is None else self._search_for_hotwords(plain, emissions, log_probs)
+        readings = plain or [Hypothesis(())]
+        if self._hotwords is not None:
+            readings = self._search_for_hotwords(readings, emissions, emissions.dense())
         return [measure_support(readings), *readings[1:]]
 
     def _search_for_hotwords(
@@ -121,10 +127,11 @@ class BeamDecoder:
             log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
         )
         readings = []
-        known: dict[_Spoken, Piece | None] = {}
+        frame_index = emissions.frame_index.tolist()
+        known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
         for beam in beams:
             begun = scorer.score(" ".join(word for word, _ in beam[2]))
-            reading = self._hypothesis((*beam[:4], beam[4] - begun), log_probs, emissions.frame_index, known)
+            reading = _hypothesis((*beam[:4], beam[4] - begun), known)
             readings.append(replace(reading, hotword_score=count_bonus(reading.pieces)))
         readings.sort(key=lambda reading: -reading.total_score)
         best, *others = readings
@@ -142,23 +149,10 @@ class BeamDecoder:
         names = ("beam_prune_logp", "token_min_logp")
         return {"beam_width": self._config.beam_width} | {name: float(getattr(self._config, name)) for name in names}
 
-    def _hypothesis(
-        self, beam: _EngineBeam, log_probs: np.ndarray, frame_index: np.ndarray, known: dict[_Spoken, Piece | None]
-    ) -> Hypothesis:
-        """``known``: pieces of other beams of the same search. Most beams differ in few pieces."""
-        _, _, words, acoustic_score, total_score = beam
-        pieces = []
-        for spoken in words:
-            if spoken not in known:
-                known[spoken] = self._piece(spoken, log_probs, frame_index)
-            if (piece := known[spoken]) is not None:
-                pieces.append(piece)
-        return Hypothesis(tuple(pieces), float(acoustic_score), float(total_score - acoustic_score))
-
-    def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: np.ndarray) -> Piece | None:
+    def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: Sequence[int]) -> Piece | None:
         """None for what is no piece: a special token, or one that the vocabulary does not know."""
         word, (start, end) = spoken
-        plain = self._without_specials(word)
+        plain = word if word in self._ids else self._without_specials(word)
         if plain in ("", _UNKNOWN_WORD):
             return None
         token_id = self._ids[plain]
@@ -166,12 +160,13 @@ class BeamDecoder:
         end = min(max(end, start + 1), len(frame_index))
         if plain != word:
             end = self._end_before_special(log_probs, token_id, start, end)
+        peak = log_probs[start, token_id] if end == start + 1 else log_probs[start:end, token_id].max()
         return Piece(
             token_id=token_id,
             text=self._vocabulary.pieces[token_id],
-            start_frame=int(frame_index[start]),
-            end_frame=int(frame_index[end - 1]) + 1,
-            logp=min(0.0, float(log_probs[start:end, token_id].max())),
+            start_frame=frame_index[start],
+            end_frame=frame_index[end - 1] + 1,
+            logp=min(0.0, float(peak)),
         )
 
     def _without_specials(self, word: str) -> str:
@@ -187,6 +182,24 @@ class BeamDecoder:
         rivals = log_probs[start:end, self._special_ids].max(axis=1)
         heard = np.flatnonzero(log_probs[start:end, token_id] > rivals)
         return start + (int(heard[-1]) + 1 if len(heard) else 1)
+
+
+class _Known(dict[_Spoken, Piece | None]):
+    """Pieces of the beams of one search, each made when it is first asked for: most beams differ in few pieces."""
+
+    def __init__(self, make: Callable[[_Spoken], Piece | None]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, spoken: _Spoken) -> Piece | None:
+        piece = self[spoken] = self._make(spoken)
+        return piece
+
+
+def _hypothesis(beam: _EngineBeam, known: _Known) -> Hypothesis:
+    _, _, words, acoustic_score, total_score = beam
+    pieces = tuple(piece for piece in map(known.__getitem__, words) if piece is not None)
+    return Hypothesis(pieces, float(acoustic_score), float(total_score - acoustic_score))
 
 
 def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
@@ -245,38 +258,6 @@ def _ids(pieces: Sequence[Piece]) -> list[int]:
     return [piece.token_id for piece in pieces]
 
 
-def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:
-    """Intervals of kept frames ``[start, end)``, together all of them, none longer than ``PART_FRAMES``.
-
-    Each cut is in the second half of what a part may hold: at the longest collapsed run of blanks there, else at the
-    frame with the likeliest blank.
-    """
-    blank_logp = np.full(emissions.kept, -np.inf, dtype=np.float32)
-    frames = np.repeat(np.arange(emissions.kept), np.diff(emissions.offsets))
-    is_blank = emissions.token_ids == blank_id
-    blank_logp[frames[is_blank]] = emissions.logp[is_blank]
-    length = np.diff(emissions.frame_index, append=emissions.frames)
-    cuts = [0]
-    while emissions.kept - cuts[-1] > PART_FRAMES:
-        first, last = cuts[-1] + PART_FRAMES // 2, cuts[-1] + PART_FRAMES
-        pause = np.lexsort((blank_logp[first:last], length[first:last]))[-1]
-        cuts.append(first + int(pause))
-    return list(zip(cuts, [*cuts[1:], emissions.kept], strict=True))
-
-
-def _slice(emissions: Emissions, start: int, end: int) -> Emissions:
-    """Kept frames ``[start, end)`` on the same true time axis."""
-    first, last = int(emissions.offsets[start]), int(emissions.offsets[end])
-    return Emissions(
-        frames=emissions.frames,
-        vocabulary_size=emissions.vocabulary_size,
-        frame_index=emissions.frame_index[start:end],
-        offsets=emissions.offsets[start : end + 1] - first,
-        token_ids=emissions.token_ids[first:last],
-        logp=emissions.logp[first:last],
-    )
-
-
 def _check_lm(path: str, vocabulary: Vocabulary) -> str:
     """``path`` if it is a KenLM model over this vocabulary's pieces; else ConfigError."""
     if not Path(path).is_file():
@@ -304,8 +285,9 @@ def _check_lm(path: str, vocabulary: Vocabulary) -> str:
 def _build(module: Any, lm: str | None, config: Decoding, vocabulary: Vocabulary) -> Any:
     labels = vocabulary.pyctcdecode_labels()
     known = list(vocabulary.lm_words().values()) if lm is not None and config.known_pieces else None
+    build = module.build_ctcdecoder if module.__name__ == "pyctcdecode" else faster_decoder(module)
     with _quiet_loggers(), _without_suffix(lm) as path:
-        return module.build_ctcdecoder(
+        return build(
             labels, kenlm_model_path=path, unigrams=known, alpha=float(config.lm_weight), beta=float(config.word_score)
         )
 

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from pipelines.acoustic.compaction import compact
 from pipelines.config import Decoding
-from pipelines.decoding.beam import CONTEXT_FRAMES, PART_FRAMES, WHOLE_FRAMES, cut_at_pauses, measure_support
+from pipelines.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES, measure_support
 from pipelines.decoding.decoder import open_decoder
+from pipelines.decoding.fast_engine import faster_decoder
+from pipelines.decoding.frames import PART_FRAMES, cut_at_pauses, skip_repeated_blanks
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
 from pipelines.records import Emissions, Hypothesis, Piece
@@ -124,6 +126,53 @@ def test_pieces_are_in_order_on_the_true_time_axis(engine: str, random_lm: str) 
         assert all(0 <= piece.start_frame < piece.end_frame <= emissions.frames for piece in hypothesis.pieces)
         assert all(before.end_frame <= after.start_frame for before, after in pairwise(hypothesis.pieces))
         assert all(piece.logp <= 0 for piece in hypothesis.pieces)
+
+
+# -- what makes it fast changes nothing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_lm", [True, False])
+def test_the_engine_called_directly_gives_the_beams_of_its_package(random_lm: str, with_lm: bool) -> None:
+    package = pytest.importorskip("ctc_beam_decoder")
+    limits = {"beam_width": 8, "beam_prune_logp": -10.0, "token_min_logp": -5.0}
+    for known in (None, [label[1:] for label in LABELS[3:]]):
+        settings_of = {"kenlm_model_path": random_lm if with_lm else None, "unigrams": known, "alpha": 0.5, "beta": 1.5}
+        direct, usual = faster_decoder(package)(LABELS, **settings_of), package.build_ctcdecoder(LABELS, **settings_of)
+        for seed in range(20):
+            log_probs = peaky(seed, pieces=1 + 3 * seed)
+            before = log_probs.copy()
+            assert direct.decode_beams(log_probs, **limits) == usual.decode_beams(log_probs, **limits)
+            assert np.array_equal(log_probs, before)
+        silence = np.log(np.full((5, len(LABELS)), 1e-4, np.float32))
+        silence[:, 0] = 0.0
+        assert direct.decode_beams(silence, **limits) == usual.decode_beams(silence, **limits)
+
+
+def test_a_matrix_of_another_vocabulary_is_refused_before_the_engine_reads_it() -> None:
+    package = pytest.importorskip("ctc_beam_decoder")
+    limits = {"beam_width": 8, "beam_prune_logp": -10.0, "token_min_logp": -5.0}
+    with pytest.raises(ValueError, match=rf"{len(LABELS)} columns"):
+        faster_decoder(package)(LABELS).decode_beams(np.zeros((3, 5), np.float32), **limits)
+
+
+@given(seed=st.integers(0, 10_000), pieces=st.integers(0, 40), gap=st.integers(1, 12), doubt=st.sampled_from([0.0, 0.3, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_frames_that_tell_nothing_new_change_no_reading(random_lm: str, seed: int, pieces: int, gap: int, doubt: float) -> None:
+    emissions = compact(peaky(seed, pieces, gap, doubt), -5.5, 1.0, 0)
+    told, skipped_logp = skip_repeated_blanks(emissions, 0, -5.0)
+    reference = pyctcdecode.build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
+    whole, fewer = (reference.decode_beams(one.dense(), beam_width=8) for one in (emissions, told))
+    assert [beam[0] for beam in whole[:1]] == [beam[0] for beam in fewer[:1]]
+    assert [beam[3] for beam in whole] == pytest.approx([beam[3] + skipped_logp for beam in fewer], abs=1e-2)
+    assert [beam[4] for beam in whole] == pytest.approx([beam[4] + skipped_logp for beam in fewer], abs=1e-2)
+    # A run keeps its first frame, and no frame with a second token to try is lost.
+    assert set(told.frame_index) <= set(emissions.frame_index)
+    lost = sorted(set(emissions.frame_index) - set(told.frame_index))
+    log_probs = emissions.dense()
+    for frame in lost:
+        for one in (frame - 1, frame):
+            assert log_probs[one].argmax() == 0
+            assert (np.sort(log_probs[one])[-2]) < -5.0
 
 
 # -- the language model's say ------------------------------------------------------------------------------------------
