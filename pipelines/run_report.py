@@ -1,6 +1,4 @@
-"""The numbers of a report, read from the lake by SQL, and the report that a run leaves in the lake when it is over.
-
-    <lake.uri>/reports/<run_id>.html
+"""The numbers of a report, read from the lake by SQL, and the report of a run in its lake, ``reports/<run_id>.html``.
 
 Rows are counted where they lie: of a lake of any size a few numbers and twice ten recordings come back, and what does not fit
 the memory is spilled to the disk.
@@ -9,9 +7,7 @@ the memory is spilled to the disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -21,13 +17,11 @@ from typing import Any
 
 import duckdb
 
-from pipelines import logs
 from pipelines.config import Config, Lake
-from pipelines.errors import ConfigError, name_place
+from pipelines.errors import ConfigError
 from pipelines.lake.forget import clear_reports
 from pipelines.lake.query import connect, lock
 from pipelines.lake.reports import Reports
-from pipelines.progress import Tally
 from pipelines.reporting.numbers import (
     Attempt,
     Bar,
@@ -91,32 +85,6 @@ _ATTEMPTS = """
 _TEXTS = """
     SELECT recording_id, fingerprint, attempt, text FROM history WHERE status = 'ok' AND recording_id IN (SELECT unnest(?))
 """
-
-
-@contextmanager
-def written(config: Config, run_id: str, tally: Tally, show: logs.Show) -> Iterator[None]:
-    """Leaves the run's report in the lake when it is over and did something, also when it failed.
-
-    A report never costs a run: what goes wrong gives a warning. A run that is being stopped has no time for one.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
-        _write(config, run_id, tally, show)
-        raise
-    _write(config, run_id, tally, show)
-
-
-def _write(config: Config, run_id: str, tally: Tally, show: logs.Show) -> None:
-    if not config.report.write or not tally.committed:
-        return
-    with ThreadPoolExecutor(1) as other:  # whatever is raised there stays there
-        error = other.submit(write_report, config, run_id).exception()
-    if error is not None:
-        line = f"the report of the run is not written ({name_place(error)}); dictalake report --run {run_id} makes it again"
-        logs.tell("report", line, show, logs.WARNING)
 
 
 def write_report(config: Config, run_id: str) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from pipelines import blocks, cluster, lineage, logs, metrics, run_report
+from pipelines import blocks, cluster, lineage, logs, metrics, report_process
 from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
 from pipelines.acoustic.engine import EngineSettings, settle
 from pipelines.archive.manifest import scan_recordings
@@ -114,7 +114,7 @@ def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show
     config, provenance, tally = run.config, run.provenance, run.tally
     board, claim = ClaimBoard(config.lake), make_claim(provenance.run_id, run.job, provenance.fingerprint)
     with (
-        run_report.written(config, provenance.run_id, tally, show),
+        report_process.written(config, provenance.run_id, tally, show),
         lineage.told(config, provenance, run.job, tally, show),
         board.hold(claim, tally.put_into) as renew,
         _recorded(run, show),

@@ -135,6 +135,19 @@ def test_a_run_leaves_its_report(mixed_run: FinishedRun) -> None:
     assert not any(name in page for name in MIXED_ARCHIVE)
 
 
+def test_a_report_that_cannot_be_written_does_not_cost_the_run(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "archive/1.wav", make_sound(0.6, seed=1))
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake/reports").write_text("in the way")
+    config, shown = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")}), io.StringIO()
+    summary = transcribe(config, Console(file=shown))
+    assert (summary.ok, summary.failed) == (1, 0)
+    assert RunLog(config.lake).read()["event"].to_pylist() == ["started", "finished"]
+    again = f"dictalake report --run {summary.run_id} makes it again"
+    told = rf"^the report of the run is not written \(\w+ in \w+\.py:\d+\); {again}$"
+    assert re.search(told, shown.getvalue(), re.MULTILINE)
+
+
 def test_a_second_run_finds_nothing_to_do(mixed_run: FinishedRun) -> None:
     before = read_rows(mixed_run.lake, filter=pc.field("fingerprint") == mixed_run.summary.fingerprint)
     summary = transcribe(mixed_run.config)

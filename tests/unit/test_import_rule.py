@@ -30,6 +30,7 @@ STAGES = {
     "lineage",
     "comparison",
     "reproduction",
+    "report_process",
     "run_report",
 }
 EDGE = {"transcribe", "cluster"}

@@ -15,18 +15,17 @@ import pytest
 
 from jobs.report import main
 from pipelines.config import Config, Lake, list_keys
-from pipelines.errors import ConfigError, RunError, list_reasons
+from pipelines.errors import ConfigError, list_reasons
 from pipelines.lake.forget import Subjects, clear_reports, forget
 from pipelines.lake.reports import Reports
 from pipelines.lake.runs import RunLog, RunRecord, describe_config
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
-from pipelines.progress import Tally
 from pipelines.reporting.advice import ADVICE
 from pipelines.reporting.numbers import Attempt, Failure, Part, Price, Slice
 from pipelines.reporting.page import format_seconds, format_share, render_report
-from pipelines.run_report import read_report, write_report, written
+from pipelines.run_report import read_report, write_report
 from tests.lake_rows import make_failed_row, make_row
 
 START = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -314,48 +313,6 @@ def test_a_bad_out_is_refused(lake: Lake, out: list[str], complaint: str) -> Non
 
 def make_config(lake: Lake, **report: Any) -> Config:
     return Config.model_validate({"lake": lake.model_dump(), "report": report})
-
-
-def committed() -> Tally:
-    tally = Tally()
-    tally.add_commit(4, 0, 0.1)
-    return tally
-
-
-def test_a_run_leaves_its_report_in_the_lake(lake: Lake) -> None:
-    said: list[str] = []
-    with written(make_config(lake), "r2", committed(), said.append):
-        assert Reports(lake).find() == []
-    assert Reports(lake).find() == ["r2"]
-    assert "Run r2" in Reports(lake).read("r2")
-    assert "The whole lake" not in Reports(lake).read("r2")
-    assert said == []
-
-
-def test_a_run_that_failed_leaves_one_too_and_one_that_is_stopped_does_not(lake: Lake) -> None:
-    with pytest.raises(RunError), written(make_config(lake), "r1", committed(), print):
-        raise RunError("the storage is gone")
-    with pytest.raises(SystemExit), written(make_config(lake), "r2", committed(), print):
-        raise SystemExit(143)
-    assert Reports(lake).find() == ["r1"]
-
-
-def test_a_run_that_did_nothing_or_shall_not_leaves_none(lake: Lake) -> None:
-    with written(make_config(lake), "r3", Tally(), print):
-        pass
-    with written(make_config(lake, write=False), "r2", committed(), print):
-        pass
-    assert Reports(lake).find() == []
-
-
-def test_a_report_never_costs_a_run(lake: Lake) -> None:
-    (Path(str(lake.uri)) / "reports").write_text("in the way")
-    said: list[str] = []
-    with written(make_config(lake), "r2", committed(), said.append):
-        pass
-    assert len(said) == 1
-    assert re.match(r"the report of the run is not written \(\w+ in \w+\.py:\d+\)", said[0])
-    assert "dictalake report --run r2" in said[0]
 
 
 def test_what_is_erased_is_in_no_report(lake: Lake) -> None:
