@@ -49,7 +49,7 @@ from jobs.bench_whole import measure_jobs, measure_start
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.acoustic.device import choose_dtype
 from pipelines.emitting import Emit
-from pipelines.transcribe import read_vocabulary
+from pipelines.identity import read_vocabulary
 
 TARGETS = {
     "acoustic_vs_hf_pipeline": 3.0,

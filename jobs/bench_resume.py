@@ -25,12 +25,12 @@ from jobs.bench import write_result
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
+from pipelines.identity import identify
 from pipelines.lake.schema import make_transcripts
 from pipelines.lake.staging import write_staged
 from pipelines.lake.table import TranscriptTable
 from pipelines.lake.upkeep import compact
 from pipelines.records import Recording
-from pipelines.transcribe import identify, read_vocabulary
 
 SIZES = (1_000, 10_000, 100_000)
 _PER_FOLDER = 1000
@@ -88,8 +88,7 @@ def write_archive(folder: Path, size: int) -> None:
 def fill_lake(config: Config) -> None:
     """A row for every recording, in files and commits as runs make them."""
     checkpoint = find_checkpoint(config.acoustic)
-    vocabulary, _ = read_vocabulary(checkpoint)
-    fingerprint = identify(config, checkpoint, vocabulary).fingerprint
+    fingerprint = identify(config, checkpoint).fingerprint
     table = TranscriptTable(config.lake)
     table.committed(fingerprint)
     recordings = scan_recordings(config.archive)

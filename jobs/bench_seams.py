@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--result", type=Path, help="write what was measured as JSON")
     arguments, overrides = parse(parser, argv)
     config = locate_lm(read_config(arguments, overrides))
-    from pipelines.transcribe import read_vocabulary
+    from pipelines.identity import read_vocabulary
 
     vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))
     model, decoder = open_model(config.acoustic), open_decoder(config.decoding, vocabulary)

@@ -31,11 +31,11 @@ from pipelines.blocks import read_emissions, recordings_to_table
 from pipelines.config import ASSETS, Config
 from pipelines.decoding.decoder import open_decoder
 from pipelines.emitting import Emit
+from pipelines.identity import identify, read_vocabulary
 from pipelines.loading import Load
 from pipelines.records import SAMPLE_RATE_HZ, Emissions
 from pipelines.stages import Decode, Finish
 from pipelines.training.untrained import save_untrained_lasr
-from pipelines.transcribe import identify, read_vocabulary
 
 EACH_S = 90.0
 MINI = ASSETS / "medasr-mini"
@@ -88,7 +88,7 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
     load, emit = Load(config), Emit(config, vocabulary, os.cpu_count() or 1)
     greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"kind": "greedy"})})
     decode, decode_greedy = Decode(config, vocabulary), Decode(greedy, vocabulary)
-    finish = Finish(config, identify(config, checkpoint, vocabulary), grid)
+    finish = Finish(config, identify(config, checkpoint), grid)
     made: dict[str, pa.Table] = {}
     steps: dict[str, Callable[[], pa.Table]] = {
         "load": lambda: pa.concat_tables(list(load(recordings))),

@@ -245,7 +245,7 @@ def check_model(config: Config) -> str:
 def check_decoder(config: Config) -> str:
     from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
     from pipelines.decoding.decoder import open_decoder
-    from pipelines.transcribe import read_vocabulary
+    from pipelines.identity import read_vocabulary
 
     if config.acoustic.gives_text:
         return "not needed: the engine gives text itself"

@@ -195,7 +195,7 @@ def _remake(
     given: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Row, Result]]:
     """The rows of one run."""
-    from pipelines.transcribe import identify, read_vocabulary
+    from pipelines.identity import identify, open_reading
 
     config = recall_config(recorded, here, given)
     move = None
@@ -205,8 +205,7 @@ def _remake(
             raise ConfigError("archive.uri: the run did not record what its recordings were below; leave archive.uri out")
         move = Move(root, str(config.archive.uri), config.archive.storage_options)
     checkpoint = find_checkpoint(config.acoustic)
-    reading = None if config.acoustic.gives_text else read_vocabulary(checkpoint)
-    provenance = identify(config, checkpoint, reading and reading[0])
+    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
     maker = Maker(config, provenance, reading, os.cpu_count() or 1)
     for batch in split_by_uri(rows):
         for row, now in _make(maker, batch, move):

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     config = locate_lm(given)
     if config.decoding.kind != "beam":
         raise ConfigError(f"decoding.kind = {config.decoding.kind}: only beam has settings to tune")
-    from pipelines.transcribe import read_vocabulary
+    from pipelines.identity import read_vocabulary
 
     console = Console(stderr=True)
     checkpoint = find_checkpoint(config.acoustic)

@@ -30,24 +30,19 @@ from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-class _LedgerActor(CrashLedger):
-    """The ledger of a run as an actor on the driver's node; dead, it is started again and has forgotten."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]})
-
-
 class ClusterLedger:
-    """The ledger as workers ask it. One that does not answer holds nobody up: work is then done as if nothing had happened."""
+    """The ledger of a run, an actor on the driver's node, as workers ask it; dead, it is started again and has forgotten. One that
+    does not answer holds nobody up: work is then done as if nothing had happened."""
 
     _PATIENCE_S = 60.0
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._actor: Any = (
-            ray.remote(_LedgerActor)
+            ray.remote(CrashLedger)
             .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-            .remote()
+            # A lambda travels as itself: by the name of a function of this module the actor would have to import Ray Data.
+            .remote(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]})
         )
 
     def begin(self, stage: str, key: str, recordings: int) -> int:

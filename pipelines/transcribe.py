@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import gc
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,16 +28,14 @@ import pyarrow as pa
 from rich.console import Console
 
 from pipelines import blocks, cluster, lineage, logs, metrics, report_process
-from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint, locate_lm
-from pipelines.acoustic.engine import EngineSettings, settle
+from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint
 from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
 from pipelines.crashes import Careful, CarefulActor, named
-from pipelines.decoding.decoder import open_decoder
-from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.emitting import Emit
 from pipelines.errors import ConfigError, DictalakeError, RunError, name_place
 from pipelines.hearing import Hear
+from pipelines.identity import Reading, identify, open_reading
 from pipelines.lake.claims import ClaimBoard, make_claim
 from pipelines.lake.forget import blank_manifests
 from pipelines.lake.manifests import Manifests
@@ -48,11 +45,10 @@ from pipelines.lake.table import TranscriptTable
 from pipelines.loading import FromManifest, Load
 from pipelines.pending import CLAIMED, Retry, Work
 from pipelines.progress import ProgressReport, Tally, Watch
-from pipelines.records import FrameGrid
 from pipelines.run_record import RunSummary as RunSummary
 from pipelines.run_record import end_record, start_record, summarise
 from pipelines.stages import Decode, Finish
-from pipelines.transcript.provenance import Provenance, make_provenance
+from pipelines.transcript.provenance import Provenance
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
 import ray.exceptions  # isort: skip
@@ -65,18 +61,17 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first block to the last. ``reading`` is what emissions mean and where their frames lie; None
-    where an engine gives text itself.
-    """
+    """What stays the same from the first block to the last. ``reading``, once it is opened: None where an engine gives text."""
 
     config: Config
     job: str
+    checkpoint: Checkpoint
     provenance: Provenance
-    reading: tuple[Vocabulary, FrameGrid] | None
     table: TranscriptTable
     log: RunLog
     tally: Tally
     others: tuple[str, ...] = ()
+    reading: Reading | None = None
 
 
 def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
@@ -102,11 +97,9 @@ def _open_run(config: Config, job: str, tally: Tally) -> _Run:
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    reading = None if config.acoustic.gives_text else read_vocabulary(checkpoint)
-    provenance = identify(config, checkpoint, reading and reading[0])
-
+    provenance = identify(config, checkpoint)
     logs.begin(provenance.run_id, provenance.fingerprint)
-    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), tally)
+    return _Run(config, job, checkpoint, provenance, TranscriptTable(config.lake), RunLog(config.lake), tally)
 
 
 def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show) -> RunSummary:
@@ -166,8 +159,8 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
     """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
     config, tally, table, wanted = run.config, run.tally, run.table, work.counts
     tally.expect(wanted.pending, work.done_before)
-    with cluster.running_cluster(config) as resources:
-        plan = cluster.make_plan(config, resources)
+    with _opened(config, run.checkpoint) as (resources, reading):
+        plan, run = cluster.make_plan(config, resources), replace(run, reading=reading)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         with ProgressReport(tally, console) as progress:
             ledger = cluster.ClusterLedger()
@@ -183,6 +176,15 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
                 if work.counts.pending == 0:
                     break
         _require_all(work.counts.pending, wanted.pending)
+
+
+@contextmanager
+def _opened(config: Config, checkpoint: Checkpoint) -> Iterator[tuple[cluster.Resources, Reading | None]]:
+    """A cluster, and what emissions mean, at once: libraries of seconds are imported while Ray's processes start."""
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(open_reading, config, checkpoint)
+        with cluster.running_cluster(config) as resources:
+            yield resources, reading.result()
 
 
 def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
@@ -202,7 +204,8 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
-    recordings = ray.data.from_arrow([places.slice(block, step) for block in range(0, places.num_rows, step)])
+    # Not from_arrow: it asks a worker how each block looks, and the first worker takes seconds to start.
+    recordings = ray.data.from_blocks([places.slice(block, step) for block in range(0, places.num_rows, step)])
     load_block = Careful("load", Load(config, run.table.forbidden), ledger)
     load = named("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
     loaded = _in_tasks(recordings, plan.load, load)
@@ -342,52 +345,3 @@ def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
             return type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0])
     names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
     return RunError(f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on")
-
-
-def read_vocabulary(checkpoint: Checkpoint) -> tuple[Vocabulary, FrameGrid]:
-    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
-
-    Raises ConfigError where there are no emissions.
-    """
-    if checkpoint.kind != "ctc":
-        raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
-
-    from pipelines.acoustic.grid import frame_grid
-
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except Exception as error:  # of a damaged tokenizer.json a bare one
-        raise ConfigError(
-            f"acoustic.model: {checkpoint.folder.name}: its configuration, tokenizer or feature extractor cannot be read "
-            f"({type(error).__name__}); are its files whole?"
-        ) from None
-    vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
-    return vocabulary, frame_grid(config, extractor)
-
-
-def identify(config: Config, checkpoint: Checkpoint, vocabulary: Vocabulary | None) -> Provenance:
-    """Names the run and everything that can change its words; no ``vocabulary``: of an engine that gives text itself. Opens the
-    decoder once: a bad one fails here, not in a worker.
-    """
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    identity = checkpoint.identity
-    settings: EngineSettings | None = None
-    if vocabulary is None:
-        settings = settle(config.acoustic)
-        decoder = settings.name
-    else:
-        config = locate_lm(config)
-        decoder = open_decoder(config.decoding, vocabulary).name
-    return make_provenance(
-        config,
-        run_id,
-        model_id=identity.model_id,
-        model_revision=identity.revision,
-        model_sha256=identity.sha256,
-        decoder=decoder,
-        engine=None if settings is None else settings.hashed,
-        libraries=None if settings is None else settings.libraries,
-    )

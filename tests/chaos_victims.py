@@ -12,7 +12,7 @@ _GONE_S = 60.0
 # Ray's workers call themselves by what they do. A task's worker is idle between two tasks, and then nobody's victim.
 _TITLES = {
     "worker": re.compile(r"ray::MapBatches\("),
-    "actor": re.compile(r"ray::(MapWorker\(|_LedgerActor)"),
+    "actor": re.compile(r"ray::(MapWorker\(|CrashLedger)"),
     "sandbox": re.compile(r".*pipelines\.archive\.sandbox import serve"),
 }
 

@@ -15,23 +15,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, LasrFeatureExtractor, LasrForCTC
 
 from pipelines.acoustic.checkpoint import find_folder
 from pipelines.acoustic.device import choose_device as choose_device
 from pipelines.acoustic.device import choose_dtype as choose_dtype
-from pipelines.acoustic.device import name_device, still_computes
+from pipelines.acoustic.device import name_device, one_thread_each, open_lanes, still_computes
 from pipelines.acoustic.features import LogMel
 from pipelines.acoustic.grid import frame_grid
 from pipelines.acoustic.lasr import FastLasr
+from pipelines.acoustic.weights import load_checkpoint
 from pipelines.config import Acoustic
-from pipelines.errors import ConfigError
 from pipelines.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
@@ -54,17 +52,18 @@ class Answer:
 
 
 class CtcModel:
-    """Loaded once per actor; ``emit`` batches by audio seconds."""
+    """Loaded once per actor; ``emit`` batches by audio seconds, which on a CPU are shared by ``lanes`` batches side by side."""
 
-    def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float) -> None:
+    def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float, lanes: int = 1) -> None:
         self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
+        self._lane_count, self._lanes = lanes, None if lanes == 1 else open_lanes(lanes)
         self._extractor = extractor
         self.grid = frame_grid(model.config, extractor)
         self._log_mel: LogMel | None = None
         self._lasr: FastLasr | None = None
-        if isinstance(model, LasrForCTC) and isinstance(extractor, LasrFeatureExtractor):
+        if isinstance(model, FastLasr):
             self._log_mel = LogMel(extractor).to(self._device)
-            self._lasr = FastLasr(model).prepare(self._device, self._dtype)
+            self._lasr = model.prepare(self._device, self._dtype)
         else:
             self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
         padded = getattr(model.config, "feat_extract_norm", None) != "group" and model.config.model_type != "wav2vec2-conformer"
@@ -76,7 +75,8 @@ class CtcModel:
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         model, extractor = load_checkpoint(folder)
-        return cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
+        lanes = torch.get_num_threads() if device == "cpu" else 1
+        return cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s, lanes)
 
     @property
     def device(self) -> str:
@@ -89,26 +89,35 @@ class CtcModel:
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
-        underway = deque[tuple[list[int], list[Answer]]]()
-        for length, indices in self.batches([len(window) for window in windows]):
-            underway.append((indices, self._start_within_memory([windows[i] for i in indices], length)))
-            if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
-                self._collect(*underway.popleft(), windows, results)
-        for indices, answers in underway:
-            self._collect(indices, answers, windows, results)
+        for indices, answers in self._answer(windows):
+            rows = (row for answer in answers for row in answer.read())
+            for index, row in zip(indices, rows, strict=True):
+                own = row[: self.grid.frames_of(len(windows[index]))]
+                results[index] = own if len(own) == len(row) else own.copy()  # a view would keep padding alive
         return results
 
-    def _collect(
-        self, indices: list[int], answers: list[Answer], windows: Sequence[np.ndarray], results: list[np.ndarray]
-    ) -> None:
-        rows = (row for answer in answers for row in answer.read())
-        for index, row in zip(indices, rows, strict=True):
-            own = row[: self.grid.frames_of(len(windows[index]))]
-            results[index] = own if len(own) == len(row) else own.copy()  # a view would keep padding alive
+    def _answer(self, windows: Sequence[np.ndarray]) -> Iterator[tuple[list[int], list[Answer]]]:
+        """Indices of windows that went through the model together, with what it said."""
+        batches = list(self.batches([len(window) for window in windows]))
+        if self._lanes is not None:
+            with one_thread_each():
+                start = partial(self._start_those, windows)
+                yield from zip((indices for _, indices in batches), self._lanes.map(start, batches), strict=True)
+            return
+        underway = deque[tuple[list[int], list[Answer]]]()
+        for batch in batches:
+            underway.append((batch[1], self._start_those(windows, batch)))
+            if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
+                yield underway.popleft()
+        yield from underway
 
     def is_usable(self) -> bool:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         return still_computes(self._device)
+
+    def _start_those(self, windows: Sequence[np.ndarray], batch: tuple[int, list[int]]) -> list[Answer]:
+        length, indices = batch
+        return self._start_within_memory([windows[index] for index in indices], length)
 
     def _start_within_memory(self, windows: list[np.ndarray], length: int) -> list[Answer]:
         """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
@@ -118,7 +127,7 @@ class CtcModel:
             if len(windows) == 1:
                 raise
         half = -(-len(windows) // 2)
-        self.batch_s = min(self.batch_s, half * length / SAMPLE_RATE_HZ)
+        self.batch_s = min(self.batch_s, half * length * self._lane_count / SAMPLE_RATE_HZ)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return self._start_within_memory(windows[:half], length) + self._start_within_memory(windows[half:], length)
@@ -130,7 +139,8 @@ class CtcModel:
             padded = max(-(-length // self._bucket) * self._bucket, self.grid.receptive)
             groups.setdefault((padded, padded == length), []).append(index)
         for (length, _), indices in sorted(groups.items(), reverse=True):
-            size = max(1, int(self.batch_s * SAMPLE_RATE_HZ // length))
+            size = max(1, int(self.batch_s / self._lane_count * SAMPLE_RATE_HZ // length))
+            size = min(size, -(-len(indices) // self._lane_count))  # no lane without work
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
@@ -187,22 +197,3 @@ class CtcModel:
         if full and "input_features" in inputs:  # an extractor may give frames more than it counts
             inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
         return inputs
-
-
-def load_checkpoint(folder: Path) -> tuple[Any, Any]:
-    """A CTC model and its feature extractor from a local folder, safetensors only, without remote code."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model, found = AutoModelForCTC.from_pretrained(
-            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ConfigError(f"acoustic.model: {folder.name} does not load as a Hugging Face CTC model: {reason}") from None
-    if missing := sorted(found["missing_keys"]):  # transformers would put random numbers there and go on
-        raise ConfigError(
-            f"acoustic.model: {folder.name} lacks {len(missing)} weights of a CTC model, the first is {missing[0]}; "
-            "a model that was never trained to transcribe has no CTC head"
-        )
-    return model, extractor

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import torch
 
 from pipelines.errors import ConfigError
@@ -26,6 +30,26 @@ def choose_dtype(wanted: str, device: str) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native else "float32"
+
+
+def open_lanes(count: int) -> ThreadPoolExecutor:
+    """Threads in which PyTorch computes with one thread each.
+
+    As many batches side by side on as many cores need no barrier after each step of a model: with two threads in one batch,
+    each waits for the other whenever another process takes a few ms of its core.
+    """
+    return ThreadPoolExecutor(count, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """While lanes compute: PyTorch counts threads for each thread, but MKL, below it, for the process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def name_device(device: torch.device) -> str:

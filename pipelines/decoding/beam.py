@@ -62,17 +62,16 @@ class BeamDecoder:
     def __init__(self, config: Decoding, vocabulary: Vocabulary) -> None:
         self._config, self._vocabulary = config, vocabulary
         lm = None if config.lm is None else _check_lm(resolve(config.lm), vocabulary)
-        package, module = _import_engine(config.engine)
-        self.name = f"{package} {importlib.metadata.version(package)}"
+        self.name = name_search(config)
+        _, module = _import_engine(config.engine)
         self._engine = _build(module, lm, config, vocabulary)
         self._hotwords: HotwordScorer | None = None
         if config.hotwords is not None:
             hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary)
             self._hotwords = HotwordScorer(hotwords, float(config.hotword_weight), vocabulary)
             # Only pyctcdecode's search lets a scorer of several pieces in.
-            package, module = _import_engine("pyctcdecode")
+            _, module = _import_engine("pyctcdecode")
             self._biased_engine = _build(module, lm, config, vocabulary)
-            self.name += f" + hotwords in {package} {importlib.metadata.version(package)}"
         self._ids = {word: i for i, word in vocabulary.lm_words().items()}
         self._specials = sorted((vocabulary.pieces[i] for i in vocabulary.special_ids), key=len, reverse=True)
         self._special_ids = sorted(vocabulary.special_ids)
@@ -200,6 +199,12 @@ def _hypothesis(beam: _EngineBeam, known: _Known) -> Hypothesis:
     _, _, words, acoustic_score, total_score = beam
     pieces = tuple(piece for piece in map(known.__getitem__, words) if piece is not None)
     return Hypothesis(pieces, float(acoustic_score), float(total_score - acoustic_score))
+
+
+def name_search(config: Decoding) -> str:
+    """Of the decoder, for provenance, without opening it. Raises ConfigError for an engine that is not there."""
+    packages = [_import_engine(config.engine)[0], *(["pyctcdecode"] if config.hotwords is not None else [])]
+    return " + hotwords in ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
 def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipelines.config import Decoding
-from pipelines.decoding.beam import BeamDecoder
+from pipelines.decoding.beam import BeamDecoder, name_search
 from pipelines.decoding.greedy import GreedyDecoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.records import Emissions, Hypothesis
@@ -20,6 +20,11 @@ class Decoder(Protocol):
 
     def decode(self, emissions: Emissions) -> list[Hypothesis]:
         """At least one hypothesis, the best first. No frames, or nothing but blanks: one hypothesis without pieces."""
+
+
+def name_decoder(config: Decoding) -> str:
+    """``name`` of the decoder that ``open_decoder`` would open. Raises ConfigError for an engine that is not there."""
+    return "greedy" if config.kind == "greedy" else name_search(config)
 
 
 def open_decoder(config: Decoding, vocabulary: Vocabulary) -> Decoder:

@@ -20,9 +20,9 @@ from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.archive.listing import list_recordings
 from pipelines.config import Config
 from pipelines.emitting import Emit
+from pipelines.identity import read_vocabulary
 from pipelines.loading import Load
 from pipelines.stages import Decode
-from pipelines.transcribe import read_vocabulary
 from tests.unit.archive_samples import encode, make_dicom, make_group
 from tests.unit.test_archive_formats import EXACT, LOSSY, speech_at, with_soundfile
 

@@ -26,16 +26,17 @@ from transformers import (
 
 from pipelines.acoustic.checkpoint import find_checkpoint, find_folder, hash_folder, locate_lm
 from pipelines.acoustic.compaction import compact
-from pipelines.acoustic.ctc import Answer, CtcModel, choose_device, choose_dtype, load_checkpoint
+from pipelines.acoustic.ctc import Answer, CtcModel, choose_device, choose_dtype
 from pipelines.acoustic.fusion import fuse_windows
 from pipelines.acoustic.model import open_model
+from pipelines.acoustic.weights import load_checkpoint
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Acoustic, Config
 from pipelines.decoding.greedy import GreedyDecoder
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.errors import ConfigError
+from pipelines.identity import read_vocabulary
 from pipelines.records import Emissions, FrameGrid
-from pipelines.transcribe import read_vocabulary
 from tests.engine_models import save_random_parakeet
 from tests.recordings import make_sound
 
@@ -136,6 +137,33 @@ def test_a_window_gives_the_same_in_any_company(random_lasr: Path, dtype: str) -
         for got, wanted in zip(model.emit(windows), alone, strict=True):
             assert (got.argmax(axis=1) == wanted.argmax(axis=1)).all()
             np.testing.assert_allclose(got[wanted > -10], wanted[wanted > -10], atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_side_by_side_give_what_one_after_the_other_gives(random_lasr: Path, dtype: str) -> None:
+    windows = [make_waveform(seconds, seed) for seed, seconds in enumerate((4.0,) * 9 + (0.2, 3.5, 7.3, 1.3, 0.145))]
+    before = torch.get_num_threads()
+    one, three = (CtcModel(*load_checkpoint(random_lasr), "cpu", dtype, 24.0, lanes) for lanes in (1, 3))
+    for _ in range(3):
+        for got, wanted in zip(three.emit(windows), one.emit(windows), strict=True):
+            assert (got.argmax(axis=1) == wanted.argmax(axis=1)).all()
+            np.testing.assert_allclose(got[wanted > -10], wanted[wanted > -10], atol=0.01)
+    assert torch.get_num_threads() == before
+    assert three.emit([]) == []
+
+
+def test_lanes_share_the_seconds_of_a_batch_and_each_gets_some(random_lasr: Path) -> None:
+    model = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 90.0, lanes=2)
+    assert [len(indices) for _, indices in model.batches([320_000] * 7)] == [2, 2, 2, 1]
+    assert [len(indices) for _, indices in model.batches([16_000] * 8)] == [4, 4]
+
+
+def test_a_lane_that_fails_fails_the_call_and_the_next_call_works(random_lasr: Path) -> None:
+    model = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 8.0, lanes=2)
+    windows = [make_waveform(4.0, seed) for seed in range(6)]
+    with pytest.raises((TypeError, ValueError)):
+        model.emit([*windows[:3], "no waveform of the same length".ljust(64_000), *windows[3:]])  # type: ignore[list-item]
+    assert [len(matrix) for matrix in model.emit(windows)] == [97] * 6
 
 
 def test_batches_stay_below_the_asked_seconds(random_lasr: Path) -> None:
@@ -366,9 +394,8 @@ class SmallDevice(CtcModel):
 def test_the_next_batch_is_with_the_device_before_the_last_one_is_read(
     random_lasr: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32", "batch_s": 2})
     windows = [make_waveform(1.0, seed) for seed in range(6)]
-    model, order = CtcModel.load(settings), []
+    model, order = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 2.0), []
     expected = [model.emit([window])[0] for window in windows]
     start, read = CtcModel._start, Answer.read
     monkeypatch.setattr(CtcModel, "_start", lambda *given: (order.append("start"), start(*given))[1])
@@ -379,10 +406,9 @@ def test_the_next_batch_is_with_the_device_before_the_last_one_is_read(
 
 
 def test_a_batch_that_does_not_fit_the_device_is_halved_and_stays_so(random_lasr: Path) -> None:
-    settings = Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32", "batch_s": 10})
     windows = [make_waveform(1.0, seed) for seed in range(10)]
-    expected = CtcModel.load(settings).emit(windows)
-    small = SmallDevice.load(settings)
+    expected = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 10.0).emit(windows)
+    small = SmallDevice(*load_checkpoint(random_lasr), "cpu", "float32", 10.0)
     small.asked = []
     emitted = small.emit(windows)
     assert all(np.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(emitted, expected, strict=True))
@@ -390,6 +416,19 @@ def test_a_batch_that_does_not_fit_the_device_is_halved_and_stays_so(random_lasr
     small.asked.clear()
     small.emit(windows)
     assert small.asked == [3, 3, 3, 1]
+
+
+def test_lanes_that_run_out_of_memory_halve_their_batches_too(random_lasr: Path) -> None:
+    windows = [make_waveform(1.0, seed) for seed in range(16)]
+    expected = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 16.0).emit(windows)
+    small = SmallDevice(*load_checkpoint(random_lasr), "cpu", "float32", 16.0, lanes=2)
+    small.asked = []
+    emitted = small.emit(windows)
+    assert all(np.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(emitted, expected, strict=True))
+    assert max(small.asked) == 8
+    small.asked.clear()
+    small.emit(windows)
+    assert max(small.asked) <= 3
 
 
 def test_a_window_that_does_not_fit_by_itself_is_an_error_of_its_recording(random_lasr: Path) -> None:

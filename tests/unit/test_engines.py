@@ -20,8 +20,8 @@ from pipelines.acoustic.qwen import QwenEngine
 from pipelines.acoustic.whisper import words_of_segment
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
+from pipelines.identity import read_vocabulary
 from pipelines.records import SAMPLE_RATE_HZ, Word
-from pipelines.transcribe import read_vocabulary
 from tests.engine_models import save_random_qwen_asr
 from tests.recordings import make_sound
 

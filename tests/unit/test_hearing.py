@@ -14,10 +14,10 @@ from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.archive.listing import list_recordings
 from pipelines.config import Config
 from pipelines.hearing import Hear
+from pipelines.identity import identify
 from pipelines.loading import Load
 from pipelines.records import SAMPLE_RATE_HZ, Recording, Word
 from pipelines.stages import Finish
-from pipelines.transcribe import identify
 from tests.engine_models import save_random_qwen_asr
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, write_mixed_archive, write_wav
 
@@ -44,7 +44,7 @@ def test_every_recording_has_its_row_with_words_or_the_error_it_came_with(random
     assert heard["recording_id"].to_pylist() == loaded["recording_id"].to_pylist()
     assert heard["error"].to_pylist() == loaded["error"].to_pylist()
     assert "waveforms" not in heard.column_names
-    provenance = identify(config, find_checkpoint(config.acoustic), None)
+    provenance = identify(config, find_checkpoint(config.acoustic))
     rows = [Finish(config, provenance, None).assemble(row) for row in heard.to_pylist()]
     assert sorted(row["status"] for row in rows) == sorted("failed" if r else "ok" for r in MIXED_ARCHIVE.values())
     for row in rows:
@@ -124,7 +124,7 @@ def test_a_recording_that_the_engine_cannot_hear_is_written_like_any_other(
     write_wav(tmp_path / "archive/good.wav", make_sound(1.0, seed=1))
     monkeypatch.setattr("pipelines.hearing.open_engine", lambda *_: Counting())
     config = config_of(random_qwen, tmp_path)
-    provenance = identify(config, find_checkpoint(config.acoustic), None)
+    provenance = identify(config, find_checkpoint(config.acoustic))
     report = Finish(config, provenance, None)(Hear(config, threads=1)(load(config))).to_pylist()
     assert sum(len(file["recording_ids"]) for file in report) == 2
     failures = [(failure["stage"], failure["reason"]) for file in report for failure in file["failures"]]

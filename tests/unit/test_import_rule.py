@@ -24,6 +24,7 @@ STAGES = {
     "emitting",
     "opened",
     "hearing",
+    "identity",
     "run_record",
     "logs",
     "metrics",

@@ -22,13 +22,13 @@ from pipelines.config import Config
 from pipelines.decoding.vocabulary import Vocabulary
 from pipelines.emitting import Emit
 from pipelines.errors import ConfigError
+from pipelines.identity import read_vocabulary
 from pipelines.lake.staging import StagedFile
 from pipelines.lake.table import TranscriptTable
 from pipelines.loading import Load
 from pipelines.opened import Opened
 from pipelines.records import Emissions, FrameGrid, Recording, Word
 from pipelines.stages import Decode, Finish
-from pipelines.transcribe import read_vocabulary
 from pipelines.transcript.provenance import Provenance, make_provenance
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_mixed_archive, write_wav
 

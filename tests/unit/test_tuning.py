@@ -17,6 +17,7 @@ from jobs.tune import main
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.config import Confidence, load_config
 from pipelines.emission_cache import read_cache
+from pipelines.identity import read_vocabulary
 from pipelines.scoring.calibration import (
     apply_confidence,
     area_under_roc,
@@ -27,7 +28,6 @@ from pipelines.scoring.calibration import (
 )
 from pipelines.scoring.normalise import normalise_medasr
 from pipelines.scoring.tuning_page import route
-from pipelines.transcribe import read_vocabulary
 from pipelines.tuning import open_bench
 
 DEMO = Path(__file__).parents[2] / "pipelines/assets/demo-archive/references.csv"
