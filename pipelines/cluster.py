@@ -31,8 +31,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class ClusterLedger:
-    """The ledger of a run, an actor on the driver's node, as workers ask it; dead, it is started again and has forgotten. One that
-    does not answer holds nobody up: work is then done as if nothing had happened."""
+    """The ledger of a run, an actor on the driver's node, as workers ask it; dead, it is started again and has forgotten.
+
+    One that does not answer holds nobody up: work is then done as if nothing had happened.
+    """
 
     _PATIENCE_S = 60.0
 

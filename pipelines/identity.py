@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from pipelines.acoustic.checkpoint import Checkpoint, locate_lm
 from pipelines.acoustic.engine import EngineSettings, settle
+from pipelines.acoustic.grid import frame_grid
+from pipelines.acoustic.lasr_files import read_lasr_files
 from pipelines.config import Config
 from pipelines.decoding.decoder import name_decoder, open_decoder
 from pipelines.decoding.vocabulary import Vocabulary
@@ -43,7 +45,7 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
 
 def open_reading(config: Config, checkpoint: Checkpoint) -> Reading | None:
     """The vocabulary and the grid; None where an engine gives text itself. Opens the decoder once: a bad one fails here, not in
-    a worker. Takes two seconds, nearly all of them imports. Raises ConfigError.
+    a worker. Takes two seconds more for a model that is not LASR, nearly all of them imports. Raises ConfigError.
     """
     if config.acoustic.gives_text:
         return None
@@ -59,9 +61,15 @@ def read_vocabulary(checkpoint: Checkpoint) -> Reading:
     """
     if checkpoint.kind != "ctc":
         raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
+    # Asked first because transformers, which would say the same, takes two seconds to import.
+    files = read_lasr_files(checkpoint.folder)
+    if files is None:
+        return _ask_transformers(checkpoint)
+    return Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids), files.grid
 
-    from pipelines.acoustic.grid import frame_grid
+
+def _ask_transformers(checkpoint: Checkpoint) -> Reading:
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)

@@ -180,7 +180,7 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
 
 @contextmanager
 def _opened(config: Config, checkpoint: Checkpoint) -> Iterator[tuple[cluster.Resources, Reading | None]]:
-    """A cluster, and what emissions mean, at once: libraries of seconds are imported while Ray's processes start."""
+    """A cluster, and what emissions mean, at once: but for LASR that takes libraries of seconds, imported while Ray starts."""
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(open_reading, config, checkpoint)
         with cluster.running_cluster(config) as resources:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import LasrFeatureExtractor
-
 from pipelines.errors import ConfigError
 from pipelines.records import FrameGrid
 
@@ -19,12 +17,12 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
     As no frame may begin before its window here, the grid says 320 every 1,280 (its normalisation needs two feature frames):
     times are 10 ms late, and a last frame of which the recording has less than 320 samples is left out.
     """
+    from transformers import LasrFeatureExtractor  # takes seconds, and lasr_grid does without
+
     if isinstance(extractor, LasrFeatureExtractor):
         encoder = config.encoder_config
         kernel, stride = encoder.subsampling_conv_kernel_size, encoder.subsampling_conv_stride
-        feature_frames = kernel + (kernel - 1) * stride
-        hop = extractor.hop_length
-        return FrameGrid(step=hop * stride**2, receptive=(feature_frames - 1) * hop + extractor.win_length)
+        return lasr_grid(kernel, stride, extractor.hop_length, extractor.win_length)
     if config.model_type == "parakeet_ctc":
         return FrameGrid(
             step=extractor.hop_length * config.encoder_config.subsampling_factor, receptive=2 * extractor.hop_length
@@ -39,3 +37,9 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
         f"acoustic.model: CTC models of type {config.model_type} are not supported yet; "
         f"supported: lasr_ctc, parakeet_ctc, {', '.join(_CONVOLUTIONAL)}"
     )
+
+
+def lasr_grid(kernel: int, stride: int, hop: int, window: int) -> FrameGrid:
+    """Of two convolutions of ``kernel`` feature frames every ``stride``, over features of ``window`` samples every ``hop``."""
+    feature_frames = kernel + (kernel - 1) * stride
+    return FrameGrid(step=hop * stride**2, receptive=(feature_frames - 1) * hop + window)

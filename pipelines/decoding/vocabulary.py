@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,20 +52,35 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, model_vocabulary_size: int, blank_id: int | None = None) -> Vocabulary:
-        """Of a Hugging Face tokenizer and the width of the model's CTC head.
+        """Of a Hugging Face tokenizer and the width of the model's CTC head, as ``from_entries``.
 
-        Entries at or above ``model_vocabulary_size`` are cut off (MedASR's tokenizer has 613, its head emits 512);
-        columns that the tokenizer has no entry for become special. ``blank_id`` is by default the padding token.
+        ``blank_id`` is by default the padding token. Raises ConfigError where there is none.
         """
-        names: dict[int, str] = {index: piece for piece, index in tokenizer.get_vocab().items()}
-        pieces = [names.get(i, f"<unused_{i}>") for i in range(model_vocabulary_size)]
         own = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
-        special = [i for i in own if i is not None and i < model_vocabulary_size]
         blank = tokenizer.pad_token_id if blank_id is None else blank_id
         if blank is None:
             raise ConfigError("acoustic.model: the tokenizer has no padding token, so the CTC blank is unknown")
+        special = [i for i in own if i is not None]
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
-        return cls.from_pieces(pieces, blank, special, delimiter)
+        return cls.from_entries(tokenizer.get_vocab(), model_vocabulary_size, blank, special, delimiter)
+
+    @classmethod
+    def from_entries(
+        cls,
+        entries: Mapping[str, int],
+        model_vocabulary_size: int,
+        blank_id: int,
+        special_ids: Iterable[int] = (),
+        word_delimiter: str | None = None,
+    ) -> Vocabulary:
+        """Of a tokenizer's ``entries`` (piece → id) and the width of the model's CTC head.
+
+        Entries at or above ``model_vocabulary_size`` are cut off (MedASR's tokenizer has 613, its head emits 512);
+        columns that the tokenizer has no entry for become special.
+        """
+        names = {index: piece for piece, index in entries.items()}
+        pieces = [names.get(i, f"<unused_{i}>") for i in range(model_vocabulary_size)]
+        return cls.from_pieces(pieces, blank_id, [i for i in special_ids if i < model_vocabulary_size], word_delimiter)
 
     def pyctcdecode_labels(self) -> list[str]:
         """Each piece as a pyctcdecode "word", as in Google's recipe for MedASR: the language model is over pieces.
