@@ -123,7 +123,11 @@ class Acoustic(Section):
     actors: PositiveInt | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
     gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
     cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
-    batch_s: float = Field(160.0, gt=0, description="seconds of audio that the model sees at once")
+    batch_s: float = Field(
+        160.0,
+        gt=0,
+        description="seconds of audio that the model sees at once; on a CPU its threads share them, at least a window each",
+    )
     language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
     beam_width: PositiveInt | Literal["auto"] = Field(
         "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); of a CTC model see decoding.beam_width"

@@ -1,8 +1,8 @@
 """The stage Emit: waveforms → emissions, in an actor that holds the acoustic model.
 
 What the model says is fused and made sparse in a thread beside it, while the model hears the next windows: a GPU must not wait
-for numpy. The model stays in the actor's own thread, for in others glibc hands out memory from arenas that give large blocks
-back at once, and a model on a CPU was a tenth slower there.
+for numpy. The model is called from the actor's own thread. On a CPU it computes in lanes of its own, in batches small enough
+for the arenas from which glibc gives memory to other threads: with large batches it was a tenth slower there.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from pipelines import blocks, cluster, lineage, logs, metrics, report_process
-from pipelines.acoustic.checkpoint import Checkpoint, find_checkpoint
+from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.archive.manifest import scan_recordings
 from pipelines.config import Config
 from pipelines.crashes import Careful, CarefulActor, named
@@ -61,17 +60,16 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first block to the last. ``reading``, once it is opened: None where an engine gives text."""
+    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself."""
 
     config: Config
     job: str
-    checkpoint: Checkpoint
     provenance: Provenance
+    reading: Reading | None
     table: TranscriptTable
     log: RunLog
     tally: Tally
     others: tuple[str, ...] = ()
-    reading: Reading | None = None
 
 
 def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
@@ -97,9 +95,9 @@ def _open_run(config: Config, job: str, tally: Tally) -> _Run:
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    provenance = identify(config, checkpoint)
+    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
     logs.begin(provenance.run_id, provenance.fingerprint)
-    return _Run(config, job, checkpoint, provenance, TranscriptTable(config.lake), RunLog(config.lake), tally)
+    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), tally)
 
 
 def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show) -> RunSummary:
@@ -159,8 +157,8 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
     """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
     config, tally, table, wanted = run.config, run.tally, run.table, work.counts
     tally.expect(wanted.pending, work.done_before)
-    with _opened(config, run.checkpoint) as (resources, reading):
-        plan, run = cluster.make_plan(config, resources), replace(run, reading=reading)
+    with cluster.running_cluster(config) as resources:
+        plan = cluster.make_plan(config, resources)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         with ProgressReport(tally, console) as progress:
             ledger = cluster.ClusterLedger()
@@ -176,15 +174,6 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
                 if work.counts.pending == 0:
                     break
         _require_all(work.counts.pending, wanted.pending)
-
-
-@contextmanager
-def _opened(config: Config, checkpoint: Checkpoint) -> Iterator[tuple[cluster.Resources, Reading | None]]:
-    """A cluster, and what emissions mean, at once: but for LASR that takes libraries of seconds, imported while Ray starts."""
-    with ThreadPoolExecutor(1) as beside:
-        reading = beside.submit(open_reading, config, checkpoint)
-        with cluster.running_cluster(config) as resources:
-            yield resources, reading.result()
 
 
 def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:

@@ -43,7 +43,7 @@ def open_lanes(count: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """While lanes compute: PyTorch counts threads for each thread, but MKL, below it, for the process."""
+    """While lanes compute: PyTorch counts threads for each thread, but MKL, below it, for the process. One model at a time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

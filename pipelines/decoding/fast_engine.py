@@ -1,9 +1,9 @@
 """The search of ctc-beam-decoder with less around it.
 
 The package's Python normalises in several copies of the matrix and makes a tuple of each word of each beam out of single numpy
-numbers, which takes half as long as its C++ search. What is called below is the library's C interface, which has a version: the
-package refuses a library of another one when it is loaded. The numbers that go in and the beams that come out are the package's
-own, bit for bit; a test holds them to it.
+numbers, which takes half as long as its C++ search. What is called below is the library's C interface, of one version: with a
+package of another one its own Python is used. The numbers that go in and the beams that come out are the package's own, bit for
+bit; a test holds them to it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import numpy as np
 _INTS, _DOUBLES, _FLOATS = (ctypes.POINTER(kind) for kind in (ctypes.c_int32, ctypes.c_double, ctypes.c_float))
 _LEAST_LOGP = np.float32(np.log(1e-15))
 _MESSAGE_BYTES = 512
+_INTERFACE = 2  # a package refuses a library of another version than its own
 
 Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
 
 
 def faster_decoder(module: Any) -> type[Any]:
     """``BeamSearchDecoder`` of ``module``, the package ``ctc_beam_decoder``, giving the same beams sooner."""
+    if getattr(module, "_REQUIRED_ABI_VERSION", None) != _INTERFACE:
+        usual: type[Any] = module.BeamSearchDecoder
+        return usual
 
     class Decoder(module.BeamSearchDecoder):
         def decode_beams(
@@ -59,6 +63,7 @@ def faster_decoder(module: Any) -> type[Any]:
 
 def _normalise(log_probs: np.ndarray) -> np.ndarray:
     """In the order of steps of pyctcdecode, on which the last bits depend, and with them which of two equal beams is first."""
+    log_probs = np.ascontiguousarray(log_probs, dtype=np.float32)
     normalised: np.ndarray = log_probs - log_probs.max(axis=1, keepdims=True)
     normalised -= np.log(np.exp(normalised).sum(axis=1, keepdims=True))
     return np.clip(normalised, _LEAST_LOGP, 0, out=normalised)
