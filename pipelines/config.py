@@ -126,7 +126,7 @@ class Acoustic(Section):
     batch_s: float = Field(
         160.0,
         gt=0,
-        description="seconds of audio that the model sees at once; on a CPU its threads share them, at least a window each",
+        description="seconds of audio that the model sees at once; CPU threads share them, at least a window each",
     )
     language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
     beam_width: PositiveInt | Literal["auto"] = Field(

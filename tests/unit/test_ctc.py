@@ -147,7 +147,7 @@ def test_batches_side_by_side_give_what_one_after_the_other_gives(random_lasr: P
     wanted = one.emit(windows)
     for _ in range(3):
         for got, other, usual in zip(three.emit(windows), two.emit(windows), wanted, strict=True):
-            assert np.array_equal(got, other)
+            np.testing.assert_allclose(got, other, rtol=1e-5 if dtype == "float32" else 2e-2, atol=1e-4)
             assert (got.argmax(axis=1) == usual.argmax(axis=1)).all()
             np.testing.assert_allclose(got[usual > -10], usual[usual > -10], atol=0.01)
     assert torch.get_num_threads() == before
