@@ -151,7 +151,7 @@ class BeamDecoder:
     def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: Sequence[int]) -> Piece | None:
         """None for what is no piece: a special token, or one that the vocabulary does not know."""
         word, (start, end) = spoken
-        plain = word if word in self._ids else self._without_specials(word)
+        plain = self._without_specials(word)
         if plain in ("", _UNKNOWN_WORD):
             return None
         token_id = self._ids[plain]
