@@ -36,11 +36,16 @@ def render(result: Mapping[str, Any]) -> str:
             ]
             for name, one in model["stages"].items()
         ]
-        inside = [[name.removesuffix("_s_per_audio_s"), f"{1e3 * value:.3f}"] for name, value in model["inside_emit"].items()]
+        inside = [
+            [name.removesuffix("_s_per_audio_s"), f"{1e3 * value:.3f}"]
+            for name, value in model["inside_emit"].items()
+            if name.endswith("_s_per_audio_s")
+        ]
+        inside.append(["bytes to the host", f"{model['inside_emit']['bytes_to_host_per_audio_s']:,.0f}"])
         agreement = [[name, f"{100 * share:.2f} %"] for name, share in model["frames_with_the_same_token"].items()]
         header = ("stage", "ms a second of audio", "share", "CPUs busy", "bytes out a second of audio")
         tables.append((f"{model['model']}: stages, one after the other", header, stages))
-        tables.append((f"{model['model']}: inside emit", ("part", "ms a second of audio"), inside))
+        tables.append((f"{model['model']}: inside emit", ("part", "ms a second of audio; bytes"), inside))
         tables.append((f"{model['model']}: frames with the same token", ("", ""), agreement))
     return render_page(title, tables, pictures)
 

@@ -108,7 +108,7 @@ def read_measured(path: Path) -> dict[str, Any]:
             model = measured["models"][name]
             for stage in ("load", "decode", "write"):
                 float(model["stages"][stage]["s_per_audio_s"])
-            for part in ("features", "encoder", "transfer", "fuse", "compact"):
+            for part in ("features", "encoder"):
                 float(model["inside_emit"][f"{part}_s_per_audio_s"])
         float(measured["models"]["mini"]["waiting"]["waits_s_per_audio_s"])
     except (OSError, ValueError, KeyError, TypeError):

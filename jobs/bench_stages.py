@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from jobs.bench_load import read_demo_speech
 from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
 from pipelines.acoustic.compaction import compact_stretches
 from pipelines.acoustic.ctc import CtcModel
-from pipelines.acoustic.fusion import fuse_in_stretches, fuse_windows
+from pipelines.acoustic.fusion import find_alone, fuse_in_stretches, fuse_windows
+from pipelines.acoustic.heard import Heard, Pruning, Stretch
+from pipelines.acoustic.selection import Part, Selection
 from pipelines.archive.listing import list_recordings
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.blocks import read_emissions, recordings_to_table
@@ -33,7 +36,7 @@ from pipelines.decoding.decoder import open_decoder
 from pipelines.emitting import Emit
 from pipelines.identity import identify, read_vocabulary
 from pipelines.loading import Load
-from pipelines.records import SAMPLE_RATE_HZ, Emissions
+from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Window
 from pipelines.stages import Decode, Finish
 from pipelines.training.untrained import save_untrained_lasr
 
@@ -118,42 +121,50 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, float]:
-    """Seconds a second of audio inside ``emit``: features, encoder with head, transfer, fusion of windows, compaction."""
+    """Inside ``emit``, for a second of audio: seconds of the features, of the encoder with its head, of selecting what is kept
+    with its way to the host, and of fusing and compacting it there; and how many bytes go that way."""
     model, waveforms = CtcModel.load(config.acoustic), list_waveforms(loaded)
     audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     windows = cut(waveforms, model.grid)
     plans = [plan_windows(len(w), model.grid, config.windows.length_s, config.windows.overlap_s) for w in waveforms]
-    steps = ("features", "encoder", "transfer", "fuse", "compact")
-    least = dict.fromkeys(steps, float("inf"))
+    parts = [Part(frames, *alone) for plan in plans for frames, alone in _frames_of(plan, model.grid)]
+    pruning = Pruning(config.decoding.token_min_logp - 0.5, config.decoding.collapse_blank, 0)
+    least: dict[str, float] = {}
     for _ in range(rounds + 1):
-        took = _time_parts(model, windows)
-        emitted = iter(model.emit(windows))
+        took, heard = _time_parts(model, windows, parts, pruning)
+        said = iter(heard)
         started = time.perf_counter()
-        fused = [list(fuse_in_stretches((next(emitted) for _ in plan), plan, model.grid)) for plan in plans]
-        took["fuse"] = time.perf_counter() - started
-        started = time.perf_counter()
-        for stretches in fused:
-            compact_stretches(stretches, config.decoding.token_min_logp - 0.5, config.decoding.collapse_blank, 0)
-        took["compact"] = time.perf_counter() - started
-        least = {name: min(least[name], took[name]) for name in steps}
-    return {f"{name}_s_per_audio_s": seconds / audio_s for name, seconds in least.items()}
+        for plan in plans:
+            compact_stretches(fuse_in_stretches(islice(said, len(plan)), plan, model.grid), pruning)
+        took["fuse_s"] = time.perf_counter() - started
+        least = {name: min(least.get(name, value), value) for name, value in took.items()}
+    return {f"{name}_per_audio_s": value / audio_s for name, value in least.items()}
 
 
-def _time_parts(model: CtcModel, windows: list[np.ndarray]) -> dict[str, float]:
-    took = dict.fromkeys(("features", "encoder", "transfer"), 0.0)
+def _frames_of(plan: Sequence[Window], grid: FrameGrid) -> Iterator[tuple[int, tuple[int, int]]]:
+    return zip((grid.frames_of(window.length) for window in plan), find_alone(plan, grid), strict=True)
+
+
+def _time_parts(
+    model: CtcModel, windows: list[np.ndarray], parts: list[Part], pruning: Pruning
+) -> tuple[dict[str, float], list[Heard[Stretch]]]:
+    took = dict.fromkeys(("features_s", "encoder_s", "select_s", "bytes_to_host"), 0.0)
+    heard: dict[int, Heard[Stretch]] = {}
     for length, indices in model.batches([len(window) for window in windows]):
         begun = time.perf_counter()
         inputs = model.to_inputs([windows[index] for index in indices], length)
         synchronise()
-        heard = time.perf_counter()
+        featured = time.perf_counter()
         logits = model.to_logits(inputs)
         synchronise()
         encoded = time.perf_counter()
-        model.to_host(logits).read()
-        took["features"] += heard - begun
-        took["encoder"] += encoded - heard
-        took["transfer"] += time.perf_counter() - encoded
-    return took
+        selection = Selection(logits, [parts[index] for index in indices], pruning)
+        heard.update(zip(indices, selection.read(), strict=True))
+        took["features_s"] += featured - begun
+        took["encoder_s"] += encoded - featured
+        took["select_s"] += time.perf_counter() - encoded
+        took["bytes_to_host"] += selection.bytes_to_host
+    return took, [heard[index] for index in range(len(windows))]
 
 
 def measure_decoders(config: Config, loaded: pa.Table, emitted: pa.Table, rounds: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from pipelines import blocks
 from pipelines.acoustic.compaction import compact_stretches
-from pipelines.acoustic.fusion import fuse_in_stretches
+from pipelines.acoustic.fusion import find_alone, fuse_in_stretches
+from pipelines.acoustic.heard import Heard, Pruning, Stretch
 from pipelines.acoustic.model import AcousticModel, open_model
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.boundary import guard, sealed
@@ -35,7 +36,15 @@ from pipelines.records import SAMPLE_RATE_HZ, Emissions, Window
 
 # Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
 _PRUNING_MARGIN = 0.5
-_CALLS_WAITING = 2  # of log-probabilities: 33 MB for ten minutes of 512 pieces
+_CALLS_WAITING = 2  # of what the model said: 8 MB for ten minutes of 512 pieces
+
+
+@dataclass
+class _Call:
+    """Windows that the model gets at once, each with its frames that no other hears."""
+
+    windows: list[np.ndarray] = field(default_factory=list)
+    alone: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,18 @@ class _Batch:
 
     channels: Sequence[int]  # of each recording
     plans: Sequence[tuple[Window, ...]]
-    calls: Sequence[Sequence[np.ndarray]]
+    calls: Sequence[_Call]
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _Emitted:
     """``emissions`` of each channel of each recording, as soon as they are made; ``took_s`` is what the model took."""
 
     emissions: Future[list[list[Emissions]]]
     took_s: float
+
+
+_Said = queue.Queue[list[Heard[Stretch]] | BaseException]
 
 
 class Emit:
@@ -63,9 +75,9 @@ class Emit:
         import torch
 
         torch.set_num_threads(threads)
-        self._windows, self._vocabulary = config.windows, vocabulary
-        self._min_logp = config.decoding.token_min_logp - _PRUNING_MARGIN
-        self._collapse_blank = config.decoding.collapse_blank
+        self._windows = config.windows
+        decoding = config.decoding
+        self._pruning = Pruning(decoding.token_min_logp - _PRUNING_MARGIN, decoding.collapse_blank, vocabulary.blank_id)
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
         self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic))
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sparse")
@@ -75,7 +87,7 @@ class Emit:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
         self._opened.get()  # a bad model stops the run here; below it would cost every row
-        underway = deque[tuple[list[int], _Heard]]()
+        underway = deque[tuple[list[int], _Emitted]]()
         for group in blocks.group_by_audio(table, ok, self._group_samples / SAMPLE_RATE_HZ):
             underway.append((group, self._hear([blocks.read_waveforms(table, i) for i in group])))
             if len(underway) > 1:
@@ -85,7 +97,7 @@ class Emit:
         columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
         return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
 
-    def _settle(self, table: pa.Table, group: list[int], heard: _Heard, rows: list[dict[str, Any]]) -> None:
+    def _settle(self, table: pa.Table, group: list[int], heard: _Emitted, rows: list[dict[str, Any]]) -> None:
         """Puts what was heard of the recordings ``group`` into their rows."""
         model, started = self._opened.get(), time.perf_counter()
         try:
@@ -114,20 +126,20 @@ class Emit:
         if not self._opened.get().is_usable():
             end_worker()
 
-    def _hear(self, recordings: list[list[np.ndarray]]) -> _Heard:
+    def _hear(self, recordings: list[list[np.ndarray]]) -> _Emitted:
         """All windows of all channels of ``recordings`` through the model, of a long recording a few minutes at a time. What
         the model raises is raised by ``emissions``."""
         model, started = self._opened.get(), time.perf_counter()
-        said: queue.Queue[list[np.ndarray] | BaseException] = queue.Queue(_CALLS_WAITING)
+        said: _Said = queue.Queue(_CALLS_WAITING)
         try:
             batch = self._plan(recordings)
         except Exception as error:  # a defect of ours must cost a row, not the block: it comes up where the others do
             unplanned = Future[list[list[Emissions]]]()
             unplanned.set_exception(error)
-            return _Heard(unplanned, 0.0)
+            return _Emitted(unplanned, 0.0)
         emissions = self._beside.submit(self._make_sparse, batch, said)
 
-        def pass_on(words: list[np.ndarray] | BaseException) -> None:
+        def pass_on(words: list[Heard[Stretch]] | BaseException) -> None:
             while not emissions.done():  # it is over where making them sparse failed
                 with suppress(queue.Full):
                     said.put(words, timeout=1.0)
@@ -135,40 +147,39 @@ class Emit:
 
         try:
             for call in batch.calls:
-                pass_on(model.emit(call))
+                pass_on(model.hear(call.windows, call.alone, self._pruning))
         except BaseException as error:
             pass_on(error)  # else the thread would wait for ever
             if not isinstance(error, Exception):
                 raise
-        return _Heard(emissions, time.perf_counter() - started)
+        return _Emitted(emissions, time.perf_counter() - started)
 
     def _plan(self, recordings: list[list[np.ndarray]]) -> _Batch:
         """All windows of all channels of ``recordings``, in as few calls as memory allows; only what is padded is copied."""
         grid = self._opened.get().grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
-        calls: list[list[np.ndarray]] = []
+        calls: list[_Call] = []
         samples = most = self._group_samples * 5 // 4  # windows overlap: a group is a little more than its audio
         for channel, plan in zip(channels, plans, strict=True):
-            for window in plan:
+            for window, alone in zip(plan, find_alone(plan, grid), strict=True):
                 if samples + window.length > most:
-                    calls.append([])
+                    calls.append(_Call())
                     samples = 0
-                calls[-1].append(cut_window(channel, window))
+                calls[-1].windows.append(cut_window(channel, window))
+                calls[-1].alone.append(alone)
                 samples += window.length
         return _Batch([len(recording) for recording in recordings], plans, calls)
 
-    def _make_sparse(self, batch: _Batch, said: queue.Queue[list[np.ndarray] | BaseException]) -> list[list[Emissions]]:
+    def _make_sparse(self, batch: _Batch, said: _Said) -> list[list[Emissions]]:
         """The emissions of each channel of each recording. Raises what was said instead of windows."""
-        grid, emitted, made = self._opened.get().grid, _take(said), []
-        for plan in batch.plans:
-            stretches = fuse_in_stretches(islice(emitted, len(plan)), plan, grid)
-            made.append(compact_stretches(stretches, self._min_logp, self._collapse_blank, self._vocabulary.blank_id))
-        results = iter(made)
+        grid, heard = self._opened.get().grid, _take(said)
+        fused = (fuse_in_stretches(islice(heard, len(plan)), plan, grid) for plan in batch.plans)
+        results = iter([compact_stretches(stretches, self._pruning) for stretches in fused])
         return [[next(results) for _ in range(count)] for count in batch.channels]
 
 
-def _take(said: queue.Queue[list[np.ndarray] | BaseException]) -> Iterator[np.ndarray]:
+def _take(said: _Said) -> Iterator[Heard[Stretch]]:
     while True:
         words = said.get()
         if isinstance(words, BaseException):

@@ -6,10 +6,12 @@ runs of frames are nothing but blank. Keeping what a decoder may use shrinks a f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
+from pipelines.acoustic.heard import Pruning, Stretch
 from pipelines.records import Emissions
 
 _MOST_TOKENS = np.iinfo(np.uint16).max + 1
@@ -17,12 +19,12 @@ _MOST_TOKENS = np.iinfo(np.uint16).max + 1
 
 def compact(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
     """One matrix of natural-log probabilities ``(frames, vocabulary)`` → Emissions; see ``compact_stretches``."""
-    return compact_stretches([log_probs], min_logp, collapse_blank, blank_id)
+    return compact_stretches([log_probs], Pruning(min_logp, collapse_blank, blank_id))
 
 
-def compact_stretches(stretches: Iterable[np.ndarray], min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
-    """Natural-log probabilities, float and normalised, in stretches ``(frames, vocabulary)`` one after the other → Emissions
-    of that channel.
+def compact_stretches(stretches: Iterable[np.ndarray | Stretch], pruning: Pruning) -> Emissions:
+    """Stretches of frames one after the other → Emissions of that channel. A stretch is natural-log probabilities, float and
+    normalised, ``(frames, vocabulary)``, or made sparse by the same ``pruning`` already.
 
     Kept of each frame: the tokens with a log-probability of at least ``min_logp``, and always the most likely one. They
     stand in falling order of probability (the lower id first between equals), so that the first is the greedy choice
@@ -43,24 +45,19 @@ def compact_stretches(stretches: Iterable[np.ndarray], min_logp: float, collapse
     follows_blank = False
     frame_index, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     token_ids, logps = [np.empty(0, np.uint16)], [np.empty(0, np.float16)]
-    for log_probs in stretches:
-        _check(log_probs)
-        vocabulary_size = log_probs.shape[1]
-        sure = np.exp(log_probs[:, blank_id].astype(np.float64)) > collapse_blank
-        kept_frames = _first_of_runs(sure, follows_blank)
-        follows_blank = bool(sure[-1]) if len(sure) else follows_blank
-        matrix = log_probs.take(kept_frames, axis=0).astype(np.float32, copy=False)
-        keep = matrix >= min_logp
-        if len(matrix):
-            keep[np.arange(len(matrix)), matrix.argmax(axis=1)] = True
-        rows, tokens = np.divmod(np.flatnonzero(keep), vocabulary_size)  # a tenth of np.nonzero's time
-        logp = matrix[rows, tokens]
-        order = np.lexsort((tokens, -logp, rows))
-        frame_index.append(kept_frames + frames)
-        counts.append(np.bincount(rows, minlength=len(kept_frames)))
-        token_ids.append(tokens[order].astype(np.uint16))
-        logps.append(logp[order].astype(np.float16))
-        frames += len(log_probs)
+    for given in stretches:
+        stretch = given if isinstance(given, Stretch) else _compact_one(given, pruning)
+        vocabulary_size = stretch.vocabulary_size
+        if not stretch.frames:
+            continue
+        repeated = int(follows_blank and stretch.begins_blank)  # its first frame goes on with a run of blanks
+        first = int(stretch.counts[:repeated].sum())
+        frame_index.append(stretch.frame_index[repeated:] + frames)
+        counts.append(stretch.counts[repeated:])
+        token_ids.append(stretch.token_ids[first:])
+        logps.append(stretch.logp[first:])
+        frames += stretch.frames
+        follows_blank = stretch.ends_blank
     return Emissions(
         frames=frames,
         vocabulary_size=vocabulary_size,
@@ -71,17 +68,49 @@ def compact_stretches(stretches: Iterable[np.ndarray], min_logp: float, collapse
     )
 
 
-def _check(log_probs: np.ndarray) -> None:
-    if log_probs.ndim != 2:
-        raise ValueError(f"log-probabilities must have the shape (frames, vocabulary), not {log_probs.shape}")
-    if log_probs.shape[1] > _MOST_TOKENS:
-        raise ValueError(f"a vocabulary of {log_probs.shape[1]} does not fit uint16; at most {_MOST_TOKENS}")
-    if np.isnan(log_probs).any():
+def least_sure(pruning: Pruning) -> float:
+    """The log-probability of blank above which a frame is a sure blank."""
+    return math.log(pruning.collapse_blank)
+
+
+def require_tokens_fit(vocabulary_size: int) -> None:
+    """Raises ValueError."""
+    if vocabulary_size > _MOST_TOKENS:
+        raise ValueError(f"a vocabulary of {vocabulary_size} does not fit uint16; at most {_MOST_TOKENS}")
+
+
+def require_numbers(likeliest: np.ndarray) -> None:
+    """Raises ValueError where the largest log-probability of a frame is NaN, as it is when any is."""
+    if np.isnan(likeliest).any():
         raise ValueError("the log-probabilities hold NaN")
 
 
-def _first_of_runs(sure: np.ndarray, follows_blank: bool) -> np.ndarray:
-    """Indices of the frames to keep: all but the second and later ones of each run of sure blanks; ``follows_blank`` says
-    whether the frame before the first was one."""
-    before = np.concatenate([[follows_blank], sure[:-1]]) if len(sure) else sure
-    return np.flatnonzero(~(sure & before))
+def arrange(
+    frames: np.ndarray, tokens: np.ndarray, logp: np.ndarray, min_logp: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Kept frames in order, how many tokens each has, and these and their log-probabilities as a Stretch holds them; of tokens
+    in any order, each with its frame, in which a frame's most likely ones are there even below ``min_logp``."""
+    order = np.lexsort((tokens, -logp, frames))
+    frames, tokens, logp = frames[order], tokens[order], logp[order]
+    likeliest = np.concatenate([[True], frames[1:] != frames[:-1]]) if len(frames) else np.empty(0, np.bool_)
+    keep = likeliest | (logp >= np.float32(min_logp))  # below it one is enough, of however many equals
+    likeliest = likeliest[keep]
+    counts = np.diff(np.flatnonzero(likeliest), append=len(likeliest))
+    return frames[keep][likeliest], counts, tokens[keep].astype(np.uint16), logp[keep].astype(np.float16)
+
+
+def _compact_one(log_probs: np.ndarray, pruning: Pruning) -> Stretch:
+    if log_probs.ndim != 2:
+        raise ValueError(f"log-probabilities must have the shape (frames, vocabulary), not {log_probs.shape}")
+    frames, vocabulary_size = log_probs.shape
+    require_tokens_fit(vocabulary_size)
+    sure = log_probs[:, pruning.blank_id].astype(np.float32) > np.float32(least_sure(pruning))
+    repeated = sure & np.concatenate([[False], sure[:-1]]) if frames else sure
+    kept = np.flatnonzero(~repeated)
+    likeliest = log_probs.max(axis=1, initial=-np.inf).astype(np.float32, copy=False)
+    require_numbers(likeliest)
+    matrix = log_probs.take(kept, axis=0).astype(np.float32, copy=False)
+    keep = matrix >= np.minimum(likeliest[kept], np.float32(pruning.min_logp))[:, None]
+    rows, tokens = np.divmod(np.flatnonzero(keep), vocabulary_size)  # a tenth of np.nonzero's time
+    arranged = arrange(kept[rows], tokens, matrix[rows, tokens], pruning.min_logp)
+    return Stretch(frames, vocabulary_size, *arranged, begins_blank=bool(sure[:1].any()), ends_blank=bool(sure[-1:].any()))

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,12 @@ import torch
 from pipelines.acoustic.checkpoint import find_folder
 from pipelines.acoustic.device import choose_device as choose_device
 from pipelines.acoustic.device import choose_dtype as choose_dtype
-from pipelines.acoustic.device import name_device, one_thread_each, open_lanes, still_computes
+from pipelines.acoustic.device import name_device, one_thread_each, open_lanes, send, still_computes
 from pipelines.acoustic.features import LogMel
 from pipelines.acoustic.grid import frame_grid
+from pipelines.acoustic.heard import Heard, Pruning, Stretch
 from pipelines.acoustic.lasr import FastLasr
+from pipelines.acoustic.selection import Part, Selection
 from pipelines.acoustic.weights import load_checkpoint
 from pipelines.config import Acoustic
 from pipelines.records import SAMPLE_RATE_HZ
@@ -36,23 +36,12 @@ from pipelines.records import SAMPLE_RATE_HZ
 _BUCKET_S = 1.0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Numbers in the host's memory, there once ``copied``."""
-
-    numbers: torch.Tensor
-    copied: torch.cuda.Event | None = None
-
-    def read(self) -> np.ndarray:
-        """Waits for them. Raises what the device met."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        numbers: np.ndarray = self.numbers.numpy()
-        return numbers
+# Nothing is heard alone: all frames come whole.
+_WHOLE = Pruning(0.0, 1.0, 0)
 
 
 class CtcModel:
-    """Loaded once per actor; ``emit`` batches by audio seconds, which on a CPU are shared by ``lanes`` batches side by side."""
+    """Loaded once per actor; batches by audio seconds, which on a CPU are shared by ``lanes`` batches side by side."""
 
     def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float, lanes: int = 1) -> None:
         self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
@@ -88,25 +77,33 @@ class CtcModel:
 
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
-        results: list[np.ndarray] = [np.empty((0, 0), dtype=np.float32)] * len(windows)
-        for indices, answers in self._answer(windows):
-            rows = (row for answer in answers for row in answer.read())
-            for index, row in zip(indices, rows, strict=True):
-                own = row[: self.grid.frames_of(len(windows[index]))]
-                results[index] = own if len(own) == len(row) else own.copy()  # a view would keep padding alive
-        return results
+        return [heard.after for heard in self.hear(windows, [(0, 0)] * len(windows), _WHOLE)]
 
-    def _answer(self, windows: Sequence[np.ndarray]) -> Iterator[tuple[list[int], list[Answer]]]:
-        """Indices of windows that went through the model together, with what it said."""
+    def hear(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning) -> list[Heard[Stretch]]:
+        """See :class:`pipelines.acoustic.model.AcousticModel`."""
+        heard: dict[int, Heard[Stretch]] = {}
+        for indices, selections in self.select(windows, alone, pruning):
+            heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
+        return [heard[index] for index in range(len(windows))]
+
+    def select(
+        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning
+    ) -> Iterator[tuple[list[int], list[Selection]]]:
+        """Indices of windows that went through the model together, with what it said; of ``hear`` the device's part."""
+        parts = [Part(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, alone, strict=True)]
         batches = list(self.batches([len(window) for window in windows]))
+
+        def start(batch: tuple[int, list[int]]) -> list[Selection]:
+            length, indices = batch
+            return self._start_within_memory([(windows[index], parts[index]) for index in indices], length, pruning)
+
         if self._lanes is not None:
             with one_thread_each():
-                start = partial(self._start_those, windows)
                 yield from zip((indices for _, indices in batches), self._lanes.map(start, batches), strict=True)
             return
-        underway = deque[tuple[list[int], list[Answer]]]()
+        underway = deque[tuple[list[int], list[Selection]]]()
         for batch in batches:
-            underway.append((batch[1], self._start_those(windows, batch)))
+            underway.append((batch[1], start(batch)))
             if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
                 yield underway.popleft()
         yield from underway
@@ -115,22 +112,20 @@ class CtcModel:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
         return still_computes(self._device)
 
-    def _start_those(self, windows: Sequence[np.ndarray], batch: tuple[int, list[int]]) -> list[Answer]:
-        length, indices = batch
-        return self._start_within_memory([windows[index] for index in indices], length)
-
-    def _start_within_memory(self, windows: list[np.ndarray], length: int) -> list[Answer]:
+    def _start_within_memory(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: Pruning) -> list[Selection]:
         """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
         try:
-            return [self._start(windows, length)]
+            return [self._start(asked, length, pruning)]
         except (torch.OutOfMemoryError, MemoryError):
-            if len(windows) == 1:
+            if len(asked) == 1:
                 raise
-        half = -(-len(windows) // 2)
+        half = -(-len(asked) // 2)
         self.batch_s = min(self.batch_s, half * length * self._lane_count / SAMPLE_RATE_HZ)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return self._start_within_memory(windows[:half], length) + self._start_within_memory(windows[half:], length)
+        return [
+            selection for some in (asked[:half], asked[half:]) for selection in self._start_within_memory(some, length, pruning)
+        ]
 
     def batches(self, lengths: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Indices of windows that go through the model together, with the length they are padded to."""
@@ -144,8 +139,9 @@ class CtcModel:
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
-    def _start(self, windows: list[np.ndarray], length: int) -> Answer:
-        return self.to_host(self.to_logits(self.to_inputs(windows, length)))
+    def _start(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: Pruning) -> Selection:
+        windows, parts = zip(*asked, strict=True)
+        return Selection(self.to_logits(self.to_inputs(windows, length)), parts, pruning)
 
     @torch.inference_mode()
     def to_inputs(self, windows: Sequence[np.ndarray], length: int) -> dict[str, torch.Tensor]:
@@ -156,11 +152,11 @@ class CtcModel:
         batch = torch.zeros((len(windows), length), dtype=torch.int16, pin_memory=self._device.type == "cuda")
         for row, window in zip(batch.numpy(), windows, strict=True):
             row[: len(window)] = window
-        waveforms = batch.to(self._device, non_blocking=True).to(torch.float32) / 32768.0
+        waveforms = send(batch, self._device).to(torch.float32) / 32768.0
         inputs = {"features": self._log_mel(waveforms).to(self._dtype)}
         if not full:
             samples = torch.tensor([len(window) for window in windows])
-            inputs["feature_frames"] = self._log_mel.frame_count(samples).to(self._device)
+            inputs["feature_frames"] = send(self._log_mel.frame_count(samples), self._device)
         return inputs
 
     @torch.inference_mode()
@@ -168,18 +164,6 @@ class CtcModel:
         """``(windows, frames, vocabulary)`` on the device, in its dtype."""
         logits: torch.Tensor = self._lasr(**inputs) if self._lasr is not None else self._model(**inputs).logits
         return logits
-
-    @torch.inference_mode()
-    def to_host(self, logits: torch.Tensor) -> Answer:
-        """Log-probabilities of the same shape, float32, under way: a GPU is not waited for."""
-        log_probs = logits.float().log_softmax(-1)
-        if self._device.type != "cuda":
-            return Answer(log_probs.cpu())
-        host = torch.empty(log_probs.shape, dtype=log_probs.dtype, pin_memory=True)
-        host.copy_(log_probs, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        return Answer(host, copied)
 
     def _extract(self, windows: Sequence[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
         """The same by a front end of transformers."""

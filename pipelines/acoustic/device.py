@@ -57,6 +57,19 @@ def name_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To ``device``; a GPU gets it from pinned memory, without being waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def fetch(tensor: torch.Tensor) -> torch.Tensor:
+    """To the host; from a GPU it is there once what its stream has now to do is done."""
+    if tensor.device.type != "cuda":
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
 def still_computes(device: torch.device) -> bool:
     """Whether the device answers: a CUDA context may give nothing but errors until its process ends."""
     try:

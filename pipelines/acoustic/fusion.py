@@ -3,7 +3,8 @@
 Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights: frames near a
 window's edge, which lack context, count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
 Then two neighbours are worth nearly the same at the edge of either, and a short last window, which is heavy in its middle,
-outweighs its neighbour where it hears worse: words were lost there. So the halves of the Hamming window lie over the overlap.
+outweighs its neighbour where it hears worse: words were lost there. So the halves of the Hamming window lie over the overlap,
+and what one window hears alone passes as it is.
 """
 
 from __future__ import annotations
@@ -13,41 +14,62 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipelines.acoustic.heard import Alone, Heard
 from pipelines.records import FrameGrid, Window
 
 _LEAST_LOGP = np.float32(-69.0)
 
 
 def fuse_windows(log_probs: Sequence[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> np.ndarray:
-    """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording from those of its ``windows`` in order."""
-    return np.concatenate(list(fuse_in_stretches(log_probs, windows, grid)))
+    """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording, none below -69, from those of its ``windows`` in
+    order."""
+    stretches = fuse_in_stretches(cut_heard(log_probs, windows, grid), windows, grid)
+    return np.maximum(np.concatenate(list(stretches)), _LEAST_LOGP, dtype=np.float32)
 
 
-def fuse_in_stretches(emitted: Iterable[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> Iterator[np.ndarray]:
-    """The same in order, stretch by stretch, each as soon as no later window reaches into it: hours are never held at once.
+def cut_heard(log_probs: Iterable[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> Iterator[Heard[np.ndarray]]:
+    """Log-probabilities ``(frames, vocabulary)`` of each of ``windows``, cut where their neighbours begin and end."""
+    for said, (first, end) in zip(log_probs, find_alone(windows, grid), strict=True):
+        yield Heard(said[:first], said[first:end], said[end:])
 
-    ``emitted`` are the log-probabilities ``(frames, vocabulary)`` of the windows, taken one at a time. Windows overlap with
-    their next neighbour only, or also with later ones; one window passes through unchanged.
+
+def find_alone(windows: Sequence[Window], grid: FrameGrid) -> list[tuple[int, int]]:
+    """Of each window its frames ``[first, end)`` that no other of ``windows`` hears; those before are an earlier window's too,
+    those after a later one's."""
+    found, reached = [], 0
+    for start, end in zip(*_bounds(windows, grid), strict=True):
+        done = end - start
+        found.append((min(max(reached - start, 0), done), done))
+        reached = max(reached, start + grid.frames_of(windows[len(found) - 1].length))
+    return found
+
+
+def fuse_in_stretches(
+    heard: Iterable[Heard[Alone]], windows: Sequence[Window], grid: FrameGrid
+) -> Iterator[np.ndarray | Alone]:
+    """All frames of a recording in order, in stretches, each as soon as no later window reaches into it: hours are never held
+    at once. Frames of several windows come as their fused log-probabilities, the others as they were heard.
+
+    ``heard`` are the ``windows``, cut as ``find_alone`` says, taken one at a time. Windows overlap with their next neighbour
+    only, or also with later ones.
     """
-    log_probs = iter(emitted)
-    if len(windows) == 1:
-        yield next(log_probs).astype(np.float32, copy=False)
-        return
-    starts = [window.start // grid.step for window in windows]
-    ends = [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
+    each = iter(heard)
     taper = _narrowest_overlap(windows, grid)
-    fused = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
-    for first, last in zip(starts, ends, strict=True):
-        window, done = next(log_probs), last - first
-        weights, shared = _taper(len(window), taper), min(len(fused), done)
-        stretch = np.empty((done, window.shape[1]), dtype=np.float32)
-        total = weights[:shared] * np.exp(window[:shared], dtype=np.float32) + fused[:shared]
-        np.log(np.maximum(total / (weights[:shared] + weight_sum[:shared]), np.exp(_LEAST_LOGP)), out=stretch[:shared])
-        # Most frames are this window's alone, and weighted by whatever they stay as they are.
-        np.maximum(window[shared:done], _LEAST_LOGP, out=stretch[shared:])
-        yield stretch
-        fused = _add(fused[done:], weights[done:] * np.exp(window[done:], dtype=np.float32))
+    held = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
+    for window, (first, done) in zip(windows, find_alone(windows, grid), strict=True):
+        said, weights = next(each), _taper(grid.frames_of(window.length), taper)
+        if first:
+            total = weights[:first] * np.exp(said.before, dtype=np.float32) + held[:first]
+            yield np.log(np.maximum(total / (weights[:first] + weight_sum[:first]), np.exp(_LEAST_LOGP)))
+        yield said.alone
+        held = _add(held[done:], weights[done:] * np.exp(said.after, dtype=np.float32))
         weight_sum = _add(weight_sum[done:], weights[done:])
+
+
+def _bounds(windows: Sequence[Window], grid: FrameGrid) -> tuple[list[int], list[int]]:
+    """Where each window begins, and where the next one does, in frames of the recording."""
+    starts = [window.start // grid.step for window in windows]
+    return starts, [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
 
 
 def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
@@ -61,7 +83,7 @@ def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
 def _narrowest_overlap(windows: Sequence[Window], grid: FrameGrid) -> int:
     """Frames that any two neighbours share, at least."""
     shared = (grid.frames_of(one.length) - (other.start - one.start) // grid.step for one, other in pairwise(windows))
-    return max(1, min(shared))
+    return max(1, min(shared, default=1))
 
 
 def _taper(frames: int, taper: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipelines.acoustic.heard import Heard, Pruning, Stretch
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
 from pipelines.records import FrameGrid
@@ -34,9 +35,14 @@ class AcousticModel(Protocol):
     @property
     def dtype(self) -> str: ...
 
+    def hear(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning) -> list[Heard[Stretch]]:
+        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → what they say, in order. Of each
+        ``alone`` tells which frames ``[first, end)`` no other window hears. What a window gives does not depend on its
+        neighbours."""
+        ...
+
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → float32
-        ``(grid.frames_of(samples), vocabulary)``, in order. What a window gives does not depend on its neighbours."""
+        """The same as float32 ``(grid.frames_of(samples), vocabulary)``, all of it."""
         ...
 
     def is_usable(self) -> bool:

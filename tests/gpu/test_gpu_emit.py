@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.acoustic.compaction import compact_stretches
 from pipelines.acoustic.ctc import CtcModel, choose_device, choose_dtype
+from pipelines.acoustic.fusion import find_alone, fuse_in_stretches, fuse_windows
+from pipelines.acoustic.heard import Pruning
+from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Acoustic
 from tests.recordings import make_sound
 
@@ -51,3 +55,30 @@ def test_a_window_is_heard_alike_in_any_batch(random_lasr: Path, windows: list[n
         # Kernels for other shapes add up in another order; in bfloat16 that shows.
         agree = (one.argmax(axis=1) == other.argmax(axis=1)).mean()
         assert agree > (0.99 if dtype == "float32" else 0.9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_the_gpu_selects_gives_the_emissions_of_all_its_numbers(random_lasr: Path, dtype: str) -> None:
+    model = load(random_lasr, "cuda", dtype, batch_s=1000.0)
+    waveform = np.rint(make_sound(61.0, 3) * 32_767).astype(np.int16)
+    plan = plan_windows(len(waveform), model.grid, 20.0, 2.0)
+    windows = [cut_window(waveform, window) for window in plan]
+    for pruning in (Pruning(-4.0, 0.5, 0), Pruning(-20.0, 1.0, 0)):  # the second keeps more tokens than there is room for
+        heard = model.hear(windows, find_alone(plan, model.grid), pruning)
+        got = compact_stretches(fuse_in_stretches(heard, plan, model.grid), pruning)
+        wanted = compact_stretches([fuse_windows(model.emit(windows), plan, model.grid)], pruning)
+        for name in ("frame_index", "offsets", "token_ids", "logp"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_the_gpu_is_not_waited_for_until_its_numbers_are_read(random_lasr: Path, windows: list[np.ndarray]) -> None:
+    import torch
+
+    model, alone = load(random_lasr, "cuda", batch_s=40.0), [(0, 1)] * len(windows)
+    model.hear(windows, alone, Pruning(-4.0, 0.5, 0))  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        started = list(model.select(windows, alone, Pruning(-4.0, 0.5, 0)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(len(selection.read()) for _, selections in started for selection in selections) == len(windows)

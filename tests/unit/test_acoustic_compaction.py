@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.acoustic.compaction import compact, compact_stretches
+from pipelines.acoustic.heard import Pruning
 from pipelines.decoding.greedy import GreedyDecoder
 from pipelines.decoding.vocabulary import Vocabulary
 
@@ -113,7 +114,7 @@ def test_stretches_give_what_the_whole_gives_wherever_they_are_cut(cuts: list[in
     logits[:, 0] += np.repeat(random.choice([0, 8], 12), 5)  # runs of sure blanks
     whole = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
     wanted = compact(whole, -4.0, collapse, 0)
-    got = compact_stretches(np.split(whole, sorted(cuts)), -4.0, collapse, 0)
+    got = compact_stretches(np.split(whole, sorted(cuts)), Pruning(-4.0, collapse, 0))
     assert (got.frames, got.vocabulary_size) == (60, 5)
     for name in ("frame_index", "offsets", "token_ids", "logp"):
         np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))

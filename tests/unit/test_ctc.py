@@ -26,9 +26,11 @@ from transformers import (
 
 from pipelines.acoustic.checkpoint import find_checkpoint, find_folder, hash_folder, locate_lm
 from pipelines.acoustic.compaction import compact
-from pipelines.acoustic.ctc import Answer, CtcModel, choose_device, choose_dtype
+from pipelines.acoustic.ctc import CtcModel, choose_device, choose_dtype
 from pipelines.acoustic.fusion import fuse_windows
+from pipelines.acoustic.heard import Pruning
 from pipelines.acoustic.model import open_model
+from pipelines.acoustic.selection import Part, Selection
 from pipelines.acoustic.weights import load_checkpoint
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Acoustic, Config
@@ -386,11 +388,11 @@ class SmallDevice(CtcModel):
     most = 3
     asked: list[int]
 
-    def _start(self, windows: list[np.ndarray], length: int) -> Answer:
-        self.asked.append(len(windows))
-        if len(windows) > self.most:
+    def _start(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: Pruning) -> Selection:
+        self.asked.append(len(asked))
+        if len(asked) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super()._start(windows, length)
+        return super()._start(asked, length, pruning)
 
 
 def test_the_next_batch_is_with_the_device_before_the_last_one_is_read(
@@ -399,9 +401,9 @@ def test_the_next_batch_is_with_the_device_before_the_last_one_is_read(
     windows = [make_waveform(1.0, seed) for seed in range(6)]
     model, order = CtcModel(*load_checkpoint(random_lasr), "cpu", "float32", 2.0), []
     expected = [model.emit([window])[0] for window in windows]
-    start, read = CtcModel._start, Answer.read
+    start, read = CtcModel._start, Selection.read
     monkeypatch.setattr(CtcModel, "_start", lambda *given: (order.append("start"), start(*given))[1])
-    monkeypatch.setattr(Answer, "read", lambda answer: (order.append("read"), read(answer))[1])
+    monkeypatch.setattr(Selection, "read", lambda selection: (order.append("read"), read(selection))[1])
     emitted = model.emit(windows)
     assert order == ["start", "start", "read", "start", "read", "read"]
     assert all(np.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(emitted, expected, strict=True))

@@ -16,6 +16,7 @@ import pytest
 from pipelines import blocks, emitting
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.acoustic.compaction import compact, compact_stretches
+from pipelines.acoustic.heard import Heard, Pruning, Stretch
 from pipelines.acoustic.model import AcousticModel
 from pipelines.archive.listing import list_recordings
 from pipelines.config import Config
@@ -245,7 +246,7 @@ class Listener:
         self.calls = self.now = self.most = 0
         self.second = threading.Event()
 
-    def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def hear(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning) -> list[Heard[Stretch]]:
         self.calls, self.now = self.calls + 1, self.now + 1
         self.most = max(self.most, self.now)
         if self.calls == 2:
@@ -253,9 +254,12 @@ class Listener:
         try:
             if self.calls == self._refuses:
                 raise MemoryError
-            return self._model.emit(windows)
+            return self._model.hear(windows, alone, pruning)
         finally:
             self.now -= 1
+
+    def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return self._model.emit(windows)
 
     def is_usable(self) -> bool:
         return True
@@ -279,10 +283,10 @@ def test_the_model_hears_the_next_while_the_emissions_of_the_last_are_made(
     emit._opened = Opened(lambda: listener)
     ahead = []
 
-    def wait_for_second(stretches: Iterable[np.ndarray], *settings: Any) -> Emissions:
+    def wait_for_second(stretches: Iterable[np.ndarray | Stretch], pruning: Pruning) -> Emissions:
         heard = list(stretches)
         ahead.append(listener.second.wait(60))
-        return compact_stretches(heard, *settings)
+        return compact_stretches(heard, pruning)
 
     monkeypatch.setattr(emitting, "compact_stretches", wait_for_second)
     emitted = emit(loaded)
