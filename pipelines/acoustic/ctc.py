@@ -55,6 +55,7 @@ class CtcModel:
             self._lasr = model.prepare(self._device, self._dtype)
         else:
             self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
+            _keep_head_in_float32(self._model)
         padded = getattr(model.config, "feat_extract_norm", None) != "group" and model.config.model_type != "wav2vec2-conformer"
         self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
 
@@ -181,3 +182,10 @@ class CtcModel:
         if full and "input_features" in inputs:  # an extractor may give frames more than it counts
             inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
         return inputs
+
+
+def _keep_head_in_float32(model: torch.nn.Module) -> None:
+    """As FastLasr has it: rounded to bfloat16, several tokens of a frame would be equally likely."""
+    for name in ("ctc_head", "lm_head"):
+        if (head := getattr(model, name, None)) is not None:
+            head.float().register_forward_pre_hook(lambda _, inputs: tuple(given.float() for given in inputs))

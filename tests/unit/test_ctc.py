@@ -270,6 +270,15 @@ def test_parakeet_gives_what_transformers_gives(random_parakeet: Path) -> None:
         np.testing.assert_allclose(got, wanted, atol=2e-3)
 
 
+def test_parakeets_head_computes_in_float32_also_where_the_rest_is_bfloat16(random_parakeet: Path) -> None:
+    waveform = make_waveform(2.0, seed=0)
+    model = load(random_parakeet, dtype="bfloat16")
+    assert model.dtype == "bfloat16"
+    assert model.to_logits(model.to_inputs([waveform], len(waveform))).dtype == torch.float32
+    (usual,) = load(random_parakeet).emit([waveform])
+    np.testing.assert_allclose(np.exp(model.emit([waveform])[0]), np.exp(usual), atol=0.02)
+
+
 def test_of_parakeet_a_last_frame_of_under_a_fiftieth_of_a_second_is_left_out(random_parakeet: Path) -> None:
     model = load(random_parakeet)
     emitted = model.emit([make_waveform(1.0, 0)[: 1280 + rest] for rest in (0, 160, 319, 320)])

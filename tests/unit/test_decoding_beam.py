@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyctcdecode
@@ -153,6 +154,37 @@ def test_a_matrix_of_another_vocabulary_is_refused_before_the_engine_reads_it() 
     limits = {"beam_width": 8, "beam_prune_logp": -10.0, "token_min_logp": -5.0}
     with pytest.raises(ValueError, match=rf"{len(LABELS)} columns"):
         faster_decoder(package)(LABELS).decode_beams(np.zeros((3, 5), np.float32), **limits)
+
+
+class InOrder(set[int]):
+    """A set that is walked in order."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(set.__iter__(self)))
+
+    def __or__(self, other: Any) -> Any:
+        return InOrder(set.__or__(self, other))
+
+
+def test_the_engines_differ_only_in_the_order_of_equals(random_lm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyctcdecode walks the tokens of a frame as they lie in a set, the C++ engine by id: which of two equal beams is dropped
+    depends on it, and nothing else does."""
+    package = pytest.importorskip("ctc_beam_decoder")
+    limits = {"beam_width": 8, "beam_prune_logp": -10.0, "token_min_logp": -5.0}
+    known = [label[1:] for label in LABELS[3:]]
+    theirs = pyctcdecode.build_ctcdecoder(LABELS, random_lm, unigrams=known, alpha=0.5, beta=1.5)
+    ours = faster_decoder(package)(LABELS, kenlm_model_path=random_lm, unigrams=known, alpha=0.5, beta=1.5)
+
+    def count_the_same(matrices: list[np.ndarray]) -> int:
+        both = [(ours.decode_beams(matrix, **limits), theirs.decode_beams(matrix, **limits)) for matrix in matrices]
+        return sum([(b[0], *b[2:]) for b in mine] == [(b[0], *b[2:]) for b in their] for mine, their in both)
+
+    exact = [peaky(seed, pieces=20) for seed in range(20)]
+    with_ties = [np.round(matrix * 2) / 2 for matrix in exact]
+    assert count_the_same(exact) == 20
+    assert count_the_same(with_ties) < 20
+    monkeypatch.setattr(pyctcdecode.decoder, "set", InOrder, raising=False)
+    assert count_the_same(with_ties) == 20
 
 
 @pytest.mark.parametrize("known_pieces", [True, False])

@@ -119,8 +119,21 @@ def test_positions_are_those_of_transformers_to_the_last_bit() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x, positions = torch.empty(1, 500, 48, dtype=dtype), torch.arange(500)[None]
         ours = make_fast(model).prepare(CPU, dtype)._rotary(x, positions)
-        theirs = copy.deepcopy(model.encoder.rotary_emb).to(dtype)(x, positions)
+        theirs = copy.deepcopy(model.encoder.rotary_emb)(x, positions)  # a checkpoint read in bfloat16 has them in float32 too
         assert all(torch.equal(mine, their) for mine, their in zip(ours, theirs, strict=True))
+
+
+def test_the_head_keeps_apart_what_bfloat16_makes_equal() -> None:
+    fast = make_fast(make_model()).prepare(CPU, torch.bfloat16)
+    with torch.inference_mode():
+        logits = fast(make_features(4).to(torch.bfloat16))
+    assert logits.dtype == torch.float32
+
+    def count_ties(logits: torch.Tensor) -> int:
+        ordered = logits.sort(dim=-1).values
+        return int((ordered[..., 1:] == ordered[..., :-1]).sum())
+
+    assert count_ties(logits) == 0 < count_ties(logits.bfloat16())
 
 
 @pytest.mark.parametrize(
