@@ -122,6 +122,8 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
         arms[f"a {dtype}"] = make_pipeline_arm(model, waveforms, dtype, device)
         arms[f"b {dtype}"] = make_loop_arm(model, windows, dtype, device, grid)
         arms[f"c {dtype}"] = make_stage_arm(config_in(config, dtype), vocabulary, loaded)
+    if device == "cuda":
+        arms[f"c {own} compiled"] = make_stage_arm(config_in(config, own, compile=True), vocabulary, loaded, " compiled")
     if name == "mini" and (whisper := make_whisper_arm(waveforms, device)) is not None:
         arms["f"] = whisper
     seconds = alternate(arms, plan.rounds, lambda line: tell(f"arms, {line}"))
@@ -161,8 +163,8 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
     return result
 
 
-def config_in(config: Any, dtype: str) -> Any:
-    return config.model_copy(update={"acoustic": config.acoustic.model_copy(update={"dtype": dtype})})
+def config_in(config: Any, dtype: str, **acoustic: Any) -> Any:
+    return config.model_copy(update={"acoustic": config.acoustic.model_copy(update={"dtype": dtype, **acoustic})})
 
 
 def describe_model(name: str) -> str:

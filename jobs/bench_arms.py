@@ -80,11 +80,11 @@ def make_loop_arm(folder: Path, windows: Sequence[np.ndarray], dtype: str, devic
     return Arm("plain loop", dtype, run)
 
 
-def make_stage_arm(config: Config, vocabulary: Vocabulary, loaded: pa.Table) -> Arm:
+def make_stage_arm(config: Config, vocabulary: Vocabulary, loaded: pa.Table, how: str = "") -> Arm:
     """(c) Our acoustic stage as a worker runs it: a block of waveforms in, a block of sparse emissions out."""
     stage = Emit(config, vocabulary, os.cpu_count() or 1)
     dtype = stage(loaded.slice(0, 1))["dtype"][0].as_py()
-    return Arm("our acoustic stage", dtype, lambda: stage(loaded))
+    return Arm(f"our acoustic stage{how}", dtype, lambda: stage(loaded))
 
 
 def make_whisper_arm(waveforms: Sequence[np.ndarray], device: str) -> Arm | None:

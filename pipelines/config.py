@@ -128,6 +128,9 @@ class Acoustic(Section):
         gt=0,
         description="seconds of audio that the model sees at once; CPU threads share them, at least a window each",
     )
+    compile: bool = Field(
+        False, description="full batches by torch.compile, in a CUDA graph; LASR on a GPU, a minute more at a worker's start"
+    )
     language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
     beam_width: PositiveInt | Literal["auto"] = Field(
         "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); of a CTC model see decoding.beam_width"

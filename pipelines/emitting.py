@@ -79,7 +79,7 @@ class Emit:
         decoding = config.decoding
         self._pruning = Pruning(decoding.token_min_logp - _PRUNING_MARGIN, decoding.collapse_blank, vocabulary.blank_id)
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic))
+        self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic, config.windows.length_s))
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sparse")
 
     @sealed

@@ -84,6 +84,11 @@ class FrameGrid:
     def centre(self) -> int:
         return self.receptive // 2
 
+    def window_of(self, length_s: float) -> int:
+        """Samples of a window of ``length_s``, rounded down to the grid; at least two frames."""
+        frames = max(int(length_s * SAMPLE_RATE_HZ) // self.step, 2 * -(-self.receptive // self.step))
+        return frames * self.step
+
     def frames_of(self, samples: int) -> int:
         """Output frames of ``samples`` input samples; 0 below one receptive field."""
         return 0 if samples < self.receptive else (samples - self.receptive) // self.step + 1

@@ -13,13 +13,14 @@ two windows overlap they may differ by more than their context. Fusion averages 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines.acoustic.checkpoint import find_folder
+from pipelines.acoustic.compiled import CompiledLasr
 from pipelines.acoustic.device import choose_device as choose_device
 from pipelines.acoustic.device import choose_dtype as choose_dtype
 from pipelines.acoustic.device import name_device, one_thread_each, open_lanes, send, still_computes
@@ -30,6 +31,7 @@ from pipelines.acoustic.lasr import FastLasr
 from pipelines.acoustic.selection import Part, Selection
 from pipelines.acoustic.weights import load_checkpoint
 from pipelines.config import Acoustic
+from pipelines.errors import ConfigError
 from pipelines.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
@@ -49,7 +51,7 @@ class CtcModel:
         self._extractor = extractor
         self.grid = frame_grid(model.config, extractor)
         self._log_mel: LogMel | None = None
-        self._lasr: FastLasr | None = None
+        self._lasr: FastLasr | CompiledLasr | None = None
         if isinstance(model, FastLasr):
             self._log_mel = LogMel(extractor).to(self._device)
             self._lasr = model.prepare(self._device, self._dtype)
@@ -60,13 +62,27 @@ class CtcModel:
         self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
 
     @classmethod
-    def load(cls, acoustic: Acoustic) -> CtcModel:
-        """Raises ConfigError when the folder holds no CTC model that transformers knows by itself."""
+    def load(cls, acoustic: Acoustic, window_s: float = 20.0) -> CtcModel:
+        """``window_s`` is how long most windows will be, which ``acoustic.compile`` needs to know. Raises ConfigError when the
+        folder holds no CTC model that transformers knows by itself, and for what cannot be compiled."""
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         model, extractor = load_checkpoint(folder)
         lanes = torch.get_num_threads() if device == "cpu" else 1
-        return cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s, lanes)
+        loaded = cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s, lanes)
+        if acoustic.compile:
+            loaded.compile(window_s)
+        return loaded
+
+    def compile(self, window_s: float, backend: str | Callable[..., Any] = "inductor") -> None:
+        """For full batches of windows of ``window_s``. Raises ConfigError where that cannot be, or gains nothing."""
+        if not isinstance(self._lasr, FastLasr):
+            raise ConfigError("acoustic.compile: is for LASR models (MedASR) alone; leave it out")
+        if self._lasr.is_packed:
+            raise ConfigError("acoustic.compile: is for GPUs; leave it out, on a CPU the model is arranged for oneDNN")
+        length = self.grid.window_of(window_s)
+        windows = [np.zeros(length, dtype=np.int16)] * self._most_windows(length)
+        self._lasr = CompiledLasr(self._lasr, self.to_inputs(windows, length)["features"], backend)
 
     @property
     def device(self) -> str:
@@ -135,10 +151,13 @@ class CtcModel:
             padded = max(-(-length // self._bucket) * self._bucket, self.grid.receptive)
             groups.setdefault((padded, padded == length), []).append(index)
         for (length, _), indices in sorted(groups.items(), reverse=True):
-            size = max(1, int(self.batch_s / self._lane_count * SAMPLE_RATE_HZ // length))
-            size = min(size, -(-len(indices) // self._lane_count))  # no lane without work
+            size = min(self._most_windows(length), -(-len(indices) // self._lane_count))  # no lane without work
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
+
+    def _most_windows(self, length: int) -> int:
+        """Of so many samples each, in a batch."""
+        return max(1, int(self.batch_s / self._lane_count * SAMPLE_RATE_HZ // length))
 
     def _start(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: Pruning) -> Selection:
         windows, parts = zip(*asked, strict=True)
@@ -162,7 +181,7 @@ class CtcModel:
 
     @torch.inference_mode()
     def to_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """``(windows, frames, vocabulary)`` on the device, in its dtype."""
+        """float32 ``(windows, frames, vocabulary)`` on the device, until the next call."""
         logits: torch.Tensor = self._lasr(**inputs) if self._lasr is not None else self._model(**inputs).logits
         return logits
 

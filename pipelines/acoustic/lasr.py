@@ -44,6 +44,10 @@ class _Product(nn.Module):
         self._fused, self._activation = _ACTIVATIONS[activation]
         self._packed: torch.Tensor | None = None
 
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
+
     def pack(self) -> None:
         """For oneDNN. The weight is kept in the packed form alone."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous())
@@ -198,6 +202,11 @@ class FastLasr(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.norm.weight.device
+
+    @property
+    def is_packed(self) -> bool:
+        """For oneDNN: such weights PyTorch's compiler does not take."""
+        return self.head.is_packed
 
     @one_thread_each()  # its steps are small: where other processes compute, waiting for a second thread takes a second
     def prepare(self, device: torch.device, dtype: torch.dtype) -> FastLasr:

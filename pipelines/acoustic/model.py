@@ -50,12 +50,12 @@ class AcousticModel(Protocol):
         ...
 
 
-def open_model(acoustic: Acoustic) -> AcousticModel:
-    """Loads the model that ``acoustic.kind`` names."""
+def open_model(acoustic: Acoustic, window_s: float = 20.0) -> AcousticModel:
+    """Loads the model that ``acoustic.kind`` names, see ``CtcModel.load``."""
     match acoustic.kind:
         case "ctc":
             from pipelines.acoustic.ctc import CtcModel
 
-            return CtcModel.load(acoustic)
+            return CtcModel.load(acoustic, window_s)
         case "whisper" | "qwen3-asr":
             raise ConfigError(f"acoustic.kind = {acoustic.kind} gives text, not emissions; this needs a CTC model")

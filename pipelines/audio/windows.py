@@ -12,11 +12,11 @@ _SEARCH_PIECES = 50  # tenths of a second
 def plan_windows(samples: int, grid: FrameGrid, length_s: float, overlap_s: float) -> tuple[Window, ...]:
     """Windows over ``[0, max(samples, grid.receptive))``, in order, each starting at a multiple of ``grid.step``.
 
-    All but the last have the same length (``length_s`` rounded down to the grid). Each pair of neighbours shares at least
+    All but the last have the same length (``grid.window_of(length_s)``). Each pair of neighbours shares at least
     ``overlap_s`` and at least one receptive field, so that every frame of the recording lies whole in some window.
     """
     step = grid.step
-    length = max(int(length_s * SAMPLE_RATE_HZ) // step * step, -(-grid.receptive // step) * step * 2)
+    length = grid.window_of(length_s)
     overlap = max(-(-int(overlap_s * SAMPLE_RATE_HZ) // step), -(-grid.receptive // step)) * step
     total = max(samples, grid.receptive)
     windows = []

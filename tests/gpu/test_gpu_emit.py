@@ -71,6 +71,16 @@ def test_what_the_gpu_selects_gives_the_emissions_of_all_its_numbers(random_lasr
             np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compiled_into_a_graph_the_model_gives_what_it_gives(random_lasr: Path, windows: list[np.ndarray], dtype: str) -> None:
+    usual, compiled = load(random_lasr, "cuda", dtype, batch_s=40.0), load(random_lasr, "cuda", dtype, batch_s=40.0)
+    compiled.compile(20.0)
+    wanted = usual.emit(windows)
+    for _ in range(3):
+        for got, expected in zip(compiled.emit(windows), wanted, strict=True):
+            assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > (0.99 if dtype == "float32" else 0.9)
+
+
 def test_the_gpu_is_not_waited_for_until_its_numbers_are_read(random_lasr: Path, windows: list[np.ndarray]) -> None:
     import torch
 

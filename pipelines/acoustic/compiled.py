@@ -1,0 +1,37 @@
+"""The encoder as PyTorch's compiler arranges it: fused kernels in one CUDA graph, for full batches, which have one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipelines.acoustic.lasr import FastLasr
+from pipelines.errors import ConfigError
+
+
+class CompiledLasr:
+    """Batches of one shape without a mask go through compiled, all others as they are: a shape takes a minute to compile."""
+
+    @torch.inference_mode()
+    def __init__(self, model: FastLasr, features: torch.Tensor, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compiles for batches like ``features``, by one of ``torch.compiler.list_backends()``. Raises ConfigError."""
+        self._model, self._shape = model, features.shape
+        mode = "reduce-overhead" if backend == "inductor" else None  # PyTorch's name for CUDA graphs
+        try:
+            self._compiled = torch.compile(model, dynamic=False, fullgraph=True, backend=backend, mode=mode)
+            model(features)  # makes the tables of positions, which a graph would take for its own
+            for _ in range(3):  # compiles, captures, plays
+                self._compiled(features)
+        except torch.OutOfMemoryError:
+            raise ConfigError("acoustic.compile: the GPU has no memory for a compiled batch; lower acoustic.batch_s") from None
+        except Exception as error:  # compilers fail in many ways, and which it was does not change what there is to do
+            reason = type(error).__name__
+            raise ConfigError(f"acoustic.compile: PyTorch cannot compile the model here ({reason}); leave it out") from error
+
+    def __call__(self, features: torch.Tensor, feature_frames: torch.Tensor | None = None) -> torch.Tensor:
+        """As FastLasr. What it gives is overwritten by the next call."""
+        fits = feature_frames is None and features.shape == self._shape
+        logits: torch.Tensor = self._compiled(features) if fits else self._model(features, feature_frames)
+        return logits
