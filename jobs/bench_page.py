@@ -32,6 +32,7 @@ def render(result: Mapping[str, Any]) -> str:
                 f"{1e3 * one['s_per_audio_s']:.3f}",
                 f"{100 * one['share']:.1f} %",
                 f"{one['cpus_busy']:.2f}",
+                f"{one['gpu_busy']:.2f}" if "gpu_busy" in one else "–",
                 f"{one['bytes_out_per_audio_s']:,.0f}",
             ]
             for name, one in model["stages"].items()
@@ -43,7 +44,7 @@ def render(result: Mapping[str, Any]) -> str:
         ]
         inside.append(["bytes to the host", f"{model['inside_emit']['bytes_to_host_per_audio_s']:,.0f}"])
         agreement = [[name, f"{100 * share:.2f} %"] for name, share in model["frames_with_the_same_token"].items()]
-        header = ("stage", "ms a second of audio", "share", "CPUs busy", "bytes out a second of audio")
+        header = ("stage", "ms a second of audio", "share", "CPUs busy", "GPU busy", "bytes out a second of audio")
         tables.append((f"{model['model']}: stages, one after the other", header, stages))
         tables.append((f"{model['model']}: inside emit", ("part", "ms a second of audio; bytes"), inside))
         tables.append((f"{model['model']}: frames with the same token", ("", ""), agreement))

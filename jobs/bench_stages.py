@@ -115,8 +115,21 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
         one["s_per_audio_s"] = one["seconds"] / audio_s
         one["share"] = one["seconds"] / total_s
         one["bytes_out_per_audio_s"] = made[name].nbytes / audio_s
+    if torch.cuda.is_available():
+        best["emit"]["gpu_busy"] = measure_gpu_busy(steps["emit"])
     best["load"]["note"] = "decodes in child processes: their time is not in cpus_busy"
     return {"audio_s": audio_s, "stages": best, "inside_emit": measure_emit(config, made["load"], rounds)}
+
+
+def measure_gpu_busy(step: Callable[[], pa.Table]) -> float:
+    """Share of ``step``'s time in which kernels and copies ran on the GPU; they do not overlap in one stream."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiled:
+        started = time.perf_counter()
+        step()
+        synchronise()
+        taken = time.perf_counter() - started
+    return sum(event.self_device_time_total for event in profiled.key_averages()) / 1e6 / taken
 
 
 @torch.inference_mode()
