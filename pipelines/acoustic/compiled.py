@@ -1,4 +1,4 @@
-"""The encoder as PyTorch's compiler arranges it: fused kernels in one CUDA graph, for full batches, which have one shape."""
+"""The encoder as PyTorch's compiler arranges it, fused kernels in one CUDA graph, for full batches, which have one shape."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from pipelines.acoustic.lasr import FastLasr
 from pipelines.errors import ConfigError
 
+_Forward = Callable[[torch.Tensor], torch.Tensor]
+
 
 class CompiledLasr:
     """Batches of one shape without a mask go through compiled, all others as they are: a shape takes a minute to compile."""
@@ -18,12 +20,12 @@ class CompiledLasr:
     def __init__(self, model: FastLasr, features: torch.Tensor, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compiles for batches like ``features``, by one of ``torch.compiler.list_backends()``. Raises ConfigError."""
         self._model, self._shape = model, features.shape
-        mode = "reduce-overhead" if backend == "inductor" else None  # PyTorch's name for CUDA graphs
         try:
-            self._compiled = torch.compile(model, dynamic=False, fullgraph=True, backend=backend, mode=mode)
             model(features)  # makes the tables of positions, which a graph would take for its own
-            for _ in range(3):  # compiles, captures, plays
-                self._compiled(features)
+            self._compiled: _Forward = torch.compile(model, dynamic=False, fullgraph=True, backend=backend)
+            self._compiled(features)
+            if features.device.type == "cuda":
+                self._compiled = _capture(self._compiled, features.clone())
         except torch.OutOfMemoryError:
             raise ConfigError("acoustic.compile: the GPU has no memory for a compiled batch; lower acoustic.batch_s") from None
         except Exception as error:  # compilers fail in many ways, and which it was does not change what there is to do
@@ -35,3 +37,24 @@ class CompiledLasr:
         fits = feature_frames is None and features.shape == self._shape
         logits: torch.Tensor = self._compiled(features) if fits else self._model(features, feature_frames)
         return logits
+
+
+def _capture(run: _Forward, features: torch.Tensor) -> _Forward:
+    """``run`` as one CUDA graph that reads ``features``. Not by the compiler's own graphs (``mode="reduce-overhead"``): those
+    belong to the thread that made them, and who calls an actor's model is Ray's affair."""
+    warm = torch.cuda.Stream()
+    warm.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm):  # libraries take their working memory before it is recorded
+        for _ in range(3):
+            run(features)
+    torch.cuda.current_stream().wait_stream(warm)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        logits = run(features)
+
+    def play(given: torch.Tensor) -> torch.Tensor:
+        features.copy_(given)
+        graph.replay()
+        return logits
+
+    return play
