@@ -49,6 +49,7 @@ from jobs.bench_whole import measure_jobs, measure_start
 from pipelines.acoustic.checkpoint import find_checkpoint
 from pipelines.acoustic.device import choose_dtype
 from pipelines.emitting import Emit
+from pipelines.errors import ConfigError
 from pipelines.identity import read_vocabulary
 
 TARGETS = {
@@ -123,7 +124,10 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
         arms[f"b {dtype}"] = make_loop_arm(model, windows, dtype, device, grid)
         arms[f"c {dtype}"] = make_stage_arm(config_in(config, dtype), vocabulary, loaded)
     if device == "cuda":
-        arms[f"c {own} compiled"] = make_stage_arm(config_in(config, own, compile=True), vocabulary, loaded, " compiled")
+        try:
+            arms[f"c {own} compiled"] = make_stage_arm(config_in(config, own, compile=True), vocabulary, loaded, " compiled")
+        except ConfigError as error:
+            tell(f"without the compiled arm: {error}")
     if name == "mini" and (whisper := make_whisper_arm(waveforms, device)) is not None:
         arms["f"] = whisper
     seconds = alternate(arms, plan.rounds, lambda line: tell(f"arms, {line}"))

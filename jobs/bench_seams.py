@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipelines.identity import read_vocabulary
 
     vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))
-    model, decoder = open_model(config.acoustic), open_decoder(config.decoding, vocabulary)
+    model, decoder = open_model(config.acoustic, config.windows.length_s), open_decoder(config.decoding, vocabulary)
     arms = make_arms(config, grid, arguments.whole_s)
     counts: dict[str, Counter[str]] = {name: Counter() for name in arms}
     seconds = 0.0

@@ -34,7 +34,8 @@ _MEDIAN_S, _SIGMA = 45.0, 1.0
 
 class StandIn:
     """Works ``SPEED_X`` audio seconds a second, a batch ahead of the one that is read, as the model has its device do. What it
-    says of a call is known after the first time; the host's part of hearing is the model's own, every time."""
+    says of a call is known after the first time. The host puts batches together and reads what the device selected every time,
+    by the model's own code; what it takes to hand out a batch's kernels is not in it."""
 
     def __init__(self, model: CtcModel) -> None:
         self._model, self._known = model, dict[tuple[Any, ...], list[tuple[list[int], list[Selection]]]]()
@@ -50,8 +51,9 @@ class StandIn:
         batches = self._known[call]
         for turn, (indices, selections) in enumerate(batches):
             while len(ready) < min(2, len(batches) - turn):
-                ahead = batches[turn + len(ready)][0]
-                ready.append(self._work(sum(len(windows[index]) for index in ahead)))
+                ahead = [windows[index] for index in batches[turn + len(ready)][0]]
+                self._model.put_together(ahead, max(map(len, ahead)))
+                ready.append(self._work(sum(map(len, ahead))))
             time.sleep(max(0.0, ready.popleft() - time.perf_counter()))
             heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
         return [heard[index] for index in range(len(windows))]

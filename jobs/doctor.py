@@ -235,7 +235,7 @@ def check_model(config: Config) -> str:
         engine.hear([silence])
         took_ms = 1000 * (time.monotonic() - started)
         return f"{name}; a second of silence heard in {took_ms:.0f} ms, {engine.dtype} on {engine.device}"
-    model = open_model(config.acoustic)
+    model = open_model(config.acoustic, config.windows.length_s)
     started = time.monotonic()
     (emitted,) = model.emit([silence])
     took_ms = 1000 * (time.monotonic() - started)

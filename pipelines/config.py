@@ -129,7 +129,9 @@ class Acoustic(Section):
         description="seconds of audio that the model sees at once; CPU threads share them, at least a window each",
     )
     compile: bool = Field(
-        False, description="full batches by torch.compile, in a CUDA graph; LASR on a GPU, a minute more at a worker's start"
+        False,
+        description="full batches by torch.compile, in a CUDA graph: LASR on a GPU, with Triton and a C compiler; a worker "
+        "takes a minute more to start, and rounds a full batch otherwise than others",
     )
     language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
     beam_width: PositiveInt | Literal["auto"] = Field(
@@ -145,6 +147,12 @@ class Acoustic(Section):
         if not isinstance(value, str) and not 10 <= value <= 1200:
             raise ValueError("must be auto or from 10 to 1200")
         return value
+
+    @model_validator(mode="after")
+    def _compiles_emissions_alone(self) -> Acoustic:
+        if self.compile and self.kind != "ctc":
+            raise ValueError("compile is for kind ctc")
+        return self
 
     @property
     def gives_text(self) -> bool:
@@ -180,7 +188,7 @@ class Decoding(Section):
         True, description="false: as Google's recipe, where a beam pays 10 nats and more for the piece that it is spelling"
     )
     beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
-    token_min_logp: float = Field(-5.0, le=0, description="tokens less likely than this are not tried")
+    token_min_logp: float = Field(-5.0, ge=-60, le=0, description="tokens less likely than this are not tried")
     hotwords: str | None = Field(
         None, description="text file of terms to favour in beam search, one a line, after a tab a weight where wanted"
     )

@@ -19,7 +19,7 @@ class CompiledLasr:
     @torch.inference_mode()
     def __init__(self, model: FastLasr, features: torch.Tensor, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compiles for batches like ``features``, by one of ``torch.compiler.list_backends()``. Raises ConfigError."""
-        self._model, self._shape = model, features.shape
+        self.model, self._shape = model, features.shape
         try:
             model(features)  # makes the tables of positions, which a graph would take for its own
             self._compiled: _Forward = torch.compile(model, dynamic=False, fullgraph=True, backend=backend)
@@ -28,14 +28,16 @@ class CompiledLasr:
                 self._compiled = _capture(self._compiled, features.clone())
         except torch.OutOfMemoryError:
             raise ConfigError("acoustic.compile: the GPU has no memory for a compiled batch; lower acoustic.batch_s") from None
-        except Exception as error:  # compilers fail in many ways, and which it was does not change what there is to do
-            reason = type(error).__name__
-            raise ConfigError(f"acoustic.compile: PyTorch cannot compile the model here ({reason}); leave it out") from error
+        except Exception as error:  # compilers fail in many ways
+            raise ConfigError(
+                f"acoustic.compile: PyTorch cannot compile the model here ({type(error).__name__}); it takes Triton and a C "
+                "compiler on every machine with a GPU; leave the key out, or install them"
+            ) from error
 
     def __call__(self, features: torch.Tensor, feature_frames: torch.Tensor | None = None) -> torch.Tensor:
         """As FastLasr. What it gives is overwritten by the next call."""
         fits = feature_frames is None and features.shape == self._shape
-        logits: torch.Tensor = self._compiled(features) if fits else self._model(features, feature_frames)
+        logits: torch.Tensor = self._compiled(features) if fits else self.model(features, feature_frames)
         return logits
 
 

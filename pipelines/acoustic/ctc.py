@@ -63,7 +63,7 @@ class CtcModel:
 
     @classmethod
     def load(cls, acoustic: Acoustic, window_s: float = 20.0) -> CtcModel:
-        """``window_s`` is how long most windows will be, which ``acoustic.compile`` needs to know. Raises ConfigError when the
+        """``window_s`` is ``windows.length_s``, which ``acoustic.compile`` needs to know. Raises ConfigError when the
         folder holds no CTC model that transformers knows by itself, and for what cannot be compiled."""
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
@@ -81,6 +81,8 @@ class CtcModel:
         if self._lasr.is_packed:
             raise ConfigError("acoustic.compile: is for GPUs; leave it out, on a CPU the model is arranged for oneDNN")
         length = self.grid.window_of(window_s)
+        if length % self._bucket:
+            raise ConfigError(f"acoustic.compile: takes whole seconds as windows.length_s, not {window_s:g}; others are padded")
         windows = [np.zeros(length, dtype=np.int16)] * self._most_windows(length)
         self._lasr = CompiledLasr(self._lasr, self.to_inputs(windows, length)["features"], backend)
 
@@ -138,6 +140,8 @@ class CtcModel:
                 raise
         half = -(-len(asked) // 2)
         self.batch_s = min(self.batch_s, half * length * self._lane_count / SAMPLE_RATE_HZ)
+        if isinstance(self._lasr, CompiledLasr):
+            self._lasr = self._lasr.model  # batches of that shape come no more
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return [
@@ -169,15 +173,19 @@ class CtcModel:
         full = all(len(window) == length for window in windows)
         if self._log_mel is None:
             return self._extract(windows, length, full)
-        batch = torch.zeros((len(windows), length), dtype=torch.int16, pin_memory=self._device.type == "cuda")
-        for row, window in zip(batch.numpy(), windows, strict=True):
-            row[: len(window)] = window
-        waveforms = send(batch, self._device).to(torch.float32) / 32768.0
+        waveforms = send(self.put_together(windows, length), self._device).to(torch.float32) / 32768.0
         inputs = {"features": self._log_mel(waveforms).to(self._dtype)}
         if not full:
             samples = torch.tensor([len(window) for window in windows])
             inputs["feature_frames"] = send(self._log_mel.frame_count(samples), self._device)
         return inputs
+
+    def put_together(self, windows: Sequence[np.ndarray], length: int) -> torch.Tensor:
+        """int16 ``(windows, length)`` on the host, with zeros behind shorter ones."""
+        batch = torch.empty((len(windows), length), dtype=torch.int16, pin_memory=self._device.type == "cuda")
+        for row, window in zip(batch.numpy(), windows, strict=True):
+            row[: len(window)], row[len(window) :] = window, 0
+        return batch
 
     @torch.inference_mode()
     def to_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -28,6 +28,8 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
             step=extractor.hop_length * config.encoder_config.subsampling_factor, receptive=2 * extractor.hop_length
         )
     if config.model_type in _CONVOLUTIONAL:
+        if getattr(config, "add_adapter", False):
+            raise ConfigError("acoustic.model: a model with an adapter (add_adapter: true) is not supported; take one without")
         step, receptive = 1, 1
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             receptive += (kernel - 1) * step

@@ -13,7 +13,7 @@ Alone_co = TypeVar("Alone_co", covariant=True)
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is kept of a frame, see ``compact_stretches``; logs are natural."""
+    """What is kept of a frame, see ``compact_stretches``. Logs are natural; ``min_logp`` is above fusion's floor, -69."""
 
     min_logp: float
     collapse_blank: float

@@ -214,7 +214,7 @@ class FastLasr(nn.Module):
 
         The head stays in float32, and so do the frequencies of the positions: rounded to bfloat16, several tokens of a frame
         have exactly the same probability, and a beam search keeps one or the other by the order in which it looks at them;
-        positions 100 frames apart would be turned by up to 0.04 more or less than the model learned.
+        positions 100 frames apart would be turned by up to 0.04 more or less than MedASR learned.
         """
         for part in self.children():
             part.to(device, torch.float32 if part in (self.head, self._rotary) else dtype)

@@ -50,7 +50,7 @@ class AcousticModel(Protocol):
         ...
 
 
-def open_model(acoustic: Acoustic, window_s: float = 20.0) -> AcousticModel:
+def open_model(acoustic: Acoustic, window_s: float) -> AcousticModel:
     """Loads the model that ``acoustic.kind`` names, see ``CtcModel.load``."""
     match acoustic.kind:
         case "ctc":

@@ -41,9 +41,13 @@ class Selection:
     def __init__(
         self, logits: torch.Tensor, parts: Sequence[Part], pruning: Pruning, tokens_a_frame: int = _TOKENS_A_FRAME
     ) -> None:
-        """``logits`` ``(windows, frames, vocabulary)``, not normalised. Raises ValueError for over 65,536 columns."""
+        """``logits`` ``(windows, frames, vocabulary)``, not normalised. Raises ValueError for over 65,536 columns, and for
+        fewer frames than ``parts`` have: else one window would be given the next one's."""
         require_tokens_fit(logits.shape[2])
-        self._parts, self._pruning = parts, pruning
+        most = max(part.frames for part in parts)
+        if most > logits.shape[1]:
+            raise ValueError(f"the model gave {logits.shape[1]} frames of a window, where its configuration says {most}")
+        self._parts, self._pruning, self._tokens_a_frame = parts, pruning, tokens_a_frame
         self._log_probs = logits.float().log_softmax(-1)
         device, (_, frames, vocabulary) = logits.device, logits.shape
         shared = [np.r_[: part.first, part.end : part.frames] + row * frames for row, part in enumerate(parts)]
@@ -57,14 +61,17 @@ class Selection:
             self._tokens = self._select(tokens_a_frame * alone)
         self._copied: torch.cuda.Event | None = None
         if device.type == "cuda":
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event(blocking=True)  # whoever waits leaves its core to the others
             self._copied.record()
 
     @property
     def bytes_to_host(self) -> int:
-        """What crosses the bus."""
-        sent = [self._shared, *(() if self._tokens is None else vars(self._tokens).values())]
-        return sum(tensor.nbytes for tensor in sent)
+        """What crosses the bus to the host of a GPU, room that is left empty included."""
+        if self._tokens is None:
+            return self._shared.nbytes
+        room = sum(part.end - part.first for part in self._parts) * self._tokens_a_frame
+        place = self._tokens.places.element_size() + self._tokens.logp.element_size()
+        return self._shared.nbytes + room * place + 2 * len(self._parts)
 
     @torch.inference_mode()
     def read(self) -> list[Heard[Stretch]]:

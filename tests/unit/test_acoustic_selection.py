@@ -64,7 +64,7 @@ def batches(draw: st.DrawFn) -> Batch:
     if draw(st.booleans()):
         logits = np.round(logits)
     dtype = draw(st.sampled_from([torch.float32, torch.bfloat16]))
-    pruning = Pruning(draw(st.sampled_from([-1.0, -5.5, -9.0, -100.0])), draw(st.sampled_from([0.5, 0.9, 0.999, 1.0])), blank)
+    pruning = Pruning(draw(st.sampled_from([-1.0, -5.5, -9.0, -60.0])), draw(st.sampled_from([0.5, 0.9, 0.999, 1.0])), blank)
     return Batch(torch.from_numpy(logits).to(dtype), plan, pruning)
 
 
@@ -114,6 +114,12 @@ def test_a_number_that_is_none_is_an_error_wherever_it_is_and_not_in_padding(fra
     logits[1, frame, 3] = torch.nan
     with pytest.raises(ValueError, match="hold NaN"):
         batch.select()
+
+
+def test_a_model_with_fewer_frames_than_it_should_have_is_refused() -> None:
+    """Else one window would be given the next one's."""
+    with pytest.raises(ValueError, match="gave 12 frames of a window, where its configuration says 24"):
+        Selection(torch.zeros(2, 12, 5), [Part(24, 0, 0)] * 2, Pruning(-5.5, 0.999, 0))
 
 
 def test_a_vocabulary_beyond_uint16_is_refused() -> None:

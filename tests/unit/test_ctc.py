@@ -249,6 +249,17 @@ def test_wav2vec2_conformer_goes_without_padding(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, logits.log_softmax(-1).numpy(), atol=2e-3)
 
 
+def test_wav2vec2_with_an_adapter_is_refused(tmp_path: Path) -> None:
+    """It halves the frames behind the convolutions."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 12}
+    Wav2Vec2ForCTC(Wav2Vec2Config(**sizes, conv_dim=[16] * 7, add_adapter=True, output_hidden_size=32)).save_pretrained(
+        tmp_path
+    )
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"^acoustic\.model: a model with an adapter \(add_adapter: true\) is not supported"):
+        load(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def random_parakeet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_parakeet(tmp_path_factory.mktemp("models") / "random-parakeet")
@@ -305,7 +316,7 @@ def test_parakeet_has_one_frame_grid_over_all_windows(random_parakeet: Path) -> 
 
 
 def test_open_model_takes_the_kind(random_lasr: Path) -> None:
-    model = open_model(Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32"}))
+    model = open_model(Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32"}), 20.0)
     assert (model.device, model.dtype, model.grid.step) == ("cpu", "float32", 640)
 
 

@@ -81,7 +81,7 @@ import pipelines.emitting
 from pipelines.acoustic.model import open_model
 from pipelines.config import Acoustic
 
-model = open_model(Acoustic.model_validate({"model": "embedded:medasr-mini", "device": "cpu"}))
+model = open_model(Acoustic.model_validate({"model": "embedded:medasr-mini", "device": "cpu"}), 20.0)
 print(*(len(said) for said in model.emit([np.zeros(16_000, np.int16), np.zeros(9_000, np.int16)])))
 print(*(name for name in sys.argv[1:] if name in sys.modules))
 """
