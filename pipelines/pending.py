@@ -25,8 +25,9 @@ from pipelines.errors import ConfigError, RunError, list_reasons
 from pipelines.lake.erasure import Forbidden
 from pipelines.records import Recording
 
-_MEMORY = "1GB"
-_BATCH = 20_000
+_MEMORY = "256MB"  # enough for ten million recordings, and no slower for two million than 1 GB: the rest goes to the disk
+_THREADS = 2  # each takes memory of its own, and listing takes longer than all that DuckDB does
+_BATCH = 2_000
 _TRIES = 3
 # A small archive is cut finer than ray.block_rows, so that it is spread over workers and committed in steps.
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
@@ -81,11 +82,10 @@ class Work:
         Raises RunError, and what ``found`` raises.
         """
         self._config, self.counts, self._listed = config, Counts(), forbidden
+        self._folder = folder
+        self._connection: duckdb.DuckDBPyConnection | None = None
         self.done_before: dict[str, int] = {}
         with _plain_errors():
-            self._database = duckdb.connect(str(folder / "work.duckdb"))
-            self._database.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
-            self._database.execute("SET preserve_insertion_order = false")
             self._erased = _insert_found(self._database, found, forbidden)
             self._database.execute(_ONCE)
 
@@ -102,8 +102,8 @@ class Work:
         self.done_before.clear()
         with _plain_errors():
             for attempt in range(1, _TRIES + 1):
-                self._database.register("done_rows", done())
-                self._database.register("claimed_rows", claimed())
+                self._database.register("done_rows", _scan(done()))
+                self._database.register("claimed_rows", _scan(claimed()))
                 try:
                     self._database.execute(_make_sql(retry, is_same_run=is_same_run))
                     break
@@ -132,8 +132,22 @@ class Work:
             self.counts = replace(self.counts, erased=self._erased, pending=pending)
 
     def blocks(self) -> Iterator[list[Recording]]:
-        """Recordings in order of date, in blocks as ``plan_blocks`` cuts them."""
+        """Recordings in order of date, in blocks as ``plan_blocks`` cuts them.
+
+        After the last one the list is left on disk, and takes no memory until it is asked for again: a run takes hours.
+        """
         return plan_blocks(self._read(), self.counts.pending, self._config)
+
+    @property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            self._connection = _connect(self._folder)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _read(self) -> Iterator[Recording]:
         self._database.execute("SELECT * EXCLUDE (retried) FROM pending ORDER BY modified_at NULLS LAST, uri")
@@ -154,6 +168,8 @@ class Work:
                     done_members=done,
                     member_attempts=members,
                 )
+        with _plain_errors():
+            self._close()
 
 
 @contextmanager
@@ -163,8 +179,22 @@ def _plain_errors() -> Iterator[None]:
     except (duckdb.Error, OSError, pa.ArrowException) as error:  # their words may quote paths
         raise RunError(
             f"cannot find out what there is to do ({type(error).__name__}): the folder for temporary files (TMPDIR) needs "
-            "about 200 bytes for each recording of the archive, and the lake must be in reach; then run the same command again"
+            "about 350 bytes for each recording of the archive, and the lake must be in reach; then run the same command again"
         ) from None
+
+
+def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
+    """The database in ``folder``, made if it is not there."""
+    database = duckdb.connect(str(folder / "work.duckdb"))
+    database.execute(f"SET threads = {_THREADS}; SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
+    database.execute("SET preserve_insertion_order = false")
+    return database
+
+
+def _scan(rows: ds.Dataset) -> ds.Scanner:
+    """``rows``, to be read once. A dataset keeps the footers of the files it reads, 0.2 MB each with the lake's many columns,
+    and each block of recordings is a file until they are put together."""
+    return rows.scanner(cache_metadata=False)
 
 
 def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording], forbidden: Forbidden) -> int:
@@ -230,7 +260,7 @@ def _make_sql(retry: Retry | None, *, is_same_run: bool) -> str:
       LEFT JOIN newest AS own ON own.recording_id = m.archive_id;
 
     CREATE TABLE states AS
-      SELECT o.*, coalesce(n.attempt + 1, 0)::INT AS attempt, a.archive_id AS opened,
+      SELECT o.recording_id, coalesce(n.attempt + 1, 0)::INT AS attempt, a.archive_id AS opened,
         CASE
           WHEN a.archive_id IS NOT NULL THEN
             CASE WHEN NOT a.complete THEN 'pending'
@@ -246,11 +276,13 @@ def _make_sql(retry: Retry | None, *, is_same_run: bool) -> str:
       WHERE state <> 'done' AND recording_id NOT IN (SELECT recording_id FROM claimed_rows WHERE recording_id IS NOT NULL);
 
     CREATE TABLE pending AS
-      SELECT f.recording_id, f.uri, f.version, f.size_bytes, f.modified_at, f.metadata, f.attempt, f.state = 'again' AS retried,
+      SELECT o.*, f.attempt, f.state = 'again' AS retried,
              CASE WHEN a.own_counts AND NOT own.again THEN list_append(coalesce(m.done, []), f.recording_id)
                   ELSE m.done END AS done_members,
              m.attempts AS member_attempts
-      FROM free AS f LEFT JOIN archives AS a ON a.archive_id = f.opened LEFT JOIN newest AS own ON own.recording_id = f.opened
+      FROM free AS f JOIN once AS o USING (recording_id)
+      LEFT JOIN archives AS a ON a.archive_id = f.opened
+      LEFT JOIN newest AS own ON own.recording_id = f.opened
       LEFT JOIN (SELECT archive_id, list(recording_id) FILTER (NOT again) AS done,
                         map_from_entries(list((recording_id, (attempt + 1)::INT)) FILTER (again)) AS attempts
                  FROM members WHERE archive_id IN (SELECT opened FROM free) GROUP BY archive_id) AS m

@@ -193,7 +193,7 @@ class TranscriptTable:
             new = [path for path in paths if path not in self._own]
             known = self._keys.get(fingerprint, _KEYS.empty_table())
             if new:
-                known = pa.concat_tables([known, self._read_files(new, _KEYS).to_table()])
+                known = pa.concat_tables([known, self._read_files(new, _KEYS).to_table(cache_metadata=False)])
             self._keys[fingerprint] = known.combine_chunks() if known["attempt"].num_chunks > _MOST_CHUNKS else known
             self._seen[fingerprint] = newest
             self._own.difference_update(paths)

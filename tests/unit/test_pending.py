@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -164,6 +165,31 @@ def test_files_of_the_lake_that_vanish_are_looked_up_anew(tmp_path: Path) -> Non
         RunError, match=r"^cannot find out what there is to do \(\w+\): [^/]*; then run the same command again$"
     ):
         work.find(lambda: gone, lambda: ds.dataset(CLAIMED.empty_table()))
+
+
+def test_a_look_at_what_is_done_keeps_no_footers_of_its_files(tmp_path: Path) -> None:
+    """They would be most of the driver's memory: 0.2 MB for each block of recordings."""
+    pq.write_table(as_done([make_row("a")]), tmp_path / "done.parquet")
+    done = ds.dataset([str(tmp_path / "done.parquet")], schema=DONE, format="parquet")
+    (tmp_path / "work").mkdir()
+    work = Work([make("a"), make("b")], Forbidden(), Config(), tmp_path / "work")
+    work.find(lambda: done, lambda: ds.dataset(CLAIMED.empty_table()))
+    assert work.counts.skipped == 1
+    (tmp_path / "done.parquet").unlink()
+    (file,) = done.get_fragments()
+    with pytest.raises(FileNotFoundError):
+        assert file.metadata
+
+
+def test_the_list_is_left_on_disk_when_its_blocks_are_read_and_asked_again_later(tmp_path: Path) -> None:
+    work, nobody = Work([make("a"), make("b")], Forbidden(), Config(), tmp_path), CLAIMED.empty_table()
+    work.find(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
+    assert list(work.blocks()) == [[make("a"), make("b")]]
+    with duckdb.connect(str(tmp_path / "work.duckdb"), read_only=True) as other:  # refused while it is open
+        assert other.execute("SELECT count(*) FROM once").fetchall() == [(2,)]
+    work.leave_out(Forbidden(frozenset({hash_subject("uri", "gs://a/b")})))
+    work.find(lambda: ds.dataset(as_done([make_row("a")])), lambda: ds.dataset(nobody), is_same_run=True)
+    assert (work.counts.found, work.counts.pending, work.counts.erased) == (1, 0, 1)
 
 
 def test_an_object_that_could_not_be_fetched_and_then_was_an_archive_is_done_with_its_files() -> None:
