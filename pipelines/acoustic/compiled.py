@@ -43,7 +43,7 @@ class CompiledLasr:
 
 def _capture(run: _Forward, features: torch.Tensor) -> _Forward:
     """``run`` as one CUDA graph that reads ``features``. Not by the compiler's own graphs (``mode="reduce-overhead"``): those
-    belong to the thread that made them, and who calls an actor's model is Ray's affair."""
+    depend on the thread that calls, and Ray opens a model in one thread and calls it in another."""
     warm = torch.cuda.Stream()
     warm.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(warm):  # libraries take their working memory before it is recorded

@@ -3,8 +3,9 @@ wav2vec 2.0 family through their feature extractors.
 
 Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
 length that depends on their own length alone and masked, and the two are never mixed, so that a window gives the same
-numbers in any company. Models that normalise over all of the audio (``feat_extract_norm: group``), or whose layers look over
-the mask's edge (``wav2vec2-conformer``), get windows of one length together, without padding.
+numbers in any company (but for the last bits with ``acoustic.compile``, which is for full batches alone). Models that
+normalise over all of the audio (``feat_extract_norm: group``), or whose layers look over the mask's edge
+(``wav2vec2-conformer``), get windows of one length together, without padding.
 
 Extractors that normalise (all but LASR's) do so over the window: what a frame gives depends on what else is in it, and where
 two windows overlap they may differ by more than their context. Fusion averages that too.
