@@ -33,8 +33,9 @@ from jobs.evaluation_systems import REFERENCE, read_references
 from jobs.options import make_parser, parse, read_config
 from pipelines import blocks
 from pipelines.acoustic.checkpoint import find_checkpoint, locate_lm
-from pipelines.acoustic.compaction import compact
+from pipelines.acoustic.compaction import compact_stretches
 from pipelines.acoustic.fusion import fuse_windows
+from pipelines.acoustic.heard import Pruning
 from pipelines.acoustic.model import AcousticModel, open_model
 from pipelines.audio.windows import cut_window, plan_windows
 from pipelines.config import Config
@@ -47,7 +48,6 @@ from pipelines.transcript.words import words_of
 NEAR_S = 2.0
 _STRIDE_OVERLAP_S = 4.0
 _SEARCHED_S = 4.0  # before the end of a window, for the quietest place
-_PRUNING_MARGIN = 0.5
 
 Plan = tuple[Window, ...]
 
@@ -82,8 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             if not plan:
                 continue
             log_probs = arm.join(emit(model, waveform, plan, config.acoustic.batch_s), plan, grid)
-            pruned = config.decoding.token_min_logp - _PRUNING_MARGIN
-            emissions = compact(log_probs, pruned, config.decoding.collapse_blank, vocabulary.blank_id)
+            emissions = compact_stretches([log_probs], Pruning.below(config.decoding, vocabulary.blank_id))
             words = words_of(decoder.decode(emissions)[0], grid)
             heard = [(token, word.start_s) for word in words for token in normalise_medasr(word.word).split()]
             found = count_near(normalise_medasr(reference).split(), heard, seams)

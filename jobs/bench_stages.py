@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from pipelines.decoding.decoder import open_decoder
 from pipelines.emitting import Emit
 from pipelines.identity import identify, read_vocabulary
 from pipelines.loading import Load
-from pipelines.records import SAMPLE_RATE_HZ, Emissions, FrameGrid, Window
+from pipelines.records import SAMPLE_RATE_HZ, Emissions
 from pipelines.stages import Decode, Finish
 from pipelines.training.untrained import save_untrained_lasr
 
@@ -142,8 +142,8 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
     audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     windows = cut(waveforms, model.grid)
     plans = [plan_windows(len(w), model.grid, config.windows.length_s, config.windows.overlap_s) for w in waveforms]
-    parts = [Part(frames, *alone) for plan in plans for frames, alone in _frames_of(plan, model.grid)]
-    pruning = Pruning(config.decoding.token_min_logp - 0.5, config.decoding.collapse_blank, 0)
+    parts = model.parts(windows, [alone for plan in plans for alone in find_alone(plan, model.grid)])
+    pruning = Pruning.below(config.decoding, blank_id=0)
     least: dict[str, float] = {}
     for _ in range(rounds + 1):
         took, heard = _time_parts(model, windows, parts, pruning)
@@ -154,10 +154,6 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
         took["fuse_s"] = time.perf_counter() - started
         least = {name: min(least.get(name, value), value) for name, value in took.items()}
     return {f"{name}_per_audio_s": value / audio_s for name, value in least.items()}
-
-
-def _frames_of(plan: Sequence[Window], grid: FrameGrid) -> Iterator[tuple[int, tuple[int, int]]]:
-    return zip((grid.frames_of(window.length) for window in plan), find_alone(plan, grid), strict=True)
 
 
 def _time_parts(

@@ -1,5 +1,5 @@
 """How long a GPU waits for its actor: the real stage Emit over a block of the usual size, with a device that works as long as a
-fast GPU would and takes no core meanwhile. It gives what the model gave to a window of that length.
+fast GPU would and takes no core meanwhile. It gives what the model gave to the same windows before.
 
 What Ray does between two blocks is not in it, nor what it takes of a core to start a GPU's kernels.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from jobs.bench_arms import list_waveforms
 from pipelines.acoustic.checkpoint import find_folder
 from pipelines.acoustic.ctc import CtcModel
 from pipelines.acoustic.heard import Heard, Pruning, Stretch
-from pipelines.acoustic.selection import Selection
+from pipelines.acoustic.selection import Selection, read_in_order
 from pipelines.acoustic.weights import load_checkpoint
 from pipelines.blocks import append_waveforms, extend
 from pipelines.config import Config
@@ -46,17 +46,20 @@ class StandIn:
         call = (*map(len, windows), *alone, pruning)
         if call not in self._known:
             self._known[call] = list(self._model.select(windows, alone, pruning))
-        heard: dict[int, Heard[Stretch]] = {}
+        return read_in_order(self._play(windows, self._known[call]))
+
+    def _play(
+        self, windows: Sequence[np.ndarray], batches: list[tuple[list[int], list[Selection]]]
+    ) -> Iterator[tuple[list[int], list[Selection]]]:
+        """Each when the device would have it."""
         ready = deque[float]()
-        batches = self._known[call]
         for turn, (indices, selections) in enumerate(batches):
             while len(ready) < min(2, len(batches) - turn):
                 ahead = [windows[index] for index in batches[turn + len(ready)][0]]
                 self._model.put_together(ahead, max(map(len, ahead)))
                 ready.append(self._work(sum(map(len, ahead))))
             time.sleep(max(0.0, ready.popleft() - time.perf_counter()))
-            heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
-        return [heard[index] for index in range(len(windows))]
+            yield indices, selections
 
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self._model.emit(windows)

@@ -34,8 +34,6 @@ from pipelines.errors import EmitFailed
 from pipelines.opened import Opened
 from pipelines.records import SAMPLE_RATE_HZ, Emissions, Window
 
-# Emissions are kept a little below what the decoder tries, so that float16 rounding cannot push a token over its threshold.
-_PRUNING_MARGIN = 0.5
 _CALLS_WAITING = 2  # of what the model said: 8 MB for ten minutes of 512 pieces
 
 
@@ -76,8 +74,7 @@ class Emit:
 
         torch.set_num_threads(threads)
         self._windows = config.windows
-        decoding = config.decoding
-        self._pruning = Pruning(decoding.token_min_logp - _PRUNING_MARGIN, decoding.collapse_blank, vocabulary.blank_id)
+        self._pruning = Pruning.below(config.decoding, vocabulary.blank_id)
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
         self._opened: Opened[AcousticModel] = Opened(lambda: open_model(config.acoustic, config.windows.length_s))
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sparse")

@@ -29,7 +29,7 @@ from pipelines.acoustic.features import LogMel
 from pipelines.acoustic.grid import frame_grid
 from pipelines.acoustic.heard import Heard, Pruning, Stretch
 from pipelines.acoustic.lasr import FastLasr
-from pipelines.acoustic.selection import Part, Selection
+from pipelines.acoustic.selection import Part, Selection, read_in_order
 from pipelines.acoustic.weights import load_checkpoint
 from pipelines.config import Acoustic
 from pipelines.errors import ConfigError
@@ -37,8 +37,6 @@ from pipelines.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
 _BUCKET_S = 1.0
-
-
 # Nothing is heard alone: all frames come whole.
 _WHOLE = Pruning(0.0, 1.0, 0)
 
@@ -101,16 +99,13 @@ class CtcModel:
 
     def hear(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning) -> list[Heard[Stretch]]:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""
-        heard: dict[int, Heard[Stretch]] = {}
-        for indices, selections in self.select(windows, alone, pruning):
-            heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
-        return [heard[index] for index in range(len(windows))]
+        return read_in_order(self.select(windows, alone, pruning))
 
     def select(
         self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: Pruning
     ) -> Iterator[tuple[list[int], list[Selection]]]:
         """Indices of windows that went through the model together, with what it said; of ``hear`` the device's part."""
-        parts = [Part(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, alone, strict=True)]
+        parts = self.parts(windows, alone)
         batches = list(self.batches([len(window) for window in windows]))
 
         def start(batch: tuple[int, list[int]]) -> list[Selection]:
@@ -127,6 +122,10 @@ class CtcModel:
             if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
                 yield underway.popleft()
         yield from underway
+
+    def parts(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]]) -> list[Part]:
+        """The frames of each window."""
+        return [Part(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, alone, strict=True)]
 
     def is_usable(self) -> bool:
         """See :class:`pipelines.acoustic.model.AcousticModel`."""

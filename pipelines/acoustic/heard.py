@@ -7,6 +7,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from pipelines.config import Decoding
+
+_MARGIN = 0.5
+
 Alone = TypeVar("Alone")
 Alone_co = TypeVar("Alone_co", covariant=True)
 
@@ -18,6 +22,11 @@ class Pruning:
     min_logp: float
     collapse_blank: float
     blank_id: int
+
+    @classmethod
+    def below(cls, decoding: Decoding, blank_id: int) -> Pruning:
+        """A little below what the decoder tries, so that float16 rounding cannot push a token over its threshold."""
+        return cls(decoding.token_min_logp - _MARGIN, decoding.collapse_blank, blank_id)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ frame, and the selection is made again with as much room as it takes where that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,6 +143,14 @@ class Selection:
             )
             stretches.append(stretch)
         return stretches
+
+
+def read_in_order(batches: Iterable[tuple[list[int], list[Selection]]]) -> list[Heard[Stretch]]:
+    """What was heard of windows by their indices, of which a batch has some; each batch is read when it is there."""
+    heard: dict[int, Heard[Stretch]] = {}
+    for indices, selections in batches:
+        heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
+    return [heard[index] for index in range(len(heard))]
 
 
 @dataclass(frozen=True)
