@@ -10,5 +10,5 @@ python -m jobs write-dictations --count 500 --seed 31 --held-out --out "$set_fol
 python -m jobs synthesize --texts "$set_folder/held-out.csv" --out "$set_folder/held-out" --voices "$voices" --seed 31
 python -m jobs write-dictations --count 120 --seed 32 --held-out --out "$set_folder/unseen-voices.csv"
 python -m jobs synthesize --texts "$set_folder/unseen-voices.csv" --out "$set_folder/unseen-voices" --voices piper-joe,flite-awb --seed 32
-python -m jobs synthesize --texts "$here/pipelines/assets/evaluation/handwritten_report.csv" --out "$set_folder/hand-written" --voices hibari-heart,flite-rms --seed 33
-python -m jobs synthesize --texts "$here/pipelines/assets/evaluation/handwritten_report.csv" --out "$set_folder/hand-written-unseen" --voices piper-joe,flite-awb --seed 33
+python -m jobs synthesize --texts "$here/pipelines/dictalake/assets/evaluation/handwritten_report.csv" --out "$set_folder/hand-written" --voices hibari-heart,flite-rms --seed 33
+python -m jobs synthesize --texts "$here/pipelines/dictalake/assets/evaluation/handwritten_report.csv" --out "$set_folder/hand-written-unseen" --voices piper-joe,flite-awb --seed 33

@@ -30,9 +30,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from jobs.synthesize import VOICE_BY_NAME
-from pipelines.config import ASSETS
-from pipelines.training.voices import SAMPLE_RATE_HZ, SynthesisError, spoken, synthesize
+from dictalake.cli.synthesize import VOICE_BY_NAME
+from dictalake.config.locations import ASSETS
+from dictalake.training.voices import SAMPLE_RATE_HZ, SynthesisError, spoken, synthesize
 
 FOLDER = ASSETS / "demo-archive"
 BASIC_VOICE, GENERAL_AUDIO = "1.2.840.10008.5.1.4.1.1.9.4.1", "1.2.840.10008.5.1.4.1.1.9.4.2"

@@ -28,7 +28,7 @@ import fsspec
 from rich.console import Console
 from rich.table import Table
 
-from jobs.bench import write_result
+from jobs.benchmarks.__main__ import write_result
 from tests.chaos_archive import write_archive
 from tests.chaos_cycle import Cycle, CycleReport
 from tests.emulators import run_gcs, run_s3

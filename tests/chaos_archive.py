@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.archive.manifest import find_recordings
-from pipelines.config import Archive
-from pipelines.records import make_recording_id
+from dictalake.archive.manifest import find_recordings
+from dictalake.config.sections import Archive
+from dictalake.records import make_recording_id
 from tests.recordings import make_sound, write_wav
 
 # What becomes of the broken files, by name; all others are ok.

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.config import Config
+from dictalake.config.sections import Config
 from tests import chaos_victims
 from tests.chaos_archive import Verdict, expect_rows, verify
 from tests.chaos_cluster import NodeCluster

@@ -24,9 +24,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.config import Lake
-from pipelines.errors import RunError
-from pipelines.lake.query import open_lake
+from dictalake.config.sections import Lake
+from dictalake.errors import RunError
+from dictalake.lake.query import open_lake
 from tests.commands import ROOT
 
 _ABSENT = "there is no dictalake table"
@@ -49,7 +49,7 @@ class Report:
     ended: bool = False
 
 
-class Watch:
+class StallMonitor:
     """Holds each look at a lake against those before."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ def main(argv: list[str]) -> int:
     lake, out = json.loads(Path(argv[0]).read_text(encoding="utf-8")), Path(argv[1])
     stop, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    watch = Watch()
+    watch = StallMonitor()
     while not watch.report.ended:
         watch.report.ended = stop.is_set()  # the last look is after the signal
         started = time.monotonic()

@@ -33,7 +33,7 @@ def start(arguments: list[str], ray_folder: Path, output: Path, temporary: Path 
         environment["TMPDIR"] = str(temporary)
     with output.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs", *arguments],
+            [sys.executable, "-m", "dictalake", *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

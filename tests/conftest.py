@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that use one pay for it
-    from pipelines.cluster import Resources
+    from dictalake.workflow.cluster import Resources
     from tests.emulators import ObjectStore
 
 
@@ -54,8 +54,8 @@ def random_lasr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[Resources]:
     """A Ray of two logical CPUs that all runs of this process use; ``transcribe`` leaves a Ray alone that it did not start."""
-    from pipelines.cluster import running_cluster
-    from pipelines.config import Config
+    from dictalake.config.sections import Config
+    from dictalake.workflow.cluster import running_cluster
 
     with pytest.MonkeyPatch.context() as environment:
         folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray's sockets lie below it

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from pipelines.config import Lake
+from dictalake.config.sections import Lake
 
 START_TIMEOUT_S = 30.0
 ROOT = Path(__file__).parent.parent

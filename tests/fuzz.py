@@ -25,13 +25,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import blocks
-from pipelines.archive.listing import list_recordings
-from pipelines.config import Config
-from pipelines.loading import Load
-from tests.unit.archive_samples import encode, make_dicom, make_group, make_tone
-from tests.unit.test_archive_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
-from tests.unit.test_archive_members import HOSTILE, WHOLE_FILE, make_tar, make_zip
+from dictalake.archive.listing import list_recordings
+from dictalake.config.sections import Config
+from dictalake.workflow import columns
+from dictalake.workflow.stages.load import Load
+from tests.unit.archive.test_unpack import HOSTILE, WHOLE_FILE, make_tar, make_zip
+from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group, make_tone
+from tests.unit.audio.formats.test_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
 
 _BLOCK = 200
 _EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -127,7 +127,7 @@ def run(count: int, seed: int, folder: Path, keep: Path | None = None) -> Report
             for number in range(first, min(first + _BLOCK, count)):
                 names[f"{number:08d}"] = mutate(seeds, random.Random(f"{seed}-{number}"))
                 (folder / f"{number:08d}").write_bytes(names[f"{number:08d}"])
-            loaded = pa.concat_tables(load(blocks.recordings_to_table(list(list_recordings(config.archive)))))
+            loaded = pa.concat_tables(load(columns.recordings_to_table(list(list_recordings(config.archive)))))
             rows = loaded.select(["uri", "error", "load_ms", "archive_id", "archive_rows"]).to_pylist()
             of_mutant = Counter(_mutant_of(row) for row in rows)
             wanted = {_mutant_of(row): row["archive_rows"] or 1 for row in rows}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.lake.schema import make_transcripts
-from pipelines.lake.table import TranscriptTable
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.table import TranscriptTable
 
 FINGERPRINT = "3f0c9a12b7de"
 MONTH = "2026-03"

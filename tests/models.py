@@ -6,9 +6,9 @@ from pathlib import Path
 
 from transformers import LasrEncoderConfig
 
-from pipelines.training.dictation import Corpus, write_dictations
-from pipelines.training.tokenizer import build_tokenizer
-from pipelines.training.untrained import save_untrained_lasr
+from dictalake.training.dictation import Corpus, write_dictations
+from dictalake.training.tokenizer import build_tokenizer
+from dictalake.training.untrained import save_untrained_lasr
 
 TEXTS = ["[FINDINGS] {colon} no acute fracture of the left wrist {period} {new paragraph} lungs are clear {period}"] * 20
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from pipelines.config import Lake
-from pipelines.lake.contract import read_snapshots
-from pipelines.lake.schema import PARTITIONS, SCHEMA_VERSION
+from dictalake.config.sections import Lake
+from dictalake.lake.contract import read_snapshots
+from dictalake.lake.schema import PARTITIONS, SCHEMA_VERSION
 from tests.lake_rows import make_row
 
 OLDER = sorted(set(read_snapshots()) - {SCHEMA_VERSION})

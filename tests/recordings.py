@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.dataset as ds
 import soundfile
 
-from pipelines.config import ASSETS, Config
-from pipelines.lake.query import open_lake
-from tests.unit.archive_samples import encode, make_dicom, make_group
+from dictalake.config.locations import ASSETS
+from dictalake.config.sections import Config
+from dictalake.lake.query import open_lake
+from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group
 
 DEMO_ARCHIVE = ASSETS / "demo-archive" / "recordings"
 

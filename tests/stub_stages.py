@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import blocks
-from pipelines.boundary import guard
-from pipelines.config import Config
-from pipelines.decoding.vocabulary import Vocabulary
-from pipelines.errors import EmitFailed
-from pipelines.records import Emissions, Hypothesis
+from dictalake.config.sections import Config
+from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.errors import EmitFailed
+from dictalake.records import Emissions, Hypothesis
+from dictalake.workflow import columns
+from dictalake.workflow.stages.base import capture_row_error
 
 
 class StubEmit:
@@ -31,14 +31,14 @@ class StubEmit:
             if row["error"] is not None:
                 continue
             recording_id = table["recording_id"][index].as_py()
-            with guard(recording_id, "emit", row):
+            with capture_row_error(recording_id, "emit", row):
                 if names[index].rsplit("/", 1)[-1] in sick:
                     raise EmitFailed(recording_id, "the stub fails on this recording")
-                channels = len(blocks.read_waveforms(table, index))
-                row |= {"emissions": [blocks.emissions_to_row(self._silence()) for _ in range(channels)], "emit_ms": 0.0}
+                channels = len(columns.read_waveforms(table, index))
+                row |= {"emissions": [columns.emissions_to_row(self._silence()) for _ in range(channels)], "emit_ms": 0.0}
                 row |= {"device": "stub", "dtype": "float32"}
-        columns = {"error": blocks.ERROR} | blocks.EMITTED_COLUMNS | blocks.EMISSIONS
-        return blocks.extend(table, columns, rows, drop=blocks.WAVEFORMS)
+        new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.EMISSIONS
+        return columns.extend(table, new_columns, rows, drop=columns.WAVEFORMS)
 
     def _silence(self) -> Emissions:
         nothing = np.zeros(1, dtype=np.float32)
@@ -55,7 +55,7 @@ class StubDecode:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         for index, row in enumerate(rows):
             if row["error"] is None:
-                silent = [blocks.hypothesis_to_row(Hypothesis((), 0.0, 0.0)) for _ in blocks.read_emissions(table, index)]
+                silent = [columns.hypothesis_to_row(Hypothesis((), 0.0, 0.0)) for _ in columns.read_emissions(table, index)]
                 row |= {"hypotheses": silent, "others": [[] for _ in silent], "decode_ms": 0.0}
-        columns = {"error": blocks.ERROR} | blocks.DECODED_COLUMNS | blocks.HYPOTHESES | blocks.OTHERS
-        return blocks.extend(table, columns, rows, drop=blocks.EMISSIONS)
+        new_columns = {"error": columns.ERROR} | columns.DECODED_COLUMNS | columns.HYPOTHESES | columns.OTHERS
+        return columns.extend(table, new_columns, rows, drop=columns.EMISSIONS)

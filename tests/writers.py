@@ -28,16 +28,16 @@ from deltalake import DeltaTable
 from rich.console import Console
 from rich.table import Table
 
-from jobs.bench import describe_machine
-from pipelines import blocks
-from pipelines.config import Config, Lake
-from pipelines.lake.claims import ClaimBoard, make_claim
-from pipelines.lake.manifests import Manifests
-from pipelines.lake.staging import TRANSCRIPTS_FOLDER, write_staged
-from pipelines.lake.storage import open_storage
-from pipelines.lake.table import TranscriptTable
-from pipelines.pending import CLAIMED, Work
-from pipelines.records import Recording
+from dictalake.config.sections import Config, Lake
+from dictalake.lake.claims import LeaseStore, make_lease
+from dictalake.lake.manifests import Manifests
+from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER, write_staged
+from dictalake.lake.storage import open_storage
+from dictalake.lake.table import TranscriptTable
+from dictalake.records import Recording
+from dictalake.workflow import columns
+from dictalake.workflow.worklist import CLAIMED, Work
+from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
@@ -63,8 +63,8 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
     mine = [f"{(number * 3 + step) % RECORDINGS:032x}" for step in range(EACH)]
     found = [Recording(one, f"gs://a/{one}", "1", 10, datetime(2026, 3, 1, tzinfo=UTC)) for one in mine]
     config = Config.model_validate({"ray": {"block_rows": BLOCK}})
-    table, board, manifests = TranscriptTable(lake), ClaimBoard(lake), Manifests(lake)
-    claim = make_claim(f"run-{number:02}", "backfill", FINGERPRINT)
+    table, board, manifests = TranscriptTable(lake), LeaseStore(lake), Manifests(lake)
+    claim = make_lease(f"run-{number:02}", "backfill", FINGERPRINT)
     counts: Counter[str] = Counter()
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
         others = board.settle(claim, renew) if looks_at_claims else []
@@ -73,7 +73,7 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
         work.find(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
         counts["claimed"], counts["skipped"] = work.counts.claimed, work.counts.skipped
         planned = list(work.blocks())
-        parts = (blocks.recordings_to_table(block) for block in planned)
+        parts = (columns.recordings_to_table(block) for block in planned)
         list(manifests.write(claim.run_id, parts, parts_schema()))
         renew(replace(claim, state="running"))
         for block in planned:
@@ -83,7 +83,7 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
 
 
 def parts_schema() -> Any:
-    return blocks.recordings_to_table([]).schema
+    return columns.recordings_to_table([]).schema
 
 
 @contextmanager

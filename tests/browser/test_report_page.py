@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs.report import main
-from pipelines.config import Lake
-from pipelines.lake.runs import RunLog, RunRecord
-from pipelines.lake.schema import make_transcripts
-from pipelines.lake.staging import write_staged
-from pipelines.lake.table import TranscriptTable
+from dictalake.cli.report import main
+from dictalake.config.sections import Lake
+from dictalake.lake.runs import RunLog, RunRecord
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
 from tests.browser.chromium import BROWSER, DRIVER, MISSING
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines import blocks
-from pipelines.emitting import Emit
-from pipelines.loading import Load
+from dictalake.workflow import columns
+from dictalake.workflow.stages.emit import Emit
+from dictalake.workflow.stages.load import Load
 from tests.recordings import make_sound, write_wav
 
 _SILENT = 100
@@ -32,7 +32,7 @@ class DeadlyEmit(Emit):
     def __call__(self, table: pa.Table) -> pa.Table:
         errors = table["error"].to_pylist()
         for row in range(table.num_rows):
-            if errors[row] is None and any(is_deadly(w) for w in blocks.read_waveforms(table, row)):
+            if errors[row] is None and any(is_deadly(w) for w in columns.read_waveforms(table, row)):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(table)
 

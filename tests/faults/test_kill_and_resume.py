@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.config import Config
-from pipelines.lake.runs import RunLog
+from dictalake.config.sections import Config
+from dictalake.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 

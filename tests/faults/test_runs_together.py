@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.config import Lake
-from pipelines.lake.claims import ClaimBoard
-from pipelines.lake.runs import RunLog
+from dictalake.config.sections import Lake
+from dictalake.lake.claims import LeaseStore
+from dictalake.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 
@@ -64,7 +64,7 @@ def test_two_runs_started_together_do_the_work_once(random_lasr: Path, tmp_path:
     records = RunLog(Lake.model_validate({"uri": str(lake)})).read().to_pylist()
     claimed = [record["claimed"] + record["skipped"] for record in records if record["event"] == "started"]
     assert sorted(claimed) == [0, RECORDINGS]
-    assert ClaimBoard(Lake.model_validate({"uri": str(lake)})).read() == []
+    assert LeaseStore(Lake.model_validate({"uri": str(lake)})).read() == []
 
 
 def test_a_run_that_lost_its_heartbeat_wakes_up_and_writes_nothing_twice(random_lasr: Path, tmp_path: Path) -> None:
@@ -111,6 +111,6 @@ def test_a_run_that_is_told_to_end_commits_what_is_finished_and_gives_its_claim_
         run.terminate()
         assert run.wait(LONGEST_RUN_S) not in (0, 3, -signal.SIGTERM)
     there = Lake.model_validate({"uri": str(lake)})
-    assert ClaimBoard(there).read() == []
+    assert LeaseStore(there).read() == []
     (failed,) = (row for row in RunLog(there).read().to_pylist() if row["event"] == "failed")
     assert failed["ok"] == len(read_rows(lake)) > 0

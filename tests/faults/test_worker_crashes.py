@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import transcribe as story
-from pipelines.cluster import Resources
-from pipelines.lake.query import connect
-from pipelines.pending import Retry
-from pipelines.transcribe import transcribe
+from dictalake.lake.query import connect
+from dictalake.workflow import run as story
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
+from dictalake.workflow.worklist import Retry
 from tests.faults.deadly_stages import DeadlyEmit, DeadlyLoad, DiesBetweenTables, write_deadly
 from tests.recordings import make_config, make_sound, read_rows, write_wav
 

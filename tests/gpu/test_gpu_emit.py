@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.acoustic.compaction import compact_stretches
-from pipelines.acoustic.ctc import CtcModel, choose_device, choose_dtype
-from pipelines.acoustic.fusion import find_alone, fuse_in_stretches, fuse_windows
-from pipelines.acoustic.heard import Pruning
-from pipelines.audio.windows import cut_window, plan_windows
-from pipelines.config import Acoustic
+from dictalake.acoustic.ctc import CtcModel, choose_device, choose_dtype
+from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches, fuse_windows
+from dictalake.acoustic.sparse import sparsify_stretches
+from dictalake.acoustic.window_output import PruneConfig
+from dictalake.acoustic.windows import cut_window, plan_windows
+from dictalake.config.sections import Acoustic
 from tests.recordings import make_sound
 
 pytestmark = pytest.mark.gpu
@@ -63,10 +63,13 @@ def test_what_the_gpu_selects_gives_the_emissions_of_all_its_numbers(random_lasr
     waveform = np.rint(make_sound(61.0, 3) * 32_767).astype(np.int16)
     plan = plan_windows(len(waveform), model.grid, 20.0, 2.0)
     windows = [cut_window(waveform, window) for window in plan]
-    for pruning in (Pruning(-4.0, 0.5, 0), Pruning(-20.0, 1.0, 0)):  # the second keeps more tokens than there is room for
-        heard = model.hear(windows, find_alone(plan, model.grid), pruning)
-        got = compact_stretches(fuse_in_stretches(heard, plan, model.grid), pruning)
-        wanted = compact_stretches([fuse_windows(model.emit(windows), plan, model.grid)], pruning)
+    for pruning in (
+        PruneConfig(-4.0, 0.5, 0),
+        PruneConfig(-20.0, 1.0, 0),
+    ):  # the second keeps more tokens than there is room for
+        heard = model.hear(windows, find_exclusive_frames(plan, model.grid), pruning)
+        got = sparsify_stretches(fuse_in_stretches(heard, plan, model.grid), pruning)
+        wanted = sparsify_stretches([fuse_windows(model.emit(windows), plan, model.grid)], pruning)
         for name in ("frame_index", "offsets", "token_ids", "logp"):
             np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
 
@@ -85,10 +88,10 @@ def test_the_gpu_is_not_waited_for_until_its_numbers_are_read(random_lasr: Path,
     import torch
 
     model, alone = load(random_lasr, "cuda", batch_s=40.0), [(0, 1)] * len(windows)
-    model.hear(windows, alone, Pruning(-4.0, 0.5, 0))  # what is made once may wait
+    model.hear(windows, alone, PruneConfig(-4.0, 0.5, 0))  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        started = list(model.select(windows, alone, Pruning(-4.0, 0.5, 0)))
+        started = list(model.select(windows, alone, PruneConfig(-4.0, 0.5, 0)))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert sum(len(selection.read()) for _, selections in started for selection in selections) == len(windows)

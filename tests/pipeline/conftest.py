@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import demo
-from pipelines.cluster import Resources
-from pipelines.config import Config
-from pipelines.transcribe import RunSummary, transcribe
+from dictalake.cli import demo
+from dictalake.config.sections import Config
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import RunSummary, transcribe
 from tests.recordings import make_config, write_mixed_archive
 
 IN_MAY = datetime(2025, 5, 17, 12, tzinfo=UTC)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.cluster import Resources
-from pipelines.lake.forget import Subjects, forget
-from pipelines.lake.query import open_lake
-from pipelines.lake.schema import make_transcripts
-from pipelines.lake.staging import write_staged
-from pipelines.lake.table import TranscriptTable
-from pipelines.transcribe import transcribe
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.query import open_lake
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
 from tests.recordings import make_config, make_sound, name_of, read_rows
-from tests.unit.archive_samples import encode
-from tests.unit.test_archive_members import make_tar, make_zip
+from tests.unit.archive.test_unpack import make_tar, make_zip
+from tests.unit.audio.formats.archive_samples import encode
 
 
 def test_every_file_in_an_archive_object_becomes_one_row(two_cpus: Resources, random_lasr: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.cluster import Resources
-from pipelines.transcribe import transcribe
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, make_config, make_sound, read_rows, write_wav
 
 # Seconds. Some are shorter than a window (20 s), some longer, one has exactly its length, one is too short for a frame.

@@ -15,9 +15,9 @@ import fsspec
 import pytest
 from pyarrow import fs
 
-from jobs.doctor import FAIL, OK, Finding, Trouble, check_archive, examine
-from pipelines.config import Config, Lake
-from pipelines.lake.storage import open_storage
+from dictalake.cli.doctor import FAIL, OK, CheckFailed, CheckResult, check_archive, examine
+from dictalake.config.sections import Config, Lake
+from dictalake.lake.storage import open_storage
 from tests.gcs_xml_proxy import HOP_HEADERS, _Handler
 from tests.recordings import make_sound, write_wav
 
@@ -68,7 +68,7 @@ def behind_gateway(store: ObjectStore) -> Iterator[ObjectStore]:
         gateway.join()
 
 
-def examine_lake(lake: Lake) -> dict[str, Finding]:
+def examine_lake(lake: Lake) -> dict[str, CheckResult]:
     return {finding.check: finding for finding in examine(Config().model_copy(update={"lake": lake}))}
 
 
@@ -111,7 +111,7 @@ def test_recordings_that_may_not_be_read_fail_beside_one_that_may(object_store: 
         return check_archive(Config.model_validate({"archive": {"uri": bucket, "storage_options": store.fsspec_options}}))
 
     assert "; 3 read and decoded, 3 s of sound in " in look(object_store)
-    with behind_gateway(object_store) as careful, pytest.raises(Trouble) as trouble:
+    with behind_gateway(object_store) as careful, pytest.raises(CheckFailed) as trouble:
         look(careful)
     assert (trouble.value.what, trouble.value.state) == (
         "2 of the first 3 recordings could not be read: access_denied 2",

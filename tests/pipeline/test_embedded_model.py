@@ -10,10 +10,10 @@ import kenlm
 import pytest
 from safetensors import safe_open
 
-from jobs import demo, evaluate
-from pipelines.cluster import Resources
-from pipelines.config import ASSETS
-from pipelines.transcribe import transcribe
+from dictalake.cli import demo, evaluate
+from dictalake.config.locations import ASSETS
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, make_config, read_rows
 
 MODEL = ASSETS / "medasr-mini"

@@ -8,11 +8,12 @@ import jiwer
 import pyarrow.csv
 import pytest
 
-from pipelines.cluster import Resources, make_plan
-from pipelines.config import ASSETS, Config
-from pipelines.lake.runs import RunLog
-from pipelines.scoring.normalise import normalise_words_only
-from pipelines.transcribe import transcribe
+from dictalake.config.locations import ASSETS
+from dictalake.config.sections import Config
+from dictalake.evaluation.normalise import normalise_words_only
+from dictalake.lake.runs import RunLog
+from dictalake.workflow.cluster import Resources, make_plan
+from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, name_of, read_rows
 
 HEARD = ("radiology/chest-0420.mp3", "radiology/gallbladder.opus", "radiology/addendum-0450.dcm")

@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 from google.oauth2.credentials import Credentials
 
-from pipelines.archive import storage
-from pipelines.archive.fetch import fetch
-from pipelines.archive.listing import list_recordings
-from pipelines.archive.manifest import scan_recordings
-from pipelines.archive.storage import open_location
-from pipelines.config import Archive
-from pipelines.errors import CredentialsExpired, FetchFailed, LoadError
-from pipelines.records import Recording
+from dictalake.archive import storage
+from dictalake.archive.fetch import fetch
+from dictalake.archive.listing import list_recordings
+from dictalake.archive.manifest import scan_recordings
+from dictalake.archive.storage import open_location
+from dictalake.config.sections import Archive
+from dictalake.errors import CredentialsExpired, FetchFailed, LoadError
+from dictalake.records import Recording
 from tests.emulators import ObjectStore
 from tests.fault_proxy import KINDS, run_faulty
 
@@ -135,9 +135,9 @@ def test_expired_credentials_are_looked_for_anew_and_then_a_row(
 
 
 def test_listing_goes_on_through_faults(object_store: ObjectStore, full_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.archive.objects.PAGE_ENTRIES", 25)
-    monkeypatch.setattr("pipelines.retries.BACKOFF_S", 0.01)
-    monkeypatch.setattr("pipelines.retries.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("dictalake.archive.objects.PAGE_ENTRIES", 25)
+    monkeypatch.setattr("dictalake.retries.BACKOFF_S", 0.01)
+    monkeypatch.setattr("dictalake.retries.LONGEST_PAUSE_S", 0.02)
     with run_faulty(object_store, 0.3, 7, ["429", "500", "503", "reset", "truncate"], path=".") as (store, count):
         started_s = time.monotonic()
         assert len({recording.uri for recording in list_archive(full_bucket, store)[1]}) == OBJECTS
@@ -146,9 +146,9 @@ def test_listing_goes_on_through_faults(object_store: ObjectStore, full_bucket: 
 
 
 def test_manifest_is_read_on_from_where_a_fault_met_it(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.retries.BACKOFF_S", 0.01)
-    monkeypatch.setattr("pipelines.retries.LONGEST_PAUSE_S", 0.02)
-    monkeypatch.setattr("pipelines.archive.streams._STREAM_BYTES", 10_000)
+    monkeypatch.setattr("dictalake.retries.BACKOFF_S", 0.01)
+    monkeypatch.setattr("dictalake.retries.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("dictalake.archive.streams._STREAM_BYTES", 10_000)
     bucket = s3.make_bucket()
     writer, path = open_location(bucket, s3.fsspec_options, "test")
     lines = [f"unknown://x/{n:05d}.wav,word {n}" for n in range(10_000)]

@@ -1,6 +1,6 @@
 """Known speech in every container and codec of README's table, through the embedded model: the same words come out.
 
-The waveforms are compared in ``tests/unit/test_archive_formats.py``; here it is what they are read for.
+The waveforms are compared in ``tests/unit/audio/formats/test_formats.py``; here it is what they are read for.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from pipelines import blocks
-from pipelines.acoustic.checkpoint import find_checkpoint
-from pipelines.archive.listing import list_recordings
-from pipelines.config import Config
-from pipelines.emitting import Emit
-from pipelines.identity import read_vocabulary
-from pipelines.loading import Load
-from pipelines.stages import Decode
-from tests.unit.archive_samples import encode, make_dicom, make_group
-from tests.unit.test_archive_formats import EXACT, LOSSY, speech_at, with_soundfile
+from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.archive.listing import list_recordings
+from dictalake.config.sections import Config
+from dictalake.workflow import columns
+from dictalake.workflow.identity import read_vocabulary
+from dictalake.workflow.stages.decode import Decode
+from dictalake.workflow.stages.emit import Emit
+from dictalake.workflow.stages.load import Load
+from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group
+from tests.unit.audio.formats.test_formats import EXACT, LOSSY, speech_at, with_soundfile
 
 SAID = "no acute fracture of the left wrist"  # and the beginning of another word, where the fixture is cut
 LOSSY_ERRORS = 0.25  # of eight words two: the telephone's codecs take away sounds that the small model needs
@@ -63,7 +63,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         {"archive": {"uri": str(folder), "vox_rate_hz": 8_000}, "acoustic": {"device": "cpu", "dtype": "float32"}}
     )
     vocabulary, _ = read_vocabulary(find_checkpoint(config.acoustic))
-    loaded = pa.concat_tables(Load(config)(blocks.recordings_to_table(list(list_recordings(config.archive)))))
+    loaded = pa.concat_tables(Load(config)(columns.recordings_to_table(list(list_recordings(config.archive)))))
     decoded = Decode(config, vocabulary)(Emit(config, vocabulary, threads=2)(loaded))
     found = {}
     for row in decoded.to_pylist():

@@ -11,9 +11,9 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from jobs import backfill
-from pipelines.cluster import Resources
-from pipelines.decoding.vocabulary import Vocabulary
+from dictalake.cli import backfill
+from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.workflow.cluster import Resources
 from tests.models import save_random_lasr, write_arpa
 from tests.recordings import make_sound, read_rows, write_wav
 

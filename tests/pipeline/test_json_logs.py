@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows
-from tests.unit.archive_samples import encode
+from tests.unit.audio.formats.archive_samples import encode
 
 CANARY = "Zyxwandelina"
 

@@ -17,19 +17,19 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
-from jobs.query import main
-from pipelines.config import Config, Lake
-from pipelines.errors import RunError
-from pipelines.lake.forget import Subjects, forget
-from pipelines.lake.manifests import BlockPlace, Manifests
-from pipelines.lake.query import open_lake
-from pipelines.lake.reports import Reports
-from pipelines.lake.runs import RunLog, RunRecord
-from pipelines.lake.schema import PARTITIONS, TRANSCRIPTS
-from pipelines.lake.staging import StagedFile, write_staged
-from pipelines.lake.storage import open_storage
-from pipelines.lake.table import CommitResult, TranscriptTable
-from pipelines.run_report import write_report
+from dictalake.cli.query import main
+from dictalake.config.sections import Config, Lake
+from dictalake.errors import RunError
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.manifests import BlockPlace, Manifests
+from dictalake.lake.query import open_lake
+from dictalake.lake.reports import Reports
+from dictalake.lake.runs import RunLog, RunRecord
+from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
+from dictalake.lake.staged_files import StagedFile, write_staged
+from dictalake.lake.storage import open_storage
+from dictalake.lake.table import CommitResult, TranscriptTable
+from dictalake.reporting.queries import write_report
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
 if TYPE_CHECKING:

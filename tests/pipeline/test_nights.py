@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from jobs import nightly
-from pipelines import transcribe as story
-from pipelines.cluster import Resources
-from pipelines.lake.query import connect
+from dictalake.cli import nightly
+from dictalake.lake.query import connect
+from dictalake.workflow import run as story
+from dictalake.workflow.cluster import Resources
 from tests.recordings import make_sound, write_wav
 from tests.stub_stages import StubDecode, StubEmit
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from pipelines.cluster import Resources
-from pipelines.transcribe import transcribe
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
 from tests.recordings import MIXED_ARCHIVE, make_config, name_of, read_rows, write_mixed_archive
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_mu_law_dicom, make_sound, read_rows
-from tests.unit.archive_samples import encode, make_dicom, make_group
+from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group
 
 CANARY = "Zyxwandelina"
 LONGEST_RUN_S = 240.0

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.lake.query import open_lake
+from dictalake.lake.query import open_lake
 from tests.pipeline.conftest import FinishedRun
 
 

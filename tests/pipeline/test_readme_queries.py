@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import query
-from pipelines.acoustic.checkpoint import find_checkpoint
-from pipelines.config import ASSETS, Acoustic
-from pipelines.lake.query import VIEWS
+from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.cli import query
+from dictalake.config.locations import ASSETS
+from dictalake.config.sections import Acoustic
+from dictalake.lake.query import VIEWS
 from tests.recordings import DEMO_ARCHIVE
 
 ROOT = Path(__file__).parents[2]

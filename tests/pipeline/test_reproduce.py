@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from jobs import reproduce
-from pipelines.config import ASSETS
+from dictalake.cli import reproduce
+from dictalake.config.locations import ASSETS
 
 
 def remake(lake: Path, out: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:

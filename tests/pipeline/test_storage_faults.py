@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import fsspec
 import pytest
 
-from pipelines import transcribe as story
-from pipelines.cluster import Resources
-from pipelines.lake.runs import RunLog
-from pipelines.transcribe import transcribe
+from dictalake.lake.runs import RunLog
+from dictalake.workflow import run as story
+from dictalake.workflow.cluster import Resources
+from dictalake.workflow.run import transcribe
 from tests.fault_proxy import KINDS, run_faulty
 from tests.recordings import make_config, make_sound, read_rows, write_wav
 from tests.stub_stages import StubDecode, StubEmit

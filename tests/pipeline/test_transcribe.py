@@ -17,16 +17,16 @@ import pytest
 import ray
 from rich.console import Console
 
-from pipelines.cluster import ClusterLedger, Node, Resources, describe_wait, make_plan
-from pipelines.config import Config, Lake
-from pipelines.errors import ConfigError, RunError
-from pipelines.lake.reports import Reports
-from pipelines.lake.runs import RunLog
-from pipelines.lake.staging import write_staged
-from pipelines.lake.table import TranscriptTable
-from pipelines.progress import ProgressReport, Tally, Watch
-from pipelines.stages import REPORT
-from pipelines.transcribe import _commit_as_they_come, _require_all, _require_storage, transcribe
+from dictalake.config.sections import Config, Lake
+from dictalake.errors import ConfigError, RunError
+from dictalake.lake.reports import Reports
+from dictalake.lake.runs import RunLog
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
+from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
+from dictalake.workflow.cluster import ClusterCrashLedger, Node, Resources, describe_wait, make_plan
+from dictalake.workflow.run import _commit_as_they_come, _require_all, _require_storage, transcribe
+from dictalake.workflow.stages.assemble import REPORT
 from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
 from tests.recordings import MIXED_ARCHIVE, make_config, make_sound, name_of, read_rows, write_wav
@@ -260,8 +260,8 @@ def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resour
     assert str(tmp_path) not in str(caught.value)
 
 
-def watch(tally: Tally) -> Watch:
-    return Watch(ProgressReport(tally, Console(file=io.StringIO())), tally, 1000, lambda _: "")
+def watch(stats: RunStats) -> StallMonitor:
+    return StallMonitor(ProgressReport(stats, Console(file=io.StringIO())), stats, 1000, lambda _: "")
 
 
 def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: Path) -> None:
@@ -279,10 +279,10 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
                 return
             time.sleep(0.2)
 
-    tally = Tally(wanted=2)
-    _commit_as_they_come(reports(), table, tally, watch(tally), every_s=0.1)
+    stats = RunStats(wanted=2)
+    _commit_as_they_come(reports(), table, stats, watch(stats), every_s=0.1)
     assert seen == [("a", 0)]
-    assert (tally.ok, tally.audio_s) == (1, 2.0)
+    assert (stats.ok, stats.audio_s) == (1, 2.0)
 
 
 def test_a_run_in_which_a_recording_got_no_row_does_not_pass_for_complete() -> None:
@@ -302,9 +302,9 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
         )
         raise RunError("the cluster is gone")
 
-    tally = Tally(wanted=2)
+    stats = RunStats(wanted=2)
     with pytest.raises(RunError, match="the cluster is gone"):
-        _commit_as_they_come(reports(), table, tally, watch(tally), every_s=1000)
+        _commit_as_they_come(reports(), table, stats, watch(stats), every_s=1000)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
@@ -316,17 +316,17 @@ def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
 
 
 def test_a_run_stops_when_the_storage_gives_nothing_any_more() -> None:
-    tally = Tally(wanted=5000, failed=40, withheld=40)
-    tally.failures["credentials_expired (load)"] = 40
-    _require_storage(tally, 0)
-    _require_storage(tally, 41)
+    stats = RunStats(wanted=5000, failed=40, withheld=40)
+    stats.failures["credentials_expired (load)"] = 40
+    _require_storage(stats, 0)
+    _require_storage(stats, 41)
     with pytest.raises(RunError, match=r"did not give any of the last 40 recordings \(credentials_expired \(load\): 40\)"):
-        _require_storage(tally, 40)
+        _require_storage(stats, 40)
 
 
 def test_a_run_that_waits_names_what_is_in_work_and_what_the_cluster_has(two_cpus: Resources) -> None:
     plan = make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), two_cpus)
-    ledger = ClusterLedger()
+    ledger = ClusterCrashLedger()
     assert describe_wait(plan, ledger, 300).startswith(
         "nothing finished for 300 s, waiting for workers to start: load 0 in work, "
     )

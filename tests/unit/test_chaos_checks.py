@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from pipelines.config import Archive, Lake
-from pipelines.lake.staging import write_staged
-from pipelines.lake.table import TranscriptTable
+from dictalake.config.sections import Archive, Lake
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
 from tests.chaos import deal, passed, split
 from tests.chaos_archive import BROKEN, PACKED, Verdict, expect_rows, verify, write_archive
 from tests.chaos_cycle import CycleReport
-from tests.chaos_reader import Reader, Report, Watch
+from tests.chaos_reader import Reader, Report, StallMonitor
 from tests.lake_rows import make_failed_row, make_row, make_rows
 
 GOOD = Verdict(expected=3, there=3, lost=0, duplicated=0, crashed=0, wrong=())
@@ -38,15 +38,15 @@ def folder_of(lake: Lake) -> str:
     return f"{lake.uri}/transcripts"
 
 
-def watch_then(lake: Lake) -> Watch:
+def watch_then(lake: Lake) -> StallMonitor:
     """A reader that has seen the three rows."""
-    watch = Watch()
+    watch = StallMonitor()
     watch.look(str(lake.uri))
     assert (watch.report.rows, watch.report.violations) == (3, 0)
     return watch
 
 
-def look(watch: Watch, lake: Lake) -> list[str]:
+def look(watch: StallMonitor, lake: Lake) -> list[str]:
     """What it complains about after another look."""
     watch.look(str(lake.uri))
     assert watch.report.violations == len(watch.report.sentences)
@@ -59,7 +59,7 @@ def sounding(recording_id: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_reader_has_nothing_to_say_on_a_lake_that_grows(lake: Lake, tmp_path: Path) -> None:
-    watch = Watch()
+    watch = StallMonitor()
     watch.look(str(tmp_path / "no-lake-yet"))
     watch.look(str(lake.uri))
     commit(lake, "r3", "r4")

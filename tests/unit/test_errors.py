@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines import errors
+from dictalake import errors
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.__main__ import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, JOBS
-from jobs.options import make_parser, parse
-from pipelines.config import Config, list_keys, load_config
+from dictalake.cli.main import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, JOBS
+from dictalake.cli.options import make_parser, parse
+from dictalake.config.load import list_keys, load_config
+from dictalake.config.sections import Config
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -209,7 +210,7 @@ def test_what_ray_gives_away_fits_into_the_pod(group: str) -> None:
 
 
 def test_the_plan_for_the_backfills_cluster_fits_with_a_model_on_every_gpu(tmp_path: Path) -> None:
-    from pipelines.cluster import Node, Resources, make_plan
+    from dictalake.workflow.cluster import Node, Resources, make_plan
 
     nodes = []
     for group in find("RayJob", "backfill")["spec"]["rayClusterSpec"]["workerGroupSpecs"]:

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs import __main__ as command_line
-from pipelines import logs, progress
-from pipelines.observability import Logs
-from pipelines.progress import ProgressReport, Tally, Watch
+from dictalake import logs
+from dictalake.cli import main as command_line
+from dictalake.config.observability import Logs
+from dictalake.observers import progress
+from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def _logging_as_before() -> Iterator[None]:
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     hook = sys.excepthook
     yield
-    logs.set_up(Logs.model_validate({}), "")
+    logs.set_up("")
     logging.captureWarnings(False)
     sys.excepthook = hook
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
@@ -37,19 +38,20 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def set_up(**settings: Any) -> None:
-    logs.set_up(Logs.model_validate(settings), "nightly")
+    given = Logs.model_validate(settings)
+    logs.set_up("nightly", given.format, given.file)
 
 
 def read(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def make_tally() -> Tally:
-    tally = Tally(wanted=200, started=time.monotonic() - 10_000)
-    tally.ok, tally.failed, tally.audio_s = 97, 3, 3_600_000.0
-    tally.failures.update({"not_audio (load)": 3})
-    tally.uncovered["secret"] = 8.0
-    return tally
+def make_tally() -> RunStats:
+    stats = RunStats(wanted=200, started=time.monotonic() - 10_000)
+    stats.ok, stats.failed, stats.audio_s = 97, 3, 3_600_000.0
+    stats.failures.update({"not_audio (load)": 3})
+    stats.uncovered["secret"] = 8.0
+    return stats
 
 
 def test_a_line_of_json_says_when_what_and_of_which_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,12 +79,12 @@ def test_the_progress_has_its_numbers_as_fields(capsys: pytest.CaptureFixture[st
     set_up(format="json")
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     bar = io.StringIO()
-    tally = make_tally()
-    with ProgressReport(tally, Console(file=bar, force_terminal=True)) as report:
+    stats = make_tally()
+    with ProgressReport(stats, Console(file=bar, force_terminal=True)) as report:
         report.update()
     assert bar.getvalue() == "", "no bar between the lines, also on a terminal"
     [line] = read(capsys.readouterr().err)
-    assert line["message"] == tally.describe()
+    assert line["message"] == stats.describe()
     expected = {"event": "progress", "done": 100, "wanted": 200, "failed": 3, "failures": {"not_audio (load)": 3}}
     assert {name: line[name] for name in expected} == expected
     assert line["audio_hours"] == 1000
@@ -93,8 +95,8 @@ def test_the_progress_has_its_numbers_as_fields(capsys: pytest.CaptureFixture[st
 
 def test_a_run_that_stands_still_is_a_warning_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="json")
-    tally = make_tally()
-    watch = Watch(ProgressReport(tally, Console(file=io.StringIO())), tally, 0.01, lambda _: "waiting for a GPU")
+    stats = make_tally()
+    watch = StallMonitor(ProgressReport(stats, Console(file=io.StringIO())), stats, 0.01, lambda _: "waiting for a GPU")
     time.sleep(0.02)
     watch.look()
     [line] = read(capsys.readouterr().err)

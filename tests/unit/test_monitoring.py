@@ -14,9 +14,9 @@ import promql_parser
 import pytest
 import yaml
 
-from pipelines.metrics import GpuCollector, RunCollector, SuccessCollector
-from pipelines.progress import Tally
-from tests.unit.test_metrics import PROVENANCE
+from dictalake.observers.progress import RunStats
+from dictalake.observers.prometheus import GpuCollector, RunCollector, SuccessCollector
+from tests.unit.observers.test_prometheus import PROVENANCE
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "infra/monitoring"
@@ -60,10 +60,10 @@ def selectors(query: str) -> Iterator[Any]:
 
 def ours() -> dict[str, set[str]]:
     """Sample name → labels, of a run that has something to tell of everything."""
-    tally = Tally(wanted=3, ok=1, failed=1, last_commit_at=5.0)
-    tally.failures["not_audio (load)"] = 1
-    tally.stage_s["load"] = 1.0
-    run = RunCollector("backfill", tally)
+    stats = RunStats(wanted=3, ok=1, failed=1, last_commit_at=5.0)
+    stats.failures["not_audio (load)"] = 1
+    stats.stage_s["load"] = 1.0
+    run = RunCollector("backfill", stats)
     run.provenance = PROVENANCE
     run.end(0)
     families = [*run.collect(), *SuccessCollector("backfill", 5.0).collect()]

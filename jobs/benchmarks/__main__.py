@@ -1,0 +1,73 @@
+"""Measures on this machine, side by side in one run; timings live here and never in tests.
+
+    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, turn by turn
+
+    python -m jobs.benchmarks NAME:
+      driver     what the driver itself does for each recording and each block
+      load       what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
+      memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
+      query      the questions of infra/queries over a million synthetic rows: seconds and memory
+      seams      word errors of long recordings near the seams of their windows, against other ways to cut them
+      simulate   ten million recordings on 1 to 64 GPUs, from what was measured: how fast, and what limits it
+      resume     a run that has nothing to do: seconds and memory, over 1,000 to 100,000 done recordings
+
+Each prints a table and, with --out FILE.json, writes what it measured with the machine's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dictalake.errors import ConfigError
+
+BENCHMARKS = ("suite", "driver", "load", "memory", "query", "resume", "seams", "simulate")
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    if arguments[0].startswith("--"):
+        arguments = ["suite", *arguments]
+    if arguments[0] not in BENCHMARKS:
+        raise ConfigError(f"bench {arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+    return int(importlib.import_module(f"jobs.benchmarks.{arguments[0]}").main(arguments[1:]))
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a figure is of: processor, cores, memory, Python."""
+    names = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "python": platform.python_version(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_result(result: Mapping[str, Any], out: Path | None) -> None:
+    """As JSON, with the machine."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"machine": describe_machine(), **result}, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

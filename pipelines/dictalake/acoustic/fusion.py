@@ -1,0 +1,93 @@
+"""Fuses the posteriors of overlapping windows on the global frame grid.
+
+Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights: frames near a
+window's edge, which lack context, count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
+Then two neighbours are worth nearly the same at the edge of either, and a short last window, which is heavy in its middle,
+outweighs its neighbour where it hears worse: words were lost there. So the halves of the Hamming window lie over the overlap,
+and what one window hears alone passes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from dictalake.acoustic.window_output import Alone, Heard
+from dictalake.records import FrameGrid, Window
+
+_LEAST_LOGP = np.float32(-69.0)
+
+
+def fuse_windows(log_probs: Sequence[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> np.ndarray:
+    """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording, none below -69, from those of its ``windows`` in
+    order."""
+    stretches = fuse_in_stretches(cut_heard(log_probs, windows, grid), windows, grid)
+    return np.maximum(np.concatenate(list(stretches)), _LEAST_LOGP, dtype=np.float32)
+
+
+def cut_heard(log_probs: Iterable[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> Iterator[Heard[np.ndarray]]:
+    """Log-probabilities ``(frames, vocabulary)`` of each of ``windows``, cut where their neighbours begin and end."""
+    for said, (first, end) in zip(log_probs, find_exclusive_frames(windows, grid), strict=True):
+        yield Heard(said[:first], said[first:end], said[end:])
+
+
+def find_exclusive_frames(windows: Sequence[Window], grid: FrameGrid) -> list[tuple[int, int]]:
+    """Of each window its frames ``[first, end)`` that no other of ``windows`` hears; those before are an earlier window's too,
+    those after a later one's."""
+    found, reached = [], 0
+    for start, end in zip(*_bounds(windows, grid), strict=True):
+        done = end - start
+        found.append((min(max(reached - start, 0), done), done))
+        reached = max(reached, start + grid.frames_of(windows[len(found) - 1].length))
+    return found
+
+
+def fuse_in_stretches(
+    heard: Iterable[Heard[Alone]], windows: Sequence[Window], grid: FrameGrid
+) -> Iterator[np.ndarray | Alone]:
+    """All frames of a recording in order, in stretches, each as soon as no later window reaches into it: hours are never held
+    at once. Frames of several windows come as their fused log-probabilities, the others as they were heard.
+
+    ``heard`` are the ``windows``, cut as ``find_exclusive_frames`` says, taken one at a time. Windows may
+    overlap with later ones than the next.
+    """
+    each = iter(heard)
+    taper = _narrowest_overlap(windows, grid)
+    held = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
+    for window, (first, done) in zip(windows, find_exclusive_frames(windows, grid), strict=True):
+        said, weights = next(each), _taper(grid.frames_of(window.length), taper)
+        if first:
+            total = weights[:first] * np.exp(said.before, dtype=np.float32) + held[:first]
+            yield np.log(np.maximum(total / (weights[:first] + weight_sum[:first]), np.exp(_LEAST_LOGP)))
+        yield said.alone
+        held = _add(held[done:], weights[done:] * np.exp(said.after, dtype=np.float32))
+        weight_sum = _add(weight_sum[done:], weights[done:])
+
+
+def _bounds(windows: Sequence[Window], grid: FrameGrid) -> tuple[list[int], list[int]]:
+    """Where each window begins, and where the next one does, in frames of the recording."""
+    starts = [window.start // grid.step for window in windows]
+    return starts, [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
+
+
+def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Both from their first rows on."""
+    total = np.zeros((max(len(held), len(more)), more.shape[1]), dtype=np.float32)
+    total[: len(held)] = held
+    total[: len(more)] += more
+    return total
+
+
+def _narrowest_overlap(windows: Sequence[Window], grid: FrameGrid) -> int:
+    """Frames that any two neighbours share, at least."""
+    shared = (grid.frames_of(one.length) - (other.start - one.start) // grid.step for one, other in pairwise(windows))
+    return max(1, min(shared, default=1))
+
+
+def _taper(frames: int, taper: int) -> np.ndarray:
+    """Weights ``(frames, 1)``: half a Hamming window over the first and over the last ``taper`` frames, 1 between them."""
+    ramp = np.hamming(2 * taper + 2)[1 : taper + 1].astype(np.float32)
+    from_edge = np.minimum(np.arange(frames), np.arange(frames)[::-1])
+    return np.where(from_edge < taper, ramp[np.minimum(from_edge, taper - 1)], np.float32(1.0))[:, None]

@@ -1,0 +1,169 @@
+"""The bytes of one recording, of exactly the version that it was found with.
+
+==========  ====================================================================================
+storage     how the version is held
+==========  ====================================================================================
+gs://       the request names the generation; the crc32c is compared
+s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id; the MD5 is compared
+a path      mtime and size of the open file, before and after reading
+others      the object's state, before and after reading
+==========  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dictalake.archive import objects, storage
+from dictalake.config.sections import Archive, Limits
+from dictalake.errors import (
+    AccessDenied,
+    ChangedDuringRead,
+    ConfigError,
+    CredentialsExpired,
+    EmptyObject,
+    FetchFailed,
+    NotFound,
+    ObjectTooLarge,
+)
+from dictalake.records import Recording
+
+_EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+
+
+def fetch(
+    recording: Recording,
+    archive: Archive,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    limits: Limits | None = None,
+    on_retry: Callable[[], None] | None = None,
+) -> bytes:
+    """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses.
+
+    ``on_retry`` is called before each try but the first.
+
+    Raises NotFound, AccessDenied, CredentialsExpired, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their
+    details name no URI.
+    """
+    limits = limits or Limits()  # type: ignore[call-arg]
+    _check_size(recording.size_bytes, recording, limits)
+    wrong_digests: set[str] = set()
+
+    def read() -> bytes:  # the file system anew each time: with expired credentials it is another one
+        filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
+        return _read(filesystem, path, recording, wrong_digests)
+
+    try:
+        data = storage.call_with_retries(read, archive.fetch_tries, sleep, on_retry)
+    except storage.RefusedOptionsError:  # they were good when the recording was found
+        raise CredentialsExpired(recording.recording_id, _EXPIRED) from None
+    except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
+        raise NotFound(
+            recording.recording_id, "this kind of storage cannot be opened here; install its fsspec package"
+        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(recording.recording_id, "the object is not there (any more); restore it or leave it out") from None
+    except IsADirectoryError:
+        raise NotFound(recording.recording_id, "the name is of a folder, not of an object") from None
+    except storage.storage_errors() as error:
+        raise _name_failure(error, recording, archive.fetch_tries) from None
+    if not data:
+        raise EmptyObject(recording.recording_id, "the object has no bytes; the upload or the recorder stopped too early")
+    _check_size(len(data), recording, limits)  # more than the storage said: it unpacked gzip
+    return data
+
+
+def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
+    if size_bytes > limits.object_mb * 1e6:
+        raise ObjectTooLarge(
+            recording.recording_id,
+            f"the object has {size_bytes / 1e6:.1f} MB, limits.object_mb allows {limits.object_mb:g}: split it, or raise the "
+            "limit",
+        )
+
+
+def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | CredentialsExpired | FetchFailed:
+    if storage.is_expired(error):
+        return CredentialsExpired(recording.recording_id, _EXPIRED)
+    if storage.is_denied(error):
+        return AccessDenied(
+            recording.recording_id, "the credentials of this run may not read the object; grant read access to it"
+        )
+    status = storage.status_of(error)
+    cause = type(error).__name__ if status is None else f"HTTP {status}"
+    if storage.is_transient(error):
+        return FetchFailed(
+            recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"
+        )
+    return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
+
+
+def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
+    if recording.version == storage.MISSING:
+        storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
+        raise ChangedDuringRead(
+            recording.recording_id, "the object was not there when the manifest was read, now it is; run again"
+        )
+    if storage.is_local(filesystem):
+        return _read_local(path, recording)
+    if storage.is_gcs(filesystem):
+        return _read_gcs(filesystem, path, recording)
+    if storage.is_s3(filesystem):
+        data = _read_s3(filesystem, path, recording, wrong_digests)
+    else:
+        _require_version(storage.describe(filesystem, path).version, recording)
+        data = bytes(filesystem.cat_file(path))
+        _require_version(storage.describe(filesystem, path).version, recording)
+    if len(data) < recording.size_bytes:
+        raise EOFError("truncated answer")
+    return data
+
+
+def _read_local(path: str, recording: Recording) -> bytes:
+    if not os.path.lexists(path):
+        path = storage.decode_local_path(path)
+    with Path(path).open("rb") as file:
+        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+        data = file.read()
+        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+    return data
+
+
+def _read_gcs(filesystem: Any, path: str, recording: Recording) -> bytes:
+    try:
+        return objects.read_gcs(filesystem, path, recording.version)
+    except FileNotFoundError:
+        storage.describe(filesystem, path)  # raises FileNotFoundError when not only the generation is gone
+        raise _changed(recording) from None
+
+
+def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
+    try:
+        data = objects.read_s3(filesystem, path, recording.version, wrong_digests)
+    except objects.ChecksumError as error:
+        wrong_digests.add(error.digest)
+        raise
+    except FileNotFoundError:
+        if not filesystem.version_aware:
+            raise
+        storage.describe(filesystem, path)
+        data = None
+    if data is None:
+        raise _changed(recording)
+    return data
+
+
+def _require_version(version: str, recording: Recording) -> None:
+    if version != recording.version:
+        raise _changed(recording)
+
+
+def _changed(recording: Recording) -> ChangedDuringRead:
+    return ChangedDuringRead(
+        recording.recording_id, "the object was written again after it was listed; run again to take the new version"
+    )

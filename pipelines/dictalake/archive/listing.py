@@ -1,0 +1,221 @@
+"""Recordings by listing a folder or bucket, as a stream: nothing here grows with their number.
+
+=============  ====================================================================================================
+storage        how it is listed
+=============  ====================================================================================================
+a path         folder by folder, in the order of the names
+gs://, s3://   page by page; what has more than one page is cut into ranges of names that are listed in parallel
+others         by fsspec's ``find``, which holds the infos of all objects in memory
+=============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+from fsspec.utils import glob_translate
+
+from dictalake.archive import objects, storage
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Archive
+from dictalake.errors import ConfigError
+from dictalake.records import Recording, make_recording_id
+
+_KEY = "archive.uri"
+_THREADS = 16
+_ENOUGH_PREFIXES = 32  # prefixes are looked into, breadth first, until there are so many
+_MOST_LOOKS = 32  # pages of prefixes
+_RANGES = 64
+
+Entry = tuple[str, Mapping[str, Any]]  # a path, and what the listing says about it
+
+
+def list_recordings(archive: Archive) -> Iterator[Recording]:
+    """Every object below ``archive.uri`` that ``include`` and ``since`` admit; of a path in the order of their names.
+
+    The listing begins at the call: ConfigError (nothing there, no access, package missing, bad glob) and RunError
+    (the storage does not answer) come then, or while iterating where they come up later. No match gives an empty iterator.
+    """
+    if archive.uri is None:
+        raise ConfigError(f"{_KEY} is not set; give a folder, gs://bucket/prefix or s3://bucket/prefix")
+    select = make_selection(archive)
+    location = resolve(archive.uri)
+    try:
+        filesystem, root = storage.call_with_retries(
+            lambda: storage.open_location(location, archive.storage_options, _KEY), archive.fetch_tries
+        )
+        root = root.rstrip("/")
+        entries = _find(filesystem, root, archive)
+        first = list(islice(entries, 1))
+    except storage.storage_errors() as error:
+        raise storage.explain(error, _KEY) from None
+    return _iterate(filesystem, select, root, chain(first, entries))
+
+
+def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
+    if storage.is_local(filesystem):
+        start = root or "/"
+        filesystem.info(start)  # raises when there is nothing
+        return ((path, {}) for path in (_walk(start, set()) if os.path.isdir(start) else [start]))
+    if objects.is_paged(filesystem):
+        return _list_objects(archive, filesystem, root)
+    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries)
+    return iter(sorted(found.items()))
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Every file below a local folder, through links to folders too, each folder once. A folder that cannot be read raises:
+    fsspec's own walk leaves it, and what links lead to, out without a word."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        names = sorted(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.endswith("/"):
+            yield from _walk(path.rstrip("/"), seen)
+        elif os.path.isfile(path) or os.path.islink(path):  # no pipes and sockets; a link to nothing becomes a failed row
+            yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _list_objects(archive: Archive, filesystem: Any, root: str) -> Iterator[Entry]:
+    bucket, key = objects.split_path(filesystem, root)
+    if not bucket:
+        raise FileNotFoundError
+
+    def list_page(cursor: objects.Cursor) -> objects.Page:
+        return storage.call_with_retries(
+            lambda: objects.list_page(_open(archive), cursor),  # anew: with expired credentials it is another file system
+            archive.fetch_tries,
+        )
+
+    whole = objects.Cursor(bucket, f"{key}/" if key else "")
+    page = list_page(whole)
+    if page.token is None:
+        if key and not page.entries:  # perhaps it is an object itself
+            yield from _find_object(filesystem, root, archive)
+        yield from page.entries
+    elif bucket.endswith("--x-s3"):  # a directory bucket of S3 lists in no order
+        yield from _follow([replace(whole, token=page.token)], list_page, page.entries)
+    else:
+        yield from _follow(_cut(whole, list_page), list_page)
+
+
+def _open(archive: Archive) -> Any:
+    return storage.open_location(resolve(archive.uri or ""), archive.storage_options, _KEY)[0]
+
+
+def _find_object(filesystem: Any, path: str, archive: Archive) -> Iterator[Entry]:
+    try:
+        info = storage.call_with_retries(lambda: filesystem.info(path), archive.fetch_tries)
+    except FileNotFoundError:
+        return
+    if info.get("type") != "directory":
+        yield path, info
+
+
+def _cut(whole: objects.Cursor, list_page: Callable[[objects.Cursor], objects.Page]) -> list[objects.Cursor]:
+    """``whole`` as ranges of names that can be listed side by side, cut where folders begin. Whatever is found here, a name
+    is in exactly one of them, so that nothing is lost or doubled. Without folders it is one range, listed page after page."""
+    starts: set[str] = set()
+    level = deque([replace(whole, delimiter="/")])
+    for _ in range(_MOST_LOOKS):
+        if not level or (len(starts) >= _ENOUGH_PREFIXES and level[0].token is None):
+            break
+        cursor = level.popleft()
+        page = list_page(cursor)
+        if page.token is not None and page.prefixes:
+            level.appendleft(replace(cursor, token=page.token))
+        starts.update(page.prefixes)
+        level.extend(replace(whole, delimiter="/", prefix=prefix) for prefix in page.prefixes)
+    ordered = sorted(starts)
+    chosen = ordered[:: max(1, -(-len(ordered) // _RANGES))]
+    ends: list[str | None] = [*chosen, None]
+    return [replace(whole, start=start, end=end) for start, end in zip(["", *chosen], ends, strict=True)]
+
+
+def _follow(
+    cursors: list[objects.Cursor], list_page: Callable[[objects.Cursor], objects.Page], first: Iterable[Entry] = ()
+) -> Iterator[Entry]:
+    """All entries, in any order. Of each of up to 16 cursors one page is asked for ahead, so memory is bounded."""
+    yield from first
+    waiting = deque(cursors)
+    running: dict[Future[objects.Page], objects.Cursor] = {}
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="listing")
+    try:
+        while waiting or running:
+            while waiting and len(running) < _THREADS:
+                cursor = waiting.popleft()
+                running[pool.submit(list_page, cursor)] = cursor
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                cursor, page = running.pop(done), done.result()
+                if page.token is not None:
+                    going_on = replace(cursor, token=page.token)
+                    running[pool.submit(list_page, going_on)] = going_on
+                yield from page.entries
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _iterate(
+    filesystem: Any, select: Callable[[str, storage.ObjectState], bool], root: str, entries: Iterator[Entry]
+) -> Iterator[Recording]:
+    try:
+        for path, info in entries:
+            if path != root and not path.startswith(f"{root}/"):
+                continue  # object stores match prefixes: `dictations-old/` begins with `dictations`
+            relative = path[len(root) + 1 :] if path != root else path.rsplit("/", 1)[-1]
+            try:
+                state = storage.describe(filesystem, path, info)
+            except FileNotFoundError:  # gone since the listing: it becomes a failed row, not a gap
+                state = storage.ObjectState(storage.MISSING, 0, None)
+            if select(relative, state):
+                yield make_recording(storage.make_uri(filesystem, path), state)
+    except storage.storage_errors() as error:
+        raise storage.explain(error, _KEY) from None
+
+
+def make_recording(uri: str, state: storage.ObjectState) -> Recording:
+    return Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
+
+
+def make_selection(archive: Archive) -> Callable[[str, storage.ObjectState], bool]:
+    """Whether ``archive`` asks for the object at this path below it: ``include`` and ``since``, and no folder's own name.
+
+    Raises ConfigError for a bad pattern.
+    """
+    admits, since = compile_globs(archive.include, "archive.include"), archive.since
+
+    def select(relative: str, state: storage.ObjectState) -> bool:
+        if relative.endswith("/") or not admits(relative):
+            return False
+        return since is None or state.modified_at is None or state.modified_at >= since
+
+    return select
+
+
+def compile_globs(patterns: Iterable[str], key: str) -> Callable[[str], bool]:
+    """Whether one of ``patterns`` (of the configuration key ``key``) matches a path. Raises ConfigError for a bad pattern."""
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(glob_translate(pattern.lstrip("/"))))
+        except (ValueError, re.error):
+            raise ConfigError(f"{key} = {pattern!r}: ** must stand alone between slashes, as in **/*.wav or 2026/**") from None
+    return lambda path: any(pattern.match(path) for pattern in compiled)

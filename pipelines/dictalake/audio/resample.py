@@ -1,0 +1,51 @@
+"""Stored samples to what the models hear: int16 at 16 kHz, channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import soxr
+
+from dictalake.records import SAMPLE_RATE_HZ
+
+
+def resample_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """float32 blocks ``(channels, frames)`` in [-1, 1] at ``rate_hz`` → int16 ``(channels, round(frames × 16000 / rate_hz))``.
+
+    soxr's high quality filter, fed block by block: hours of float32 are never in memory at once, and the result does not
+    depend on how the blocks are cut. At 16 kHz the samples pass unfiltered, so that 16-bit PCM comes back bit for bit. Beyond
+    full scale (a filter overshoots on clipped speech) values stop at the int16 range, they do not wrap.
+    """
+    chunks: list[np.ndarray] = []
+    stream: soxr.ResampleStream | None = None
+    channels = frames = 0
+    for block in blocks:
+        channels, frames = len(block), frames + block.shape[1]
+        if rate_hz == SAMPLE_RATE_HZ:
+            chunks.append(_to_int16(block))
+            continue
+        if stream is None:
+            stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, channels, dtype="float32", quality="HQ")
+        chunks.append(_to_int16(stream.resample_chunk(np.ascontiguousarray(block.T)).T))
+    if stream is not None:
+        chunks.append(_to_int16(stream.resample_chunk(np.zeros((0, channels), dtype=np.float32), last=True).T))
+    length = (2 * frames * SAMPLE_RATE_HZ + rate_hz) // (2 * rate_hz)
+    return _join(chunks, channels, length)
+
+
+def _join(chunks: list[np.ndarray], channels: int, length: int) -> np.ndarray:
+    """Each chunk is let go as soon as it is copied. The filter may give a sample more or less than ``length``."""
+    joined = np.zeros((channels, length), dtype=np.int16)
+    at = 0
+    chunks.reverse()
+    while chunks:
+        chunk = chunks.pop()[:, : length - at]
+        joined[:, at : at + chunk.shape[1]] = chunk
+        at += chunk.shape[1]
+    return joined
+
+
+def _to_int16(samples: np.ndarray) -> np.ndarray:
+    """[-1, 1) is [-32768, 32767]: the inverse of how 16-bit PCM was read."""
+    return np.asarray(np.clip(np.rint(samples * np.float32(32768)), -32768, 32767), dtype=np.int16)

@@ -1,0 +1,335 @@
+"""Runs one function on untrusted bytes in child processes, which may crash, hang or devour memory without harm to the caller.
+
+A child is a fresh Python with an empty environment (no credentials in it), nothing open but its socket, its output thrown away.
+It may write no file and dump no core. The kernel ends it where a call takes more memory, processor time or clock time
+than allowed, so a decoder that hangs in C, or whose caller was killed, goes too. Children are kept for the next call.
+
+Both sides speak JSON and raw samples: what a child sends is data and is never unpickled. Linux enforces all limits, macOS all
+but the one on memory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dictalake import errors
+from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
+
+# (bytes, recording id, JSON settings) → (JSON result, int16 (channels, samples)); importable by its name
+Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarray]]
+
+_HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
+_SOCKET_BYTES = 2**22
+_KEPT_BYTES = 2**26  # of an idle child, at most
+_STARTS = 3
+_START_S = 60.0
+_GRACE_S = 2.0  # after the kernel should have ended a child
+_RECYCLE_AFTER = 2000  # calls: what a damaged file left in a child's memory does not stay for ever
+_LONGEST_JSON = 2**26
+_RECURSION = 400  # Python frames; sequences nested deeper are no honest file's
+_TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
+
+
+@dataclass(frozen=True)
+class CallLimits:
+    """What one call may take: ``cpu_s`` of the processor, thrice that by the clock, ``memory_mb`` beyond an idle child's."""
+
+    cpu_s: float
+    memory_mb: float
+
+    @property
+    def clock_s(self) -> float:
+        return 3 * self.cpu_s
+
+
+class Sandbox:
+    """Calls ``function`` in up to ``children`` processes at once; for any number of threads.
+
+    ``call`` raises the LoadError that the function raised, TooLarge where it ran out of memory, DecoderTimeout where it ran
+    out of time, and DecoderCrashed where its process died twice on the same bytes: once may be the fault of an earlier
+    recording, or of the machine.
+    """
+
+    def __init__(self, function: Function, limits: CallLimits, children: int = 2) -> None:
+        self._target = f"{function.__module__}:{function.__qualname__}"
+        self._limits = limits
+        self._free = threading.Semaphore(children)
+        self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        """What the function returns for ``data``."""
+        with self._free:
+            for last_try in (False, True):
+                child = self._take_child(fresh=last_try)
+                try:
+                    answer = child.call(data, recording_id, settings)
+                except _ChildDiedError as death:
+                    child.kill()
+                    if death.timed_out:
+                        raise DecoderTimeout(recording_id, self._explain_timeout()) from None
+                    if last_try:
+                        raise DecoderCrashed(recording_id, f"{death}; look at this file with care, or leave it out") from None
+                    continue
+                except BaseException:
+                    child.kill()  # it may still be busy with this call
+                    raise
+                self._put_back(child)
+                return self._read(answer, recording_id)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Ends the children that have nothing to do."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()
+
+    def _take_child(self, *, fresh: bool) -> _Child:
+        with self._lock:
+            if self._idle and not fresh:
+                return self._idle.pop()
+        for _ in range(_STARTS - 1):  # one that dies before it has seen a byte says nothing of the recording
+            with contextlib.suppress(_ChildDiedError):
+                return _Child(self._target, self._limits)
+        return _Child(self._target, self._limits)
+
+    def _put_back(self, child: _Child) -> None:
+        if child.calls >= _RECYCLE_AFTER:
+            child.kill()
+            return
+        with self._lock:
+            self._idle.append(child)
+
+    def _read(self, answer: tuple[dict[str, Any], np.ndarray], recording_id: str) -> tuple[dict[str, Any], np.ndarray]:
+        result, samples = answer
+        failure = result.get("failure")
+        if failure is None:
+            return result["value"], samples
+        if failure["reason"] == TooLarge.reason:
+            raise TooLarge(
+                recording_id,
+                f"decoding it takes more than the {self._limits.memory_mb:g} MB of limits.decode_mb: a damaged header, or a "
+                "recording to split",
+            )
+        kind = _LOAD_ERRORS.get(failure["reason"])
+        if kind is None:
+            raise errors.InternalError(recording_id, str(failure["detail"]), "load")
+        raise kind(recording_id, str(failure["detail"]))
+
+    def _explain_timeout(self) -> str:
+        return (
+            f"decoding it took more than {self._limits.cpu_s:g} s of the processor or {self._limits.clock_s:g} s of the clock "
+            "(limits.decode_s): a damaged file, or a recording to split"
+        )
+
+
+def _all_kinds(kind: type[LoadError]) -> list[type[LoadError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
+
+
+_LOAD_ERRORS = {kind.reason: kind for kind in _all_kinds(LoadError)}
+
+
+class _ChildDiedError(Exception):
+    def __init__(self, sentence: str, *, timed_out: bool) -> None:
+        super().__init__(sentence)
+        self.timed_out = timed_out
+
+
+class _Child:
+    """One process and the socket to it."""
+
+    def __init__(self, target: str, limits: CallLimits) -> None:
+        self.calls = 0
+        self._limits = limits
+        self._socket, theirs = socket.socketpair()
+        for end in (self._socket, theirs):  # less to and fro; the kernel gives as much of it as it allows
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        program = "from dictalake.audio.sandbox import serve; serve()"
+        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
+        environment = {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PATH": os.environ.get("PATH", ""),
+            "LC_ALL": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            # The C library keeps some memory between calls: getting it anew costs a fault for each page.
+            "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
+            "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program, *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                cwd="/",
+            )
+        try:
+            self._receive(time.monotonic() + _START_S)  # it says that it is ready
+        except BaseException:
+            self.kill()
+            raise
+
+    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        self.calls += 1
+        deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
+        request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
+        self._exchange(lambda: _send(self._socket, request, data), deadline)
+        return self._receive(deadline)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
+        def read() -> tuple[dict[str, Any], np.ndarray]:
+            text, samples = _receive(self._socket, int(self._limits.memory_mb * 1e6), deadline)
+            answer = json.loads(text)
+            return answer, samples.view(np.int16).reshape(answer["shape"])
+
+        answer: tuple[dict[str, Any], np.ndarray] = self._exchange(read, deadline)
+        return answer
+
+    def _exchange(self, do: Callable[[], Any], deadline: float) -> Any:
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            return do()
+        except TimeoutError:
+            raise _ChildDiedError("the decoder does not answer", timed_out=True) from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
+            code = self._process.returncode
+            if code is not None and -code in _TIMES_UP:
+                raise _ChildDiedError("out of time", timed_out=True) from None
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
+            raise _ChildDiedError(f"the decoder's process ended with {how} while reading it", timed_out=False) from None
+
+
+def _send(to: socket.socket, text: bytes, data: bytes | memoryview) -> None:
+    to.sendall(_HEADER.pack(len(text), len(data)) + text)
+    to.sendall(data)
+
+
+def _receive(source: socket.socket, most_bytes: int, deadline: float | None = None) -> tuple[bytes, np.ndarray]:
+    """The JSON, and the bytes after it as uint8 ``(length,)``. Raises EOFError where the other side is gone."""
+    text_length, length = _HEADER.unpack(_receive_exactly(source, _HEADER.size, deadline).tobytes())
+    if text_length > _LONGEST_JSON or length > most_bytes:
+        raise ValueError("a message of this length cannot be")
+    text = _receive_exactly(source, text_length, deadline).tobytes()
+    return text, _receive_exactly(source, length, deadline)
+
+
+def _receive_exactly(source: socket.socket, length: int, deadline: float | None) -> np.ndarray:
+    buffer = np.empty(length, dtype=np.uint8)
+    view, got = buffer.data, 0
+    while got < length:
+        if deadline is not None:
+            source.settimeout(max(0.001, deadline - time.monotonic()))
+        count = source.recv_into(view[got:])
+        if not count:
+            raise EOFError
+        got += count
+    return buffer
+
+
+# -- in the child --------------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """The child's life: ``sys.argv`` names the socket, the function and its limits; ends when the caller is gone."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    module, _, name = sys.argv[2].partition(":")
+    limits = CallLimits(**json.loads(sys.argv[3]))
+    function = getattr(importlib.import_module(module), name)
+    sys.setrecursionlimit(_RECURSION)
+    _limit_process(limits)
+    _answer(channel, {}, np.zeros(0, dtype=np.int16))
+    while True:
+        try:
+            text, data = _receive_request(channel)
+        except (EOFError, OSError):
+            return
+        _start_clocks(limits)
+        result, samples = _run(function, data, json.loads(text))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _answer(channel, result, samples)
+        del data, samples
+
+
+def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
+    """The JSON, and the recording as the one copy of it that there is here."""
+    text_length, length = _HEADER.unpack(_receive_bytes(channel, _HEADER.size))
+    return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
+
+
+def _receive_bytes(channel: socket.socket, length: int) -> bytes:
+    received = channel.recv(length, socket.MSG_WAITALL) if length else b""
+    while len(received) < length:  # a signal came between
+        more = channel.recv(length - len(received), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        received += more
+    return received
+
+
+def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
+    text = json.dumps({**result, "shape": samples.shape}).encode()
+    _send(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
+
+
+def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    nothing = np.zeros((0, 0), dtype=np.int16)
+    try:
+        value, samples = function(data, request["recording_id"], request["settings"])
+    except LoadError as error:
+        return {"failure": {"reason": error.reason, "detail": error.detail}}, nothing
+    except MemoryError:
+        return {"failure": {"reason": TooLarge.reason, "detail": ""}}, nothing
+    except Exception as error:
+        return {"failure": {"reason": errors.InternalError.reason, "detail": errors.name_place(error)}}, nothing
+    return {"value": value}, np.asarray(samples, dtype=np.int16)
+
+
+def _limit_process(limits: CallLimits) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    for timer in _TIMES_UP:
+        signal.signal(timer, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; without it this process ends by itself
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            idle_bytes = int(file.read().split()[0]) * resource.getpagesize()
+        most = idle_bytes + int(limits.memory_mb * 1e6)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _start_clocks(limits: CallLimits) -> None:
+    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + limits.cpu_s) + 1, hard))
+    signal.setitimer(signal.ITIMER_REAL, limits.clock_s)

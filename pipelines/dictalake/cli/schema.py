@@ -1,0 +1,167 @@
+"""What the columns of a lake mean: the schema of its tables, from the code, as Markdown or JSON.
+
+    dictalake schema                                  as Markdown on the screen
+    dictalake schema --write                          into infra/ of a checkout: schema.md, schema.json, bigquery/
+    dictalake schema --check                          fails where these are not current, or the schema broke its contract
+    dictalake schema --upgrade --lake.uri LAKE        gives a lake of an older version the columns that it lacks
+
+The contract: a new version of the schema only adds columns, and they may be null. So a newer dictalake reads an older lake, and
+an older one a newer lake: from version 5 on, for those of versions 1 to 4 refuse the lake of any other version. To write, the
+versions must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+
+from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.config.locations import PACKAGE
+from dictalake.config.sections import Lake
+from dictalake.errors import ConfigError, RunError
+from dictalake.lake import bigquery, contract
+from dictalake.lake.delta import find_missing, has_table, open_table, upgrade_table
+from dictalake.lake.delta_log import clean_log
+from dictalake.lake.schema import SCHEMA_VERSION
+from dictalake.lake.storage import Storage, open_storage
+
+# As in infra/kubernetes and infra/terraform: everybody puts their own there.
+_LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
+INFRA = PACKAGE.parents[1] / "infra"
+_TITLES = {
+    "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` is the "
+    "newest good row of each recording.",
+    "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
+    "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser("schema", __doc__ or "")
+    parser.add_argument("--format", choices=("markdown", "json"), default="markdown")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="write the files of the checkout")
+    action.add_argument("--check", action="store_true", help="exit with 1 unless they are current and the contract is kept")
+    action.add_argument("--upgrade", action="store_true", help="add to the tables of lake.uri the columns that they lack")
+    arguments, overrides = parse(parser, argv)
+    config = read_config(arguments, overrides)
+    if arguments.upgrade:
+        for line in upgrade(config.lake):
+            print(line)
+    elif arguments.check:
+        problems = list(check(INFRA))
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        return 1 if problems else 0
+    elif arguments.write:
+        for path in write(INFRA):
+            print(f"wrote {path}")
+    else:
+        print(render_json() if arguments.format == "json" else render_markdown(), end="")
+    return 0
+
+
+def render_markdown() -> str:
+    """Every table with its columns: name, type, since which version, what it means."""
+    lines = [
+        "# What the columns of a lake mean",
+        "",
+        f"Version {SCHEMA_VERSION}. Written by `dictalake schema --write` from `lake/schema.py`, whose words these "
+        "are; `schema.json` is the same for machines, in Delta Lake's own words. The tables are Delta tables below `lake.uri`; "
+        "each keeps its version in the table property `dictalake.schemaVersion`.",
+        "",
+        "A new version only adds columns, and they may be null: a newer dictalake reads an older lake, and an older one a "
+        f"newer lake, from version {contract.FORWARD_COMPATIBLE_SINCE} on; older ones refuse the lake of any other version. To "
+        "write, the versions must be the same; `dictalake schema --upgrade --lake.uri LAKE` adds to an older lake what it "
+        "lacks.",
+        "",
+        "Times are UTC. A dot leads into a struct; `words.start_s` is in each element of the list `words`. **Bold**: never "
+        "null.",
+    ]
+    for name in contract.TABLES:
+        lines += ["", f"## {name}", "", _TITLES[name], ""]
+        if partitions := contract.TABLES[name].partitions:
+            lines += [f"Partitioned by {' and '.join(f'`{column}`' for column in partitions)}.", ""]
+        lines += ["| column | type | since | |", "| --- | --- | --- | --- |", *_rows(name)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(table: str) -> Iterator[str]:
+    for column in contract.list_columns(table):
+        name = f"**`{column.path}`**" if column.is_required else f"`{column.path}`"
+        yield f"| {name} | `{column.kind}` | {column.since} | {column.doc.replace('|', chr(92) + '|')} |"
+
+
+def render_json() -> str:
+    return json.dumps(contract.describe(), indent=1) + "\n"
+
+
+def _documents(folder: Path) -> dict[Path, str]:
+    return {
+        folder / "schema.md": render_markdown(),
+        folder / "schema.json": render_json(),
+        folder / "bigquery/tables.sql": bigquery.make_tables(_LAKE, _REGION),
+        **{folder / f"bigquery/views/{name}.sql": text for name, text in bigquery.make_views().items()},
+    }
+
+
+def check(folder: Path) -> Iterator[str]:
+    """One line for each file in ``folder`` that is not current, and each way in which the schema breaks its contract."""
+    for path, text in _documents(folder).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            yield f"{path.relative_to(folder)} is not current: run dictalake schema --write and commit what it writes"
+    yield from contract.find_breaks(contract.TABLES, contract.read_snapshots(), SCHEMA_VERSION)
+
+
+def write(folder: Path) -> Iterator[Path]:
+    """Writes what is documented, and the snapshot of a version that has none yet; one that is there is never written again.
+
+    Raises ConfigError where there is no checkout.
+    """
+    if not folder.is_dir():
+        raise ConfigError("--write is for a checkout of dictalake, which has the folder infra; without it, it is printed")
+    snapshot = contract.snapshot_path(SCHEMA_VERSION)
+    documents = _documents(folder)
+    if not snapshot.exists():
+        documents[snapshot] = json.dumps(contract.make_snapshot(), separators=(",", ":")) + "\n"
+    for path, text in documents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        yield path
+
+
+def upgrade(lake: Lake) -> Iterator[str]:
+    """Brings each table that is there to this version, and says what was added. Raises RunError, and changes nothing then where
+    one of them cannot be upgraded.
+    """
+    storages = {name: open_storage(lake, name) for name in contract.TABLES}
+    storages = {name: storage for name, storage in storages.items() if has_table(storage)}
+    if not storages:
+        raise RunError("there is no dictalake table at lake.uri: check it, or run a backfill first")
+    for name, storage in storages.items():
+        find_missing(storage, contract.TABLES[name].schema)
+    for name, storage in storages.items():
+        yield f"{name}: {_upgrade(storage, contract.TABLES[name].schema)}; version {SCHEMA_VERSION}"
+
+
+def _upgrade(storage: Storage, schema: pa.Schema) -> str:
+    added = upgrade_table(storage, schema)
+    text = f"added {', '.join(added)}" if added else "nothing to add"
+    try:
+        log = clean_log(open_table(storage, schema), storage, schema)
+    except (OSError, DeltaError) as error:
+        raise RunError(f"cannot clean the log at {storage.uri}: {type(error).__name__}; run the same command again") from error
+    if log.cleaned:
+        text += f"; {log.cleaned} files of its log cleaned of values of rows"
+    if log.left:
+        text += f"; {log.left} more are not, because a run was at work: run the same command again when none is"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

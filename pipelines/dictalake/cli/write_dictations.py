@@ -1,0 +1,58 @@
+"""Writes synthetic dictation texts for training speech, held-out speech, or the language model.
+
+    python -m dictalake.cli.write_dictations --count 9000 --free-words 0.12 --out train.csv
+    python -m dictalake.cli.write_dictations --count 9000 --free-words 1 --list-words 1 3 --out words.csv
+    python -m dictalake.cli.write_dictations --count 600 --held-out --seed 7 --out held_out.csv
+
+The CSV has the columns ``id,text,specialty``. Held-out dictations share no sentence with any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from dictalake.training.dictation import Corpus, write_dictations
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dictalake write-dictations", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--count", type=int, required=True, help="how many dictations")
+    parser.add_argument("--out", type=Path, required=True, help="CSV to write: id, text, specialty")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--held-out", action="store_true", help="only sentences that training never sees")
+    parser.add_argument("--free-words", type=float, default=0.0, help="share of lists of unconnected words (default 0)")
+    parser.add_argument(
+        "--list-words", type=int, nargs=2, default=(3, 9), metavar=("MIN", "MAX"), help="words in such a list (default 3 9)"
+    )
+    parser.add_argument("--wordlist", type=Path, action="append", default=[], help="file of words for those lists")
+    parser.add_argument("--specialty", action="append", help="only these specialties (default all)")
+    arguments = parser.parse_args(argv)
+    if not 1 <= arguments.list_words[0] <= arguments.list_words[1]:
+        parser.error(f"--list-words {arguments.list_words[0]} {arguments.list_words[1]}: 1 or more, the smaller number first")
+    corpus = Corpus.load(wordlists=tuple(arguments.wordlist))
+    if unknown := set(arguments.specialty or ()) - set(corpus.reports):
+        parser.error(f"--specialty {', '.join(sorted(unknown))}: unknown; there are {', '.join(sorted(corpus.reports))}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "specialty"])
+        for dictation in write_dictations(
+            corpus,
+            arguments.seed,
+            arguments.count,
+            held_out=arguments.held_out,
+            free_words=arguments.free_words,
+            list_words=tuple(arguments.list_words),
+            specialties=arguments.specialty,
+        ):
+            writer.writerow([dictation.id, dictation.text, dictation.specialty])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The whole configuration, typed: a section for each part of a run, a field for each key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from dictalake.config.observability import Lineage, Logs, Metrics, Report
+from dictalake.config.section import Section
+
+PATIENT_KEY = "DICTALAKE_PATIENT_KEY"
+PatientField = Literal["PatientID", "PatientName", "PatientBirthDate"]
+PATIENT_HASHES = {  # column of the lake's struct `dicom` for each
+    "PatientID": "patient_id_hash",
+    "PatientName": "patient_name_hash",
+    "PatientBirthDate": "patient_birth_date_hash",
+}
+
+
+class Archive(Section):
+    """Where the recordings are."""
+
+    uri: str | None = Field(None, description="folder or bucket to list: a path, gs://…, s3://…, or embedded:demo-archive")
+    include: tuple[str, ...] = Field(("**",), description="globs on the path below archive.uri; ** crosses folders")
+    manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
+    inventory: str | None = Field(
+        None,
+        description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "
+        "inventory report",
+    )
+    since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
+    expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
+    member_include: tuple[str, ...] = Field(
+        ("**",), description="globs on the path inside such an object; a done one is not opened again when they change"
+    )
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="options of the fsspec file system")
+    time_zone: str = Field("UTC", description="where DICOM and ZIP say no offset with a time: an IANA name, Europe/Vienna")
+    patient_fields: tuple[PatientField, ...] = Field(
+        (), description="DICOM attributes of the patient that become keyed hashes; the key is in DICTALAKE_PATIENT_KEY"
+    )
+    vox_rate_hz: int | None = Field(
+        None, ge=4_000, le=48_000, description="sampling rate of headerless VOX files, which are known by the name *.vox alone"
+    )
+    fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
+
+    @field_validator("include", "member_include", "patient_fields", mode="before")
+    @classmethod
+    def _one_glob(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone; give an IANA name such as Europe/Vienna or America/New_York") from None
+        return value
+
+    @field_validator("since")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Limits(Section):
+    """What one recording may be and cost. Beyond it stands a failed row whose reason says which limit it was."""
+
+    object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
+    duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
+    channels: int = Field(16, ge=1, le=64, description="channels of one recording; more is `too_many_channels`")
+    members: int = Field(100_000, ge=1, description="files in one archive object; more is `too_many_members`")
+    expanded_mb: float = Field(
+        20_000.0, gt=0, description="megabytes that one archive object unpacks to; more is `expands_too_large`"
+    )
+    windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")
+    decode_s: float = Field(
+        300.0,
+        gt=0,
+        description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
+    )
+    storage_failures: int = Field(
+        1000, ge=0, description="recordings in a row that the storage did not give, after which the run stops; 0: never"
+    )
+    decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording: `too_large`")
+
+
+class Acoustic(Section):
+    """The model that turns waveforms into emissions, or the engine that turns them into words by itself."""
+
+    kind: Literal["ctc", "whisper", "qwen3-asr"] = Field(
+        "ctc",
+        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; qwen3-asr",
+    )
+    model: str = Field(
+        "embedded:medasr-mini",
+        description="folder or Hugging Face id of a model of that kind, embedded:medasr-mini, or packaged:tiny.en (whisper)",
+    )
+    revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the hardware computes in it"
+    )
+    actors: PositiveInt | Literal["auto"] = Field("auto", description="model copies; auto: one a GPU, or one per 8 CPUs")
+    gpus_per_actor: float = Field(1.0, gt=0, description="GPUs that one actor takes when the device is a GPU")
+    cpus_per_actor: float = Field(1.0, gt=0, description="logical CPUs that one actor takes")
+    batch_s: float = Field(
+        160.0,
+        gt=0,
+        description="seconds of audio that the model sees at once; CPU threads share them, at least a window each",
+    )
+    compile: bool = Field(
+        False,
+        description="full batches by torch.compile, in a CUDA graph: LASR on a GPU, with Triton and a C compiler; a worker "
+        "takes a minute more to start, and rounds a full batch otherwise than others",
+    )
+    language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
+    beam_width: PositiveInt | Literal["auto"] = Field(
+        "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); of a CTC model see decoding.beam_width"
+    )
+    stretch_s: float | Literal["auto"] = Field(
+        "auto", description="whisper and qwen3-asr get at most so much of a recording at once; auto: 600 and 60"
+    )
+
+    @field_validator("stretch_s")
+    @classmethod
+    def _within_bounds(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 10 <= value <= 1200:
+            raise ValueError("must be auto or from 10 to 1200")
+        return value
+
+    @model_validator(mode="after")
+    def _compiles_emissions_alone(self) -> Acoustic:
+        if self.compile and self.kind != "ctc":
+            raise ValueError("compile is for kind ctc")
+        return self
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether it gives words by itself, so that nothing is decoded."""
+        return self.kind != "ctc"
+
+
+class Windows(Section):
+    """How long recordings are cut."""
+
+    length_s: float = Field(20.0, ge=1.0, le=120.0, description="seconds that the model sees in one pass")
+    overlap_s: float = Field(2.0, ge=0.0, description="seconds that neighbouring windows share")
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Windows:
+        if self.overlap_s > self.length_s / 2:
+            raise ValueError("overlap_s must be at most half of length_s")
+        return self
+
+
+class Decoding(Section):
+    """The search that turns emissions into text."""
+
+    kind: Literal["greedy", "beam"] = Field("beam", description="beam: beam search with the language model, if one is given")
+    engine: Literal["auto", "pyctcdecode", "ctc-beam-decoder"] = Field(
+        "auto", description="auto: ctc-beam-decoder where it runs"
+    )
+    beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
+    lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
+    lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
+    word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
+    known_pieces: bool = Field(
+        True, description="false: as Google's recipe, where a beam pays 10 nats and more for the piece that it is spelling"
+    )
+    beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
+    token_min_logp: float = Field(-5.0, ge=-60, le=0, description="tokens less likely than this are not tried")
+    hotwords: str | None = Field(
+        None, description="text file of terms to favour in beam search, one a line, after a tab a weight where wanted"
+    )
+    hotword_weight: float = Field(0.7, ge=0, le=10, description="nats for each letter of a hotword")
+    hotword_guard: float = Field(
+        4.0, ge=0, description="nats by which the sound may speak against a hotword before it is refused"
+    )
+    nbest: int = Field(1, ge=1, le=1024, description="readings in the column `nbest`; 1 leaves it null; at most beam_width")
+    collapse_blank: float = Field(
+        0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
+    )
+    actors: PositiveInt | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
+
+    @model_validator(mode="after")
+    def _nbest_fits(self) -> Decoding:
+        if self.nbest > self.beam_width:
+            raise ValueError(f"nbest must be at most beam_width ({self.beam_width})")
+        return self
+
+
+class Confidence(Section):
+    """How a word's confidence is worked out: 1 / (1 + exp(-(evidence / temperature + bias))). `tune` fits it to your data.
+
+    The evidence is the logit of the mean over the word's pieces of their highest probability, and ``nbest_weight`` times the
+    logit of the share of the n-best list that has the word.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=100, description="above 1 makes words less sure, below 1 surer")
+    bias: float = Field(0.0, ge=-20, le=20, description="below 0 makes all words less sure")
+    nbest_weight: float = Field(0.0, ge=0, le=10, description="what the other readings of the search count beside the sound")
+
+
+class Formatting(Section):
+    """How the readable text is written; what was said is always kept in `text_raw`."""
+
+    numbers: bool = Field(False, description="write spoken numbers, doses, dates and levels: five milligrams → 5 mg")
+
+
+class Quality(Section):
+    """What is measured of a recording, and when it is worth a look."""
+
+    vad: Literal["webrtc", "silero", "none"] = Field(
+        "webrtc", description="who finds speech; silero is better in noise, far slower, and needs its package"
+    )
+    uncovered_s: float = Field(
+        5.0, ge=0, description="seconds of speech without a word over it from which on the summary lists a recording"
+    )
+
+
+class Lake(Section):
+    """Where the transcripts go."""
+
+    uri: str | None = Field(None, description="folder of the lake: a path, gs://…, s3://…")
+    storage_options: dict[str, str] = Field(default_factory=dict, description="options of delta-rs's object store")
+    lease_s: float = Field(
+        180.0,
+        gt=0,
+        description="seconds after which a run without a sign of life counts as dead, and others take up its work",
+    )
+    file_mb: float = Field(256.0, ge=1, le=2048, description="megabytes of a file that `compact` aims at")
+    retention_h: int = Field(
+        168, ge=24, description="hours that files no longer in use are kept for readers and runs that still know them"
+    )
+    commit_every_s: float = Field(2.0, ge=0, description="the driver commits finished files at most this often")
+    earliest_month: str = Field(
+        "1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`"
+    )
+
+
+class RayCluster(Section):
+    """The cluster that does the work."""
+
+    address: str | None = Field(None, description="an existing cluster; none starts one on this machine")
+    cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
+    load_memory_mb: float = Field(700.0, gt=0, description="memory that one load worker with its decoders asks of the cluster")
+    emit_memory_mb: float = Field(1000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
+    decode_memory_mb: float = Field(400.0, gt=0, description="memory that one decoder process asks of the cluster")
+    finish_memory_mb: float = Field(300.0, gt=0, description="memory that one finishing worker asks of the cluster")
+    stall_s: float = Field(300.0, gt=0, description="seconds without a finished recording until a run says what it waits for")
+    block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
+    block_audio_s: float = Field(
+        1800.0, gt=0, description="seconds of loaded audio that travel together, at most, but for a single longer recording"
+    )
+    block_mb: float = Field(32.0, gt=0, description="megabytes of stored audio that travel together, at most")
+
+
+class Config(Section):
+    """Every key of dictalake."""
+
+    archive: Archive = Archive()  # type: ignore[call-arg]
+    limits: Limits = Limits()  # type: ignore[call-arg]
+    acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
+    windows: Windows = Windows()  # type: ignore[call-arg]
+    decoding: Decoding = Decoding()  # type: ignore[call-arg]
+    confidence: Confidence = Confidence()  # type: ignore[call-arg]
+    formatting: Formatting = Formatting()  # type: ignore[call-arg]
+    quality: Quality = Quality()  # type: ignore[call-arg]
+    lake: Lake = Lake()  # type: ignore[call-arg]
+    ray: RayCluster = RayCluster()  # type: ignore[call-arg]
+    metrics: Metrics = Metrics()  # type: ignore[call-arg]
+    lineage: Lineage = Lineage()  # type: ignore[call-arg]
+    logs: Logs = Logs()  # type: ignore[call-arg]
+    report: Report = Report()  # type: ignore[call-arg]

@@ -1,0 +1,347 @@
+"""CTC beam search with a KenLM language model fused into the search (shallow fusion), as in Google's recipe for MedASR.
+
+Every piece of the vocabulary is made a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
+with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) + word_score`` for each piece.
+Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++, see ``fast_engine.py``), three times as
+fast where its wheel exists. They differ in one thing: pyctcdecode walks the tokens of a frame in the order of a Python set, the
+C++ engine by id, and which of two equally good beams is dropped depends on that.
+
+The recipe leaves pyctcdecode without a word list, and then the piece that a beam spells at this moment costs it 10 nats, and
+more if it has over six letters. So beams are dropped for the length of their last piece, and first pieces of a recording for
+being there. ``decoding.known_pieces`` names all pieces as words, which ends this; without it the search is the recipe's.
+
+Both engines keep the whole text of every beam at every frame, so that time and memory grow with the square of a recording's
+length (ctc-beam-decoder: 0.8 GB for ten minutes, 7 GB for half an hour). Up to ``WHOLE_FRAMES`` kept frames
+(two minutes of speech) a recording is searched in one go, exactly as in the recipe. A longer one is cut at pauses, and each
+part is searched with ``CONTEXT_FRAMES`` of its neighbours on both sides, whose pieces are then left to the neighbours. This
+loses nothing: a search that never ends spends its beams on doubts of minutes ago.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from heapq import nlargest
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import kenlm
+import numpy as np
+
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Decoding
+from dictalake.decoding.ctc_beam_decoder import faster_decoder
+from dictalake.decoding.hotword_check import drop_unheard
+from dictalake.decoding.hotwords import HotwordScorer, read_hotwords
+from dictalake.decoding.segments import cut_at_pauses, skip_repeated_blanks, slice_frames
+from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.errors import ConfigError
+from dictalake.records import Emissions, Hypothesis, Piece
+
+WHOLE_FRAMES = 3000
+CONTEXT_FRAMES = 200
+# Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
+_LEAST_KNOWN_SHARE = 0.3
+_SLACK = 2  # frames that a piece may move between two readings and be the same
+_UNKNOWN_WORD = "⁇"  # what both engines call <unk>
+
+_Spoken = tuple[str, tuple[int, int]]  # a word of an engine, and its first and last frame, exclusive
+_EngineBeam = tuple[str, object, list[_Spoken], float, float]
+
+
+class BeamDecoder:
+    """Searches with one of two engines; holds the language model."""
+
+    def __init__(self, config: Decoding, vocabulary: Vocabulary) -> None:
+        self._config, self._vocabulary = config, vocabulary
+        lm = None if config.lm is None else _check_lm(resolve(config.lm), vocabulary)
+        self.name = name_search(config)
+        _, module = _import_engine(config.engine)
+        self._engine = _build(module, lm, config, vocabulary)
+        self._hotwords: HotwordScorer | None = None
+        if config.hotwords is not None:
+            hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary)
+            self._hotwords = HotwordScorer(hotwords, float(config.hotword_weight), vocabulary)
+            # Only pyctcdecode's search lets a scorer of several pieces in.
+            _, module = _import_engine("pyctcdecode")
+            self._biased_engine = _build(module, lm, config, vocabulary)
+        self._ids = {word: i for i, word in vocabulary.lm_words().items()}
+        self._specials = sorted((vocabulary.pieces[i] for i in vocabulary.special_ids), key=len, reverse=True)
+        self._special_ids = sorted(vocabulary.special_ids)
+
+    def decode(self, emissions: Emissions) -> list[Hypothesis]:
+        """N-best, the best first, at most ``beam_width`` of them.
+
+        The scores are the engine's; of a recording in parts they are sums over the parts, each with its context, and compare
+        only with the same recording under the same configuration.
+        """
+        if emissions.kept <= WHOLE_FRAMES:
+            return self._search(emissions)
+        readings: list[Hypothesis] = [Hypothesis(())]
+        for start, end in cut_at_pauses(emissions, self._vocabulary.blank_id):
+            context_start, context_end = max(0, start - CONTEXT_FRAMES), min(emissions.kept, end + CONTEXT_FRAMES)
+            first_frame = int(emissions.frame_index[start])
+            next_frame = int(emissions.frame_index[end]) if end < emissions.kept else emissions.frames
+            of_part = [
+                replace(one, pieces=tuple(piece for piece in one.pieces if first_frame <= piece.start_frame < next_frame))
+                for one in self._search(slice_frames(emissions, context_start, context_end))
+            ]
+            readings = join_readings(readings, of_part, self._config.beam_width)
+        return readings
+
+    def _search(self, emissions: Emissions) -> list[Hypothesis]:
+        if emissions.kept == 0:
+            return [Hypothesis(())]
+        told, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
+        log_probs = told.dense()
+        beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
+        frame_index = told.frame_index.tolist()
+        known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
+        plain = [_hypothesis((*beam[:3], beam[3] + skipped_logp, beam[4] + skipped_logp), known) for beam in beams]
+        # On nothing but blanks ctc-beam-decoder gives no beam at all.
+        readings = plain or [Hypothesis(())]
+        if self._hotwords is not None:
+            readings = self._search_for_hotwords(readings, emissions, emissions.dense())
+        return [measure_support(readings), *readings[1:]]
+
+    def _search_for_hotwords(
+        self, plain: Sequence[Hypothesis], emissions: Emissions, log_probs: np.ndarray
+    ) -> list[Hypothesis]:
+        """The readings with hotwords; where the guard refused something, that reading first and then those without."""
+        assert self._hotwords is not None
+        scorer, words = self._hotwords, self._vocabulary.lm_words()
+        scorer.reset()
+
+        def count_bonus(pieces: Sequence[Piece]) -> float:
+            return scorer.final_score(" ".join(words[piece.token_id] for piece in pieces))
+
+        beams: list[_EngineBeam] = self._biased_engine._decode_logits(
+            log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
+        )
+        readings = []
+        frame_index = emissions.frame_index.tolist()
+        known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
+        for beam in beams:
+            begun = scorer.score(" ".join(word for word, _ in beam[2]))
+            reading = _hypothesis((*beam[:4], beam[4] - begun), known)
+            readings.append(replace(reading, hotword_score=count_bonus(reading.pieces)))
+        readings.sort(key=lambda reading: -reading.total_score)
+        best, *others = readings
+        guard = float(self._config.hotword_guard)
+        blank_id = self._vocabulary.blank_id
+        pieces = drop_unheard(best.pieces, plain[0].pieces, log_probs, emissions.frame_index, blank_id, guard, count_bonus)
+        if _ids(pieces) != _ids(best.pieces):
+            source = plain[0] if _ids(pieces) == _ids(plain[0].pieces) else best
+            best = replace(source, pieces=pieces)
+            others = list(plain)
+        best, *others = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (best, *others))
+        return [best, *(other for other in others if _ids(other.pieces) != _ids(best.pieces))]
+
+    def _limits(self) -> dict[str, Any]:
+        names = ("beam_prune_logp", "token_min_logp")
+        return {"beam_width": self._config.beam_width} | {name: float(getattr(self._config, name)) for name in names}
+
+    def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: Sequence[int]) -> Piece | None:
+        """None for what is no piece: a special token, or one that the vocabulary does not know."""
+        word, (start, end) = spoken
+        plain = self._without_specials(word)
+        if plain in ("", _UNKNOWN_WORD):
+            return None
+        token_id = self._ids[plain]
+        start = min(max(start, 0), len(frame_index) - 1)
+        end = min(max(end, start + 1), len(frame_index))
+        if plain != word:
+            end = self._end_before_special(log_probs, token_id, start, end)
+        peak = log_probs[start, token_id] if end == start + 1 else log_probs[start:end, token_id].max()
+        return Piece(
+            token_id=token_id,
+            text=self._vocabulary.pieces[token_id],
+            start_frame=frame_index[start],
+            end_frame=frame_index[end - 1] + 1,
+            logp=min(0.0, float(peak)),
+        )
+
+    def _without_specials(self, word: str) -> str:
+        """An engine glues a special token such as ``</s>``, which has no word start, to the word before."""
+        stripped = True
+        while stripped and word not in self._ids:
+            suffix = next((special for special in self._specials if word.endswith(special)), "")
+            word, stripped = word.removesuffix(suffix), bool(suffix)
+        return word
+
+    def _end_before_special(self, log_probs: np.ndarray, token_id: int, start: int, end: int) -> int:
+        """Where the piece ends in a span that a special token at its end has stretched: after its last frame there."""
+        rivals = log_probs[start:end, self._special_ids].max(axis=1)
+        heard = np.flatnonzero(log_probs[start:end, token_id] > rivals)
+        return start + (int(heard[-1]) + 1 if len(heard) else 1)
+
+
+class _Known(dict[_Spoken, Piece | None]):
+    """Pieces of the beams of one search, each made when it is first asked for: most beams differ in few pieces."""
+
+    def __init__(self, make: Callable[[_Spoken], Piece | None]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, spoken: _Spoken) -> Piece | None:
+        piece = self[spoken] = self._make(spoken)
+        return piece
+
+
+def _hypothesis(beam: _EngineBeam, known: _Known) -> Hypothesis:
+    _, _, words, acoustic_score, total_score = beam
+    pieces = tuple(piece for piece in map(known.__getitem__, words) if piece is not None)
+    return Hypothesis(pieces, float(acoustic_score), float(total_score - acoustic_score))
+
+
+def name_search(config: Decoding) -> str:
+    """Of the decoder, for provenance, without opening it. Raises ConfigError for an engine that is not there."""
+    packages = [_import_engine(config.engine)[0], *(["pyctcdecode"] if config.hotwords is not None else [])]
+    return " + hotwords in ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+
+
+def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
+    """The first of ``readings`` (n-best of one search), each piece with the share of them that has it, too, at this time.
+
+    Readings count by the softmax of their acoustic and language model scores: the posterior of the list, as in confusion
+    networks (Mangu et al. 2000).
+    """
+    best = readings[0]
+    # Without what hotwords were worth: that is a wish, and no evidence.
+    scores = np.array([reading.acoustic_score + reading.lm_score for reading in readings])
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    support = [1.0] * len(best.pieces)
+    for reading, share in zip(readings[1:], shares[1:].tolist(), strict=True):
+        there = {id(piece) for piece in reading.pieces}  # the same objects, of the same search
+        missing = [index for index, piece in enumerate(best.pieces) if id(piece) not in there]
+        tokens = {best.pieces[index].token_id for index in missing}
+        places = {
+            (p.token_id, frame)
+            for p in reading.pieces
+            if p.token_id in tokens
+            for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)
+        }
+        for index in missing:
+            if (best.pieces[index].token_id, best.pieces[index].start_frame) not in places:
+                support[index] = max(0.0, support[index] - share)
+    pieces = (
+        piece if share == piece.support else replace(piece, support=share)
+        for piece, share in zip(best.pieces, support, strict=True)
+    )
+    return replace(best, pieces=tuple(pieces))
+
+
+def join_readings(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
+    """The ``most`` best pairs of a reading of what came before and one of what comes after it; the two bests first, whatever
+    their scores, as a refused hotword leaves its score behind. Of readings with the same pieces the first counts.
+    """
+    distinct: dict[tuple[int, ...], Hypothesis] = {}
+    for one in after:
+        distinct.setdefault(tuple(_ids(one.pieces)), one)
+    best, *others = product(before, distinct.values())
+    others = nlargest(most - 1, others, key=lambda pair: pair[0].total_score + pair[1].total_score)
+    return [
+        Hypothesis(
+            one.pieces + other.pieces,
+            one.acoustic_score + other.acoustic_score,
+            one.lm_score + other.lm_score,
+            one.hotword_score + other.hotword_score,
+        )
+        for one, other in (best, *others)
+    ]
+
+
+def _ids(pieces: Sequence[Piece]) -> list[int]:
+    return [piece.token_id for piece in pieces]
+
+
+def _check_lm(path: str, vocabulary: Vocabulary) -> str:
+    """``path`` if it is a KenLM model over this vocabulary's pieces; else ConfigError."""
+    if not Path(path).is_file():
+        raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
+    options = kenlm.Config()
+    options.show_progress, options.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+    try:
+        model = kenlm.Model(path, options)
+    except (OSError, RuntimeError) as error:
+        reason = "it is empty" if Path(path).stat().st_size == 0 else "it is damaged, or of another kind"
+        raise ConfigError(
+            f"decoding.lm = {path}: KenLM cannot read it: {reason} (allowed: an ARPA or KenLM binary file of order 6 at "
+            "most; make one with `dictalake build-lm`)"
+        ) from error
+    words = vocabulary.lm_words().values()
+    known = sum(word in model for word in words)
+    if known < _LEAST_KNOWN_SHARE * len(words):
+        raise ConfigError(
+            f"decoding.lm = {path}: it knows {known} of the model's {len(words)} pieces, so it was made for another "
+            "tokenizer; make one for this model with `dictalake build-lm`, or set decoding.lm to null"
+        )
+    return path
+
+
+def _build(module: Any, lm: str | None, config: Decoding, vocabulary: Vocabulary) -> Any:
+    labels = vocabulary.pyctcdecode_labels()
+    known = list(vocabulary.lm_words().values()) if lm is not None and config.known_pieces else None
+    build = module.build_ctcdecoder if module.__name__ == "pyctcdecode" else faster_decoder(module)
+    with _quiet_loggers(), _without_suffix(lm) as path:
+        return build(
+            labels, kenlm_model_path=path, unigrams=known, alpha=float(config.lm_weight), beta=float(config.word_score)
+        )
+
+
+@contextmanager
+def _without_suffix(lm: str | None) -> Iterator[str | None]:
+    """``lm`` as a file that the engines do not know for an ARPA: of those they read a word list too, and score by it, so that
+    the same model would give other texts as ARPA than as binary. A gzip is unpacked, as an engine's KenLM may have no zlib.
+    """
+    if lm is None or not lm.endswith((".arpa", ".gz")):
+        yield lm
+        return
+    with tempfile.TemporaryDirectory(prefix="dictalake-lm-") as folder:
+        path = Path(folder) / "lm"
+        if lm.endswith(".gz"):
+            with gzip.open(lm) as packed, path.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        else:
+            path.symlink_to(Path(lm).resolve())
+        yield str(path)
+
+
+def _import_engine(wanted: str) -> tuple[str, Any]:
+    """Package name and module of the engine ``wanted``; ``auto`` is ctc-beam-decoder where it loads, else pyctcdecode."""
+    if wanted in ("auto", "ctc-beam-decoder"):
+        try:
+            module = importlib.import_module("ctc_beam_decoder")
+            if module.has_kenlm():
+                return "ctc-beam-decoder", module
+            problem = "it was built without KenLM"
+        except (ImportError, OSError, RuntimeError) as error:
+            problem = f"it does not load ({type(error).__name__})"
+        if wanted == "ctc-beam-decoder":
+            raise ConfigError(
+                f"decoding.engine = ctc-beam-decoder: {problem}; its wheels are for x86-64 Linux with glibc 2.35 or later, "
+                "macOS on ARM and Windows (allowed: auto, pyctcdecode, ctc-beam-decoder)"
+            )
+    with _quiet_loggers():
+        return "pyctcdecode", importlib.import_module("pyctcdecode")
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    """pyctcdecode warns that a binary model has no unigram list: the recipe has none either."""
+    logger = logging.getLogger("pyctcdecode")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,120 @@
+"""The guard against over-biasing: what hotwords changed stays only where the sound bears it.
+
+Shallow fusion with hotwords trades sound against the list, and a long list with a high weight invents terms. Therefore each
+place where the reading with hotwords differs from the one without is judged by the sound alone: by the CTC likelihood of
+either's pieces over the frames of that place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from dictalake.records import Piece
+
+_SLACK_FRAMES = 2
+
+
+@dataclass
+class _Place:
+    """Where the readings differ; without difference ``theirs`` is ``mine``."""
+
+    mine: tuple[Piece, ...]
+    theirs: tuple[Piece, ...]
+    is_changed: bool
+    keeps_mine: bool = True
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self.mine if self.keeps_mine else self.theirs
+
+
+def drop_unheard(
+    biased: Sequence[Piece],
+    plain: Sequence[Piece],
+    log_probs: np.ndarray,
+    frame_index: np.ndarray,
+    blank_id: int,
+    most_nats: float,
+    count_bonus: Callable[[Sequence[Piece]], float],
+) -> tuple[Piece, ...]:
+    """``biased`` with the pieces of ``plain`` wherever its own earn no hotword, or are ``most_nats`` less likely to the ear.
+
+    ``log_probs`` float32 ``(kept, vocabulary)`` are those of the true frames ``frame_index`` ``(kept,)``; ``count_bonus`` says
+    what the hotwords in some pieces are worth. A hotword that lost one of its places loses the others too.
+    """
+    places = _find_places(biased, plain)
+    changed = [place for place in places if place.is_changed]
+    for index, place in enumerate(places):
+        if not place.is_changed:
+            continue
+        before = places[index - 1].mine[-1].end_frame if index else 0
+        after = places[index + 1].mine[0].start_frame if index + 1 < len(places) else int(frame_index[-1]) + 1
+        inside = [*place.mine, *place.theirs]
+        # The shared neighbours may have moved between the readings: what either says here must fit in.
+        first_frame = min([before, *(piece.start_frame for piece in inside)])
+        last_frame = max([after, *(piece.end_frame for piece in inside)])
+        first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
+        rows = log_probs[first : max(last, first + 1)]
+        loss = log_likelihood(rows, _ids(place.theirs), blank_id) - log_likelihood(rows, _ids(place.mine), blank_id)
+        place.keeps_mine = loss <= most_nats
+    undone = True
+    while undone:
+        undone = False
+        for place in changed:
+            if place.keeps_mine:
+                bonus = count_bonus(_join(places))
+                place.keeps_mine = False
+                if count_bonus(_join(places)) < bonus:
+                    place.keeps_mine = True
+                else:
+                    undone = True
+    return _join(places)
+
+
+def _find_places(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[_Place]:
+    """What the readings share, and what lies between. A piece is shared if both have it at the same time: text alone would
+    pair a frequent piece with another one of its kind."""
+    matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
+    pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]
+    shared = [(i, j) for i, j in pairs if abs(biased[i].start_frame - plain[j].start_frame) <= _SLACK_FRAMES]
+    places = []
+    mine = theirs = 0
+    for i, j in [*shared, (len(biased), len(plain))]:
+        if i > mine or j > theirs:
+            places.append(_Place(tuple(biased[mine:i]), tuple(plain[theirs:j]), is_changed=True))
+        if i < len(biased):
+            places.append(_Place((biased[i],), (biased[i],), is_changed=False))
+        mine, theirs = i + 1, j + 1
+    return places
+
+
+def _join(places: Sequence[_Place]) -> tuple[Piece, ...]:
+    return tuple(piece for place in places for piece in place.pieces)
+
+
+def _ids(pieces: Sequence[Piece]) -> list[int]:
+    return [piece.token_id for piece in pieces]
+
+
+def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: int) -> float:
+    """ln P(``token_ids`` | frames) over all CTC alignments (Graves et al. 2006, section 4.1); -inf where they do not fit.
+
+    ``log_probs`` ``(frames, vocabulary)``. No tokens: the likelihood of nothing but blanks.
+    """
+    labels = np.full(2 * len(token_ids) + 1, blank_id)
+    labels[1::2] = token_ids
+    emitted = log_probs[:, labels].astype(np.float64)
+    # From two labels before only to a token, and not to one that repeats the last: a blank must stand between.
+    jumps = np.zeros(len(labels), dtype=bool)
+    jumps[3::2] = labels[3::2] != labels[1:-2:2]
+    alpha = np.full(len(labels), -np.inf)
+    alpha[:2] = emitted[0, :2]
+    for row in emitted[1:]:
+        stepped = np.concatenate([[-np.inf], alpha[:-1]])
+        jumped = np.where(jumps, np.concatenate([[-np.inf, -np.inf], alpha[:-2]])[: len(alpha)], -np.inf)
+        alpha = np.logaddexp(np.logaddexp(alpha, stepped), jumped) + row
+    return float(np.logaddexp.reduce(alpha[-2:]))

@@ -1,0 +1,178 @@
+"""Hotwords: names, drugs and devices of a place, favoured while the beam search runs (shallow fusion, as the language model).
+
+A bonus belongs to letters, not to pieces: each letter of a hotword that a beam spells from the beginning of a word on is worth
+``hotword_weight``, and all of it is taken back when the beam goes on otherwise (the failure arcs of contextual biasing, He et
+al. 2019, arXiv 1811.06621). So it does not matter how a model cuts a term into pieces, terms of several words are one term, and
+a term is helped from its first piece on, before the search has dropped it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dictalake.decoding.vocabulary import WORD_START, Vocabulary
+from dictalake.errors import ConfigError
+
+MOST_HOTWORDS = 50_000
+HEAVIEST = 10.0
+_LEAST_LETTERS = 2
+
+
+@dataclass(frozen=True)
+class Hotword:
+    """A term, as it is to be written, and how much its letters are worth beside others'."""
+
+    term: str
+    weight: float = 1.0
+
+
+def read_hotwords(path: Path, vocabulary: Vocabulary) -> tuple[Hotword, ...]:
+    """A UTF-8 file with a term a line, and behind a tab, where wanted, its weight (default 1). ``#`` begins a comment line.
+
+    Raises ConfigError that names the line, never the term (it may be a patient's name): a term that is too short, that the
+    model's pieces cannot spell, or that stands there twice; a weight that is no number from 0 to 10.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ConfigError(f"decoding.hotwords = {path}: cannot be read ({error.strerror}); expected one term a line") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"decoding.hotwords = {path}: is not UTF-8 text; expected one term a line") from None
+    letters = {letter for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special_ids for letter in fold(piece)}
+    found: dict[str, Hotword] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        where = f"decoding.hotwords, line {number}"
+        term, _, weight = line.partition("\t")
+        hotword = Hotword(" ".join(term.split()), _parse_weight(weight, where))
+        if len(hotword.term.replace(" ", "")) < _LEAST_LETTERS:
+            raise ConfigError(f"{where}: a term needs {_LEAST_LETTERS} letters or more")
+        if unknown := sorted(set(fold(hotword.term.replace(" ", ""))) - letters):
+            signs = "a letter" if len(unknown) == 1 else f"{len(unknown)} letters"
+            raise ConfigError(f"{where}: the model has no piece for {signs} of the term; write it as it is spoken")
+        if fold(hotword.term) in found:
+            raise ConfigError(f"{where}: this term stands there twice")
+        found[fold(hotword.term)] = hotword
+    if not found:
+        raise ConfigError(f"decoding.hotwords = {path}: holds no term; expected one a line, or decoding.hotwords: null")
+    if len(found) > MOST_HOTWORDS:
+        raise ConfigError(f"decoding.hotwords = {path}: {len(found)} terms, at most {MOST_HOTWORDS} are allowed")
+    return tuple(found.values())
+
+
+def _parse_weight(text: str, where: str) -> float:
+    try:
+        weight = float(text.strip() or 1)
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight <= HEAVIEST:
+        raise ConfigError(f"{where}: the weight after the tab must be a number above 0 and at most {HEAVIEST:g}")
+    return weight
+
+
+def fold(text: str) -> str:
+    """Lower case, letter by letter, so that no letter changes the length."""
+    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
+
+
+def find_hotwords(hotwords: Iterable[Hotword], text: str) -> list[str]:
+    """The terms of ``hotwords`` in ``text`` as whole words, as often as they are there; of two that overlap the longer one."""
+    terms = sorted((fold(hotword.term) for hotword in hotwords), key=len, reverse=True)
+    if not terms:
+        return []
+    return re.findall(r"(?<![^\W_])(?:" + "|".join(map(re.escape, terms)) + r")(?![^\W_])", fold(" ".join(text.split())))
+
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the trie of terms. ``bonus`` is what the letters so far are worth, ``ends`` whether a term ends here."""
+
+    bonus: float = 0.0
+    ends: bool = False
+    next: dict[str, _Node] = field(default_factory=dict)
+
+
+_Thread = tuple[_Node, float]  # a term that is being spelt, and the best score before it
+_State = tuple[float, tuple[_Thread, ...]]
+
+
+class HotwordScorer:
+    """The bonus of a beam's text, in the form that pyctcdecode's search asks for (it takes ours in place of its own)."""
+
+    def __init__(self, hotwords: Sequence[Hotword], weight: float, vocabulary: Vocabulary) -> None:
+        """``weight``: nats for each letter. ``vocabulary`` says what the search's "words" stand for."""
+        self._root = _Node()
+        # Lightest first: where terms share a beginning, the heavier one's weight holds there, whatever the order in the file.
+        for hotword in sorted(hotwords, key=lambda one: one.weight):
+            self._add(fold(hotword.term), weight * hotword.weight)
+        special = (vocabulary.pyctcdecode_labels()[i] for i in vocabulary.special_ids)
+        self._letters = {word: fold(vocabulary.pieces[i]) for i, word in vocabulary.lm_words().items()}
+        self._silent = frozenset(word for word in special if word)
+        # A recording begins a word, also where the vocabulary is one of letters and writes no gap before it.
+        begun = self._root.next.get(WORD_START)
+        self._start: _State = (0.0, ((begun, 0.0),) if begun else ())
+        self._states: dict[str, _State] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the texts of the recording before."""
+        self._states = {"": self._start}
+
+    def _add(self, term: str, weight: float) -> None:
+        node = self._root
+        for letter in WORD_START + term.replace(" ", WORD_START):
+            bonus = node.bonus + (weight if letter != WORD_START else 0.0)
+            node = node.next.setdefault(letter, _Node())
+            node.bonus = bonus
+        node.ends = True
+
+    def score(self, text: str) -> float:
+        """Nats for a beam's text, its pieces in pyctcdecode's writing with spaces between. A term not yet ended counts too."""
+        best, threads = self._state(text)
+        return max([best, *(before + node.bonus for node, before in threads)])
+
+    def final_score(self, text: str) -> float:
+        """The same at the end of a recording: what was begun and not ended counts no more."""
+        best, threads = self._state(text)
+        return max([best, *(before + node.bonus for node, before in threads if node.ends)])
+
+    def score_partial_token(self, token: str) -> float:
+        """A piece counts when it is complete."""
+        return 0.0
+
+    def __contains__(self, token: str) -> bool:
+        return False
+
+    def _state(self, text: str) -> _State:
+        # Without recursion: a text whose beginning was not asked for before may be long.
+        missing = []
+        while text not in self._states:
+            missing.append(text)
+            text = text.rpartition(" ")[0]
+        state = self._states[text]
+        for longer in reversed(missing):
+            state = self._advance(state, longer.rpartition(" ")[2])
+            self._states[longer] = state
+        return state
+
+    def _advance(self, state: _State, word: str) -> _State:
+        best, threads = state
+        for letter in self._spell(word):
+            if letter == WORD_START:
+                best = max([best, *(before + node.bonus for node, before in threads if node.ends)])
+                threads = (*threads, (self._root, best))
+            threads = tuple((node.next[letter], before) for node, before in threads if letter in node.next)
+        return best, threads
+
+    def _spell(self, word: str) -> str:
+        """The letters of a "word" of the search; a special token that the search glued to its end has none."""
+        while word not in self._letters:
+            suffix = next((special for special in self._silent if word.endswith(special)), None)
+            if suffix is None:
+                return ""
+            word = word.removesuffix(suffix)
+        return self._letters[word]

@@ -1,0 +1,176 @@
+"""Finds decoder settings on labelled recordings whose emissions are cached: each trial is a search, and nothing but that."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Config, Decoding
+from dictalake.decoding.base import Decoder, open_decoder
+from dictalake.decoding.hotwords import find_hotwords, read_hotwords
+from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.evaluation.calibration import label_words
+from dictalake.evaluation.emission_cache import Heard, read_cache
+from dictalake.evaluation.normalise import NORMALISERS
+from dictalake.evaluation.word_errors import ErrorCount, count_errors
+from dictalake.records import FrameGrid
+from dictalake.transcript.words import find_word_pieces, join_words, measure_evidence, merge_channels, words_of
+
+Settings = Mapping[str, Any]  # keys of the section `decoding`
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One recording: reference and hypothesis as spoken, and of each word its evidence (two logits) and whether it is right."""
+
+    recording_id: str
+    reference: str
+    hypothesis: str
+    evidence: np.ndarray
+    is_right: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What ``settings`` made of the recordings. Of hotwords: how often they were said, found, and found where not said."""
+
+    settings: Settings
+    decoded: tuple[Decoded, ...]
+    normaliser: str
+    hotwords_said: int = 0
+    hotwords_found: int = 0
+    hotwords_false: int = 0
+
+    @cached_property
+    def errors(self) -> ErrorCount:
+        normalise = NORMALISERS[self.normaliser]
+        return count_errors([(normalise(one.reference), normalise(one.hypothesis)) for one in self.decoded])
+
+    @property
+    def evidence(self) -> np.ndarray:
+        """``(words, 2)`` of all recordings."""
+        return np.concatenate([one.evidence for one in self.decoded]) if self.decoded else np.empty((0, 2))
+
+    @property
+    def is_right(self) -> np.ndarray:
+        return np.concatenate([one.is_right for one in self.decoded]) if self.decoded else np.empty(0, dtype=bool)
+
+
+class Bench:
+    """Decodes the recordings of a cache with any settings, on all cores."""
+
+    def __init__(self, pool: ProcessPoolExecutor, config: Config, vocabulary: Vocabulary, shards: int) -> None:
+        self._pool, self._config, self._vocabulary, self._shards = pool, config, vocabulary, shards
+
+    def try_settings(self, settings: Settings, normaliser: str) -> Trial:
+        """Raises ConfigError for settings that are none."""
+        decoding = Decoding.model_validate({**self._config.decoding.model_dump(), **settings, "nbest": 1})
+        parts = self._pool.map(_decode_shard, [(decoding, normaliser, shard, self._shards) for shard in range(self._shards)])
+        decoded = tuple(one for part in parts for one in part)
+        if decoding.hotwords is None:
+            return Trial(dict(settings), decoded, normaliser)
+        said, found, false = self._count_hotwords(Path(resolve(decoding.hotwords)), decoded)
+        return Trial(dict(settings), decoded, normaliser, said, found, false)
+
+    def _count_hotwords(self, path: Path, decoded: Sequence[Decoded]) -> tuple[int, int, int]:
+        hotwords = read_hotwords(path, self._vocabulary)
+        said = found = false = 0
+        for one in decoded:
+            wanted, heard = (Counter(find_hotwords(hotwords, text)) for text in (one.reference, one.hypothesis))
+            said, found, false = said + wanted.total(), found + (wanted & heard).total(), false + (heard - wanted).total()
+        return said, found, false
+
+
+@contextmanager
+def open_bench(cache: Path, config: Config, vocabulary: Vocabulary, grid: FrameGrid, processes: int) -> Iterator[Bench]:
+    """A bench over the recordings of ``cache``, those that failed, or have no reference, left out."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start, (cache, vocabulary, grid)) as pool:
+        yield Bench(pool, config, vocabulary, processes)
+
+
+def search(
+    bench: Bench, axes: Sequence[Mapping[str, Sequence[Any]]], normaliser: str, on_trial: Callable[[Trial], None]
+) -> Trial:
+    """The trial with the fewest errors. ``axes`` are grids (key → values) gone through one after the other, each with the best
+    settings of the ones before. Between equals the one tried first wins, so give the cheaper value first.
+    """
+    best: Trial | None = None
+    for grid in axes:
+        fixed = dict(best.settings) if best else {}
+        for values in _product(grid):
+            settings = {**fixed, **values}
+            if best is not None and settings == best.settings:
+                continue
+            trial = bench.try_settings(settings, normaliser)
+            on_trial(trial)
+            if best is None or trial.errors.rate < best.errors.rate:
+                best = trial
+    assert best is not None
+    return best
+
+
+def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+@dataclass
+class _Worker:
+    """What a process of the pool keeps between trials."""
+
+    recordings: list[Heard]
+    vocabulary: Vocabulary
+    grid: FrameGrid
+    settings: Decoding | None = None
+    decoder: Decoder | None = None
+
+
+_worker: _Worker | None = None
+
+
+def _start(cache: Path, vocabulary: Vocabulary, grid: FrameGrid) -> None:
+    global _worker
+    usable = [heard for heard in read_cache(cache) if heard.reason is None and heard.reference is not None]
+    _worker = _Worker(usable, vocabulary, grid)
+
+
+def _decode_shard(task: tuple[Decoding, str, int, int]) -> list[Decoded]:
+    decoding, normaliser, shard, shards = task
+    assert _worker is not None
+    if _worker.settings != decoding:
+        _worker.settings, _worker.decoder = decoding, open_decoder(decoding, _worker.vocabulary)
+    assert _worker.decoder is not None
+    return [_decode(heard, _worker.decoder, _worker.grid, normaliser) for heard in _worker.recordings[shard::shards]]
+
+
+def _decode(heard: Heard, decoder: Decoder, grid: FrameGrid, normaliser: str) -> Decoded:
+    assert heard.reference is not None
+    evidence: dict[int, tuple[float, float]] = {}
+    channels = []
+    for index, emissions in enumerate(heard.channels):
+        best = decoder.decode(emissions)[0]
+        words = words_of(best, grid, index)
+        evidence |= {id(word): measure_evidence(group) for word, group in zip(words, find_word_pieces(best), strict=True)}
+        channels.append(words)
+    merged = merge_channels(channels)
+    labels = label_words(heard.reference, [word.word for word in merged], NORMALISERS[normaliser])
+    labelled = [(evidence[id(word)], label) for word, label in zip(merged, labels, strict=True) if label is not None]
+    return Decoded(
+        heard.recording_id,
+        heard.reference,
+        join_words(merged),
+        np.array([logits for logits, _ in labelled], dtype=np.float64).reshape(-1, 2),
+        np.array([label for _, label in labelled], dtype=bool),
+    )

@@ -1,0 +1,64 @@
+"""Scores of a system by group: voice, specialty, or whatever column the manifest has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dictalake.evaluation.word_errors import ErrorCount, count_errors
+
+TOTAL = "all"
+UNLABELLED = "(none)"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A reference and what a system heard. ``hypothesis`` None: the recording failed. ``labels`` are manifest columns,
+    ``confidence`` 0–1 is the transcript's.
+    """
+
+    recording_id: str
+    reference: str
+    hypothesis: str | None
+    labels: Mapping[str, str]
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of one group; ``failed`` of its utterances failed, and all their words are among the deletions."""
+
+    group: str
+    errors: ErrorCount
+    failed: int
+
+
+def score(utterances: Sequence[Utterance], normalise: Callable[[str], str], by: str | None = None) -> list[Score]:
+    """A Score for each value of the label ``by``, sorted, and at the end one of the group TOTAL over everything."""
+    groups: dict[str, list[Utterance]] = {}
+    if by is not None:
+        for utterance in utterances:
+            groups.setdefault(utterance.labels.get(by, UNLABELLED), []).append(utterance)
+    parts = [*sorted(groups.items()), (TOTAL, list(utterances))]
+    return [
+        Score(
+            group,
+            count_errors([(normalise(u.reference), normalise(u.hypothesis or "")) for u in members]),
+            sum(u.hypothesis is None for u in members),
+        )
+        for group, members in parts
+    ]
+
+
+def relative_improvement(before: ErrorCount, after: ErrorCount) -> float | None:
+    """Share of the error rate that went away, negative where it grew; None where there was none to begin with."""
+    return (before.rate - after.rate) / before.rate if before.rate else None
+
+
+def find_worst(
+    utterances: Sequence[Utterance], normalise: Callable[[str], str], count: int
+) -> list[tuple[Utterance, ErrorCount]]:
+    """The ``count`` utterances with the highest error rate, worst first; those without any error are left out."""
+    counted = [(u, count_errors([(normalise(u.reference), normalise(u.hypothesis or ""))])) for u in utterances]
+    counted.sort(key=lambda pair: (-pair[1].rate, pair[0].recording_id))
+    return [pair for pair in counted[:count] if pair[1].rate > 0]

@@ -1,0 +1,200 @@
+"""Opening the Delta tables of the lake: made when they are not there. Who writes needs a table of its own version; who only
+reads takes an older or a newer one too, as far as the contract goes (``contract``).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from dictalake.errors import RunError
+from dictalake.lake.contract import TABLES, Difference, Table, compare
+from dictalake.lake.schema import SCHEMA_VERSION
+from dictalake.lake.storage import Storage
+
+_VERSION_KEY = "dictalake.schemaVersion"
+_STATISTICS_KEY = "delta.dataSkippingStatsColumns"
+STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns whose values may stand in the log
+# Commits between checkpoints of the log. Each commit reads the log since the last one: at Delta's default of 100 the hundredth
+# commit took eight times as long as the first.
+_CHECKPOINT_INTERVAL = 25
+_PATIENCE_S = 600.0  # other writers may stand in the way that long
+Result = TypeVar("Result")
+
+
+def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) -> DeltaTable:
+    """The existing table at ``storage``. Raises RunError when there is none, it cannot be reached, or it has another schema:
+    ``to_read``, one that breaks the contract.
+    """
+    delta = _open(storage)
+    difference = _compare(storage, schema, delta)
+    version = schema_version(delta)
+    if not (difference.is_readable if to_read else difference.is_none and version == SCHEMA_VERSION):
+        raise _refusal(storage.uri, version, difference)
+    return delta
+
+
+def open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    """The rows of the existing table at ``storage``, with exactly ``schema``: what an older table does not have is null, what a
+    newer one has besides is left out. Raises RunError as ``open_table``.
+    """
+    rows = open_table(storage, schema, to_read=True).to_pyarrow_dataset(filesystem=storage.filesystem)
+    # Not replace_schema, which refuses another struct; reading a file, Arrow finds the fields of structs by name and fills.
+    return ds.FileSystemDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
+
+
+def has_table(storage: Storage) -> bool:
+    """Whether there is a Delta table at ``storage``. Raises RunError when it cannot be reached."""
+    try:
+        return bool(DeltaTable.is_deltatable(storage.uri, dict(storage.delta_options)))
+    except (OSError, DeltaError) as error:
+        raise _unreachable("look for", storage, error) from error
+
+
+def find_missing(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
+    """The paths of the columns that ``upgrade_table`` would add; nothing is changed. Raises RunError as ``upgrade_table``."""
+    return _find_missing(storage, schema, _open(storage)).missing
+
+
+def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
+    """Gives an older table the columns that it lacks, null in the rows that are there, and the properties of a new table;
+    returns the paths of these columns, none for a table of this version. No file is written anew. Raises RunError as
+    ``open_table``, and where more than columns is in the way.
+    """
+    delta = _open(storage)
+    difference = _find_missing(storage, schema, delta)
+    try:
+        # Before the version, which is what lets writers in.
+        set_properties(delta, schema)
+        if difference.is_none and schema_version(delta) == SCHEMA_VERSION:
+            return ()
+        lacking = {path.partition(".")[0] for path in difference.missing}
+        if lacking:  # of a struct all fields are given, Delta adds what it has not
+            delta.alter.add_columns([field for field in Schema.from_arrow(schema).fields if field.name in lacking])
+        delta.alter.set_table_properties({_VERSION_KEY: str(SCHEMA_VERSION)}, raise_if_not_exists=False)
+    except (OSError, DeltaError) as error:
+        raise _unreachable("upgrade", storage, error) from error
+    return difference.missing
+
+
+def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
+    """Gives an existing table the properties of a new one that it lacks, but for the version.
+
+    Tables of versions 1 to 3 were made without. Raises DeltaError and OSError.
+    """
+    there = delta.metadata().configuration
+    wanted = _make_properties(schema)
+    # Intervals may have been chosen by the lake's owner; what may stand in the log is not for choice.
+    lacking = {
+        key: value for key, value in wanted.items() if key not in there or (key == _STATISTICS_KEY and there[key] != value)
+    }
+    if lacking:
+        delta.alter.set_table_properties(lacking, raise_if_not_exists=False)
+        delta.update_incremental()
+
+
+def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
+    """``change()`` of ``delta``, again on the newest version while another writer's commit stood in its way."""
+    give_up = time.monotonic() + _PATIENCE_S
+    attempt = 0
+    while True:
+        try:
+            return change()
+        except CommitFailedError:
+            if time.monotonic() > give_up:
+                raise
+            attempt += 1
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 10))))
+            delta.update_incremental()
+
+
+def schema_version(delta: DeltaTable) -> int | None:
+    """Which version of the schema a table has; None where it does not say."""
+    version = delta.metadata().configuration.get(_VERSION_KEY, "")
+    return int(version) if version.isdigit() else None
+
+
+def open_or_create_table(storage: Storage, schema: pa.Schema, partitions: Sequence[str], description: str) -> DeltaTable:
+    """The table at ``storage``, made if it is not there; of several that make it at once one wins and all open the same."""
+    options = dict(storage.delta_options)
+    try:
+        if not DeltaTable.is_deltatable(storage.uri, options):
+            _create(storage, schema, partitions, description)
+    except (OSError, DeltaError) as error:
+        raise _unreachable("make", storage, error) from error
+    return open_table(storage, schema)
+
+
+def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], description: str) -> None:
+    options = dict(storage.delta_options)
+    try:
+        DeltaTable.create(
+            storage.uri,
+            schema,
+            partition_by=list(partitions),
+            description=description,
+            configuration={_VERSION_KEY: str(SCHEMA_VERSION), **_make_properties(schema)},
+            raise_if_key_not_exists=False,  # the key is ours, not Delta's
+            storage_options=options,
+        )
+    except DeltaError:
+        if not DeltaTable.is_deltatable(storage.uri, options):  # else another run made it between the look and the making
+            raise
+
+
+def _make_properties(schema: pa.Schema) -> dict[str, str]:
+    return {
+        "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
+        # Commits of a long run are many, and each checkpoint names every file.
+        "delta.logRetentionDuration": "interval 7 days",
+        # Compaction and erasure would else write the least and greatest of every column, texts and URIs, into the log.
+        _STATISTICS_KEY: ",".join(name for name in STATISTICS if name in schema.names),
+    }
+
+
+def _open(storage: Storage) -> DeltaTable:
+    try:
+        return DeltaTable(storage.uri, storage_options=dict(storage.delta_options))
+    except TableNotFoundError:
+        raise RunError(f"there is no dictalake table at {storage.uri}: check lake.uri, or run a backfill first") from None
+    except (OSError, DeltaError) as error:
+        raise _unreachable("open", storage, error) from error
+
+
+def _compare(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
+    """The folder of a table has its name."""
+    name = storage.uri.rpartition("/")[2]
+    there = Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
+    return compare(Table(schema, TABLES[name].partitions), there)
+
+
+def _find_missing(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
+    """The difference, where an upgrade can close it."""
+    difference, version = _compare(storage, schema, delta), schema_version(delta)
+    if version is None or version > SCHEMA_VERSION or difference.unknown or not difference.is_readable:
+        raise _refusal(storage.uri, version, difference)
+    return difference
+
+
+def _refusal(uri: str, version: int | None, difference: Difference) -> RunError:
+    what = "use the dictalake that made the table, or give another lake.uri"
+    if version is not None and version < SCHEMA_VERSION and difference.is_readable and not difference.unknown:
+        what = "`dictalake schema --upgrade --lake.uri LAKE` adds them; all that write to the lake must then be of this version"
+    elif version is not None and version > SCHEMA_VERSION and difference.is_readable:
+        what = "a newer dictalake writes to it; update this one (reading works)"
+    return RunError(
+        f"the table at {uri} has schema version {version or 'none'}, this dictalake writes version {SCHEMA_VERSION}: "
+        f"columns {difference}; {what}"
+    )
+
+
+def _unreachable(action: str, storage: Storage, error: Exception) -> RunError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return RunError(f"cannot {action} the table at {storage.uri}: {reason}; check lake.uri and its credentials")

@@ -1,0 +1,187 @@
+"""What Delta's log says of rows: in a table of dictalake only the values of the columns ``STATISTICS``.
+
+For each file the log keeps the least and greatest of its columns. Where a table lacked the property that limits them, as those
+of versions 1 to 3 did, whole texts and URIs stand there, in commits and checkpoints, and outlive the rows; no vacuum comes
+there. ``clean_log`` takes them out, beside runs at work:
+
+1. Files of the newest version are named anew with what may be said of them, in a commit that is refused when another came first
+   (a file that was removed meanwhile must not come back); a checkpoint of that version then holds no more.
+2. Older checkpoints that hold more are deleted, older commits rewritten: the same actions, less statistics, which Delta's
+   protocol lets be left out. They are not deleted, for a run at work reads what came since its last look.
+
+Versions of before may be out of reach for time travel afterwards. Rewritten objects are new to the retention of the log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+from pyarrow import fs
+
+from dictalake.lake.delta import STATISTICS, retry_on_conflict, set_properties
+from dictalake.lake.storage import Storage
+
+_FOLDER = "_delta_log"
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
+_THREADS = 16
+_TRIES = 5
+_VALUES = ("minValues", "maxValues")
+
+
+@dataclass(frozen=True)
+class LogCleaning:
+    """Files of the log that held more than they may: how many were ``cleaned``, and how many are ``left`` because a writer at
+    work put them there meanwhile."""
+
+    cleaned: int = 0
+    left: int = 0
+
+
+def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogCleaning:
+    """Takes the values of all columns but ``STATISTICS`` out of the log of ``delta``, and sees to it that none are added.
+
+    Safe to be called again. Raises DeltaError and OSError.
+    """
+    retry_on_conflict(delta, lambda: set_properties(delta, schema))
+    found = _find_values(storage)
+    if not found:
+        return LogCleaning()
+    allowed = {path: stats for files in found.values() for path, stats in files.items()}
+    retry_on_conflict(delta, lambda: _name_anew(delta, allowed))
+    newest = _write_checkpoint(storage)
+    for path in sorted(found, key=_is_checkpoint):  # these last: who opens the table at this moment may be reading one
+        with suppress(FileNotFoundError):  # past its retention, or cleaned by another, since
+            _clean_file(storage, path, newest)
+    left = _find_values(storage)
+    return LogCleaning(len(found.keys() - left.keys()), len(left))
+
+
+def _is_checkpoint(path: str) -> bool:
+    return not path.endswith(".json")
+
+
+def _write_checkpoint(storage: Storage) -> int:
+    """Returns its version. Another who cleans may delete the older one that it is made from: then from the newest, again."""
+    for _ in range(_TRIES - 1):
+        with suppress(DeltaError):
+            return _try_checkpoint(storage)
+    return _try_checkpoint(storage)
+
+
+def _try_checkpoint(storage: Storage) -> int:
+    newest = DeltaTable(storage.uri, storage_options=dict(storage.delta_options))
+    newest.create_checkpoint()
+    return int(newest.version())
+
+
+def _find_values(storage: Storage) -> dict[str, dict[str, str]]:
+    """Files of the log that hold more than they may → the data files that they say it of → what they may say of each."""
+    infos = storage.filesystem.get_file_info(fs.FileSelector(_FOLDER, allow_not_found=True))
+    names = [info.path for info in infos if info.type == fs.FileType.File and info.path.endswith((".json", ".parquet"))]
+
+    def look(path: str) -> dict[str, str]:
+        try:
+            return {unquote(file["path"]): _limit(file["stats"]) for file in _read_files(storage, path) if _has_values(file)}
+        except FileNotFoundError:
+            return {}
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {path: files for path, files in zip(names, pool.map(look, names), strict=True) if files}
+
+
+def _read_files(storage: Storage, path: str) -> Iterator[Mapping[str, Any]]:
+    """The data files that a commit or a checkpoint adds and removes, at least ``path`` and ``stats`` of each."""
+    if path.endswith(".json"):
+        for line in _read_lines(storage, path):
+            yield from _list_files(json.loads(line))
+        return
+    with storage.filesystem.open_input_file(path) as source:
+        columns = [f"{kind}.{name}" for kind in ("add", "remove") for name in ("path", "stats")]
+        for batch in pq.ParquetFile(source).iter_batches(columns=columns):
+            for row in batch.to_pylist():
+                yield from _list_files(row)
+
+
+def _read_lines(storage: Storage, path: str) -> list[str]:
+    with storage.filesystem.open_input_stream(path) as stream:
+        return [line for line in stream.read().decode().split("\n") if line]
+
+
+def _list_files(action: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [file for kind in ("add", "remove") if (file := action.get(kind))]
+
+
+def _has_values(file: Mapping[str, Any]) -> bool:
+    """Whether it says the least or greatest of a column that it may not."""
+    stats = json.loads(file.get("stats") or "{}")
+    return any(not _is_limited(stats.get(kind) or {}) for kind in _VALUES)
+
+
+def _is_limited(values: Mapping[str, Any]) -> bool:
+    """delta-rs takes the fields of structs with these names too: ``provenance.run_id``."""
+    return all(_is_limited(value) if isinstance(value, dict) else name in STATISTICS for name, value in values.items())
+
+
+def _limit(stats: str) -> str:
+    """Statistics in Delta's JSON, of the columns that they may be of."""
+    kept = json.loads(stats)
+    for kind in (*_VALUES, "nullCount"):
+        if kind in kept:
+            kept[kind] = {name: value for name, value in (kept[kind] or {}).items() if name in STATISTICS}
+    return json.dumps(kept, separators=(",", ":"))
+
+
+def _name_anew(delta: DeltaTable, allowed: Mapping[str, str]) -> None:
+    """Files of the newest version with ``allowed`` (path → statistics) in the place of what the log said of them until now."""
+    delta.update_incremental()
+    files = pa.table(delta.get_add_actions()).to_pylist()
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(
+            path,
+            file["size_bytes"],
+            file.get("partition") or {},
+            file["modification_time"],
+            False,
+            allowed[path],
+        )
+        for file in files
+        if (path := unquote(file["path"])) in allowed  # AddAction encodes it, the list of files does not decode it
+    ]
+    if actions:
+        delta.create_write_transaction(
+            actions,
+            mode="append",
+            schema=delta.schema(),
+            partition_by=delta.metadata().partition_columns,
+            # Not on top of another's commit, which may have removed such a file: an append would bring it back.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+
+
+def _clean_file(storage: Storage, path: str, newest: int) -> None:
+    """``newest``: version of a checkpoint that holds no more than it may."""
+    if path.endswith(".json"):
+        lines = [_limit_line(line) for line in _read_lines(storage, path)]
+        storage.write_bytes(path, "\n".join(lines).encode())
+    elif (match := _CHECKPOINT.fullmatch(path.rpartition("/")[2])) and int(match[1]) < newest:
+        storage.filesystem.delete_file(path)
+
+
+def _limit_line(line: str) -> str:
+    action = json.loads(line)
+    open_files = [file for file in _list_files(action) if _has_values(file)]
+    for file in open_files:
+        file["stats"] = _limit(file["stats"])
+    return json.dumps(action, separators=(",", ":")) if open_files else line

@@ -1,0 +1,390 @@
+"""Erasure: recordings leave every fingerprint of the lake, its manifests, run records and reports, and do not come back.
+
+In this order, so that a run at work cannot bring back what is being removed: tombstones; a mark in the table's log, on which
+every commit that is under way is refused and looks again; the rows, rewritten without them; the files that held them, at once
+and not after the retention; the manifests; the run records; the reports; what the log says of rows and may not. A receipt says
+in numbers what was done.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
+from pyarrow import fs
+
+from dictalake.config.sections import Lake
+from dictalake.errors import ConfigError, Erased, RunError
+from dictalake.lake.claims import LeaseStore
+from dictalake.lake.delta import has_table, open_table, retry_on_conflict
+from dictalake.lake.delta_log import clean_log
+from dictalake.lake.maintenance import WRITER
+from dictalake.lake.manifests import Manifests
+from dictalake.lake.reports import Reports
+from dictalake.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
+from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
+from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.table import ERASURE_MARK
+from dictalake.lake.tombstones import ErasedSubjects, Erasures, Tombstone, hash_subject
+
+_PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
+_IDS_AT_ONCE = 500
+_THREADS = 16
+_PARTIAL_S = 3600.0
+_PATIENT = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
+_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What to erase: recordings by id, by URI (an archive object: all files in it), by Study Instance UID, by patient hash."""
+
+    recordings: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.recordings or self.uris or self.studies or self.patients)
+
+
+@dataclass
+class Receipt:
+    """What an erasure did, without content. ``rows`` counts by fingerprint; ``unknown`` recordings were nowhere in the lake:
+    without a URI there is nothing by which to keep them out. ``log_files`` held values of rows that they may not hold, until
+    they were cleaned; ``log_files_left`` hold some still, and the same command cleans them once no run is at work."""
+
+    receipt_id: str
+    at: str
+    asked: dict[str, int]
+    rows: dict[str, int] = field(default_factory=dict)
+    recordings: int = 0
+    tombstones: int = 0
+    files_deleted: int = 0
+    manifest_rows: int = 0
+    run_records: int = 0
+    report_lines: int = 0
+    log_files: int = 0
+    log_files_left: int = 0
+    unknown: int = 0
+    path: str = ""
+
+
+class _Match:
+    """Which rows the subjects mean, growing: what is found by one name is looked for by its URI too, at every version."""
+
+    def __init__(self, subjects: Subjects) -> None:
+        self.ids, self.uris = set(subjects.recordings), set(subjects.uris)
+        self._studies, self._patients = list(subjects.studies), list(subjects.patients)
+
+    def filter(self) -> ds.Expression:
+        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
+        uri = ds.field("source", "uri")
+        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | uri.isin(uris)
+        # The files in an archive object are uri#path.
+        for one in sorted(self.uris):
+            found = found | pc.starts_with(uri, pattern=f"{one}#")
+        found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
+        for name in _PATIENT:
+            found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
+        # A row that says that it was erased, and nothing else, may stay.
+        reason = ds.field("error", "reason")
+        return found & (reason.is_null() | (reason != Erased.reason))
+
+
+def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
+    """Erases ``subjects``; with ``dry_run`` only counts. Safe beside runs, and to be called again when it was interrupted.
+
+    Raises ConfigError where nothing is named, RunError where the lake is out of reach or other writers do not let it through.
+    """
+    if not subjects:
+        raise ConfigError("forget: name what to erase with --recording, --uri, --study or --patient")
+    now = datetime.now(UTC)
+    asked = {name: len(values) for name, values in vars(subjects).items()}
+    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", now.isoformat(timespec="seconds"), asked)
+    storage, match = open_storage(lake, TRANSCRIPTS_FOLDER), _Match(subjects)
+    try:
+        delta = open_table(storage, TRANSCRIPTS)
+        manifests = Manifests(lake)
+        _find_uris(manifests, match)
+        rows = _find_rows(delta, storage, match)
+        match.uris.update(row["uri"] for row in rows if row["uri"])
+        rows = _find_rows(delta, storage, match)  # other versions of the same objects
+        receipt.recordings = len({row["recording_id"] for row in rows})
+        receipt.rows = dict(Counter(row["fingerprint"] for row in rows))
+        known = {row["recording_id"] for row in rows} | {row["archive_id"] for row in rows}
+        receipt.unknown = len(set(subjects.recordings) - known) if not match.uris else 0
+        if not dry_run:
+            erasures = Erasures(lake)
+            tombstones = list(_make_tombstones(subjects, match))
+            erasures.add(receipt.receipt_id, tombstones)
+            receipt.tombstones = len(tombstones)
+            _mark(delta, lake, receipt.receipt_id)
+            _delete_rows(delta, storage, match, receipt)
+            sweep(lake, receipt)
+            _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
+            receipt.report_lines += clear_reports(lake)
+            _clean_logs(lake, receipt)
+            receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
+    except (OSError, DeltaError) as error:
+        raise RunError(f"cannot erase from the table at {storage.uri}: {error}; run the same command again") from error
+    return receipt
+
+
+def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
+    """Removes what any tombstone covers from files that no version names, manifests, run records and reports. Part of each
+    erasure; alone it removes what runs left behind that were at work then. Rows that readers see are ``forget``'s to remove."""
+    receipt = receipt or Receipt("", "", {})
+    forbidden = Erasures(lake).read()
+    if not forbidden:
+        return receipt
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    try:
+        delta = open_table(storage, TRANSCRIPTS)
+        _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit what goes
+        receipt.files_deleted += _delete_files(delta, storage, ["source", "dicom"], forbidden)
+        receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
+        receipt.run_records += _blank_run_records(lake, forbidden, receipt)
+        receipt.report_lines += clear_reports(lake)
+    except (OSError, DeltaError) as error:
+        raise RunError(
+            f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"
+        ) from error
+    return receipt
+
+
+def _clean_logs(lake: Lake, receipt: Receipt) -> None:
+    """The rows' text and URIs can stand in the logs of tables that older versions made, and so can what a run was over."""
+    for folder, schema in ((TRANSCRIPTS_FOLDER, TRANSCRIPTS), ("runs", RUNS)):
+        storage = open_storage(lake, folder)
+        if not has_table(storage):
+            continue
+        done = clean_log(open_table(storage, schema), storage, schema)
+        receipt.log_files += done.cleaned
+        receipt.log_files_left += done.left
+
+
+def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[str, Any]]:
+    delta.update_incremental()
+    columns = {
+        "recording_id": ds.field("recording_id"),
+        "archive_id": ds.field("archive_id"),
+        "fingerprint": ds.field("fingerprint"),
+        "recorded_month": ds.field("recorded_month"),
+        "uri": ds.field("source", "uri"),
+    }
+    return _open_files(delta, storage, TRANSCRIPTS).to_table(columns=columns, filter=match.filter()).to_pylist()
+
+
+def _open_files(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    """The files of the newest version. After a change delta-rs itself gives types that filters do not know."""
+    paths = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
+    return ds.dataset(paths, schema=schema, format="parquet", partitioning="hive", filesystem=storage.filesystem)
+
+
+def _find_uris(manifests: Manifests, match: _Match) -> None:
+    """What was asked for by id and has no row yet is known from a manifest."""
+    if not match.ids:
+        return
+    wanted = pa.array(sorted(match.ids), pa.string())
+    for path in manifests.paths():
+        for block in manifests.read_part(path):
+            found = block.filter(pc.is_in(block["recording_id"], value_set=wanted))
+            match.uris.update(uri for uri in found["uri"].to_pylist() if uri)
+
+
+def _make_tombstones(subjects: Subjects, match: _Match) -> Iterator[Tombstone]:
+    for kind, values in (("uri", sorted(match.uris)), ("study", subjects.studies), ("patient", subjects.patients)):
+        for value in values:
+            yield Tombstone(kind, hash_subject(kind, value))
+
+
+def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
+    """A version of the log on which every commit under way is refused: it looks again, and finds the tombstones."""
+
+    def mark() -> None:
+        delta.update_incremental()
+        there = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
+        # A run of a new model has no row yet.
+        fingerprints = {*there, *(seen.claim.fingerprint for seen in LeaseStore(lake).read())}
+        marks = []
+        for fingerprint in sorted(fingerprints):
+            last = delta.transaction_version(fingerprint)
+            marks.append(Transaction(fingerprint, 0 if last is None else last + 1))
+        properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt_id}, app_transactions=marks)
+        delta.create_write_transaction(
+            [], mode="append", schema=TRANSCRIPTS, partition_by=list(PARTITIONS), commit_properties=properties
+        )
+
+    retry_on_conflict(delta, mark)
+
+
+def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
+    """Partition by partition: a run that commits to another month is not in the way."""
+    nothing = TRANSCRIPTS.empty_table()
+    properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
+    for _ in range(_PASSES):
+        rows = _find_rows(delta, storage, match)
+        if not rows:
+            return
+        before = set(delta.file_uris())
+        by_partition: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            by_partition.setdefault((row["fingerprint"], row["recorded_month"]), set()).add(row["recording_id"])
+        for (fingerprint, month), found in sorted(by_partition.items()):
+            ids = sorted(found)
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
+                predicate = f"fingerprint = '{fingerprint}' AND recorded_month = '{month}' AND recording_id IN ({quoted})"
+                retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate, properties))  # noqa: B023
+        delta.update_incremental()
+        receipt.files_deleted += _delete_named(storage, before - set(delta.file_uris()))
+    raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
+
+
+def _delete_named(storage: Storage, uris: set[str]) -> int:
+    """Deletes files that were just rewritten, by the end of their names: partition folders and a name that nothing else has."""
+    for uri in uris:
+        with suppress(FileNotFoundError):
+            storage.filesystem.delete_file("/".join(unquote(uri).rsplit("/", 3)[-3:]))
+    return len(uris)
+
+
+def _replace(
+    delta: DeltaTable, storage: Storage, rows: pa.Table, predicate: str, properties: CommitProperties | None = None
+) -> None:
+    """Puts ``rows`` in the place of those of ``predicate``. ``DeltaTable.delete`` would write strings in a type that
+    pyarrow cannot filter (delta-rs issue 4579)."""
+    write_deltalake(
+        delta,
+        rows,
+        mode="overwrite",
+        predicate=predicate,
+        commit_properties=properties,
+        writer_properties=WRITER,
+        storage_options=dict(storage.delta_options),
+    )
+
+
+def _delete_files(delta: DeltaTable, storage: Storage, columns: list[str], forbidden: ErasedSubjects) -> int:
+    """Removes files that the newest version does not name and that hold what is forbidden: old versions, and what killed runs
+    left behind. A run that has written such a file and not committed it yet does the others in it again. What else readers of
+    an old version still need stays until it is vacuumed."""
+    delta.update_incremental()
+    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
+    infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
+    unused = [info.path for info in infos if info.type == fs.FileType.File and info.path not in used]
+    ages = {info.path: time.time() - (info.mtime_ns or 0) / 1e9 for info in infos}
+
+    def is_forbidden(path: str) -> bool:
+        if path.endswith(".partial"):  # of a local writer that was killed while it wrote
+            return ages[path] > _PARTIAL_S
+        if not path.endswith(".parquet") or path.startswith("_delta_log/"):
+            return False
+        with storage.filesystem.open_input_file(path) as source:
+            file = pq.ParquetFile(source)
+            rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names]).to_pylist()
+        return any(_is_forbidden(row, forbidden) for row in rows)
+
+    def look(path: str) -> bool:
+        try:
+            return is_forbidden(path)
+        except FileNotFoundError:  # vacuumed since
+            return False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [path for path, is_one in zip(unused, pool.map(look, unused), strict=True) if is_one]
+    delta.update_incremental()
+    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
+    deleted = [path for path in found if path not in used]  # what was committed meanwhile is readers'
+    for path in deleted:
+        with suppress(FileNotFoundError):
+            storage.filesystem.delete_file(path)
+    return len(deleted)
+
+
+def _is_forbidden(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
+    uris = [(row.get("source") or {}).get("uri"), row.get("archive_uri")]
+    return any(_covers(uri, forbidden) for uri in uris) or forbidden.covers_dicom(row.get("dicom"))
+
+
+def _covers(location: str | None, forbidden: ErasedSubjects) -> bool:
+    """A run's own words for a local path may lack its scheme."""
+    return bool(location) and any(forbidden.covers_uri(name) for name in (str(location), f"file://{location}"))
+
+
+def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
+    """Takes what is forbidden out of manifests, of all runs or of one. An erased recording keeps its place and its id there, so
+    that a run at work finds its blocks as they were. Returns how many rows were blanked."""
+    blanked = 0
+    for path in manifests.paths(run_id):
+        parts = manifests.read_part(path)
+        changed = []
+        for block in parts:
+            covered = [bool(uri) and forbidden.covers_uri(uri) for uri in block["uri"].to_pylist()]
+            blanked += sum(covered)
+            rows = block.to_pylist() if any(covered) else []
+            for row, is_covered in zip(rows, covered, strict=False):
+                row.update(_BLANK if is_covered else {})
+            changed.append(pa.Table.from_pylist(rows, schema=block.schema) if rows else block)
+        if any(new is not old for new, old in zip(changed, parts, strict=True)):
+            manifests.rewrite_part(path, changed)
+    return blanked
+
+
+def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) -> int:
+    """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
+    storage = open_storage(lake, "runs")
+    delta = open_table(storage, RUNS)
+    changed = 0
+
+    def blank(run_id: str) -> int:
+        of_run = _open_files(delta, storage, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
+        covered = [row for row in of_run if _covers(row["archive_uri"], forbidden)]
+        for row in covered:
+            row.update(archive_uri="erased", config="erased")
+        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=RUNS), f"run_id = '{run_id}'")
+        return len(covered)
+
+    rows = _open_files(delta, storage, RUNS).to_table(columns=["run_id", "archive_uri"]).to_pylist()
+    for run_id in sorted({row["run_id"] for row in rows if _covers(row["archive_uri"], forbidden)}):
+        changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
+    receipt.files_deleted += _delete_files(delta, storage, ["archive_uri"], forbidden)
+    return changed
+
+
+def clear_reports(lake: Lake, run_id: str | None = None) -> int:
+    """Takes recordings that have no row any more out of the reports, of all runs or of one; returns how many lines that were.
+
+    Looks again after each change: another erasure may have written what it had read before. Raises RunError where that goes on.
+    """
+    reports, storage = Reports(lake), open_storage(lake, TRANSCRIPTS_FOLDER)
+    run_ids, taken = reports.find(run_id), 0
+    for _ in range(_PASSES):
+        with ThreadPoolExecutor(_THREADS) as pool:
+            named = dict(zip(run_ids, pool.map(reports.list_recordings, run_ids), strict=True))
+        if not any(named.values()):
+            return taken
+        wanted = ds.field("recording_id").isin(pa.array(sorted(set().union(*named.values())), pa.string()))
+        wanted &= ds.field("error", "reason").is_null() | (ds.field("error", "reason") != Erased.reason)
+        rows = _open_files(open_table(storage, TRANSCRIPTS), storage, TRANSCRIPTS)
+        there = set(rows.to_table(columns=["recording_id"], filter=wanted)["recording_id"].to_pylist())
+        run_ids = [one for one, ids in named.items() if not ids <= there]
+        if not run_ids:
+            return taken
+        taken += sum(reports.take_out(one, named[one] - there) for one in run_ids)
+    raise RunError("erased recordings came back into reports again and again; run the same command again")

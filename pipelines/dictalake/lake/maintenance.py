@@ -1,0 +1,86 @@
+"""Keeping the lake in shape while people read and runs write: small files put together, those no longer in use removed.
+
+Compaction changes no row: readers see the table before or after, runs go on committing beside it. Files that no version in use
+names, among them what killed runs left behind, are removed once they are older than ``lake.retention_h``: a reader that opened
+the table before, and a run that wrote a file and has not committed it yet, must still find theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from deltalake import WriterProperties
+from deltalake.exceptions import DeltaError
+
+from dictalake.config.sections import Lake
+from dictalake.errors import RunError
+from dictalake.lake import tombstones
+from dictalake.lake.claims import LeaseStore
+from dictalake.lake.delta import has_table, open_table, retry_on_conflict
+from dictalake.lake.delta_log import clean_log
+from dictalake.lake.manifests import Manifests
+from dictalake.lake.schema import ERASURES, RUNS, TRANSCRIPTS
+from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
+from dictalake.lake.storage import open_storage
+
+_TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, tombstones.FOLDER: ERASURES}
+WRITER = WriterProperties(compression="ZSTD")
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What became of one table: files before and after, megabytes after, files that were removed for good, and files of the
+    Delta log that still hold values of columns which it may not (``delta_log.py``).
+    """
+
+    table: str
+    files_before: int
+    files_after: int
+    megabytes: float
+    largest_mb: float
+    removed: int
+    log_files_left: int = 0
+
+
+def compact(lake: Lake) -> list[Compaction]:
+    """Joins the files of each partition to ``lake.file_mb``, removes what is out of use, writes a checkpoint of each log.
+
+    A table that is not there is passed over: a lake of before erasures has none of them until a run writes to it. Raises
+    ConfigError, and RunError when there is no table of transcripts or the lake is out of reach.
+    """
+    done = []
+    for folder, schema in _TABLES.items():
+        storage = open_storage(lake, folder)
+        if folder != TRANSCRIPTS_FOLDER and not has_table(storage):
+            continue
+        delta = open_table(storage, schema)
+        before = len(delta.file_uris())
+        try:
+            # First, for files that are written anew would put texts into the log of a table without the properties.
+            left = clean_log(delta, storage, schema).left
+            retry_on_conflict(
+                delta,
+                lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]
+                    target_size=int(lake.file_mb * 1e6), max_concurrent_tasks=1, writer_properties=WRITER
+                ),
+            )
+            delta.create_checkpoint()
+            removed = delta.vacuum(lake.retention_h, dry_run=False, enforce_retention_duration=False, full=True)
+            delta.update_incremental()
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot compact the table at {storage.uri}: {error}; run the same command again") from error
+        sizes = pa.table(delta.get_add_actions(flatten=True))["size_bytes"].to_pylist()
+        largest = max(sizes, default=0) / 1e6
+        done.append(Compaction(folder, before, len(sizes), sum(sizes) / 1e6, largest, len(removed), left))
+    _remove_old_manifests(lake)
+    return done
+
+
+def _remove_old_manifests(lake: Lake) -> None:
+    """Each start of a long backfill writes what is left as a new manifest; what is not needed for a run is in its rows."""
+    manifests = Manifests(lake)
+    at_work = {seen.claim.run_id for seen in LeaseStore(lake).read()}
+    for path in manifests.paths(older_than_s=lake.retention_h * 3600):
+        if path.split("/", 1)[0] not in at_work:
+            manifests.remove_part(path)

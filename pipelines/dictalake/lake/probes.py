@@ -1,0 +1,114 @@
+"""Tries out what a run does to a lake, in a folder of its own that is removed again, whatever happens."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction
+from pyarrow import fs
+
+from dictalake.config.sections import Lake
+from dictalake.errors import RunError
+from dictalake.lake.storage import Storage, open_storage
+
+_SCHEMA = pa.schema([pa.field("probe", pa.string())])
+_WRITERS, _ROUNDS = 3, 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """``commits`` that writers made at the same time and were told to be done; ``lost`` of them the table does not have."""
+
+    commits: int
+    lost: int
+
+
+def is_new(lake: Lake) -> bool:
+    """Whether the lake is a folder of this machine's that is not there yet. Raises ConfigError."""
+    storage = open_storage(lake, "")
+    return storage.is_local and not Path(storage.uri).exists()
+
+
+def probe_objects(lake: Lake) -> float:
+    """Writes, lists, reads and removes an object the way data files are; returns by how many seconds the storage's clock is
+    ahead of this machine's. Raises ConfigError, OSError, and RunError where it does not read what it wrote.
+    """
+    content = uuid.uuid4().hex.encode()
+    with _probe_folder(lake) as storage:
+        now = time.time()
+        storage.write_bytes("probe", content)
+        (info,) = storage.filesystem.get_file_info(["probe"])
+        listed = [found.base_name for found in storage.filesystem.get_file_info(fs.FileSelector("", recursive=True))]
+        with storage.filesystem.open_input_stream("probe") as stream:
+            read = stream.read()
+        if read != content or listed != ["probe"]:
+            raise RunError("the lake does not give what was written to it a moment ago: its storage is not consistent")
+        return 0.0 if info.mtime is None else info.mtime.timestamp() - now
+
+
+def probe_commits(lake: Lake) -> Race:
+    """Has several writers commit to a Delta table at the same moment, a few times: each must be in it at the end.
+
+    One after the other would prove nothing, even from an old version: delta-rs looks for a newer one before it writes. Of
+    writers that looked together only the storage can refuse all but one; those try again on top of it, so that none fails.
+    Raises ConfigError, OSError, and RunError where the table cannot be made or a commit fails.
+    """
+    with _probe_folder(lake) as storage:
+        options = dict(storage.delta_options)
+        paths = [[f"round-{number}-writer-{writer}" for writer in range(_WRITERS)] for number in range(_ROUNDS)]
+        try:
+            DeltaTable.create(storage.uri, _SCHEMA, storage_options=options)
+            tables = [DeltaTable(storage.uri, storage_options=options) for _ in range(_WRITERS)]
+            with ThreadPoolExecutor(_WRITERS) as writers:
+                for of_round in paths:
+                    list(writers.map(_commit, tables, of_round, repeat(Barrier(_WRITERS))))
+            found = {uri.rpartition("/")[2] for uri in DeltaTable(storage.uri, storage_options=options).file_uris()}
+        except DeltaError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RunError(f"a Delta table cannot be made and written to in the lake: {reason}") from None
+    commits = {path for of_round in paths for path in of_round}
+    return Race(len(commits), len(commits - found))
+
+
+def _commit(table: DeltaTable, path: str, start: Barrier) -> None:
+    """A commit as a run makes it, of a file that nobody will read."""
+    action = AddAction(path, 1, {}, int(time.time() * 1000), True, "{}")
+    start.wait()
+    table.create_write_transaction([action], "append", _SCHEMA)
+
+
+@contextmanager
+def _probe_folder(lake: Lake) -> Iterator[Storage]:
+    """A new folder below ``lake.uri``; afterwards it is gone, and so are the folders above it that were not there before."""
+    storage = open_storage(lake, f"doctor-{uuid.uuid4().hex}")
+    made = [folder for folder in Path(storage.uri).parents if not folder.exists()] if storage.is_local else []
+    try:
+        yield storage
+    finally:
+        try:
+            _remove(storage)
+        finally:
+            for folder in made:  # the innermost first; one that a run has begun to fill meanwhile stays
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _remove(storage: Storage) -> None:
+    root, path = storage.filesystem.base_fs, storage.filesystem.base_path.rstrip("/")
+    for info in root.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
+        if info.type == fs.FileType.File:
+            root.delete_file(info.path)
+    # What is left are folders: of the disk, or of pyarrow, which keeps the place of a deleted S3 object as an empty one.
+    if not isinstance(root, fs.GcsFileSystem) and root.get_file_info([path])[0].type != fs.FileType.NotFound:
+        root.delete_dir(path)

@@ -1,0 +1,233 @@
+"""Full-text search over the transcripts of a lake, with an index on this machine (tantivy).
+
+The index is derived: it can be deleted at any time, and ``refresh`` makes it agree with the view ``transcripts`` as it is now.
+It holds the texts, so it is patient data: its folder is its owner's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tantivy
+from filelock import FileLock
+
+from dictalake.config.sections import Lake
+from dictalake.errors import ConfigError, RunError
+from dictalake.lake.delta import open_table
+from dictalake.lake.query import connect
+from dictalake.lake.schema import TRANSCRIPTS
+from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
+from dictalake.lake.storage import open_storage
+
+FIELDS = ("text", "recorded_month", "specialty", "recording_id")
+_KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # of a row; the first two of a recording
+_FORMAT = 1  # of the index; another number makes it anew
+_HEAP_BYTES = 256_000_000
+_BATCH_ROWS = 10_000
+_SNIPPET_CHARACTERS = 160
+_UNFINISHED = "unfinished"  # beside an index while rows are taken in
+_NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A transcript that was found. ``snippet`` is a piece of its text, in parts, each with whether it is what was asked for."""
+
+    recording_id: str
+    recorded_month: str
+    specialty: str | None
+    score: float
+    snippet: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What an index had to take in, and out, to agree with the lake."""
+
+    added: int
+    removed: int
+
+
+class TextIndex:
+    """The index of one lake in ``folder``, which is made if it is not there, readable by its owner alone.
+
+    Raises ConfigError where the folder holds something else, or cannot be made.
+    """
+
+    def __init__(self, lake: Lake, folder: Path) -> None:
+        self._lake, self._folder = lake, folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            strangers = [path.name for path in folder.iterdir() if path.name not in ("lock", "current") and not _is_ours(path)]
+            if not strangers:
+                folder.chmod(0o700)
+        except OSError as error:
+            raise ConfigError(f"--index {folder}: {error.strerror or error}; give a folder that can be written") from None
+        if strangers:
+            raise ConfigError(f"--index {folder} holds other files ({strangers[0]} …): give an empty or a new folder")
+
+    def refresh(self) -> Refreshed:
+        """Brings the index up to the lake as it is now. Raises RunError when there is no lake or it cannot be read.
+
+        A recording that is no longer in the lake (``dictalake forget``) vanishes with every trace: the index is made anew.
+        """
+        table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
+        state = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
+        with FileLock(self._folder / "lock"):
+            current = self._current()
+            self._delete_all_but(current)  # what was left there when a refresh was cut off
+            if current is not None and (current / _UNFINISHED).exists():
+                current = None  # it may hold rows that known.parquet does not name, and would not see their erasure
+            there = None if current is None else json.loads((current / "state.json").read_text(encoding="utf-8"))
+            if there == state:
+                return Refreshed(0, 0)
+            is_same = there is not None and (there["format"], there["table"]) == (state["format"], state["table"])
+            with connect(self._lake.uri or "", self._lake.storage_options) as database:
+                known = pq.read_table(current / "known.parquet") if is_same and current else _NOTHING_KNOWN
+                database.register("known", known)
+                gone = _count(database, "known ANTI JOIN transcripts USING (recording_id, recorded_month)")
+                if gone:
+                    database.unregister("known")
+                    database.register("known", _NOTHING_KNOWN)
+                if gone or not is_same or current is None:
+                    current = self._begin()
+                (current / _UNFINISHED).touch()
+                added = _take_in(database, current)
+                now = database.sql(f"SELECT {', '.join(_KEY)} FROM transcripts").to_arrow_table()
+            _write(current, now, state)
+            (current / _UNFINISHED).unlink()
+            self._switch_to(current)
+        return Refreshed(added, gone)
+
+    def search(self, words: str, limit: int) -> list[Hit]:
+        """The ``limit`` best transcripts for ``words`` in tantivy's query language, the best first.
+
+        Raises ConfigError for a question that it does not understand.
+        """
+        current = self._current()
+        if current is None:
+            raise RunError("there is no index yet: refresh it first")
+        index = tantivy.Index.open(str(current / "index"))
+        searcher = index.searcher()
+        try:
+            query = index.parse_query(_write_minus(words), ["text"])
+        except ValueError as error:
+            raise ConfigError(
+                f'the words cannot be understood: {error}; plain words, "phrases in quotation marks", AND, OR, NOT or -, '
+                f"parentheses and field:word are allowed, fields are {', '.join(FIELDS)}"
+            ) from None
+        snippets = tantivy.SnippetGenerator.create(searcher, query, index.schema, "text")
+        snippets.set_max_num_chars(_SNIPPET_CHARACTERS)
+        return [
+            _make_hit(searcher.doc(address), score, snippets) for score, address in searcher.search(query, max(1, limit)).hits
+        ]
+
+    def _current(self) -> Path | None:
+        pointer = self._folder / "current"
+        folder = self._folder / pointer.read_text(encoding="utf-8") if pointer.exists() else None
+        return folder if folder is not None and (folder / "state.json").exists() else None
+
+    def _begin(self) -> Path:
+        folder = self._folder / f"index-{uuid.uuid4().hex}"
+        (folder / "index").mkdir(parents=True, mode=0o700)
+        tantivy.Index(_make_schema(), str(folder / "index"))
+        return folder
+
+    def _switch_to(self, folder: Path) -> None:
+        """Readers see the whole index of before or the whole new one."""
+        _replace(self._folder / "current", folder.name.encode())
+        self._delete_all_but(folder)
+
+    def _delete_all_but(self, folder: Path | None) -> None:
+        for other in self._folder.iterdir():
+            if _is_ours(other) and other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _write_minus(words: str) -> str:
+    """``AND NOT x`` as ``AND -x``, outside quotation marks: of the former tantivy makes a clause that nothing satisfies."""
+    return re.sub(r'"[^"]*"|\bAND\s+NOT\s+', lambda found: found[0] if found[0].startswith('"') else "AND -", words)
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_dir() and re.fullmatch("index-[0-9a-f]{32}", path.name) is not None
+
+
+def _make_schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("text", stored=True, tokenizer_name="en_stem")
+    for name in ("key", "recording_id", "recorded_month", "specialty"):
+        builder.add_text_field(name, stored=True, tokenizer_name="raw", index_option="basic")
+    return builder.build()
+
+
+def _count(database: duckdb.DuckDBPyConnection, what: str) -> int:
+    ((count,),) = database.sql(f"SELECT count(*) FROM {what}").fetchall()
+    return int(count)
+
+
+def _take_in(database: duckdb.DuckDBPyConnection, folder: Path) -> int:
+    """Adds what is not known, in place of an older row of the same recording; returns how many."""
+    fresh = database.sql(
+        f"""
+        SELECT recording_id, recorded_month, text,
+            coalesce(metadata['specialty'], metadata['department']) AS specialty
+        FROM transcripts ANTI JOIN known USING ({", ".join(_KEY)})
+        """
+    ).to_arrow_reader(_BATCH_ROWS)
+    writer = tantivy.Index.open(str(folder / "index")).writer(_HEAP_BYTES)
+    added = 0
+    for row in _rows(fresh):
+        key = f"{row['recording_id']}/{row['recorded_month']}"
+        writer.delete_documents_by_term("key", key)
+        writer.add_document(tantivy.Document(key=key, **{name: value for name, value in row.items() if value is not None}))
+        added += 1
+    writer.commit()
+    writer.wait_merging_threads()
+    return added
+
+
+def _rows(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
+    for batch in reader:
+        yield from batch.to_pylist()
+
+
+def _write(folder: Path, known: pa.Table, state: dict[str, Any]) -> None:
+    """What the index holds now; after the index itself."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(known, buffer)
+    _replace(folder / "known.parquet", buffer.getvalue().to_pybytes())
+    _replace(folder / "state.json", json.dumps(state).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(content)
+    os.replace(other, path)
+
+
+def _make_hit(document: tantivy.Document, score: float, snippets: tantivy.SnippetGenerator) -> Hit:
+    snippet = snippets.snippet_from_doc(document)
+    text, parts, end = snippet.fragment().encode(), list[tuple[str, bool]](), 0  # ranges count bytes
+    for piece in snippet.highlighted():
+        parts += [(text[end : piece.start].decode(), False), (text[piece.start : piece.end].decode(), True)]
+        end = piece.end
+    parts.append((text[end:].decode(), False))
+    return Hit(
+        recording_id=str(document.get_first("recording_id")),
+        recorded_month=str(document.get_first("recorded_month")),
+        specialty=document.get_first("specialty"),
+        score=score,
+        snippet=tuple(part for part in parts if part[0]),
+    )

@@ -1,0 +1,152 @@
+"""The worker's side of writing: rows become Parquet files below the table's folder, under random names that nobody has
+committed yet. Readers do not see them; a file whose block was tried again, or whose driver died, stays invisible until vacuum.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dictalake.config.sections import Lake
+from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
+from dictalake.lake.storage import Storage, open_storage
+
+TRANSCRIPTS_FOLDER = "transcripts"
+FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PARTITIONS])
+
+# Columns whose least and greatest value let a reader skip whole files.
+_STATISTICS = ("recording_id", "status", "run_id", "attempt")
+_SAFE = r"^[A-Za-z0-9_.-]+$"
+
+STAGED = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("modified_ms", pa.int64(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("recorded_month", pa.string(), nullable=False),
+        pa.field("recording_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("attempts", pa.list_(pa.int32()), nullable=False),
+        pa.field("statuses", pa.list_(pa.string()), nullable=False),
+        pa.field("archive_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("archive_rows", pa.list_(pa.int32()), nullable=False),
+        pa.field("stats", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A written, uncommitted Parquet file: all that a commit needs to know, so that nobody has to read it again.
+
+    ``path`` is relative to the table; the lists are columns of its rows, in their order;
+    ``stats`` is Delta's JSON of row count, least and greatest values.
+    """
+
+    path: str
+    size_bytes: int
+    modified_ms: int
+    fingerprint: str
+    recorded_month: str
+    recording_ids: tuple[str, ...]
+    attempts: tuple[int, ...]
+    statuses: tuple[str, ...]
+    archive_ids: tuple[str | None, ...]
+    archive_rows: tuple[int | None, ...]
+    stats: str
+
+    @property
+    def rows(self) -> int:
+        return len(self.recording_ids)
+
+    def to_row(self) -> dict[str, Any]:
+        """One row of a table with the schema STAGED."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> StagedFile:
+        """The reverse of ``to_row``; takes the lists that Arrow makes of tuples."""
+        values: dict[str, Any] = {field.name: row[field.name] for field in fields(cls)}
+        for name in ("recording_ids", "attempts", "statuses", "archive_ids", "archive_rows"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def make_staged_table(files: Sequence[StagedFile]) -> pa.Table:
+    """What a writing stage returns: one row per file, schema STAGED, also when there is none."""
+    return pa.Table.from_pylist([file.to_row() for file in files], schema=STAGED)
+
+
+def write_staged(table: pa.Table, lake: Lake, on_retry: Callable[[], None] | None = None) -> list[StagedFile]:
+    """Writes ``table`` (schema TRANSCRIPTS), one zstd Parquet file per partition, and says what was written. Commits nothing.
+
+    What the storage refuses is tried again; ``on_retry`` is called each time.
+
+    Raises ValueError when the rows do not fit the schema, OSError when the lake cannot be written.
+    """
+    table = conform(table, TRANSCRIPTS)
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    partitions = table.select(PARTITIONS).group_by(list(PARTITIONS)).aggregate([]).to_pylist()
+    staged = []
+    for partition in sorted(partitions, key=lambda values: (values["fingerprint"], values["recorded_month"])):
+        fingerprint, month = str(partition["fingerprint"]), str(partition["recorded_month"])
+        mask = pc.and_(pc.equal(table["fingerprint"], fingerprint), pc.equal(table["recorded_month"], month))
+        staged.append(write_file(table.filter(mask).select(FILE_SCHEMA.names), fingerprint, month, storage, on_retry))
+    return staged
+
+
+def write_file(
+    rows: pa.Table, fingerprint: str, recorded_month: str, storage: Storage, on_retry: Callable[[], None] | None = None
+) -> StagedFile:
+    """Writes ``rows`` (schema FILE_SCHEMA) of one partition as one file. Raises ValueError, OSError as ``write_staged``."""
+    if not pc.all(pc.match_substring_regex(pa.array([fingerprint, recorded_month]), _SAFE)).as_py():
+        raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
+    # The whole file is put in one go: blocks are small, its size is known without asking, and no half file is ever there.
+    buffer = pa.BufferOutputStream()
+    # Docs and types are in the transaction log; Arrow's own copy of the schema would add 8 KB to every file.
+    pq.write_table(rows, buffer, compression="zstd", store_schema=False)
+    content = buffer.getvalue()
+    path = f"fingerprint={fingerprint}/recorded_month={recorded_month}/part-{uuid.uuid4().hex}.zstd.parquet"
+    storage.write_bytes(path, content, on_retry)
+    return StagedFile(
+        path=path,
+        size_bytes=content.size,
+        modified_ms=time.time_ns() // 1_000_000,
+        fingerprint=fingerprint,
+        recorded_month=recorded_month,
+        recording_ids=tuple(rows["recording_id"].to_pylist()),
+        attempts=tuple(rows["attempt"].to_pylist()),
+        statuses=tuple(rows["status"].to_pylist()),
+        archive_ids=tuple(rows["archive_id"].to_pylist()),
+        archive_rows=tuple(rows["archive_rows"].to_pylist()),
+        stats=_make_stats(rows),
+    )
+
+
+def keep_rows(file: StagedFile, keep: Sequence[bool], storage: Storage) -> StagedFile:
+    """A new staged file with only the rows of ``file`` where ``keep`` is true.
+
+    The old one is left for vacuum: if an earlier commit of it went through unnoticed, readers see it.
+    """
+    with storage.filesystem.open_input_file(file.path) as source:
+        rows = pq.ParquetFile(source).read().cast(FILE_SCHEMA)
+    return write_file(rows.filter(pa.array(keep)), file.fingerprint, file.recorded_month, storage)
+
+
+def _make_stats(rows: pa.Table) -> str:
+    """Delta protocol, "Per-file Statistics"."""
+    least: dict[str, Any] = {}
+    greatest: dict[str, Any] = {}
+    for name in _STATISTICS:
+        found = pc.min_max(rows[name]).as_py()
+        least[name], greatest[name] = found["min"], found["max"]
+    nulls = dict.fromkeys(_STATISTICS, 0)
+    return json.dumps({"numRecords": rows.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls})

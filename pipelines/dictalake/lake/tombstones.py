@@ -1,0 +1,110 @@
+"""What was erased, and must not come back: tombstones in the Delta table ``erasures``, and receipts. Neither holds content.
+
+A tombstone is a hash: of a URI, of a study's UID, or of a keyed patient hash. It outlives the rows, so that no later run, model
+or version of the object brings them back. The hash is of the value and its kind, without a key: who knows a URI can find out
+that it was erased, nobody can read the URI from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
+
+from dictalake.config.sections import Lake
+from dictalake.errors import RunError
+from dictalake.lake.contract import without_docs
+from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.schema import ERASURES
+from dictalake.lake.storage import open_storage
+
+FOLDER = "erasures"
+_PATIENT_HASHES = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
+
+
+def hash_subject(kind: str, value: str) -> str:
+    """blake2b-128 of ``kind`` (uri, study, patient) and ``value``, 32 hex digits."""
+    return blake2b(f"{kind}\n{value}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class ErasedSubjects:
+    """What must not be transcribed: hashes of subjects."""
+
+    hashes: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes)
+
+    def covers_uri(self, uri: str) -> bool:
+        """Whether the recording at ``uri`` was erased, or the archive object that it is in."""
+        if not self.hashes:
+            return False
+        return any(hash_subject("uri", name) in self.hashes for name in {uri, uri.split("#", 1)[0]})
+
+    def covers_dicom(self, dicom: Mapping[str, Any] | None) -> bool:
+        """Whether the study, or the patient by hash, was erased."""
+        if not self.hashes or not dicom:
+            return False
+        study = dicom.get("study_instance_uid")
+        patients = [dicom.get(name) for name in _PATIENT_HASHES]
+        subjects = [hash_subject("study", study)] if study else []
+        subjects += [hash_subject("patient", value) for value in patients if value]
+        return not self.hashes.isdisjoint(subjects)
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """One hash that is kept out."""
+
+    kind: str
+    subject: str
+
+
+class Erasures:
+    """The tombstones of a lake. Raises RunError where it cannot be read or written."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._storage = open_storage(lake, FOLDER)
+        self._delta = open_or_create_table(self._storage, ERASURES, (), "dictalake: hashes of what was erased and stays out")
+
+    def add(self, receipt_id: str, tombstones: Iterable[Tombstone]) -> None:
+        """Commits tombstones; from now on a run that looks leaves these out."""
+        now = datetime.now(UTC)
+        rows = [{"receipt_id": receipt_id, "at": now, **vars(tombstone)} for tombstone in tombstones]
+        try:
+            write_deltalake(
+                self._storage.uri,
+                pa.Table.from_pylist(rows, schema=without_docs(ERASURES)),
+                mode="append",
+                storage_options=dict(self._storage.delta_options),
+            )
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot write tombstones to {self._storage.uri}: {type(error).__name__}") from error
+
+    def read(self) -> ErasedSubjects:
+        """Everything that was erased so far."""
+        try:
+            self._delta.update_incremental()
+            paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
+            files = ds.dataset(paths, schema=ERASURES, format="parquet", filesystem=self._storage.filesystem)
+            return ErasedSubjects(frozenset(files.to_table(columns=["subject"])["subject"].to_pylist()))
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot read the tombstones at {self._storage.uri}: {type(error).__name__}") from error
+
+    def write_receipt(self, receipt_id: str, receipt: Mapping[str, Any]) -> str:
+        """Keeps what an erasure did, in numbers, beside the tombstones; returns its path below the lake."""
+        path = f"receipts/{receipt_id}.json"
+        try:
+            self._storage.write_bytes(path, json.dumps(receipt, indent=1).encode())
+        except OSError as error:
+            raise RunError(f"cannot write the receipt to {self._storage.uri}: {type(error).__name__}") from error
+        return f"{FOLDER}/{path}"

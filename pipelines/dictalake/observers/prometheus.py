@@ -1,0 +1,281 @@
+"""The numbers of a run for Prometheus: over a port while it runs, and to a file or a Pushgateway when it ends.
+
+They are read from the run's RunStats whenever somebody asks; nothing is counted twice. Every metric has the label ``command``
+(backfill, nightly); further labels are few and of fixed words: status, stage, reason, GPU number. ``run_id`` is in
+``dictalake_run_info`` alone. Never a recording, a URI or text.
+
+What happens inside of the cluster (queues between stages, object store, GPUs of all nodes) Ray exports itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pynvml
+from prometheus_client import CollectorRegistry, ProcessCollector, push_to_gateway, start_http_server, write_to_textfile
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from dictalake import logs
+from dictalake.config.observability import Metrics
+from dictalake.errors import ConfigError
+from dictalake.observers.progress import RunStats
+from dictalake.transcript.provenance import Provenance
+
+SUCCESS = "dictalake_last_success_timestamp_seconds"
+_PUSH_TIMEOUT_S = 10.0
+
+
+class RunCollector(Collector):
+    """The metrics of one run, made from its ``tally`` at the moment of asking. ``exit_status`` is None while it runs,
+    ``provenance`` until it is known which run this is."""
+
+    def __init__(self, command: str, stats: RunStats) -> None:
+        self._command, self._stats = command, stats
+        self.provenance: Provenance | None = None
+        self._started_at = time.time()
+        self._ended_at: float | None = None
+        self.exit_status: int | None = None
+
+    def end(self, exit_status: int) -> None:
+        """The run is over, with the exit code that the command will have."""
+        self.exit_status, self._ended_at = exit_status, time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._run()
+        yield from self._recordings()
+        yield from self._times()
+
+    def _run(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily(
+            "dictalake_run_info", "Which run this is; always 1", labels=("command", "run_id", "fingerprint", "version")
+        )
+        if (p := self.provenance) is not None:
+            info.add_metric((self._command, p.run_id, p.fingerprint, p.pipeline_version), 1)
+        yield info
+        yield self._gauge("dictalake_run_active", "1 while the run works, 0 once it is over", int(self.exit_status is None))
+        yield self._gauge("dictalake_run_start_time_seconds", "When the run started, since 1970", self._started_at)
+        yield self._gauge("dictalake_run_end_time_seconds", "When it ended; absent before", self._ended_at)
+        yield self._gauge(
+            "dictalake_run_exit_status",
+            "0 all ok, 3 some recordings failed, 2 bad configuration, 1 it failed",
+            self.exit_status,
+        )
+
+    def _recordings(self) -> Iterator[Metric]:
+        stats, command = self._stats, self._command
+        done = CounterMetricFamily("dictalake_recordings", "Recordings finished", labels=("command", "status"))
+        done.add_metric((command, "ok"), stats.ok)
+        done.add_metric((command, "failed"), stats.failed)
+        yield done
+        failed = CounterMetricFamily(
+            "dictalake_recordings_failed",
+            "Recordings that failed, by the stage and the reason",
+            labels=("command", "stage", "reason"),
+        )
+        for name, count in dict(stats.failures).items():
+            reason, _, stage = name.removesuffix(")").partition(" (")
+            failed.add_metric((command, stage, reason), count)
+        yield failed
+        yield self._counter("dictalake_audio_seconds", "Seconds of audio in finished recordings", stats.audio_s)
+        yield self._counter("dictalake_storage_retries", "Requests to archive and lake that were made again", stats.retries)
+        yield self._gauge("dictalake_recordings_wanted", "Recordings that this run has to do", stats.wanted)
+        yield self._gauge(
+            "dictalake_recordings_pending", "Of them not yet finished: the queue", max(0, stats.wanted - stats.done)
+        )
+        uncommitted = max(0, stats.done - stats.committed)
+        yield self._gauge("dictalake_recordings_uncommitted", "Finished and not yet in the lake: in hand", uncommitted)
+        yield self._gauge("dictalake_recordings_claimed", "Recordings left to other live runs", stats.claimed)
+        yield self._gauge(
+            "dictalake_storage_withheld",
+            "Recordings in a row, up to now, that the archive's storage did not give",
+            stats.withheld,
+        )
+
+    def _times(self) -> Iterator[Metric]:
+        stats, command = self._stats, self._command
+        stages = CounterMetricFamily(
+            "dictalake_stage_seconds", "Seconds that a stage worked, over all workers", labels=("command", "stage")
+        )
+        for stage, seconds in dict(stats.stage_s).items():
+            stages.add_metric((command, stage), seconds)
+        yield stages
+        commits = SummaryMetricFamily(
+            "dictalake_commit_seconds", "Commits to the lake and how long they took", labels=("command",)
+        )
+        commits.add_metric((command,), stats.commits, stats.commit_s)
+        yield commits
+        yield self._gauge(
+            "dictalake_last_commit_timestamp_seconds", "The last commit, since 1970; absent before", stats.last_commit_at
+        )
+
+    def _gauge(self, name: str, what: str, value: float | None) -> GaugeMetricFamily:
+        """Without a sample where nothing is known: absent, not 0."""
+        family = GaugeMetricFamily(name, what, labels=("command",))
+        if value is not None:
+            family.add_metric((self._command,), value)
+        return family
+
+    def _counter(self, name: str, what: str, value: float) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, what, labels=("command",))
+        family.add_metric((self._command,), value)
+        return family
+
+
+class GpuCollector(Collector):
+    """How busy the GPUs of the driver's own machine are, by NVIDIA's driver library; nothing where there is none.
+
+    For a run that starts a Ray of its own, whose dashboard is off; of a cluster's nodes ``ray_node_gpus_utilization`` tells.
+    """
+
+    def __init__(self) -> None:
+        self._handles = []
+        try:
+            pynvml.nvmlInit()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError:
+            pass  # no NVIDIA GPU, or no driver for it
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dictalake_gpu_busy_ratio", "Share of the last moments in which the GPU worked", labels=("gpu",)
+        )
+        for index, handle in enumerate(self._handles):
+            try:
+                family.add_metric((str(index),), pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+            except pynvml.NVMLError:
+                continue  # cut up by MIG, which has no such number, or lost
+        yield family
+
+
+class SuccessCollector(Collector):
+    """When a run of ``command`` last finished; failed recordings do not count against it. ``at`` is None before the first."""
+
+    def __init__(self, command: str, at: float | None) -> None:
+        self._command, self._at = command, at
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(SUCCESS, "When such a run last finished, since 1970", labels=("command",))
+        if self._at is not None:
+            family.add_metric((self._command,), self._at)
+        yield family
+
+
+class BesideOthers(Collector):
+    """What ``own`` say of ``command``, and of other commands what ``before`` said."""
+
+    def __init__(self, command: str, own: Sequence[Collector], before: Iterable[Metric]) -> None:
+        self._own = own
+        self._others: dict[str, Metric] = {}
+        for family in before:
+            family.samples = [sample for sample in family.samples if sample.labels.get("command") not in (None, command)]
+            if family.samples:
+                self._others[family.name] = family
+
+    def collect(self) -> Iterator[Metric]:
+        others = dict(self._others)
+        for collector in self._own:
+            for family in collector.collect():
+                if (other := others.pop(family.name, None)) is not None:
+                    family.samples += other.samples
+                yield family
+        yield from others.values()
+
+
+@contextmanager
+def exposed(settings: Metrics, command: str, stats: RunStats, show: logs.Show) -> Iterator[RunCollector]:
+    """Whoever asks gets the numbers of ``tally`` until the run is over; then file and Pushgateway are told how it ended.
+
+    Entered before anything can fail; the run's ``provenance`` is set when it is known.
+    Metrics never cost a run: a port that is taken or a gateway that is gone gives a warning.
+    """
+    run = RunCollector(command, stats)
+    with ExitStack() as stack:
+        if settings.port:
+            _serve(settings.port, run, stack, show)
+        try:
+            yield run
+            run.end(3 if stats.failed else 0)
+        except BaseException as error:
+            run.end(exit_status(error))
+            raise
+        finally:
+            for key, publish, target in (("textfile", _write, settings.textfile), ("pushgateway", _push, settings.pushgateway)):
+                if target is not None:
+                    _try(partial(publish, target, run, command), f"metrics.{key} = {target}", show)
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit code of a command that ends with ``error``."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def _registry(*collectors: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return registry
+
+
+def _serve(port: int, run: RunCollector, stack: ExitStack, show: logs.Show) -> None:
+    registry = _registry(run, GpuCollector())
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(port, registry=registry)
+    except OSError as error:
+        _warn(f"metrics.port = {port}", error, show)
+        return
+    stack.callback(thread.join)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+
+
+def _write(path: str, run: RunCollector, command: str) -> None:
+    """Replaces the file at once. After a run that failed it still says when the last one succeeded, and what other commands
+    wrote there stays."""
+    before = _read_families(Path(path))
+    success = [s.value for family in before for s in family.samples if s.name == SUCCESS and s.labels.get("command") == command]
+    at = time.time() if has_finished(run) else next(iter(success), None)
+    write_to_textfile(path, _registry(BesideOthers(command, (run, SuccessCollector(command, at)), before)))
+
+
+def _push(url: str, run: RunCollector, command: str) -> None:
+    """The run in place of the one before; the time of the last success is apart, so that a failed run leaves it."""
+    group = {"command": command}
+    push_to_gateway(url, job="dictalake", registry=_registry(run), grouping_key=group, timeout=_PUSH_TIMEOUT_S)
+    if has_finished(run):
+        success = _registry(SuccessCollector(command, time.time()))
+        push_to_gateway(url, job="dictalake_success", registry=success, grouping_key=group, timeout=_PUSH_TIMEOUT_S)
+
+
+def has_finished(run: RunCollector) -> bool:
+    """Whether it came to its end, failed recordings or not."""
+    return run.exit_status in (0, 3)
+
+
+def _read_families(path: Path) -> list[Metric]:
+    try:
+        return list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    except (ValueError, LookupError):  # not metrics, so the parser stumbles: nothing to keep
+        return []
+
+
+def _try(publish: Callable[[], None], where: str, show: logs.Show) -> None:
+    try:
+        publish()
+    except Exception as error:  # whatever it is, it must not cost the run
+        _warn(where, error, show)
+
+
+def _warn(where: str, error: BaseException, show: logs.Show) -> None:
+    line = f"{where}: {type(error).__name__}; the run goes on, its metrics do not get there"
+    logs.tell("metrics", line, show, logs.WARNING, error=type(error).__name__)

@@ -1,0 +1,144 @@
+"""The report that a run leaves in the lake when it is over, made in a process of its own.
+
+Reading a large lake and drawing takes hundreds of megabytes, which a driver that goes on would keep, and libraries in C, which
+may crash or meet the end of the machine's memory: all of that ends with the process. Both sides speak one line of JSON.
+
+    stdin    {"run_id": "…", "spill": "FOLDER", "config": {"lake": {…}, "report": {…}}}
+    stdout   {"error": null}, or what went wrong by its type and place
+
+The child's standard input stays open as long as the driver lives: at its end the child ends too.
+
+Credentials of the lake go over stdin alone: a command line is for everybody to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dictalake import logs
+from dictalake.config.sections import Config
+from dictalake.errors import name_place
+from dictalake.observers.progress import RunStats
+
+_LONGEST_S = 3600.0
+_SECTIONS = {"lake", "report"}  # all that a report asks for; others may hold what JSON cannot
+_FIRST_TO_GO = "1000"  # for the kernel, where memory is short: a report can be made again
+
+
+# -- in the driver -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def written(config: Config, run_id: str, stats: RunStats, show: logs.Show) -> Iterator[None]:
+    """Leaves the run's report in the lake when it is over and did something, also when it failed.
+
+    A report never costs a run: what goes wrong gives a warning. A run that is being stopped has no time for one.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        _write(config, run_id, stats, show)
+        raise
+    _write(config, run_id, stats, show)
+
+
+def _write(config: Config, run_id: str, stats: RunStats, show: logs.Show) -> None:
+    if not config.report.write or not stats.committed:
+        return
+    try:
+        wrong = _have_written(config, run_id)
+    except Exception as error:  # no memory for a process, no disk
+        wrong = name_place(error)
+    if wrong is not None:
+        line = f"the report of the run is not written ({wrong}); dictalake report --run {run_id} makes it again"
+        logs.tell("report", line, show, logs.WARNING)
+
+
+def _have_written(config: Config, run_id: str) -> str | None:
+    """What went wrong in the child, in a few words; None where the report is in the lake."""
+    settings = config.model_dump(mode="json", include=_SECTIONS)
+    # Removed here, whatever becomes of the child.
+    with TemporaryDirectory(prefix="dictalake-report-", ignore_cleanup_errors=True) as spill, _child(spill) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        rest = json.dumps({"run_id": run_id, "spill": spill, "config": settings}).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # it is gone already; how is told below
+            while rest:
+                rest = rest[child.stdin.write(rest) :]
+        if not wait([child.stdout.fileno()], _LONGEST_S):
+            return "it was not done within an hour"
+        answer = child.stdout.readline()
+        if answer.endswith(b"\n"):
+            wrong: str | None = json.loads(answer)["error"]
+            return wrong
+        code = child.wait()
+        return f"its process ended by signal {-code}" if code < 0 else f"its process ended with status {code}"
+
+
+@contextmanager
+def _child(spill: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python that imports what this one would, without the user's script; its temporary files are below ``spill``. After the
+    block it is gone."""
+    path = os.pathsep.join(str(folder) or os.curdir for folder in sys.path)
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "dictalake.reporting.subprocess_writer"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # words of libraries may quote a path, and the terminal is the run's
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": spill},
+        bufsize=0,
+    )
+    with child:
+        try:
+            yield child
+        finally:  # Popen by itself would not wait for it after Ctrl-C
+            child.kill()
+            child.wait()
+
+
+# -- in the child --------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The child's life: one request, one answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends this process
+    with contextlib.suppress(OSError):  # there is none but on Linux
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    request = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_driver, args=[request["spill"]], daemon=True).start()
+    error = None
+    try:
+        from dictalake.reporting.queries import write_report  # here, so that a library that is missing is told
+
+        write_report(Config.model_validate(request["config"]), request["run_id"])
+    except BaseException as problem:  # a panic of a library in Rust is no Exception
+        error = name_place(problem)
+    os.write(answer, json.dumps({"error": error}).encode() + b"\n")
+
+
+def _end_with_driver(spill: str) -> None:
+    """A driver that is killed has no time to end its child and to clear up after it."""
+    while os.read(0, 1024):
+        pass
+    shutil.rmtree(spill, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Readings of a whole recording from those of its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from dictalake.records import Hypothesis
+
+
+def combine_channels(channels: Sequence[Sequence[Hypothesis]], most: int) -> list[tuple[Hypothesis, ...]]:
+    """The ``most`` best ways to take one reading of each channel, by the sum of their total scores; the first is all bests.
+
+    ``channels`` are n-best lists, best first. Channels are searched apart from each other, so their scores add up.
+    """
+    combined: list[tuple[Hypothesis, ...]] = [()]
+    for readings in channels:
+        best, *others = [(*before, reading) for before, reading in product(combined, readings)]
+        # What the decoder puts first stays first: a hotword that was refused has left its score behind.
+        combined = [best, *sorted(others, key=lambda chosen: -sum(reading.total_score for reading in chosen))[: most - 1]]
+    return combined

@@ -1,0 +1,156 @@
+"""Where a transcript comes from: three hashes, the versions of what ran, the commit of the code.
+
+``fingerprint`` names everything that can change the words: it is hashed from the acoustic part (weights, dtype, windows)
+and the decoding part (language model, decoder parameters). Speed knobs (batch size, number of actors) are not in it.
+An engine that gives text itself has no windows and no decoding part; its own settings are in the acoustic one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Confidence, Config
+from dictalake.errors import ConfigError
+from dictalake.transcript.formatting import formatter_version
+
+# Speed, or given by content instead of name, or not of the words
+_NOT_IN_HASH = {"kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
+_LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is the same for every row of a run."""
+
+    run_id: str
+    fingerprint: str
+    acoustic_hash: str
+    decoding_hash: str
+    formatting_hash: str
+    pipeline_version: str
+    git_commit: str | None
+    model_id: str
+    model_revision: str | None
+    model_sha256: str
+    lm_sha256: str | None
+    decoder: str
+    versions: dict[str, str]
+
+
+def make_provenance(
+    config: Config,
+    run_id: str,
+    *,
+    model_id: str,
+    model_revision: str | None,
+    model_sha256: str,
+    decoder: str,
+    engine: Mapping[str, Any] | None = None,
+    libraries: Mapping[str, str] | None = None,
+) -> Provenance:
+    """Hashes ``config`` and the files that it names; ``engine`` are the settings of one that gives text itself, ``libraries``
+    the versions of what it runs on. Raises ConfigError for a language model that is not there.
+    """
+    acoustic: dict[str, Any] = {
+        "kind": config.acoustic.kind,
+        "model_sha256": model_sha256,
+        "dtype": config.acoustic.dtype,
+        "channels": "each",
+    }
+    acoustic |= {"windows": config.windows.model_dump()} if engine is None else dict(engine)
+    decoding = _describe_decoding(config) if engine is None else {"kind": "none"}
+    formatting = {"version": formatter_version(config.formatting.numbers)}
+    formatting |= {"text2num": metadata.version("text2num")} if config.formatting.numbers else {}
+    return Provenance(
+        run_id=run_id,
+        fingerprint=_hash({"acoustic": acoustic, "decoding": decoding})[:12],
+        acoustic_hash=_hash(acoustic),
+        decoding_hash=_hash(decoding),
+        formatting_hash=_hash(formatting),
+        pipeline_version=pipeline_version(),
+        git_commit=git_commit(),
+        model_id=model_id,
+        model_revision=model_revision,
+        model_sha256=model_sha256,
+        lm_sha256=decoding.get("lm_sha256"),
+        decoder=decoder,
+        versions=library_versions()
+        | dict(libraries or {})
+        | {"confidence": _describe(config.confidence), "formatter": formatting["version"]},
+    )
+
+
+def _describe_decoding(config: Config) -> dict[str, Any]:
+    search = config.decoding
+    decoding: dict[str, Any] = {"kind": search.kind}
+    if search.kind == "beam":
+        decoding |= search.model_dump(exclude=_NOT_IN_HASH)
+        decoding |= {"lm_sha256": hash_file(search.lm, "decoding.lm") if search.lm else None}
+        if search.hotwords is not None:
+            decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}
+            decoding |= {"hotwords_sha256": hash_file(search.hotwords, "decoding.hotwords")}
+    return decoding
+
+
+def hash_file(location: str, key: str) -> str:
+    """sha256 of a local file or an embedded asset that ``key`` names."""
+    path = Path(resolve(location))
+    if not path.is_file():
+        what = "a KenLM file (ARPA, gzip or binary)" if key == "decoding.lm" else "a text file"
+        raise ConfigError(f"{key} = {location}: no such file; give {what}, or null for none")
+    digest = sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Python's and the main libraries' versions."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        found[name] = metadata.version(name)
+    return found
+
+
+def _describe(calibration: Confidence) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in calibration.model_dump().items())
+
+
+@cache
+def pipeline_version() -> str:
+    try:
+        return metadata.version("dictalake")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of a source checkout, ``-dirty`` if its code differs, or ``DICTALAKE_GIT_COMMIT`` of a built image."""
+    if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
+        return commit
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        return None
+    code = ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", "pipelines"]
+    changed = subprocess.run(code, capture_output=True, text=True, check=False).stdout.strip()
+    return found.stdout.strip() + ("-dirty" if changed else "")
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

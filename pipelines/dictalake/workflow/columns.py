@@ -1,0 +1,252 @@
+"""The Arrow columns that travel between the stages, and how records go in and out of them.
+
+Waveforms and emissions are ``large_binary`` (a block of them passes 2 GB easily) and are read back without a copy.
+A stage drops the columns that no later stage needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dictalake.records import SAMPLE_RATE_HZ, Emissions, Hypothesis, Piece, Recording, Word
+
+_TEXT_MAP = pa.map_(pa.string(), pa.string())
+_TIME = pa.timestamp("us", tz="UTC")
+
+RECORDING_COLUMNS = {
+    "recording_id": pa.string(),
+    "uri": pa.string(),
+    "version": pa.string(),
+    "size_bytes": pa.int64(),
+    "modified_at": _TIME,
+    "metadata": _TEXT_MAP,
+    "attempt": pa.int32(),
+    "archive_id": pa.string(),
+    "archive_rows": pa.int32(),
+    "done_members": pa.list_(pa.string()),
+    "member_attempts": pa.map_(pa.string(), pa.int32()),
+}
+
+ERROR = pa.struct(
+    {"stage": pa.string(), "reason": pa.string(), "detail": pa.string(), "retryable": pa.bool_()}  # as in the lake
+)
+LOADED_COLUMNS = {
+    "error": ERROR,
+    "sha256": pa.string(),
+    "format": pa.struct(
+        {
+            "container": pa.string(),
+            "codec": pa.string(),
+            "sample_rate_hz": pa.int32(),
+            "channels": pa.int32(),
+            "bits_per_sample": pa.int32(),
+        }
+    ),
+    "dicom": _TEXT_MAP,  # the patient's fields in it are hashes
+    "content_datetime": _TIME,
+    "duration_s": pa.float64(),
+    "clipped_ratio": pa.float32(),
+    "level_dbfs": pa.float32(),
+    "dc_offset": pa.float32(),
+    "speech_s": pa.float64(),
+    "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
+    "load_ms": pa.float32(),
+    "retries": pa.int32(),  # requests for the object that were made again
+}
+WAVEFORMS = {"waveforms": pa.list_(pa.large_binary())}
+EMITTED_COLUMNS = {"device": pa.string(), "dtype": pa.string(), "emit_ms": pa.float32()}
+EMISSIONS = {
+    "emissions": pa.list_(
+        pa.struct(
+            {
+                "frames": pa.int32(),
+                "vocabulary_size": pa.int32(),
+                "frame_index": pa.large_binary(),
+                "offsets": pa.large_binary(),
+                "token_ids": pa.large_binary(),
+                "logp": pa.large_binary(),
+            }
+        )
+    )
+}
+DECODED_COLUMNS = {"decode_ms": pa.float32()}
+HYPOTHESES = {
+    "hypotheses": pa.list_(
+        pa.struct(
+            {
+                "token_ids": pa.list_(pa.int32()),
+                "pieces": pa.list_(pa.string()),
+                "start_frames": pa.list_(pa.int32()),
+                "end_frames": pa.list_(pa.int32()),
+                "logp": pa.list_(pa.float32()),
+                "support": pa.list_(pa.float32()),
+                "acoustic_score": pa.float64(),
+                "lm_score": pa.float64(),
+                "hotword_score": pa.float64(),
+            }
+        )
+    )
+}
+# Of each channel the words of an engine that gives text itself
+HEARD = {
+    "heard": pa.list_(
+        pa.list_(
+            pa.struct(
+                {"word": pa.string(), "start_s": pa.float64(), "end_s": pa.float64(), "confidence": pa.float32()}  # may be null
+            )
+        )
+    )
+}
+# Of each channel the readings after the best, where they are asked for
+OTHERS = {"others": pa.list_(HYPOTHESES["hypotheses"])}
+
+
+def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
+    """One row a recording, in order."""
+    rows = [
+        {
+            "recording_id": r.recording_id,
+            "uri": r.uri,
+            "version": r.version,
+            "size_bytes": r.size_bytes,
+            "modified_at": r.modified_at,
+            "metadata": list(r.metadata.items()),
+            "attempt": r.attempt,
+            "archive_id": r.archive_id,
+            "archive_rows": r.archive_rows,
+            "done_members": r.done_members or None,
+            "member_attempts": list(r.member_attempts.items()) or None,
+        }
+        for r in recordings
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(RECORDING_COLUMNS))
+
+
+def table_to_recordings(table: pa.Table) -> list[Recording]:
+    """The recordings of a block's rows."""
+    rows = table.select(list(RECORDING_COLUMNS)).to_pylist()
+    for row in rows:
+        row["done_members"] = tuple(row["done_members"] or ())
+        row |= {name: dict(row[name] or ()) for name in ("metadata", "member_attempts")}
+    return [Recording(**row) for row in rows]
+
+
+def extend(
+    table: pa.Table, columns: dict[str, pa.DataType], rows: Sequence[dict[str, Any]], drop: Iterable[str] = ()
+) -> pa.Table:
+    """``table`` with ``columns`` set from ``rows`` (one dict a row, absent keys null), without the columns in ``drop``."""
+    table = table.drop_columns([name for name in {*drop, *columns} if name in table.column_names])
+    for name, kind in columns.items():
+        table = table.append_column(pa.field(name, kind), pa.array([row.get(name) for row in rows], type=kind))
+    return table
+
+
+def append_waveforms(table: pa.Table, rows: Sequence[Sequence[np.ndarray]]) -> pa.Table:
+    """``table`` with the column ``waveforms``: for each row its channels, int16 ``(samples,)``, copied once."""
+    channels = [np.ascontiguousarray(channel, dtype=np.int16) for row in rows for channel in row]
+    ends = np.cumsum([0, *(channel.nbytes for channel in channels)], dtype=np.int64)
+    samples = np.concatenate(channels) if channels else np.empty(0, dtype=np.int16)
+    values = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(channels), [None, pa.py_buffer(ends), pa.py_buffer(samples)]
+    )
+    offsets = pa.array(np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32))
+    return table.append_column(pa.field("waveforms", WAVEFORMS["waveforms"]), pa.ListArray.from_arrays(offsets, values))
+
+
+def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:
+    """The channels of one row as int16 ``(samples,)`` views on the block's memory; none where the row has no list."""
+    column = table["waveforms"]
+    for chunk in column.iterchunks():
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    else:
+        raise IndexError("there is no such row")
+    channels, ends = chunk.values, chunk.offsets
+    first, last = channels.offset + ends[row].as_py(), channels.offset + ends[row + 1].as_py()
+    if first == last or not chunk[row].is_valid:
+        return []
+    # Through the buffers, as a scalar of Arrow's is a copy of its bytes.
+    _, places, bytes_ = channels.buffers()
+    samples = np.frombuffer(bytes_, dtype=np.int16) if bytes_ is not None and bytes_.size else np.empty(0, dtype=np.int16)
+    cuts = np.frombuffer(places, dtype=np.int64)[first : last + 1] // samples.itemsize
+    return [samples[start:end] for start, end in pairwise(cuts)]
+
+
+def group_by_audio(table: pa.Table, indices: Iterable[int], most_s: float) -> Iterator[list[int]]:
+    """Rows that go through a model together: at most ``most_s`` seconds of all their channels, but for a single longer one."""
+    group: list[int] = []
+    samples = 0
+    for index in indices:
+        length = sum(len(waveform) for waveform in read_waveforms(table, index))
+        if group and samples + length > most_s * SAMPLE_RATE_HZ:
+            yield group
+            group, samples = [], 0
+        group.append(index)
+        samples += length
+    if group:
+        yield group
+
+
+def emissions_to_row(emissions: Emissions) -> dict[str, Any]:
+    """One channel's emissions as a struct of the column ``emissions``."""
+    return {
+        "frames": emissions.frames,
+        "vocabulary_size": emissions.vocabulary_size,
+        "frame_index": emissions.frame_index.astype(np.int32).tobytes(),
+        "offsets": emissions.offsets.astype(np.int32).tobytes(),
+        "token_ids": emissions.token_ids.astype(np.uint16).tobytes(),
+        "logp": emissions.logp.astype(np.float16).tobytes(),
+    }
+
+
+def read_emissions(table: pa.Table, row: int) -> list[Emissions]:
+    """The channels of one row, as views on the block's memory."""
+    kinds = {"frame_index": np.int32, "offsets": np.int32, "token_ids": np.uint16, "logp": np.float16}
+    return [
+        Emissions(
+            frames=channel["frames"].as_py(),
+            vocabulary_size=channel["vocabulary_size"].as_py(),
+            **{name: np.frombuffer(channel[name].as_buffer(), dtype=kind) for name, kind in kinds.items()},
+        )
+        for channel in table["emissions"][row].values
+    ]
+
+
+def hypothesis_to_row(hypothesis: Hypothesis) -> dict[str, Any]:
+    """One channel's best reading as a struct of the column ``hypotheses``."""
+    pieces = hypothesis.pieces
+    return {
+        "token_ids": [piece.token_id for piece in pieces],
+        "pieces": [piece.text for piece in pieces],
+        "start_frames": [piece.start_frame for piece in pieces],
+        "end_frames": [piece.end_frame for piece in pieces],
+        "logp": [piece.logp for piece in pieces],
+        "support": [piece.support for piece in pieces],
+        "acoustic_score": hypothesis.acoustic_score,
+        "lm_score": hypothesis.lm_score,
+        "hotword_score": hypothesis.hotword_score,
+    }
+
+
+def row_to_hypothesis(row: dict[str, Any]) -> Hypothesis:
+    """The hypothesis that ``hypothesis_to_row`` wrote."""
+    columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"], row["support"])
+    pieces = tuple(Piece(*values) for values in zip(*columns, strict=True))
+    return Hypothesis(pieces, row["acoustic_score"], row["lm_score"], row["hotword_score"])
+
+
+def words_to_row(channels: Sequence[Sequence[Word]]) -> list[list[dict[str, Any]]]:
+    """The words of each channel as a value of the column ``heard``."""
+    names = ("word", "start_s", "end_s", "confidence")
+    return [[{name: getattr(word, name) for name in names} for word in words] for words in channels]
+
+
+def row_to_words(row: Sequence[Sequence[dict[str, Any]]]) -> list[list[Word]]:
+    """The words of each channel that ``words_to_row`` wrote."""
+    return [[Word(**word, channel=channel) for word in words] for channel, words in enumerate(row)]

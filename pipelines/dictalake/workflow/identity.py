@@ -1,0 +1,84 @@
+"""What a run is called by all that can change its words, and what its emissions mean."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
+from dictalake.acoustic.engines.base import EngineSettings, settle
+from dictalake.acoustic.frame_grid import frame_grid
+from dictalake.acoustic.lasr.files import read_lasr_files
+from dictalake.config.sections import Config
+from dictalake.decoding.base import name_decoder, open_decoder
+from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.errors import ConfigError
+from dictalake.records import FrameGrid
+from dictalake.transcript.provenance import Provenance, make_provenance
+
+Reading = tuple[Vocabulary, FrameGrid]
+"""What the columns of emissions mean, and where their frames lie."""
+
+
+def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
+    """Names the run and everything that can change its words, without a look into weights, tokenizer or language model."""
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    identity = checkpoint.identity
+    settings: EngineSettings | None = None
+    if config.acoustic.gives_text:
+        settings = settle(config.acoustic)
+        decoder = settings.name
+    else:
+        config = locate_lm(config)
+        decoder = name_decoder(config.decoding)
+    return make_provenance(
+        config,
+        run_id,
+        model_id=identity.model_id,
+        model_revision=identity.revision,
+        model_sha256=identity.sha256,
+        decoder=decoder,
+        engine=None if settings is None else settings.hashed,
+        libraries=None if settings is None else settings.libraries,
+    )
+
+
+def open_reading(config: Config, checkpoint: Checkpoint) -> Reading | None:
+    """The vocabulary and the grid; None where an engine gives text itself. Opens the decoder once: a bad one fails here, not in
+    a worker. Takes two seconds more for a model that is not LASR, nearly all of them imports. Raises ConfigError.
+    """
+    if config.acoustic.gives_text:
+        return None
+    vocabulary, grid = read_vocabulary(checkpoint)
+    open_decoder(locate_lm(config).decoding, vocabulary)
+    return vocabulary, grid
+
+
+def read_vocabulary(checkpoint: Checkpoint) -> Reading:
+    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
+
+    Raises ConfigError where there are no emissions.
+    """
+    if checkpoint.kind != "ctc":
+        raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
+    # Asked first because transformers, which would say the same, takes two seconds to import.
+    files = read_lasr_files(checkpoint.folder)
+    if files is None:
+        return _ask_transformers(checkpoint)
+    return Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids), files.grid
+
+
+def _ask_transformers(checkpoint: Checkpoint) -> Reading:
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # of a damaged tokenizer.json a bare one
+        raise ConfigError(
+            f"acoustic.model: {checkpoint.folder.name}: its configuration, tokenizer or feature extractor cannot be read "
+            f"({type(error).__name__}); are its files whole?"
+        ) from None
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
+    return vocabulary, frame_grid(config, extractor)

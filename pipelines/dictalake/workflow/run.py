@@ -1,0 +1,345 @@
+"""The story of a run, top to bottom:
+
+    archive ──► manifest ──► load ──► emit ──► decode ──► finish ──► lake
+    (objects)                CPU      GPU      CPU        CPU        (Delta table)
+
+An engine that gives text itself (Whisper, Qwen3-ASR) stands in the place of emit and decode: load ──► hear ──► finish.
+
+What is done under this run's fingerprint is left out, and so is what another live run has claimed. The rest becomes the run's
+manifest on the lake and goes through Ray Data in blocks; the last stage writes Parquet files that nobody sees until the driver,
+here, commits them. Killed at any moment, the same command goes on where the last commit was.
+"""
+
+from __future__ import annotations
+
+import gc
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from dictalake import logs
+from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.archive.manifest import scan_recordings
+from dictalake.config.sections import Config
+from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
+from dictalake.lake.claims import LeaseStore, make_lease
+from dictalake.lake.erase import blank_manifests
+from dictalake.lake.manifests import Manifests
+from dictalake.lake.runs import RunLog
+from dictalake.lake.staged_files import StagedFile
+from dictalake.lake.table import TranscriptTable
+from dictalake.observers import openlineage, prometheus
+from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
+from dictalake.reporting import subprocess_writer
+from dictalake.transcript.provenance import Provenance
+from dictalake.workflow import cluster, columns
+from dictalake.workflow.identity import Reading, identify, open_reading
+from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
+from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.decode import Decode
+from dictalake.workflow.stages.emit import Emit
+from dictalake.workflow.stages.load import FromManifest, Load
+from dictalake.workflow.stages.recognize import Recognize
+from dictalake.workflow.summary import RunSummary as RunSummary
+from dictalake.workflow.summary import end_record, start_record, summarise
+from dictalake.workflow.worklist import CLAIMED, Retry, Work
+
+import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
+import ray.exceptions  # isort: skip
+
+_TICK_S = 1.0
+_ROUNDS = 3  # over what is still missing
+_MOST_TASKS = 4096  # of the first stage: each costs Ray some of the driver's time and memory before any work begins
+_ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself."""
+
+    config: Config
+    job: str
+    provenance: Provenance
+    reading: Reading | None
+    table: TranscriptTable
+    log: RunLog
+    stats: RunStats
+    others: tuple[str, ...] = ()
+
+
+def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
+    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+
+    Raises ConfigError, RunError.
+    """
+    console = console or Console(stderr=True)
+    stats, show = RunStats(), logs.shown_on(console)
+    with prometheus.exposed(config.metrics, job, stats, show) as exposed:
+        run = _open_run(config, job, stats)
+        exposed.provenance, stats.started = run.provenance, time.monotonic()  # a run takes what comes after its name
+        return _carry_out(run, retry, console, show)
+
+
+def _open_run(config: Config, job: str, stats: RunStats) -> _Run:
+    """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
+    if config.lake.uri is None:
+        raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
+    Load(config)  # refuses what is missing before anything starts
+    checkpoint = find_checkpoint(config.acoustic)
+    # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
+    config = config.model_copy(
+        update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
+    )
+    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
+    logs.begin(provenance.run_id, provenance.fingerprint)
+    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats)
+
+
+def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show) -> RunSummary:
+    """The run from its claim to its end, which claims, run records, lineage and report tell of, however it ends."""
+    config, provenance, stats = run.config, run.provenance, run.stats
+    board, claim = LeaseStore(config.lake), make_lease(provenance.run_id, run.job, provenance.fingerprint)
+    with (
+        subprocess_writer.written(config, provenance.run_id, stats, show),
+        openlineage.told(config, provenance, run.job, stats, show),
+        board.hold(claim, stats.put_into) as renew,
+        _recorded(run, show),
+        TemporaryDirectory(prefix="dictalake-") as folder,
+    ):
+        others = board.settle(claim, renew, lambda line: logs.tell("claims", line, show))
+        run = replace(run, others=tuple(other.run_id for other in others))
+        work = Work(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
+        _find_work(run, work, retry)
+        counts = work.counts
+        if counts.pending == 0:
+            run.log.append(start_record(config, provenance, run.job, counts))
+        else:
+            places = _write_manifest(work, config, provenance.run_id, run.table)
+            renew(replace(claim, state="running"))
+            _do_work(run, work, places, console)
+    return summarise(provenance, counts, run.others, stats)
+
+
+@contextmanager
+def _recorded(run: _Run, show: logs.Show) -> Iterator[None]:
+    """The run records say how it ended, also where it failed before it knew its work."""
+    try:
+        yield
+    except BaseException:
+        early = [] if run.log.has_started else [start_record(run.config, run.provenance, run.job)]
+        try:
+            run.log.append(*early, end_record("failed", run.provenance, run.job, run.stats))
+        except RunError as error:  # the lake is what failed, or is gone too
+            logs.tell("runs", f"the run records do not say that the run failed: {name_place(error)}", show, logs.WARNING)
+        raise
+    run.log.append(end_record("finished", run.provenance, run.job, run.stats))
+
+
+def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool = False) -> None:
+    """What of the archive has no row yet and is nobody else's."""
+    manifests = Manifests(run.config.lake)
+    work.find(
+        lambda: run.table.committed(run.provenance.fingerprint),
+        lambda: manifests.find(list(run.others), CLAIMED),
+        retry,
+        is_same_run=is_same_run,
+    )
+    work.leave_out(run.table.forbidden)
+    run.stats.claimed = work.counts.claimed
+
+
+def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
+    """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
+    config, stats, table, wanted = run.config, run.stats, run.table, work.counts
+    stats.expect(wanted.pending, work.done_before)
+    with cluster.running_cluster(config) as resources:
+        plan = cluster.make_plan(config, resources)
+        run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
+        with ProgressReport(stats, console) as progress:
+            ledger = cluster.ClusterCrashLedger()
+            watch = StallMonitor(progress, stats, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
+            for attempt in range(_ROUNDS):
+                if attempt:  # what died between its tables may have been cut elsewhere the second time
+                    first_part = places["part"][-1].as_py() + 1
+                    places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
+                    stats.expect(stats.done + work.counts.pending, work.done_before)
+                reports = _run_stages(places, run, plan, ledger)
+                _commit_as_they_come(reports, table, stats, watch, config.lake.commit_every_s, config.limits.storage_failures)
+                _find_work(run, work, None, is_same_run=True)
+                if work.counts.pending == 0:
+                    break
+        _require_all(work.counts.pending, wanted.pending)
+
+
+def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
+    """Puts the work on the lake, where workers take it and other runs see that it is taken; the places of its blocks."""
+    manifests = Manifests(config.lake)
+    parts = (columns.recordings_to_table(block) for block in work.blocks())
+    places = list(manifests.write(run_id, parts, pa.schema(columns.RECORDING_COLUMNS), first_part))
+    forbidden = table.read_erasures()
+    if (
+        not forbidden.hashes <= table.forbidden.hashes
+    ):  # erased since it was found: an erasure that is over came too early for it
+        blank_manifests(manifests, forbidden, run_id)
+    return pa.Table.from_pylist([place._asdict() for place in places])
+
+
+def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> Iterator[pa.Table]:
+    """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
+    config, grid = run.config, None
+    step = -(-places.num_rows // _MOST_TASKS)
+    # Not from_arrow: it asks a worker how each block looks, and the first worker takes seconds to start.
+    recordings = ray.data.from_blocks([places.slice(block, step) for block in range(0, places.num_rows, step)])
+    load_block = QuarantiningStage("load", Load(config, run.table.forbidden), ledger)
+    load = with_display_name("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
+    loaded = _in_tasks(recordings, plan.load, load)
+    if run.reading is None:  # the engine gives text itself
+        said = _in_actors(loaded, plan.emit, ledger, Recognize, config, plan.threads)
+    else:
+        vocabulary, grid = run.reading
+        emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
+        said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
+    finish = with_display_name("Finish", QuarantiningStage)("finish", Finish(config, run.provenance, grid), ledger)
+    reports = _in_tasks(said, plan.finish, finish)
+    try:
+        yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        return
+    except ray.exceptions.RayError as error:
+        plain = _put_plainly(error)
+    # Ray ends an actor when nobody holds it any more. Its own error does, by frames in a ring: whoever kept that error, as the
+    # context of this one, would keep the actors, and their CPUs, from the next run of this process.
+    gc.collect()
+    raise plain
+
+
+def _in_tasks(data: ray.data.Dataset, plan: cluster.StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
+    """``stage`` over all blocks, in tasks that start whenever there is room."""
+    return data.map_batches(
+        stage,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=plan.workers),
+        num_cpus=plan.cpus,
+        memory=plan.memory_bytes,
+    )
+
+
+def _in_actors(
+    data: ray.data.Dataset, plan: cluster.StagePlan, ledger: cluster.ClusterCrashLedger, stage: type[Any], *arguments: Any
+) -> ray.data.Dataset:
+    """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
+    return data.map_batches(
+        with_display_name(plan.name.capitalize(), QuarantiningActor),
+        fn_constructor_args=(plan.name, ledger, stage, *arguments),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=plan.workers),
+        num_cpus=plan.cpus,
+        memory=plan.memory_bytes,
+        num_gpus=plan.gpus,
+    )
+
+
+def _commit_as_they_come(
+    reports: Iterable[pa.Table],
+    table: TranscriptTable,
+    stats: RunStats,
+    watch: StallMonitor,
+    every_s: float,
+    most_withheld: int = 0,
+) -> None:
+    """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
+
+    Between two reports the clock goes on: what is finished is committed, and the progress lives, while one block takes long.
+    """
+    waiting: list[StagedFile] = []
+    last_commit = time.monotonic()
+    try:
+        for report in _until_exhausted(reports, _TICK_S):
+            for row in report.to_pylist() if report is not None else ():
+                waiting.append(StagedFile.from_row(row))
+                stats.add_report(row)
+            if waiting and time.monotonic() - last_commit >= every_s:
+                batch, waiting = waiting, []
+                _commit(batch, table, stats)
+                last_commit = time.monotonic()
+            _require_storage(stats, most_withheld)
+            watch.look()
+    finally:
+        if waiting:
+            _commit(waiting, table, stats)
+
+
+def _commit(batch: list[StagedFile], table: TranscriptTable, stats: RunStats) -> None:
+    started = time.monotonic()
+    result = table.commit(batch)
+    stats.add_written(result)
+    stats.add_commit(sum(len(file.recording_ids) for file in batch), result.storage_retries, time.monotonic() - started)
+
+
+def _require_storage(stats: RunStats, most_withheld: int) -> None:
+    """Storage that refuses everything would make a failed row of each of millions. Raises RunError."""
+    if most_withheld and stats.withheld >= most_withheld:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in stats.failures.most_common(3))
+        raise RunError(
+            f"the storage of the archive did not give any of the last {stats.withheld} recordings ({reasons}): see to its "
+            "credentials and the network; then run again with --retry-failed, which takes up those too"
+        )
+
+
+def _require_all(missing: int, wanted: int) -> None:
+    """The law, looked up in the table itself. Raises RunError where rows are missing."""
+    if missing:
+        raise RunError(
+            f"{missing} of {wanted} recordings got no row; what is committed stays, the same command takes up the others"
+        )
+
+
+def _until_exhausted(reports: Iterable[pa.Table], tick_s: float) -> Iterator[pa.Table | None]:
+    """The reports as they come, and None after each ``tick_s`` without one."""
+    arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+
+    def read() -> None:
+        try:
+            for report in reports:
+                arrived.put(report)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    threading.Thread(target=read, name="reports", daemon=True).start()
+    while True:
+        try:
+            report = arrived.get(timeout=tick_s)
+        except queue.Empty:
+            yield None
+            continue
+        if report is None:
+            return
+        if isinstance(report, BaseException):
+            raise report
+        yield report
+
+
+def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
+    """What a worker met, without Ray's wrapping: a ConfigError as itself, all else by its type and place.
+
+    The words of an exception, and Ray's, may quote a path or a row: they stay out.
+    """
+    causes: list[BaseException] = [error]
+    while (inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None and inner not in causes:
+        causes.append(inner)
+    for cause in causes:
+        if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
+            return type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0])
+    names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
+    return RunError(f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on")

@@ -1,0 +1,200 @@
+"""What the stages after Load (``loading.py``) and Emit (``emitting.py``) do to a block: Arrow table in, Arrow table out, the
+same rows in order.
+
+Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray. The one per-recording boundary is
+``guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dictalake.audio.vad import join_intervals, subtract_intervals, total_s
+from dictalake.config.sections import Config
+from dictalake.errors import Erased
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import STAGED, write_staged
+from dictalake.records import FrameGrid, Hypothesis, Word
+from dictalake.transcript.formatting import format_text
+from dictalake.transcript.nbest import combine_channels
+from dictalake.transcript.provenance import Provenance
+from dictalake.transcript.words import find_distinct, join_words, mean_confidence, merge_channels, words_of
+from dictalake.workflow import columns
+from dictalake.workflow.stages.base import capture_row_error, redact_errors
+
+_WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
+_TIMED = ("load", "emit", "decode")
+
+REPORT = pa.schema(
+    [
+        *STAGED,
+        pa.field("audio_s", pa.float64()),
+        pa.field("retries", pa.int64()),
+        pa.field("stage_s", pa.struct([(stage, pa.float64()) for stage in _TIMED])),
+        pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
+        pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
+    ]
+)
+
+
+class Finish:
+    """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT).
+
+    Without ``grid`` the rows hold the words of an engine that gives text itself.
+    """
+
+    def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid | None) -> None:
+        self._lake, self._provenance, self._grid = config.lake, provenance, grid
+        self._numbers = config.formatting.numbers
+        self._uncovered_s, self._confidence, self._nbest = config.quality.uncovered_s, config.confidence, config.decoding.nbest
+
+    @redact_errors
+    def __call__(self, table: pa.Table) -> pa.Table:
+        transcripts = [self.assemble(row) for row in table.to_pylist()]
+        by_id = {row["recording_id"]: row for row in transcripts}
+        retries = Counter[str]()
+        staged = write_staged(make_transcripts(transcripts), self._lake, lambda: retries.update(["lake"]))
+        retries["archive"] = sum(count or 0 for count in table["retries"].to_pylist())
+        report = []
+        for file in staged:
+            rows = [by_id[recording_id] for recording_id in file.recording_ids]
+            failures = [{"recording_id": r["recording_id"], **r["error"]} for r in rows if r["error"]]
+            measured = [(r["recording_id"], r["quality"]) for r in rows if r["quality"]]
+            uncovered = [
+                {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
+                for recording_id, quality in measured
+                if (quality.get("uncovered_speech_s") or 0.0) > self._uncovered_s
+            ]
+            audio_s = sum(quality["duration_s"] for _, quality in measured)
+            report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
+            report[-1]["stage_s"] = {s: sum(r["timings"][f"{s}_ms"] or 0.0 for r in rows) / 1000 for s in _TIMED}
+            report[-1]["retries"] = sum(retries.values())  # of the block, told once
+            retries.clear()
+        return pa.Table.from_pylist(report, schema=REPORT)
+
+    def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One travelling row as one row of the schema TRANSCRIPTS."""
+        said: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
+        failure = {"error": row["error"]}
+        if row["error"] is None:
+            with capture_row_error(row["recording_id"], "assemble", failure):
+                if self._grid is None:
+                    channels, readings = columns.row_to_words(row["heard"]), None
+                else:
+                    best = [columns.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
+                    channels = self._find_words(best, self._grid)
+                    readings = self._list_readings(best, row["others"], self._grid)
+                said = self._render(channels) | {"nbest": readings}
+                uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
+                measured = said.pop("markers") | {"uncovered_speech_s": uncovered_s}
+        erased = failure["error"] is not None and failure["error"]["reason"] == Erased.reason
+        return {
+            "recording_id": row["recording_id"],
+            "status": "ok" if failure["error"] is None else "failed",
+            "run_id": self._provenance.run_id,
+            "attempt": row["attempt"],
+            "archive_id": row["archive_id"],
+            "archive_rows": row["archive_rows"],
+            **said,
+            "quality": None if row["duration_s"] is None else self._quality(row, measured),
+            "error": failure["error"],
+            **({} if erased else self._origin(row)),
+            "provenance": self._provenance_row(row),
+            "timings": {key: row[key] for key in ("load_ms", "emit_ms", "decode_ms")},
+            "fingerprint": self._provenance.fingerprint,
+            "recorded_month": self._month(row["content_datetime"] or row["modified_at"]),
+        }
+
+    def _find_words(self, channels: Sequence[Hypothesis], grid: FrameGrid) -> list[list[Word]]:
+        return [words_of(one, grid, channel, self._confidence) for channel, one in enumerate(channels)]
+
+    def _list_readings(
+        self, best: Sequence[Hypothesis], others: Sequence[Sequence[dict[str, Any]]], grid: FrameGrid
+    ) -> list[dict[str, Any]] | None:
+        """The column ``nbest``: readings of the whole recording, the best first; None where one is enough."""
+        if self._nbest == 1:
+            return None
+        lists = [[one, *map(columns.row_to_hypothesis, rest)] for one, rest in zip(best, others, strict=True)]
+        # Two equal channels are one, as in the text; of silence one is left.
+        distinct = find_distinct(self._find_words(best, grid)) or [0]
+        return [
+            {
+                "text": join_words(merge_channels(self._find_words(chosen, grid))),
+                **{name: sum(getattr(one, name) for one in chosen) for name in ("acoustic_score", "lm_score", "total_score")},
+            }
+            for chosen in combine_channels([lists[index] for index in distinct], self._nbest)
+        ]
+
+    def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Where the recording comes from; of an erased one not even that is kept."""
+        return {
+            "source": {
+                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
+                **(row["format"] or {}),
+            },
+            "dicom": None if row["dicom"] is None else {**dict(row["dicom"]), "content_datetime": row["content_datetime"]},
+            "metadata": row["metadata"],
+        }
+
+    def _render(self, channels: Sequence[Sequence[Word]]) -> dict[str, Any]:
+        words = merge_channels(channels)
+        text_raw = join_words(words)
+        formatted = format_text(text_raw, numbers=self._numbers)
+        return {
+            "text": formatted.text,
+            "text_raw": text_raw,
+            "sections": [{**vars(section), "heading": section.heading or None} for section in formatted.sections],
+            "words": [vars(word) for word in words],
+            "confidence": mean_confidence(words),
+            "markers": {"markers_repaired": formatted.repaired, "markers_unknown": formatted.unknown},
+        }
+
+    def _quality(self, row: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """Measures of the sound, which ``load`` took, and ``measured`` of the transcript."""
+        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
+        return {key: row[key] for key in of_sound} | measured
+
+    def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        p = self._provenance
+        names = (
+            "run_id",
+            "fingerprint",
+            "pipeline_version",
+            "git_commit",
+            "model_id",
+            "model_revision",
+            "model_sha256",
+            "lm_sha256",
+        )
+        return {name: getattr(p, name) for name in names} | {
+            "decoder": p.decoder,
+            "versions": list(p.versions.items()) + ([("dtype", row["dtype"])] if row["dtype"] else []),
+            "device": row["device"],
+            "transcribed_at": datetime.now(UTC),
+        }
+
+    def _month(self, when: datetime | None) -> str:
+        """``YYYY-MM``; a date before the configured range or in the future is a clock's fault, hence unknown."""
+        if when is None or when > datetime.now(UTC):
+            return "unknown"
+        month = f"{when:%Y-%m}" if when.year >= 1000 else "unknown"
+        return month if month >= self._lake.earliest_month else "unknown"
+
+
+def measure_uncovered(speech: Sequence[Sequence[float]], channels: Sequence[Sequence[Word]]) -> float:
+    """Seconds of speech over which no word was emitted, in any channel: ``speech`` is start, end, start, end … of each channel,
+    ``channels`` its words. Half a second around each word counts as covered.
+    """
+    lost = []
+    for flat, words in zip(speech, channels, strict=True):
+        spoken = np.array(flat, dtype=np.float64).reshape(-1, 2)
+        covered = np.array([(w.start_s - _WORD_MARGIN_S, w.end_s + _WORD_MARGIN_S) for w in words]).reshape(-1, 2)
+        lost.append(subtract_intervals(spoken, join_intervals([covered])))
+    return total_s(join_intervals(lost))

@@ -1,0 +1,272 @@
+"""The first stage: recordings → waveforms. Arrow table in, Arrow tables out.
+
+An archive object (ZIP, TAR) that is met on the way gives a row for each file in it, so more rows may come out than went in.
+They come in tables of bounded audio, as they are ready: neither a block of long recordings nor an archive of a
+million short ones is ever in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from dictalake.archive.fetch import fetch
+from dictalake.archive.listing import compile_globs
+from dictalake.archive.unpack import KINDS, Contents, Member, open_members
+from dictalake.audio.formats.read_audio import sniff
+from dictalake.audio.load import load_audio, make_settings
+from dictalake.audio.sandbox import CallLimits, Sandbox
+from dictalake.audio.vad import require_detector
+from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
+from dictalake.errors import ConfigError, CorruptAudio, Erased, NoAudio
+from dictalake.lake.manifests import BlockPlace, Manifests
+from dictalake.lake.tombstones import ErasedSubjects
+from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.workflow import columns
+from dictalake.workflow.stages.base import capture_row_error, redacting
+
+_THREADS = 8  # most of the time they wait for the storage
+_FETCHED_AHEAD = 12  # recordings that are being fetched or wait to be decoded
+DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
+_MOST_ROWS = 1024  # of one table out: a row has its cost in every later stage, however short it is
+_SNIFFED = 64 * 1024
+_LEAST_KEY = 16  # bytes
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Row = dict[str, Any]
+
+
+class FromManifest:
+    """Places of blocks in the manifest → what ``load`` makes of the recordings there."""
+
+    def __init__(self, lake: Lake, run_id: str, load: Callable[[pa.Table], Iterator[pa.Table]]) -> None:
+        self._lake, self._run_id, self._load = lake, run_id, load
+
+    def __call__(self, places: pa.Table) -> Iterator[pa.Table]:
+        with redacting(self):
+            manifests = Manifests(self._lake)
+            for place in places.to_pylist():
+                yield from self._load(manifests.read_block(self._run_id, BlockPlace(**place)))
+
+
+class Load:
+    """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
+
+    def __init__(self, config: Config, forbidden: ErasedSubjects = ErasedSubjects()) -> None:  # noqa: B008
+        """What ``forbidden`` covers is not loaded."""
+        self._forbidden = forbidden
+        require_detector(config.quality.vad)
+        self._archive, self._limits = config.archive, config.limits
+        self._settings = make_settings(config)
+        self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
+        self._most_bytes = config.ray.block_mb * 1e6
+        compile_globs(config.archive.member_include, "archive.member_include")
+        if config.archive.patient_fields:
+            read_patient_key()  # a missing one is told before the run, not by its first worker
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        with redacting(self), ThreadPoolExecutor(_THREADS) as pool:
+            recordings: list[Recording] = []
+            rows: list[Row] = []
+            samples = 0
+            ids = table["recording_id"].to_pylist()
+            # A recording that has an error before anything was read: it killed workers.
+            refused = dict(zip(ids, table["error"].to_pylist(), strict=True)) if "error" in table.column_names else {}
+            for recording, row in self._load_all(columns.table_to_recordings(table), refused, pool):
+                length = sum(len(channel) for channel in row.get("waveforms", ()))
+                if rows and (samples + length > self._most_samples or len(rows) >= _MOST_ROWS):
+                    yield _make_table(recordings, rows)
+                    recordings, rows, samples = [], [], 0
+                recordings.append(recording)
+                rows.append(row)
+                samples += length
+            yield _make_table(recordings, rows)
+
+    def _load_all(
+        self, recordings: list[Recording], refused: dict[str, Any], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Recording, Row]]:
+        """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
+        archives = []
+        for recording in recordings:
+            if refused.get(recording.recording_id):
+                yield recording, {"error": refused[recording.recording_id]}
+        sized = ((one, one.size_bytes) for one in recordings if not refused.get(one.recording_id))
+        for recording, row in self._load(self._fetch, sized, pool):
+            if "kind" in row:
+                archives.append((recording, row))
+            else:
+                yield recording, row
+        for recording, row in archives:
+            yield from self._expand(recording, row, pool)
+
+    def _load(
+        self, fetch_one: Callable[[Item], tuple[Recording, Row]], items: Iterable[tuple[Item, int]], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Recording, Row]]:
+        """Items are fetched ahead by their stored size, and decoded ahead by few: what a small file holds may be large."""
+        fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes)
+        return _map_ahead(pool, self._decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
+
+    def _fetch(self, recording: Recording) -> tuple[Recording, Row]:
+        """The bytes of one object as ``data``; of an archive object also its ``kind``."""
+        started = time.perf_counter()
+        row: Row = {}
+        with capture_row_error(recording.recording_id, "load", row):
+            if not recording.uri:  # blanked in the manifest
+                raise Erased(recording.recording_id, "it was erased after the run had begun")
+            row["retries"] = 0
+
+            def count() -> None:
+                row["retries"] += 1
+
+            row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
+            row["sha256"] = sha256(row["data"]).hexdigest()
+            if self._archive.expand and (kind := sniff(row["data"][:_SNIFFED])) in KINDS:
+                row["kind"] = kind
+        row["load_ms"] = 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _expand(self, archive: Recording, row: Row, pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
+        """The files in an archive object that are not done yet; one failed row for itself where not all of it can be read."""
+        data, kind = row.pop("data"), row.pop("kind")
+        itself: Row = {"sha256": row["sha256"]}
+        rows = 1
+        with capture_row_error(archive.recording_id, "load", itself):
+            with open_members(data, kind, archive, self._archive, self._limits) as contents:
+                # Should something unforeseen end this, the object's own row is one more, and it is not done.
+                rows = contents.rows + (contents.damage is None)
+                done = set(archive.done_members)
+                if contents.damage is None and done.issuperset(member.recording_id for member, _ in contents.members):
+                    raise NoAudio(
+                        archive.recording_id,
+                        "nothing in this archive object is left to transcribe: archive.member_include admits fewer files than "
+                        "when it was begun",
+                    )
+                one_at_a_time = Lock()
+                wanted = (
+                    ((contents, *found, one_at_a_time), found[1].size_bytes)
+                    for found in contents.members
+                    if found[0].recording_id not in done
+                )
+                yield from self._load(self._fetch_member, wanted, pool)
+            if contents.damage is not None:
+                raise CorruptAudio(
+                    archive.recording_id,
+                    f"this {kind} archive is not whole: {contents.damage}; {len(contents.members)} files in it were found, "
+                    "there may have been more: upload it again",
+                )
+        if "error" in itself and archive.recording_id not in archive.done_members:
+            yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
+
+    def _fetch_member(self, wanted: tuple[Contents, Recording, Member, Lock]) -> tuple[Recording, Row]:
+        contents, recording, member, one_at_a_time = wanted
+        started = time.perf_counter()
+        row: Row = {}
+        with capture_row_error(recording.recording_id, "load", row):
+            if self._forbidden.covers_uri(recording.uri):
+                raise Erased(recording.recording_id, "it was erased and is kept out")
+            with one_at_a_time:  # they share the archive's file
+                row["data"] = contents.read(recording, member, self._limits)
+            row["sha256"] = sha256(row["data"]).hexdigest()
+        row["load_ms"] = 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _decode(self, fetched: tuple[Recording, Row]) -> tuple[Recording, Row]:
+        recording, row = fetched
+        if "error" in row or "kind" in row:
+            return recording, {name: value for name, value in row.items() if name != "data" or "kind" in row}
+        started = time.perf_counter()
+        with capture_row_error(recording.recording_id, "load", row):
+            row |= self._decode_bytes(row.pop("data"), recording)
+        row["load_ms"] += 1000 * (time.perf_counter() - started)
+        return recording, row
+
+    def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
+        sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
+        vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
+        settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
+        known, waveforms = sandbox.call(data, recording.recording_id, settings)
+        hashes = hash_patient(known["patient"])
+        if self._forbidden.covers_dicom({**(known["dicom"] or {}), **hashes}):
+            raise Erased(recording.recording_id, "its study or patient was erased and is kept out")
+        row: Row = {"format": known["format"]}
+        if known["dicom"] is not None:
+            when = known["content_datetime"]
+            row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
+            row["dicom"] = list((known["dicom"] | hashes).items())
+        row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
+        return row | known["quality"] | {"waveforms": list(waveforms)}
+
+
+def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
+    waveforms = [row.pop("waveforms", ()) for row in rows]
+    table = columns.extend(
+        columns.recordings_to_table(recordings), columns.LOADED_COLUMNS, rows, drop=["done_members", "member_attempts"]
+    )
+    return columns.append_waveforms(table, waveforms)
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], ahead: int, most_bytes: float
+) -> Iterator[Result]:
+    """Like ``pool.map`` over items that come with their sizes in bytes, with no more than ``ahead`` of them, or ``most_bytes``
+    (or a single larger one), between being taken and their results being so: memory stays bounded, whatever is in an archive.
+    """
+    running: deque[tuple[Future[Result], int]] = deque()
+    in_flight = 0
+    try:
+        for item, size in items:
+            while running and (len(running) >= ahead or in_flight + size > most_bytes):
+                future, done_bytes = running.popleft()
+                yield future.result()
+                in_flight -= done_bytes
+            running.append((pool.submit(call, item), size))
+            in_flight += size
+        while running:
+            yield running.popleft()[0].result()
+    finally:
+        for future, _ in running:
+            future.cancel()
+
+
+@functools.cache
+def _open_sandbox(limits: CallLimits) -> Sandbox:
+    """Kept for the life of the process: starting a child takes about a second."""
+    return Sandbox(load_audio, limits, children=DECODERS)
+
+
+def hash_patient(fields: dict[str, str]) -> dict[str, str]:
+    """DICOM attributes of the patient → ``patient_id_hash`` …: HMAC-SHA-256 of name and value, hex, keyed from the environment.
+
+    The same patient has the same hash under the same key, and nobody without the key can find out whose it is by trying names.
+    """
+    if not fields:
+        return {}
+    key = read_patient_key()
+    return {
+        PATIENT_HASHES[keyword]: hmac.new(key, f"{keyword}\n{value}".encode(), "sha256").hexdigest()
+        for keyword, value in fields.items()
+    }
+
+
+def read_patient_key() -> bytes:
+    """The key of the patient hashes. Raises ConfigError where it is missing or short."""
+    key = os.environb.get(PATIENT_KEY.encode(), b"")  # it need not be text
+    if len(key) < _LEAST_KEY:
+        raise ConfigError(
+            f"archive.patient_fields needs a secret key of at least {_LEAST_KEY} bytes in the environment variable "
+            f"{PATIENT_KEY}, on every machine of the cluster; keep it: with another key the hashes are others"
+        )
+    return key

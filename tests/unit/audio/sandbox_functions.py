@@ -1,0 +1,51 @@
+"""Decoders that misbehave, for the tests of the sandbox: its children import this module by its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from dictalake.errors import CorruptAudio
+
+
+def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    """Does what ``data`` says."""
+    what, _, argument = data.decode().partition(" ")
+    match what:
+        case "die":
+            os.kill(os.getpid(), int(argument or signal.SIGSEGV))
+        case "die-once":  # the second process finds the file
+            if not os.path.exists(argument):
+                os.mkdir(argument)  # a folder: the sandbox lets nobody write files
+                os.kill(os.getpid(), signal.SIGKILL)
+        case "sleep":
+            time.sleep(3600)
+        case "spin":
+            while True:
+                pass
+        case "allocate":
+            hoard = []
+            while True:
+                hoard.append(np.ones(1_000_000))
+        case "write":
+            with open(argument, "wb") as file:
+                file.write(b"x" * 100)
+        case "recurse":
+            _recurse()
+        case "fail":
+            raise CorruptAudio(recording_id, "it is broken")
+        case "bug":
+            raise ValueError(f"secret words {argument}")
+        case "environment":
+            return {"environment": dict(os.environ)}, np.zeros((0, 0), dtype=np.int16)
+        case "pid":
+            return {"pid": os.getpid()}, np.zeros((0, 0), dtype=np.int16)
+    return {"said": what, "settings": settings}, np.arange(6, dtype=np.int16).reshape(2, 3)
+
+
+def _recurse() -> None:
+    _recurse()

@@ -1,0 +1,98 @@
+"""What operators read: the one line of a night, the table of runs, the options of the jobs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dictalake.cli.backfill import add_retry, read_retry
+from dictalake.cli.options import make_parser, parse
+from dictalake.cli.run_summary import describe
+from dictalake.cli.runs import list_runs, make_table
+from dictalake.errors import ConfigError
+from dictalake.lake.claims import Lease, SeenLease
+from dictalake.workflow.run import RunSummary
+from dictalake.workflow.worklist import Retry
+
+NOTHING = RunSummary(
+    run_id="r9",
+    fingerprint="f1",
+    found=10,
+    skipped=10,
+    skipped_failed=1,
+    claimed=0,
+    erased=0,
+    retried=0,
+    others=(),
+    archives=0,
+    ok=0,
+    failed=0,
+    audio_s=0.0,
+    wall_s=2.0,
+    retries=0,
+    failures={},
+    uncovered={},
+)
+
+
+def test_a_night_with_nothing_to_do_says_nothing() -> None:
+    assert describe(NOTHING) == ""
+
+
+def test_a_night_is_told_in_one_line() -> None:
+    night = replace(NOTHING, skipped=3, claimed=2, others=("r8",), ok=4, failed=1, retried=1, audio_s=7200.0, wall_s=600.0)
+    assert describe(replace(night, failures={"not_audio (load)": 1})) == (
+        "run r9: 4 transcribed, 1 failed (not_audio (load) 1), 1 of them tried again, 2 left to r8; "
+        "2.00 audio hours in 10 min, 3 of 10 were done before"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], None), (["--retry-failed"], Retry()), (["--retry-failed", "not_audio,too_long"], Retry(("not_audio", "too_long")))],
+)
+def test_retries_are_asked_for_with_or_without_reasons(given: list[str], expected: Retry | None) -> None:
+    parser = make_parser("backfill", "")
+    add_retry(parser)
+    arguments, overrides = parse(parser, [*given, "--lake.uri", "x"])
+    assert read_retry(arguments) == expected
+    assert overrides == [("lake.uri", "x")]
+
+
+def test_an_unknown_reason_is_refused() -> None:
+    parser = make_parser("nightly", "")
+    add_retry(parser)
+    arguments, _ = parse(parser, ["--retry-failed=not_a_reason"])
+    with pytest.raises(ConfigError, match="--retry-failed not_a_reason: no such reason; there are access_denied"):
+        read_retry(arguments)
+
+
+def record(run_id: str, event: str, hour: int, **changes: Any) -> dict[str, Any]:
+    names = ("job", "host", "fingerprint", "recordings", "skipped", "claimed", "ok", "failed", "audio_hours", "wall_s")
+    return {"run_id": run_id, "event": event, "at": datetime(2026, 3, 1, hour, tzinfo=UTC), **dict.fromkeys(names), **changes}
+
+
+def test_runs_are_listed_with_what_became_of_them() -> None:
+    records = [
+        record("done", "started", 1, recordings=9, skipped=2, claimed=1, job="nightly"),
+        record("done", "finished", 2, ok=5, failed=1, wall_s=60.0),
+        record("killed", "started", 3, recordings=4, skipped=0, claimed=0, job="backfill"),
+        record("alive", "started", 4, recordings=4, skipped=0, claimed=0, job="backfill"),
+    ]
+    alive = Lease("alive", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running", wanted=4, ok=2)
+    claims = [SeenLease(alive, 12.0, True), SeenLease(replace(alive, run_id="asleep", state="planning"), 500.0, False)]
+    runs = list_runs(records, claims)
+    assert [(run["run_id"], run["state"], run["wanted"]) for run in runs] == [
+        ("done", "finished", 6),
+        ("killed", "died", 4),
+        ("alive", "running", 4),
+        ("asleep", "died", 4),
+    ]
+    output = io.StringIO()
+    Console(file=output, width=200).print(make_table(runs))
+    assert "12 s ago" in output.getvalue()

@@ -1,0 +1,257 @@
+"""Erasure: what was asked for is nowhere below the lake any more, what was not is untouched, and nothing erased comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from dictalake.cli.forget import normalise_uri
+from dictalake.config.sections import Config, Lake
+from dictalake.errors import ConfigError
+from dictalake.lake.erase import Subjects, forget, sweep
+from dictalake.lake.maintenance import compact
+from dictalake.lake.manifests import BlockPlace, Manifests
+from dictalake.lake.query import open_lake
+from dictalake.lake.runs import RunLog, RunRecord, describe_config
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import CommitResult, TranscriptTable
+from dictalake.lake.tombstones import Erasures
+from dictalake.records import Recording
+from dictalake.workflow import columns
+from tests.lake_rows import FINGERPRINT, make_row
+
+CANARY = "Zebrafinch"
+STUDY, PATIENT = "1.2.840.99.7", "f00d" * 16
+OTHER = "000000000000"
+
+
+def canary_row(name: str = "a", **changes: Any) -> dict[str, Any]:
+    """A row with the canary wherever content can be."""
+    uri = f"gs://archive/{CANARY}/a.wav"
+    return make_row(
+        name,
+        **{
+            "text": f"No {CANARY}.",
+            "text_raw": f"no {CANARY}",
+            "source": {"uri": uri, "version": "1"},
+            "dicom": {"study_instance_uid": STUDY, "patient_id_hash": PATIENT},
+            "metadata": [("reference", f"no {CANARY}")],
+            **changes,
+        },
+    )
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A lake in which the canary stands under two fingerprints and versions, in a manifest, and in files of all ages."""
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    runs, table = RunLog(lake), TranscriptTable(lake)
+    write(lake, [make_row("b"), canary_row()])
+    write(lake, [canary_row("a2", source={"uri": f"gs://archive/{CANARY}/a.wav", "version": "2"}), make_row("c")])
+    write(lake, [canary_row(fingerprint=OTHER), make_row("b", fingerprint=OTHER)])
+    compact(lake)  # the files of before stay for a week
+    write_staged(make_transcripts([canary_row(attempt=1)]), lake)  # its run was killed
+    config = Config.model_validate({"archive": {"uri": f"gs://archive/{CANARY}/a.wav"}})
+    text, config_hash = describe_config(config)
+    runs.append(RunRecord(run_id="r1", event="started", config=text, config_hash=config_hash, archive_uri=config.archive.uri))
+    runs.append(RunRecord(run_id="r2", event="started", archive_uri="gs://archive"))
+    recordings = [
+        Recording("a", f"gs://archive/{CANARY}/a.wav", "1", 10, metadata={"reference": CANARY}),
+        Recording("b", "gs://archive/b.wav", "1", 10),
+    ]
+    block = columns.recordings_to_table(recordings)
+    assert list(Manifests(lake).write("r1", [block], block.schema)) == [(0, 0)]
+    assert table.uri
+    return lake
+
+
+def write(lake: Lake, rows: Iterable[dict[str, Any]]) -> CommitResult:
+    return TranscriptTable(lake).commit(write_staged(make_transcripts(list(rows)), lake))
+
+
+def holds_canary(lake: Lake) -> list[str]:
+    """Files below the lake in which the canary stands, also in compressed ones."""
+    found = []
+    for path in Path(str(lake.uri)).rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if content[:4] == b"PAR1":
+                content += str(pq.ParquetFile(path).read().to_pylist()).encode()
+            if any(word.encode() in content for word in (CANARY, STUDY, PATIENT)):
+                found.append(path.name)
+    return found
+
+
+SUBJECTS = {
+    "recording": Subjects(recordings=("a",)),
+    "uri": Subjects(uris=(f"gs://archive/{CANARY}/a.wav",)),
+    "study": Subjects(studies=(STUDY,)),
+    "patient": Subjects(patients=(PATIENT,)),
+}
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_an_erased_recording_is_in_no_file_of_the_lake(lake: Lake, name: str) -> None:
+    assert len(holds_canary(lake)) >= 5
+    receipt = forget(lake, SUBJECTS[name])
+    assert holds_canary(lake) == []
+    for value in ("b", "c"):  # what was rewritten can still be filtered
+        assert open_lake(str(lake.uri)).to_table(filter=ds.field("recording_id") == value).num_rows >= 1
+    rows = open_lake(str(lake.uri)).to_table().to_pylist()
+    assert sorted((row["recording_id"], row["fingerprint"]) for row in rows) == [
+        ("b", OTHER),
+        ("b", FINGERPRINT),
+        ("c", FINGERPRINT),
+    ]
+    assert (receipt.recordings, receipt.rows, receipt.manifest_rows) == (2, {FINGERPRINT: 2, OTHER: 1}, 1)
+    assert receipt.run_records == 1
+    kept = json.loads((Path(str(lake.uri)) / receipt.path).read_text())
+    assert kept["recordings"] == 2
+    assert kept["asked"][{"recording": "recordings", "uri": "uris", "study": "studies", "patient": "patients"}[name]] == 1
+    archives = {row["run_id"]: row["archive_uri"] for row in RunLog(lake).read().to_pylist()}
+    assert archives == {"r1": "erased", "r2": "gs://archive"}
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_what_was_erased_does_not_come_back(lake: Lake, name: str) -> None:
+    before = TranscriptTable(lake)
+    before.committed(FINGERPRINT)
+    newer = canary_row("a3", source={"uri": f"gs://archive/{CANARY}/a.wav", "version": "3"})
+    under_way = write_staged(make_transcripts([newer, make_row("d")]), lake)
+    forget(lake, SUBJECTS[name])
+    result = before.commit(under_way)  # a run that began before the erasure: its file is gone, "d" is to be done again
+    assert (result.rows, result.erased) == (0, 2)
+    result = before.commit(write_staged(make_transcripts([newer, make_row("d")]), lake))  # what it had in work
+    assert (result.rows, result.erased) == (1, 1)
+    assert write(lake, [canary_row("a4", fingerprint="another"), make_row("e")]).erased == 1  # another model, later
+    assert holds_canary(lake) == []
+    forbidden = Erasures(lake).read()
+    assert forbidden.covers_uri(f"gs://archive/{CANARY}/a.wav")
+    assert not forbidden.covers_uri("gs://archive/b.wav")
+
+
+def test_a_commit_that_slips_in_after_the_tombstones_is_removed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new model's first commit has no mark to be refused by: the pass over the rows finds what it wrote."""
+    from dictalake.lake import erase as module
+
+    real: Callable[..., None] = module._mark
+
+    def slip_in(*arguments: Any) -> None:
+        real(*arguments)
+        blind = TranscriptTable(lake)
+        blind.committed("another")
+        blind._forbidden = type(blind._forbidden)()
+        (staged,) = write_staged(make_transcripts([canary_row("a9", fingerprint="another")]), lake)
+        assert blind.commit([staged]).rows == 1
+
+    monkeypatch.setattr(module, "_mark", slip_in)
+    forget(lake, SUBJECTS["uri"])
+    assert holds_canary(lake) == []
+
+
+def test_the_manifest_of_a_run_at_work_keeps_its_places(lake: Lake) -> None:
+    forget(lake, SUBJECTS["uri"])
+    rows = Manifests(lake).read_block("r1", BlockPlace(0, 0)).to_pylist()
+    assert [(row["recording_id"], row["uri"], row["metadata"]) for row in rows] == [
+        ("a", "", []),
+        ("b", "gs://archive/b.wav", []),
+    ]
+
+
+def test_an_archive_object_is_erased_with_its_files_and_a_file_alone(lake: Lake) -> None:
+    members = [
+        make_row(f"m{n}", archive_id="z", archive_rows=3, source={"uri": f"gs://archive/z.zip#{n}.wav"}) for n in range(3)
+    ]
+    write(lake, members)
+    assert forget(lake, Subjects(uris=("gs://archive/z.zip#1.wav",))).recordings == 1
+    forbidden = Erasures(lake).read()
+    assert forbidden.covers_uri("gs://archive/z.zip#1.wav")
+    assert not forbidden.covers_uri("gs://archive/z.zip")
+    assert forget(lake, Subjects(uris=("gs://archive/z.zip",))).recordings == 2
+    assert Erasures(lake).read().covers_uri("gs://archive/z.zip#anything")
+
+
+def test_a_run_whose_staged_file_was_deleted_goes_on_and_leaves_the_others_to_be_done_again(lake: Lake) -> None:
+    run = TranscriptTable(lake)
+    run.committed("another")
+    with_canary = write_staged(
+        make_transcripts([canary_row(fingerprint="another"), make_row("d", fingerprint="another")]), lake
+    )
+    without = write_staged(make_transcripts([make_row("e", fingerprint="another")]), lake)
+    forget(lake, SUBJECTS["recording"])
+    result = run.commit([*with_canary, *without])
+    assert (result.rows, result.erased) == (1, 2)
+    assert holds_canary(lake) == []
+
+
+def test_a_commit_that_went_through_unheard_before_an_erasure_breaks_nothing(lake: Lake) -> None:
+    run, unheard = TranscriptTable(lake), TranscriptTable(lake)
+    for table in (run, unheard):
+        table.committed("another")
+    staged = write_staged(make_transcripts([make_row("d", fingerprint="another")]), lake)
+    unheard.commit(staged)
+    forget(lake, SUBJECTS["study"])
+    assert run.commit(staged).already_there == 1
+    assert open_lake(str(lake.uri)).to_table(filter=ds.field("recording_id") == "d").num_rows == 1
+
+
+@pytest.mark.parametrize("step", ["_mark", "_delete_rows", "sweep", "blank_manifests", "_blank_run_records"])
+@pytest.mark.parametrize("name", ["study", "recording"])
+def test_an_erasure_that_was_interrupted_is_finished_by_the_same_command(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str, name: str
+) -> None:
+    from dictalake.lake import erase as module
+
+    real: Callable[..., Any] = getattr(module, step)
+
+    def die_after(*arguments: Any) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, die_after)
+        with pytest.raises(KeyboardInterrupt):
+            forget(lake, SUBJECTS[name])
+    forget(lake, SUBJECTS[name])
+    assert holds_canary(lake) == []
+
+
+def test_what_a_run_that_was_at_work_left_is_swept_by_the_next_compaction(lake: Lake) -> None:
+    forget(lake, SUBJECTS["uri"])
+    write_staged(make_transcripts([canary_row("late")]), lake)  # a worker's last act; its driver died
+    block = columns.recordings_to_table([Recording("late", f"gs://archive/{CANARY}/a.wav", "9", 1)])
+    list(Manifests(lake).write("r9", [block], block.schema))
+    assert len(holds_canary(lake)) == 2
+    compact(lake)
+    receipt = sweep(lake)
+    assert (receipt.files_deleted, receipt.manifest_rows) == (1, 1)
+    assert holds_canary(lake) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("/data/a.wav", "file:///data/a.wav"), ("gcs://b/a.wav", "gs://b/a.wav"), ("s3a://b/a#x.wav", "s3://b/a#x.wav")],
+)
+def test_a_uri_is_taken_as_the_lake_writes_it(given: str, expected: str) -> None:
+    assert normalise_uri(given) == expected
+
+
+def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:
+    before = holds_canary(lake)
+    receipt = forget(lake, SUBJECTS["study"], dry_run=True)
+    assert (receipt.recordings, receipt.tombstones, receipt.path) == (2, 0, "")
+    assert holds_canary(lake) == before
+    assert not Erasures(lake).read()
+
+
+def test_what_the_lake_does_not_know_is_said(lake: Lake) -> None:
+    assert forget(lake, Subjects(recordings=("unheard",))).unknown == 1
+    with pytest.raises(ConfigError, match=r"^forget: name what to erase with --recording, --uri, --study or --patient$"):
+        forget(lake, Subjects())
