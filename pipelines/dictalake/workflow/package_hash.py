@@ -41,11 +41,16 @@ def read_own_package() -> Package:
     return Package(socket.gethostname(), str(PACKAGE), hash_package(PACKAGE))
 
 
+def is_own_code(driver: Package) -> bool:
+    """Whether this process runs the code of ``driver``."""
+    return read_own_package().hash == driver.hash
+
+
 def require_same_package(driver: Package) -> None:
     """Raises ConfigError, naming both packages, if this process runs other code than ``driver``."""
-    own = read_own_package()
-    if own.hash == driver.hash:
+    if is_own_code(driver):
         return
+    own = read_own_package()
     if (own.machine, own.folder) == (driver.machine, driver.folder):
         what = "the files were changed while the run was at work; start it again"
     elif own.machine == driver.machine:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dictalake.errors import WorkerCrashed
 from dictalake.workflow.columns import ERROR
-from dictalake.workflow.package_hash import Package, read_own_package, require_same_package
+from dictalake.workflow.package_hash import Package, is_own_code, read_own_package, require_same_package
 from dictalake.workflow.stages.base import error_row
 
 DEATHS_TOGETHER, DEATHS_ALONE = 2, 2
@@ -139,9 +139,14 @@ class QuarantiningActor(QuarantiningStage):
     """A quarantining stage that opens its model or its language model once, in its actor."""
 
     def __init__(self, name: str, ledger: Ledger, stage: Callable[..., Any], *arguments: Any) -> None:
-        if self.sent_by is not None:
-            require_same_package(self.sent_by)  # before a model is opened with other code
-        super().__init__(name, stage(*arguments), ledger)
+        # With other code nothing is opened, and the first call raises: of an error in a constructor Ray keeps only that the
+        # actor died.
+        is_same = self.sent_by is None or is_own_code(self.sent_by)
+        super().__init__(name, stage(*arguments) if is_same else _pass_on, ledger)
+
+
+def _pass_on(table: pa.Table) -> pa.Table:
+    return table
 
 
 def with_display_name(name: str, kind: type[Kind]) -> type[Kind]:
