@@ -1,11 +1,11 @@
-"""Makes the demo archive anew: texts in, recordings in every container that dictalake reads out.
+"""Makes the demo archive again: from texts to recordings in every container that dictalake reads.
 
     python -m jobs.make_demo_archive
 
-``texts.csv`` in the archive's folder has one row per utterance: ``recording,format,specialty,channel,voice,text``. Rows of
-one recording are spoken one after the other, each on its own channel. Written are ``recordings/`` and ``references.csv``
-(``uri,reference,voice,specialty``), where the two broken recordings have no reference. The same texts, voices and libraries
-give the same bytes. Needs the ``synthesis`` extra, and flite, festival and espeak-ng of the operating system.
+``texts.csv`` in the archive's folder has one row for each utterance: ``recording,format,specialty,channel,voice,text``. The rows
+of one recording are spoken one after the other, each on its own channel. The job writes ``recordings/`` and ``references.csv``
+(``uri,reference,voice,specialty``), in which the two broken recordings have no reference. The same texts, voices and libraries
+give the same bytes. It needs the extra ``synthesis``, and flite, festival and espeak-ng from the operating system.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Utterance:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m jobs.make_demo_archive", description="Make the demo archive anew.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where texts.csv is, and recordings/ will be")
+    parser = argparse.ArgumentParser(prog="python -m jobs.make_demo_archive", description="Make the demo archive again.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="the folder that has texts.csv and gets recordings/")
     folder = parser.parse_args(argv).folder
     utterances = read_texts(folder / "texts.csv")
 

@@ -1,4 +1,4 @@
-"""``python -m dictalake``: the same as the command ``dictalake``."""
+"""Makes ``python -m dictalake`` do what the command ``dictalake`` does."""
 
 import sys
 
