@@ -2,10 +2,11 @@
 
     python -m jobs.make_demo_archive
 
-``texts.csv`` in the archive's folder has one row for each utterance: ``recording,format,specialty,channel,voice,text``. The
-rows of one recording are spoken one after the other, each on its own channel. The job writes ``recordings/`` and ``references.csv``
-(``uri,reference,voice,specialty``), in which the two broken recordings have no reference. The same texts, voices and libraries
-give the same bytes. It needs the extra ``synthesis``, and flite, festival and espeak-ng from the operating system.
+``texts.csv`` in the archive's folder has one row for each utterance: ``recording,format,specialty,channel,voice,text``.
+The rows of one recording are spoken one after the other, each on its own channel. The job writes ``recordings/`` and
+``references.csv`` (``uri,reference,voice,specialty``), in which the two broken recordings have no reference. The same
+texts, voices and libraries give the same bytes. It needs the extra ``synthesis``, and flite, festival and espeak-ng from
+the operating system.
 """
 
 from __future__ import annotations
