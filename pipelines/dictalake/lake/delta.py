@@ -4,8 +4,6 @@ reads takes an older or a newer one too, as far as the contract goes (``contract
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,11 +11,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
+from dictalake import retries
 from dictalake.errors import RunError
 from dictalake.lake.contract import TABLES, Difference, Table, compare
 from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage
+from dictalake.retries import TABLE_CONFLICT
 
 _VERSION_KEY = "dictalake.schemaVersion"
 _STATISTICS_KEY = "delta.dataSkippingStatsColumns"
@@ -101,18 +102,19 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
-    """``change()`` of ``delta``, again on the newest version while another writer's commit stood in its way."""
-    give_up = time.monotonic() + _PATIENCE_S
-    attempt = 0
-    while True:
-        try:
-            return change()
-        except CommitFailedError:
-            if time.monotonic() > give_up:
-                raise
-            attempt += 1
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 10))))
-            delta.update_incremental()
+    """Returns ``change()`` of ``delta``; tries again on the newest version when another writer's commit came first.
+
+    Raises CommitFailedError when other writers have come first for _PATIENCE_S seconds.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(CommitFailedError),
+        stop=stop_after_delay(_PATIENCE_S),
+        wait=TABLE_CONFLICT,
+        sleep=lambda seconds: retries.pause(seconds),
+        before=lambda state: delta.update_incremental() if state.attempt_number > 1 else None,
+        reraise=True,
+    )
+    return retrying(change)
 
 
 def schema_version(delta: DeltaTable) -> int | None:
