@@ -67,7 +67,7 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
     claim = make_lease(f"run-{number:02}", "backfill", FINGERPRINT)
     counts: Counter[str] = Counter()
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
-        others = board.settle(claim, renew) if looks_at_claims else []
+        others = board.await_peers(claim, renew) if looks_at_claims else []
         theirs = [other.run_id for other in others]
         work = Work(found, table.read_erasures(), config, Path(folder))
         work.find(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))

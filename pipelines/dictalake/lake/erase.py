@@ -220,7 +220,7 @@ def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
         delta.update_incremental()
         there = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
         # A run of a new model has no row yet.
-        fingerprints = {*there, *(seen.claim.fingerprint for seen in LeaseStore(lake).read())}
+        fingerprints = {*there, *(seen.lease.fingerprint for seen in LeaseStore(lake).read())}
         marks = []
         for fingerprint in sorted(fingerprints):
             last = delta.transaction_version(fingerprint)

@@ -80,7 +80,7 @@ def compact(lake: Lake) -> list[Compaction]:
 def _remove_old_manifests(lake: Lake) -> None:
     """Each start of a long backfill writes what is left as a new manifest; what is not needed for a run is in its rows."""
     manifests = Manifests(lake)
-    at_work = {seen.claim.run_id for seen in LeaseStore(lake).read()}
+    at_work = {seen.lease.run_id for seen in LeaseStore(lake).read()}
     for path in manifests.paths(older_than_s=lake.retention_h * 3600):
         if path.split("/", 1)[0] not in at_work:
             manifests.remove_part(path)

@@ -115,7 +115,7 @@ def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show
         _recorded(run, show),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
-        others = board.settle(claim, renew, lambda line: logs.tell("claims", line, show))
+        others = board.await_peers(claim, renew, lambda line: logs.tell("claims", line, show))
         run = replace(run, others=tuple(other.run_id for other in others))
         work = Work(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
