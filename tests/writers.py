@@ -36,7 +36,7 @@ from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import Recording
 from dictalake.workflow import columns
-from dictalake.workflow.worklist import CLAIMED, Work
+from dictalake.workflow.worklist import CLAIMED, WorkList
 from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
@@ -69,8 +69,8 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
         others = board.await_peers(claim, renew) if looks_at_claims else []
         theirs = [other.run_id for other in others]
-        work = Work(found, table.read_erasures(), config, Path(folder))
-        work.find(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
+        work = WorkList(found, table.read_erasures(), config, Path(folder))
+        work.refresh(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
         counts["claimed"], counts["skipped"] = work.counts.claimed, work.counts.skipped
         planned = list(work.blocks())
         parts = (columns.recordings_to_table(block) for block in planned)
