@@ -31,7 +31,8 @@ from rich.table import Table
 from dictalake.config.sections import Config, Lake
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.manifests import Manifests
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER, write_staged
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.staged_files import write_staged
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import Recording

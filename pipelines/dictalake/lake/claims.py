@@ -25,9 +25,9 @@ from pyarrow import fs
 from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
+from dictalake.lake.places import CLAIMS_FOLDER
 from dictalake.lake.storage import open_storage
 
-FOLDER = "claims"
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
 
@@ -119,7 +119,7 @@ class LeaseStore:
     """The leases of a lake. The methods raise RunError when the lake cannot be reached."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, CLAIMS_FOLDER)
         self._lease_s = lake.lease_s
         # How far the storage's clock is ahead of the monotonic one, and when that was measured.
         self._ahead_s, self._measured_at = 0.0, -float("inf")

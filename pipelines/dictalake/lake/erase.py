@@ -27,16 +27,17 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
-from dictalake.config.sections import Lake
+from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import ConfigError, Erased, RunError
 from dictalake.lake.claims import LeaseStore
+from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
+from dictalake.lake.places import PLACES, RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.reports import Reports
 from dictalake.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.table import ERASURE_MARK
 from dictalake.lake.tombstones import ErasedSubjects, Erasures, Tombstone, hash_subject
@@ -45,7 +46,6 @@ _PASSES = 10  # a commit that was under way may bring a row back; the next pass 
 _IDS_AT_ONCE = 500
 _THREADS = 16
 _PARTIAL_S = 3600.0
-_PATIENT = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
 _BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
 
 
@@ -99,7 +99,7 @@ class _Match:
         for one in sorted(self.uris):
             found = found | pc.starts_with(uri, pattern=f"{one}#")
         found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
-        for name in _PATIENT:
+        for name in PATIENT_HASHES.values():
             found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
         # A row that says that it was erased, and nothing else, may stay.
         reason = ds.field("error", "reason")
@@ -169,11 +169,13 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
 
 def _clean_logs(lake: Lake, receipt: Receipt) -> None:
     """The rows' text and URIs can stand in the logs of tables that older versions made, and so can what a run was over."""
-    for folder, schema in ((TRANSCRIPTS_FOLDER, TRANSCRIPTS), ("runs", RUNS)):
-        storage = open_storage(lake, folder)
+    for place in PLACES:
+        if place.schema is None or place.personal == "none":
+            continue
+        storage = open_storage(lake, place.folder)
         if not has_table(storage):
             continue
-        done = clean_log(open_table(storage, schema), storage, schema)
+        done = clean_log(open_table(storage, place.schema), storage, place.schema)
         receipt.log_files += done.cleaned
         receipt.log_files_left += done.left
 
@@ -235,7 +237,7 @@ def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
 
 def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
     """Partition by partition: a run that commits to another month is not in the way."""
-    nothing = TRANSCRIPTS.empty_table()
+    nothing = without_docs(TRANSCRIPTS).empty_table()
     properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
     for _ in range(_PASSES):
         rows = _find_rows(delta, storage, match)
@@ -267,8 +269,10 @@ def _delete_named(storage: Storage, uris: set[str]) -> int:
 def _replace(
     delta: DeltaTable, storage: Storage, rows: pa.Table, predicate: str, properties: CommitProperties | None = None
 ) -> None:
-    """Puts ``rows`` in the place of those of ``predicate``. ``DeltaTable.delete`` would write strings in a type that
-    pyarrow cannot filter (delta-rs issue 4579)."""
+    """Replaces the rows of ``predicate`` by ``rows``, whose schema has no docs: delta-rs refuses docs in other words.
+
+    ``DeltaTable.delete`` would write strings in a type that pyarrow cannot filter (delta-rs issue 4579).
+    """
     write_deltalake(
         delta,
         rows,
@@ -348,7 +352,7 @@ def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str
 
 def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) -> int:
     """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
-    storage = open_storage(lake, "runs")
+    storage = open_storage(lake, RUNS_FOLDER)
     delta = open_table(storage, RUNS)
     changed = 0
 
@@ -357,7 +361,7 @@ def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) 
         covered = [row for row in of_run if _covers(row["archive_uri"], forbidden)]
         for row in covered:
             row.update(archive_uri="erased", config="erased")
-        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=RUNS), f"run_id = '{run_id}'")
+        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=without_docs(RUNS)), f"run_id = '{run_id}'")
         return len(covered)
 
     rows = _open_files(delta, storage, RUNS).to_table(columns=["run_id", "archive_uri"]).to_pylist()

@@ -15,16 +15,14 @@ from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake import tombstones
 from dictalake.lake.claims import LeaseStore
+from dictalake.lake.contract import TABLES
 from dictalake.lake.delta import has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.manifests import Manifests
-from dictalake.lake.schema import ERASURES, RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import open_storage
 
-_TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, tombstones.FOLDER: ERASURES}
 WRITER = WriterProperties(compression="ZSTD")
 
 
@@ -50,15 +48,15 @@ def compact(lake: Lake) -> list[Compaction]:
     ConfigError, and RunError when there is no table of transcripts or the lake is out of reach.
     """
     done = []
-    for folder, schema in _TABLES.items():
+    for folder, table in TABLES.items():
         storage = open_storage(lake, folder)
         if folder != TRANSCRIPTS_FOLDER and not has_table(storage):
             continue
-        delta = open_table(storage, schema)
+        delta = open_table(storage, table.schema)
         before = len(delta.file_uris())
         try:
             # First, for files that are written anew would put texts into the log of a table without the properties.
-            left = clean_log(delta, storage, schema).left
+            left = clean_log(delta, storage, table.schema).left
             retry_on_conflict(
                 delta,
                 lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]

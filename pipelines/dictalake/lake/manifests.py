@@ -18,10 +18,10 @@ from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
+from dictalake.lake.places import MANIFESTS_FOLDER
 from dictalake.lake.storage import TRIES, may_pass, open_storage
 from dictalake.retries import call_with_retries
 
-FOLDER = "manifests"
 _PART_BLOCKS = 64
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -37,7 +37,7 @@ class Manifests:
     """The manifests of a lake. Methods raise RunError where the lake cannot be read or written."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, MANIFESTS_FOLDER)
 
     def write(self, run_id: str, parts: Iterable[pa.Table], schema: pa.Schema, first_part: int = 0) -> Iterator[BlockPlace]:
         """Writes each of ``parts``, one block of recordings each, and gives its place as soon as it can be read.

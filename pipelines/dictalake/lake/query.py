@@ -18,8 +18,8 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, open_dataset
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import Storage, open_storage
 
 # A run's start and its end know different columns; of what both know the end's is taken.

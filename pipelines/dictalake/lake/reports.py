@@ -11,9 +11,9 @@ from html import escape, unescape
 from pyarrow import fs
 
 from dictalake.config.sections import Lake
+from dictalake.lake.places import REPORTS_FOLDER
 from dictalake.lake.storage import open_storage
 
-FOLDER = "reports"
 _NAMED = re.compile(r'data-recording="([^"]*)"')
 _PARTIAL_S = 3600.0
 
@@ -22,12 +22,12 @@ class Reports:
     """The reports of a lake. Raises ConfigError for a bad ``lake.uri``, OSError where the lake is out of reach."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, REPORTS_FOLDER)
 
     def write(self, run_id: str, page: str) -> str:
         """Puts a page in the place of what was there; returns its path below the lake."""
         self._storage.write_bytes(f"{run_id}.html", page.encode())
-        return f"{FOLDER}/{run_id}.html"
+        return f"{REPORTS_FOLDER}/{run_id}.html"
 
     def find(self, run_id: str | None = None) -> list[str]:
         """Run ids that have a report, of all or of one. What a killed writer left behind is removed on the way."""

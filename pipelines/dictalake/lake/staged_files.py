@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dictalake.config.sections import Lake
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
 from dictalake.lake.storage import Storage, open_storage
 
-TRANSCRIPTS_FOLDER = "transcripts"
 FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PARTITIONS])
 
 # Columns whose least and greatest value let a reader skip whole files.

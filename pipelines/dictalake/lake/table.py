@@ -31,8 +31,9 @@ from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER, StagedFile, keep_rows
+from dictalake.lake.staged_files import StagedFile, keep_rows
 from dictalake.lake.storage import open_storage
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
 from dictalake.retries import COMMIT_CONFLICT, COMMIT_REQUEST

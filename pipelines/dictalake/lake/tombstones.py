@@ -19,15 +19,13 @@ import pyarrow.dataset as ds
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
-from dictalake.config.sections import Lake
+from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.places import ERASURES_FOLDER
 from dictalake.lake.schema import ERASURES
 from dictalake.lake.storage import open_storage
-
-FOLDER = "erasures"
-_PATIENT_HASHES = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
 
 
 def hash_subject(kind: str, value: str) -> str:
@@ -55,7 +53,7 @@ class ErasedSubjects:
         if not self.hashes or not dicom:
             return False
         study = dicom.get("study_instance_uid")
-        patients = [dicom.get(name) for name in _PATIENT_HASHES]
+        patients = [dicom.get(name) for name in PATIENT_HASHES.values()]
         subjects = [hash_subject("study", study)] if study else []
         subjects += [hash_subject("patient", value) for value in patients if value]
         return not self.hashes.isdisjoint(subjects)
@@ -73,7 +71,7 @@ class Erasures:
     """The tombstones of a lake. Raises RunError where it cannot be read or written."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, ERASURES_FOLDER)
         self._delta = open_or_create_table(self._storage, ERASURES, (), "dictalake: hashes of what was erased and stays out")
 
     def add(self, receipt_id: str, tombstones: Iterable[Tombstone]) -> None:
@@ -107,4 +105,4 @@ class Erasures:
             self._storage.write_bytes(path, json.dumps(receipt, indent=1).encode())
         except OSError as error:
             raise RunError(f"cannot write the receipt to {self._storage.uri}: {type(error).__name__}") from error
-        return f"{FOLDER}/{path}"
+        return f"{ERASURES_FOLDER}/{path}"
