@@ -138,7 +138,7 @@ def test_runs_that_failed_since_are_the_first_thing_to_read(lake: Lake) -> None:
     warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
     assert [re.sub("<[^>]+>", "", line) for line in warnings] == [
         "backfill r5 of 2026-03-02 01:41 failed and wrote no rows.",
-        "backfill r4 of 2026-03-02 01:40 wrote no rows so far and has told no end: it is at work still or was killed, "
+        "backfill r4 of 2026-03-02 01:40 has written no rows and recorded no end: it is still at work or was killed, "
         "dictalake runs says which.",
     ]
     assert "1 later run found nothing to do." in page
@@ -176,7 +176,7 @@ def test_of_the_lake_the_newest_good_transcript_counts(lake: Lake) -> None:
     assert [(bar.low, bar.count) for bar in whole.confidences if bar.count] == [(0.25, 1), (0.5, 1), (0.95, 2)]
     assert sum(one.ok for one in whole.slices) == 8  # every row, by the clock
     assert [run.run_id for run in whole.runs] == ["r3", "r2", "r1"]
-    assert [(maker.fingerprint, maker.model_id, maker.rows) for maker in whole.makers if maker.model_id] == [
+    assert [(maker.fingerprint, maker.model_id, maker.rows) for maker in whole.provenances if maker.model_id] == [
         (GREEDY, "mini", 4),
         (BEAM, "mini", 4),
     ]
