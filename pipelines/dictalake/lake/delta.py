@@ -1,5 +1,6 @@
-"""Opening the Delta tables of the lake: made when they are not there. Who writes needs a table of its own version; who only
-reads takes an older or a newer one too, as far as the contract goes (``contract``).
+"""Opens the Delta tables of the lake, and creates them if they are missing.
+
+Writers need a table of their own schema version. Readers also accept older and newer ones within the contract (``contract``).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from dictalake.retries import TABLE_CONFLICT
 _VERSION_KEY = "dictalake.schemaVersion"
 _STATISTICS_KEY = "delta.dataSkippingStatsColumns"
 STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns whose values may stand in the log
-# Commits between checkpoints of the log. Each commit reads the log since the last one: at Delta's default of 100 the hundredth
-# commit took eight times as long as the first.
+# Commits between checkpoints of the log. Each commit reads the log since the last checkpoint: with Delta's default of 100 the
+# hundredth commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
-_PATIENCE_S = 600.0  # other writers may stand in the way that long
+_PATIENCE_S = 600.0  # for so long other writers may come first
 Result = TypeVar("Result")
 
 
@@ -118,13 +119,13 @@ def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result
 
 
 def schema_version(delta: DeltaTable) -> int | None:
-    """Which version of the schema a table has; None where it does not say."""
+    """The schema version of a table; None if the table does not say."""
     version = delta.metadata().configuration.get(_VERSION_KEY, "")
     return int(version) if version.isdigit() else None
 
 
 def open_or_create_table(storage: Storage, schema: pa.Schema, partitions: Sequence[str], description: str) -> DeltaTable:
-    """The table at ``storage``, made if it is not there; of several that make it at once one wins and all open the same."""
+    """The table at ``storage``, created if it is missing. If several create it at once, all open the same table."""
     options = dict(storage.delta_options)
     try:
         if not DeltaTable.is_deltatable(storage.uri, options):
@@ -171,7 +172,7 @@ def _open(storage: Storage) -> DeltaTable:
 
 
 def _compare(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
-    """The folder of a table has its name."""
+    """Compares a table with ``schema``. Its folder gives its name."""
     name = storage.uri.rpartition("/")[2]
     there = Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
     return compare(Table(schema, TABLES[name].partitions), there)

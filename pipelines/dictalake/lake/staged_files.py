@@ -1,5 +1,6 @@
-"""The worker's side of writing: rows become Parquet files below the table's folder, under random names that nobody has
-committed yet. Readers do not see them; a file whose block was tried again, or whose driver died, stays invisible until vacuum.
+"""The worker's side of writing: rows become Parquet files with random names below the table's folder, not yet committed.
+
+Readers do not see them. A file whose block was tried again, or whose driver died, stays invisible until vacuum removes it.
 """
 
 from __future__ import annotations

@@ -132,11 +132,13 @@ def test_speed_is_cut_evenly_from_the_start_of_the_run_to_its_end(lake: Lake) ->
 def test_runs_that_failed_since_are_the_first_thing_to_read(lake: Lake) -> None:
     log_run(lake, "r4", BEAM, 600, None)
     log_run(lake, "r5", BEAM, 700, 1.0, event="failed", ok=0, failed=0)
+    log_run(lake, "r6", BEAM, 800, 1.0, event="stopped", ok=0, failed=0)
     report = read_report(lake)
-    assert ([run.run_id for run in report.broken_runs], report.idle_runs) == (["r5", "r4"], 1)
+    assert ([run.run_id for run in report.broken_runs], report.idle_runs) == (["r6", "r5", "r4"], 1)
     page = render_report(report)
     warnings = re.findall(r'<p class="warning">(.*?)</p>', page)
     assert [re.sub("<[^>]+>", "", line) for line in warnings] == [
+        "backfill r6 of 2026-03-02 01:43 was stopped and wrote no rows.",
         "backfill r5 of 2026-03-02 01:41 failed and wrote no rows.",
         "backfill r4 of 2026-03-02 01:40 has written no rows and recorded no end: it is still at work or was killed, "
         "dictalake runs says which.",
