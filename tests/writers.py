@@ -31,12 +31,13 @@ from rich.table import Table
 from dictalake.config.sections import Config, Lake
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.manifests import Manifests
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER, write_staged
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.staged_files import write_staged
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import Recording
 from dictalake.workflow import columns
-from dictalake.workflow.worklist import CLAIMED, Work
+from dictalake.workflow.worklist import CLAIMED, WorkList
 from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
@@ -67,10 +68,10 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
     claim = make_lease(f"run-{number:02}", "backfill", FINGERPRINT)
     counts: Counter[str] = Counter()
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
-        others = board.settle(claim, renew) if looks_at_claims else []
+        others = board.await_peers(claim, renew) if looks_at_claims else []
         theirs = [other.run_id for other in others]
-        work = Work(found, table.read_erasures(), config, Path(folder))
-        work.find(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
+        work = WorkList(found, table.read_erasures(), config, Path(folder))
+        work.refresh(lambda: table.committed(FINGERPRINT), lambda: manifests.find(theirs, CLAIMED))
         counts["claimed"], counts["skipped"] = work.counts.claimed, work.counts.skipped
         planned = list(work.blocks())
         parts = (columns.recordings_to_table(block) for block in planned)

@@ -32,7 +32,7 @@ from dictalake.records import Recording
 from dictalake.workflow import columns
 from dictalake.workflow.cluster import running_cluster
 from dictalake.workflow.run import transcribe
-from dictalake.workflow.worklist import CLAIMED, Work
+from dictalake.workflow.worklist import CLAIMED, WorkList
 from jobs.benchmarks.__main__ import write_result
 from jobs.benchmarks.load import read_demo_speech
 from jobs.benchmarks.memory import write_short
@@ -83,8 +83,8 @@ def _measure_planning(config: Config, count: int) -> float:
         table, manifests = TranscriptTable(lake), Manifests(lake)
         (Path(folder) / "work").mkdir()
         started = time.process_time()
-        work = Work(_make_up(count), table.read_erasures(), config, Path(folder) / "work")
-        work.find(lambda: table.committed("none"), lambda: manifests.find([], CLAIMED))
+        work = WorkList(_make_up(count), table.read_erasures(), config, Path(folder) / "work")
+        work.refresh(lambda: table.committed("none"), lambda: manifests.find([], CLAIMED))
         parts = (columns.recordings_to_table(block) for block in work.blocks())
         places = manifests.write("bench", parts, columns.recordings_to_table([]).schema)
         deque(places, maxlen=0)

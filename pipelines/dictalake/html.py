@@ -1,7 +1,6 @@
-"""What the HTML pages have in common: one file each, without network or script, in light or dark as the reader's system is.
+"""What all HTML pages share: each is one file without network or script, and follows the light or dark mode of the reader.
 
-Pictures are drawn with matplotlib and stand in the page as SVG. What is drawn in INK, MUTED and so on takes the colours of
-``pages.css``, and so follows the reader's choice.
+matplotlib draws the charts, which stand in the page as SVG. INK, MUTED and so on become colours of ``pages.css`` there.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-# Stand-ins that no picture draws otherwise; in the page each is a variable of the style sheet.
+# Placeholder colours that no chart uses otherwise; in the page each becomes a variable of the style sheet.
 INK, MUTED, LINE, BLUE, ORANGE, GREEN, GREY = (f"#0{digit}0{digit}0{digit}" for digit in range(1, 8))
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey"}
 _STYLE: dict[Any, Any] = {
@@ -43,7 +42,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Only its owner may read it, also where it was there before. Raises OSError."""
+    """Writes a file that only its owner may read, also if it existed before. Raises OSError."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.truncate()
@@ -51,19 +50,19 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def open_templates(folder: Path) -> Environment:
-    """Templates of ``folder``, which may include ``pages.css``. Whatever they show is escaped."""
+    """The templates of ``folder``, which may include ``pages.css``. Every value is escaped."""
     return Environment(loader=FileSystemLoader([folder, Path(__file__).parent]), autoescape=True)
 
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure, inches, in the colours of the page; to be turned into SVG before the context ends."""
+    """An empty figure of ``width`` × ``height`` inches in the colours of the page; call ``to_svg`` inside the context."""
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def to_svg(figure: Figure, label: str) -> Markup:
-    """The figure to stand in a page; ``label`` says to those who do not see it what it shows."""
+    """The figure as SVG for a page. ``label`` describes it for readers who cannot see it."""
     out = io.StringIO()
     with mpl.rc_context({name: _STYLE[name] for name in ("svg.fonttype", "svg.hashsalt")}):
         figure.savefig(out, format="svg", metadata={"Date": None})

@@ -13,13 +13,13 @@ SAMPLE_RATE_HZ = 16_000
 
 
 def make_recording_id(uri: str, version: str) -> str:
-    """blake2b-128 of ``uri`` and object ``version``: 32 hex digits, the same for ever for the same bytes in the same place."""
+    """blake2b-128 of ``uri`` and object ``version``: 32 hex digits that never change for the same object version."""
     return blake2b(f"{uri}\n{version}".encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One object of the archive at one version: the unit of everything.
+    """One object of the archive at one version: the unit of work.
 
     ``version`` is the GCS generation, S3 version id or ETag, else ``mtime-size``. ``metadata`` are the other columns of the
     user's manifest. A file inside an archive object (ZIP, TAR) is a recording too: ``archive_id`` is that object's id and
@@ -147,7 +147,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of one channel. Scores are natural logs; greedy has ``lm_score`` 0.
+    """What a decoder read in one channel. Scores are natural logs; greedy has ``lm_score`` 0.
 
     ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is what its hotwords were worth.
     """
@@ -164,7 +164,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Word:
-    """A written word (markup such as ``{period}`` is one) with its time and ``confidence`` 0–1, None where nobody says."""
+    """A written word (markup such as ``{period}`` is one) with its time; ``confidence`` is 0–1, or None if there is none."""
 
     word: str
     start_s: float

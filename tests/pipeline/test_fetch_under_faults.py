@@ -136,8 +136,7 @@ def test_expired_credentials_are_looked_for_anew_and_then_a_row(
 
 def test_listing_goes_on_through_faults(object_store: ObjectStore, full_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dictalake.archive.objects.PAGE_ENTRIES", 25)
-    monkeypatch.setattr("dictalake.retries.BACKOFF_S", 0.01)
-    monkeypatch.setattr("dictalake.retries.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("dictalake.retries.pause", no_pause)
     with run_faulty(object_store, 0.3, 7, ["429", "500", "503", "reset", "truncate"], path=".") as (store, count):
         started_s = time.monotonic()
         assert len({recording.uri for recording in list_archive(full_bucket, store)[1]}) == OBJECTS
@@ -146,8 +145,7 @@ def test_listing_goes_on_through_faults(object_store: ObjectStore, full_bucket: 
 
 
 def test_manifest_is_read_on_from_where_a_fault_met_it(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dictalake.retries.BACKOFF_S", 0.01)
-    monkeypatch.setattr("dictalake.retries.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("dictalake.retries.pause", no_pause)
     monkeypatch.setattr("dictalake.archive.streams._STREAM_BYTES", 10_000)
     bucket = s3.make_bucket()
     writer, path = open_location(bucket, s3.fsspec_options, "test")

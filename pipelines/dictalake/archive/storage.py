@@ -301,7 +301,7 @@ def is_transient(error: BaseException) -> bool:
 def call_with_retries(
     call: Callable[[], Result],
     tries: int,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
     on_retry: Callable[[], None] | None = None,
 ) -> Result:
     """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left.

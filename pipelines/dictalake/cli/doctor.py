@@ -208,8 +208,8 @@ def check_lake_commits(config: Config) -> str:
 
 def check_lake_table(config: Config) -> str:
     from dictalake.lake.delta import has_table, open_table
+    from dictalake.lake.places import TRANSCRIPTS_FOLDER
     from dictalake.lake.schema import SCHEMA_VERSION, TRANSCRIPTS
-    from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
     from dictalake.lake.storage import open_storage
 
     storage = open_storage(config.lake, TRANSCRIPTS_FOLDER)

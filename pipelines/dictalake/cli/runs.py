@@ -47,7 +47,7 @@ def list_runs(records: Iterable[dict[str, Any]], claims: Iterable[SeenLease]) ->
         else:
             run |= {name: record[name] for name in ("ok", "failed", "audio_hours", "wall_s")} | {"state": record["event"]}
     for seen in claims:
-        claim = seen.claim
+        claim = seen.lease
         run = runs.setdefault(claim.run_id, {})
         run |= {name: getattr(claim, name) for name in ("run_id", "job", "host", "fingerprint", "ok", "failed", "audio_hours")}
         run |= {"started": datetime.fromisoformat(claim.started_at), "sign": f"{format_duration(max(0.0, seen.age_s))} ago"}

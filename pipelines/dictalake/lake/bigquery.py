@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from dictalake.lake.places import RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 
 DATASET = "dictalake"
-EXTERNAL_TABLES = {"history": "transcripts", "run_records": "runs"}  # name in BigQuery → folder of the lake
+EXTERNAL_TABLES = {"history": TRANSCRIPTS_FOLDER, "run_records": RUNS_FOLDER}  # name in BigQuery → folder of the lake
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
 
 

@@ -1,8 +1,8 @@
-"""Who is at work: a small object ``claims/<run_id>.json`` that a live run writes anew again and again.
+"""Which runs are at work: each live run keeps rewriting its lease, a small object ``claims/<run_id>.json``.
 
-A claim keeps other runs from doing the same work twice; that nothing is *written* twice does not rest on it but on the look at
-the table before each commit. Age is told by the storage's own clock, so no machine's clock need be right. A run is alive when
-its claim was written less than ``lake.lease_s`` ago; one that died on this very machine is known to be dead at once.
+A lease keeps other runs from doing the same work. It does not protect the table: what prevents that a row is written twice is
+the look at the table before each commit. A run is alive if its lease was written less than ``lake.lease_s`` seconds ago by the
+clock of the storage, so the clocks of the machines do not matter. A run that died on this machine is known to be dead at once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ from typing import Any, Literal
 
 from pyarrow import fs
 
+from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
+from dictalake.lake.places import CLAIMS_FOLDER
 from dictalake.lake.storage import open_storage
 
-FOLDER = "claims"
 BEATS_PER_LEASE = 6
-_SAID_EVERY_S = 60.0
+_REPORT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Lease:
-    """What a run says of itself. ``planning``: it is finding out what there is to do; ``running``: its manifest is written and
-    claimed. ``ticket`` is its turn to plan, 0 until it has looked at those of others. ``boot_id``, ``pid`` and
-    ``process_started`` (in ticks since the boot) name its process on its host."""
+    """What a run writes about itself.
+
+    ``state`` is ``planning`` while it finds out what there is to do, and ``running`` once its manifest is written: other runs
+    leave the recordings in the manifest alone. ``ticket`` is its turn to plan; 0 means that it has not looked at the tickets
+    of others yet. ``host``, ``boot_id``, ``pid`` and ``process_started`` (ticks since the boot) identify its process.
+    ``beats`` counts how often the lease was written, ``wanted``, ``ok`` and ``failed`` count recordings.
+    """
 
     run_id: str
     job: str
@@ -55,12 +60,12 @@ class Lease:
 
     @property
     def turn(self) -> tuple[int, str]:
-        """Of runs that plan at once, the least goes first."""
+        """The order in which runs plan: the smallest first."""
         return self.ticket, self.run_id
 
     @property
     def is_dead_here(self) -> bool:
-        """Whether its process was of this machine and is no more."""
+        """Whether its process ran on this machine and has ended."""
         if (self.host, self.boot_id) != (platform.node(), read_boot_id()) or not self.boot_id:
             return False
         return read_start_ticks(self.pid) != self.process_started
@@ -68,15 +73,15 @@ class Lease:
 
 @dataclass(frozen=True)
 class SeenLease:
-    """A claim as it was found: ``age_s`` since it was last written, and whether that is recent enough."""
+    """A lease as it was read: the seconds since it was last written (``age_s``), and whether its run is alive."""
 
-    claim: Lease
+    lease: Lease
     age_s: float
     is_alive: bool
 
 
 def make_lease(run_id: str, job: str, fingerprint: str) -> Lease:
-    """The claim of a run of this process, from now on."""
+    """A new lease for a run of this process."""
     return Lease(
         run_id=run_id,
         job=job,
@@ -90,7 +95,7 @@ def make_lease(run_id: str, job: str, fingerprint: str) -> Lease:
 
 
 def read_boot_id() -> str:
-    """Tells machines, and containers, of one name apart; empty where the system has no such thing."""
+    """An id that differs between machines and containers of the same name; empty if the system has none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
@@ -99,8 +104,10 @@ def read_boot_id() -> str:
 
 
 def read_start_ticks(pid: int) -> int:
-    """When a process of this machine started, in ticks since the boot (proc(5)): no clock that is set anew changes it. 0 if
-    there is none."""
+    """When a process of this machine started, in ticks since the boot (proc(5)), which no change of the clock affects.
+
+    0 if there is no such process.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -109,93 +116,103 @@ def read_start_ticks(pid: int) -> int:
 
 
 class LeaseStore:
-    """The claims of a lake. Methods raise RunError where the lake is out of reach."""
+    """The leases of a lake. The methods raise RunError when the lake cannot be reached."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, CLAIMS_FOLDER)
         self._lease_s = lake.lease_s
-        self._ahead_s, self._looked = 0.0, -float("inf")  # the storage's clock less the monotonic one, and when that was found
+        # How far the storage's clock is ahead of the monotonic one, and when that was measured.
+        self._ahead_s, self._measured_at = 0.0, -float("inf")
 
     @property
     def beat_s(self) -> float:
-        """Seconds between two writings of a claim."""
+        """The seconds between two writes of a lease."""
         return self._lease_s / BEATS_PER_LEASE
 
-    def write(self, claim: Lease) -> None:
+    def write(self, lease: Lease) -> None:
         with self._errors("write to"):
-            self._storage.write_bytes(f"{claim.run_id}.json", json.dumps(asdict(claim)).encode())
+            self._storage.write_bytes(f"{lease.run_id}.json", json.dumps(asdict(lease)).encode())
 
     def remove(self, run_id: str) -> None:
         with self._errors("write to"):
             self._delete(f"{run_id}.json")
 
     def read(self) -> list[SeenLease]:
-        """Every claim, in order of start. A run whose claim was removed is not among them."""
+        """Every lease, in the order in which the runs started. A lease that is removed meanwhile is left out."""
         with self._errors("read"):
-            if time.monotonic() - self._looked > self._lease_s:
-                self._looked = time.monotonic()
+            if time.monotonic() - self._measured_at > self._lease_s:
+                self._measured_at = time.monotonic()
                 self._ahead_s = self._read_clock() - time.monotonic()
             now = self._ahead_s + time.monotonic()
             infos = self._storage.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True))
             seen = []
             for info in infos:
-                claim = self._read_one(info.path) if info.path.endswith(".json") else None
-                if claim is not None:
+                lease = self._read_one(info.path) if info.path.endswith(".json") else None
+                if lease is not None:
                     age_s = now - _seconds(info)
-                    # One from the future is of before the clock was put back: a live run would have written it anew since.
-                    seen.append(SeenLease(claim, age_s, abs(age_s) < self._lease_s and not claim.is_dead_here))
-            return sorted(seen, key=lambda one: (one.claim.started_at, one.claim.run_id))
+                    # A lease from the future was written before the clock was put back; a live run would have rewritten it.
+                    seen.append(SeenLease(lease, age_s, abs(age_s) < self._lease_s and not lease.is_dead_here))
+            return sorted(seen, key=lambda one: (one.lease.started_at, one.lease.run_id))
 
-    def settle(
+    def await_peers(
         self,
         mine: Lease,
         renew: Callable[[Lease], None] | None = None,
-        say: Callable[[str], None] | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> list[Lease]:
-        """The other live runs of this fingerprint, when it is sure that they live and what they have claimed.
+        """Waits until this run may plan; returns the leases of the other live runs of its fingerprint.
 
-        Each is watched until it writes its claim once more, or its lease is over: one that was killed a moment ago would
-        otherwise keep its work from the run that takes it up. Runs plan one after the other, so that of two only one finds the
-        same work: each takes a ticket greater than those it sees and waits for the lesser ones, and for who has none yet
-        (Lamport's bakery: no clock and no lock in it). ``renew`` writes this one's ticket, ``say`` tells a person whom it waits
-        for. Claims of the dead are removed.
+        Two conditions end the wait. First, every other run has rewritten its lease once, or its lease has expired: a run that
+        was killed a moment ago must not keep its work from the one that takes it up. Second, it is this run's turn: runs plan
+        one after the other, so that two of them never find the same work. Each run takes a ticket greater than those it sees,
+        and waits for the smaller ones and for runs that have no ticket yet (Lamport's bakery algorithm, which needs neither a
+        clock nor a lock). Leases of dead runs are removed.
+
+        ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute.
         """
-        first: dict[str, Lease] = {}
-        planning = [seen.claim for seen in self.read() if seen.is_alive and seen.claim.state == "planning"]
-        mine = replace(mine, ticket=1 + max((claim.ticket for claim in planning), default=0))
+        mine = self._take_ticket(mine, renew)
+        first_seen: dict[str, Lease] = {}
+        reported = time.monotonic()
+        while True:
+            peers = self._read_peers(mine)
+            awaited = [peer.run_id for peer in peers if _must_wait_for(peer, first_seen.setdefault(peer.run_id, peer), mine)]
+            if not awaited:
+                return [peer for peer in peers if peer.state == "running"]
+            if report is not None and time.monotonic() - reported > _REPORT_EVERY_S:
+                reported = time.monotonic()
+                report(
+                    f"waiting until {', '.join(awaited)} has planned its work; `dictalake runs` shows which runs are at work"
+                )
+            retries.pause(min(1.0, self.beat_s / 4))
+
+    def _take_ticket(self, mine: Lease, renew: Callable[[Lease], None] | None) -> Lease:
+        """This run's lease with a ticket that is greater than those of all live runs that plan now."""
+        planning = [seen.lease for seen in self.read() if seen.is_alive and seen.lease.state == "planning"]
+        mine = replace(mine, ticket=1 + max((lease.ticket for lease in planning), default=0))
         if renew is not None:
             renew(mine)
-        told = time.monotonic()
-        while True:
-            alive, waits_for = [], []
-            for seen in self.read():
-                other = seen.claim
-                if other.run_id == mine.run_id:
-                    continue
-                if not seen.is_alive:
-                    self.remove(other.run_id)
-                    continue
-                if other.fingerprint != mine.fingerprint:
-                    continue
-                alive.append(other)
-                earlier = first.setdefault(other.run_id, other)
-                unsure = earlier.beats == other.beats and earlier.state == other.state
-                if unsure or (other.state == "planning" and (other.ticket == 0 or other.turn < mine.turn)):
-                    waits_for.append(other.run_id)
-            if not waits_for:
-                return [claim for claim in alive if claim.state == "running"]
-            if say is not None and time.monotonic() - told > _SAID_EVERY_S:
-                told = time.monotonic()
-                say(f"waiting for {', '.join(waits_for)} to find out what there is to do; dictalake runs shows who is at work")
-            time.sleep(min(1.0, self.beat_s / 4))
+        return mine
+
+    def _read_peers(self, mine: Lease) -> list[Lease]:
+        """The leases of the other live runs of this fingerprint; removes those of dead runs of any fingerprint."""
+        peers = []
+        for seen in self.read():
+            if seen.lease.run_id == mine.run_id:
+                continue
+            if not seen.is_alive:
+                self.remove(seen.lease.run_id)
+            elif seen.lease.fingerprint == mine.fingerprint:
+                peers.append(seen.lease)
+        return peers
 
     @contextmanager
-    def hold(self, claim: Lease, progress: Callable[[Lease], Lease]) -> Iterator[Callable[[Lease], None]]:
-        """Keeps ``claim`` fresh, and removes it at the end; gives a function that replaces it. ``progress`` puts the counts in.
+    def hold(self, lease: Lease, progress: Callable[[Lease], Lease]) -> Iterator[Callable[[Lease], None]]:
+        """Keeps rewriting ``lease`` while the context is open, and removes it at the end.
 
-        Beats that cannot be written are left out: what rests on them is only who does the work.
+        Yields a function that replaces the lease. ``progress`` fills in the current counts. A beat that cannot be written is
+        skipped: the lease only decides which run does the work.
         """
-        current = [claim]
+        current = [lease]
         stop = threading.Event()
         lock = threading.Lock()
 
@@ -204,7 +221,7 @@ class LeaseStore:
                 current[0] = replace(progress(current[0]), beats=current[0].beats + 1)
                 self.write(current[0])
 
-        def keep_on() -> None:
+        def keep_beating() -> None:
             while not stop.wait(self.beat_s):
                 try:
                     beat()
@@ -216,16 +233,16 @@ class LeaseStore:
                 current[0] = replace(to, beats=current[0].beats)
             beat()
 
-        self.write(claim)
-        thread = threading.Thread(target=keep_on, name="heartbeat", daemon=True)
+        self.write(lease)
+        thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
         thread.start()
         try:
             yield change
         finally:
             stop.set()
             thread.join()
-            with suppress(RunError):  # it runs out by itself
-                self.remove(claim.run_id)
+            with suppress(RunError):  # it expires by itself
+                self.remove(lease.run_id)
 
     def _read_one(self, path: str) -> Lease | None:
         try:
@@ -233,21 +250,21 @@ class LeaseStore:
                 document: dict[str, Any] = json.loads(stream.read())
             return Lease(**document)
         except OSError:
-            if self._is_gone(path):  # removed since; object stores say that in many ways
+            if self._is_gone(path):  # removed meanwhile; object stores report that in many ways
                 return None
             raise
         except (TypeError, ValueError, KeyError):
-            return None  # of another version of dictalake
+            return None  # another version of dictalake wrote it
 
     def _read_clock(self) -> float:
-        """The storage's own time: when it says that an object was written that was written just now."""
+        """The storage's time in seconds since the epoch: the modification time of an object that was written just now."""
         path = f"clock-{uuid.uuid4().hex}"
         try:
             self._storage.write_bytes(path, b"now")
             now = _seconds(self._storage.filesystem.get_file_info(path))
             self._delete(path)
         except OSError:
-            return time.time()  # who may only read takes the machine's clock
+            return time.time()  # without the right to write, take this machine's clock
         return now
 
     def _delete(self, path: str) -> None:
@@ -265,7 +282,15 @@ class LeaseStore:
         try:
             yield
         except OSError as error:
-            raise RunError(f"cannot {action} the claims at {self._storage.uri}: {type(error).__name__}") from error
+            raise RunError(f"cannot {action} the leases at {self._storage.uri}: {type(error).__name__}") from error
+
+
+def _must_wait_for(peer: Lease, first_seen: Lease, mine: Lease) -> bool:
+    """Whether it is not yet certain that ``peer`` is alive, or it plans before ``mine``."""
+    is_certain = (peer.beats, peer.state) != (first_seen.beats, first_seen.state)
+    # A run without a ticket has turn 0, before everyone: it may be about to take the same ticket.
+    plans_before = peer.state == "planning" and peer.turn < mine.turn
+    return not is_certain or plans_before
 
 
 def _seconds(info: fs.FileInfo) -> float:

@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import Schema
 
-from dictalake.lake.schema import ERASURES, PARTITIONS, RUNS, SCHEMA_VERSION, TRANSCRIPTS
+from dictalake.lake.places import PLACES
+from dictalake.lake.schema import SCHEMA_VERSION
 
 # The first version whose own code reads a lake of a newer one. It stays as it is when the version is raised.
 FORWARD_COMPATIBLE_SINCE = 5
@@ -36,7 +37,7 @@ class Table:
     partitions: tuple[str, ...] = ()
 
 
-TABLES = {"transcripts": Table(TRANSCRIPTS, PARTITIONS), "runs": Table(RUNS), "erasures": Table(ERASURES)}
+TABLES = {place.folder: Table(place.schema, place.partitions) for place in PLACES if place.schema is not None}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""Opening the Delta tables of the lake: made when they are not there. Who writes needs a table of its own version; who only
-reads takes an older or a newer one too, as far as the contract goes (``contract``).
+"""Opens the Delta tables of the lake, and creates them if they are missing.
+
+Writers need a table of their own schema version. Readers also accept older and newer ones within the contract (``contract``).
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,19 +12,22 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
+from dictalake import retries
 from dictalake.errors import RunError
 from dictalake.lake.contract import TABLES, Difference, Table, compare
 from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage
+from dictalake.retries import TABLE_CONFLICT
 
 _VERSION_KEY = "dictalake.schemaVersion"
 _STATISTICS_KEY = "delta.dataSkippingStatsColumns"
 STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns whose values may stand in the log
-# Commits between checkpoints of the log. Each commit reads the log since the last one: at Delta's default of 100 the hundredth
-# commit took eight times as long as the first.
+# Commits between checkpoints of the log. Each commit reads the log since the last checkpoint: with Delta's default of 100 the
+# hundredth commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
-_PATIENCE_S = 600.0  # other writers may stand in the way that long
+_PATIENCE_S = 600.0  # for so long other writers may come first
 Result = TypeVar("Result")
 
 
@@ -101,28 +103,29 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
-    """``change()`` of ``delta``, again on the newest version while another writer's commit stood in its way."""
-    give_up = time.monotonic() + _PATIENCE_S
-    attempt = 0
-    while True:
-        try:
-            return change()
-        except CommitFailedError:
-            if time.monotonic() > give_up:
-                raise
-            attempt += 1
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 10))))
-            delta.update_incremental()
+    """Returns ``change()`` of ``delta``; tries again on the newest version when another writer's commit came first.
+
+    Raises CommitFailedError when other writers have come first for _PATIENCE_S seconds.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(CommitFailedError),
+        stop=stop_after_delay(_PATIENCE_S),
+        wait=TABLE_CONFLICT,
+        sleep=lambda seconds: retries.pause(seconds),
+        before=lambda state: delta.update_incremental() if state.attempt_number > 1 else None,
+        reraise=True,
+    )
+    return retrying(change)
 
 
 def schema_version(delta: DeltaTable) -> int | None:
-    """Which version of the schema a table has; None where it does not say."""
+    """The schema version of a table; None if the table does not say."""
     version = delta.metadata().configuration.get(_VERSION_KEY, "")
     return int(version) if version.isdigit() else None
 
 
 def open_or_create_table(storage: Storage, schema: pa.Schema, partitions: Sequence[str], description: str) -> DeltaTable:
-    """The table at ``storage``, made if it is not there; of several that make it at once one wins and all open the same."""
+    """The table at ``storage``, created if it is missing. If several create it at once, all open the same table."""
     options = dict(storage.delta_options)
     try:
         if not DeltaTable.is_deltatable(storage.uri, options):
@@ -169,7 +172,7 @@ def _open(storage: Storage) -> DeltaTable:
 
 
 def _compare(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
-    """The folder of a table has its name."""
+    """Compares a table with ``schema``. Its folder gives its name."""
     name = storage.uri.rpartition("/")[2]
     there = Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
     return compare(Table(schema, TABLES[name].partitions), there)

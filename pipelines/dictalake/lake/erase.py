@@ -1,17 +1,21 @@
-"""Erasure: recordings leave every fingerprint of the lake, its manifests, run records and reports, and do not come back.
+"""Erases recordings from every fingerprint of the lake, its manifests, run records and reports, and keeps them out.
 
-In this order, so that a run at work cannot bring back what is being removed: tombstones; a mark in the table's log, on which
-every commit that is under way is refused and looks again; the rows, rewritten without them; the files that held them, at once
-and not after the retention; the manifests; the run records; the reports; what the log says of rows and may not. A receipt says
-in numbers what was done.
+The order keeps a live run from bringing back what is being removed:
+
+1. the tombstones;
+2. a mark in the table's log, which refuses every commit that is under way, so that its writer reads the tombstones;
+3. the rows, and at once, not after the retention, the files that held them;
+4. the manifests, the run records and the reports;
+5. values of rows in the Delta log, which older versions wrote there.
+
+A receipt says in numbers what was done. ``lake/places.py`` lists what can hold content.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,36 +26,34 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
-from pyarrow import fs
 
-from dictalake.config.sections import Lake
+from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import ConfigError, Erased, RunError
 from dictalake.lake.claims import LeaseStore
+from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
+from dictalake.lake.places import PLACES, RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.reports import Reports
 from dictalake.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.table import ERASURE_MARK
 from dictalake.lake.tombstones import ErasedSubjects, Erasures, Tombstone, hash_subject
+from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_files
 
-_PASSES = 10  # a commit that was under way may bring a row back; the next pass removes it
+_PASSES = 10  # a commit that was under way may bring a row back, which the next pass removes
 _IDS_AT_ONCE = 500
 _THREADS = 16
-_PARTIAL_S = 3600.0
-_PATIENT = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
 _BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """What to erase: recordings by id, by URI (an archive object: all files in it), by Study Instance UID, by patient hash."""
+    """What to erase: recordings by id, URI (of an archive object with all its files), Study Instance UID or patient hash."""
 
     recordings: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
@@ -64,9 +66,12 @@ class Subjects:
 
 @dataclass
 class Receipt:
-    """What an erasure did, without content. ``rows`` counts by fingerprint; ``unknown`` recordings were nowhere in the lake:
-    without a URI there is nothing by which to keep them out. ``log_files`` held values of rows that they may not hold, until
-    they were cleaned; ``log_files_left`` hold some still, and the same command cleans them once no run is at work."""
+    """What an erasure did, without content.
+
+    ``rows`` counts by fingerprint. ``unknown`` recordings were nowhere in the lake; without their URI they cannot be kept out.
+    ``log_files`` of the Delta log held values of rows and were cleaned. ``log_files_left`` still hold some, because a run was
+    at work: run the same command again later.
+    """
 
     receipt_id: str
     at: str
@@ -85,7 +90,7 @@ class Receipt:
 
 
 class _Match:
-    """Which rows the subjects mean, growing: what is found by one name is looked for by its URI too, at every version."""
+    """Which rows the subjects mean. It grows: the URI of a row that was found also finds the object's other versions."""
 
     def __init__(self, subjects: Subjects) -> None:
         self.ids, self.uris = set(subjects.recordings), set(subjects.uris)
@@ -99,17 +104,17 @@ class _Match:
         for one in sorted(self.uris):
             found = found | pc.starts_with(uri, pattern=f"{one}#")
         found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
-        for name in _PATIENT:
+        for name in PATIENT_HASHES.values():
             found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
-        # A row that says that it was erased, and nothing else, may stay.
+        # A row that only says that its recording was erased may stay.
         reason = ds.field("error", "reason")
         return found & (reason.is_null() | (reason != Erased.reason))
 
 
 def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
-    """Erases ``subjects``; with ``dry_run`` only counts. Safe beside runs, and to be called again when it was interrupted.
+    """Erases ``subjects``; with ``dry_run`` it only counts. It is safe beside runs; after an interruption call it again.
 
-    Raises ConfigError where nothing is named, RunError where the lake is out of reach or other writers do not let it through.
+    Raises ConfigError when nothing is named, RunError when the lake cannot be reached or other writers keep coming first.
     """
     if not subjects:
         raise ConfigError("forget: name what to erase with --recording, --uri, --study or --patient")
@@ -146,8 +151,11 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
 
 
 def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
-    """Removes what any tombstone covers from files that no version names, manifests, run records and reports. Part of each
-    erasure; alone it removes what runs left behind that were at work then. Rows that readers see are ``forget``'s to remove."""
+    """Removes what any tombstone covers from unreferenced files, manifests, run records and reports.
+
+    It is part of each erasure. Called alone, it removes what runs left behind that were at work during an erasure. It does not
+    touch the rows that readers see: ``forget`` removes those.
+    """
     receipt = receipt or Receipt("", "", {})
     forbidden = Erasures(lake).read()
     if not forbidden:
@@ -156,7 +164,7 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
     try:
         delta = open_table(storage, TRANSCRIPTS)
         _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit what goes
-        receipt.files_deleted += _delete_files(delta, storage, ["source", "dicom"], forbidden)
+        receipt.files_deleted += delete_forbidden_files(delta, storage, ["source", "dicom"], forbidden)
         receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
         receipt.run_records += _blank_run_records(lake, forbidden, receipt)
         receipt.report_lines += clear_reports(lake)
@@ -168,12 +176,14 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
 
 
 def _clean_logs(lake: Lake, receipt: Receipt) -> None:
-    """The rows' text and URIs can stand in the logs of tables that older versions made, and so can what a run was over."""
-    for folder, schema in ((TRANSCRIPTS_FOLDER, TRANSCRIPTS), ("runs", RUNS)):
-        storage = open_storage(lake, folder)
+    """Cleans the Delta logs, in which older versions wrote texts and URIs of rows and the archive of a run."""
+    for place in PLACES:
+        if place.schema is None or place.personal == "none":
+            continue
+        storage = open_storage(lake, place.folder)
         if not has_table(storage):
             continue
-        done = clean_log(open_table(storage, schema), storage, schema)
+        done = clean_log(open_table(storage, place.schema), storage, place.schema)
         receipt.log_files += done.cleaned
         receipt.log_files_left += done.left
 
@@ -191,13 +201,13 @@ def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[
 
 
 def _open_files(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.Dataset:
-    """The files of the newest version. After a change delta-rs itself gives types that filters do not know."""
+    """The files of the newest version, opened by Arrow: delta-rs gives types that filters do not support after a change."""
     paths = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
     return ds.dataset(paths, schema=schema, format="parquet", partitioning="hive", filesystem=storage.filesystem)
 
 
 def _find_uris(manifests: Manifests, match: _Match) -> None:
-    """What was asked for by id and has no row yet is known from a manifest."""
+    """Finds in the manifests the URIs of recordings that were named by id and have no row yet."""
     if not match.ids:
         return
     wanted = pa.array(sorted(match.ids), pa.string())
@@ -214,13 +224,13 @@ def _make_tombstones(subjects: Subjects, match: _Match) -> Iterator[Tombstone]:
 
 
 def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
-    """A version of the log on which every commit under way is refused: it looks again, and finds the tombstones."""
+    """Writes a version of the log that refuses every commit under way, so that its writer reads the tombstones."""
 
     def mark() -> None:
         delta.update_incremental()
         there = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
         # A run of a new model has no row yet.
-        fingerprints = {*there, *(seen.claim.fingerprint for seen in LeaseStore(lake).read())}
+        fingerprints = {*there, *(seen.lease.fingerprint for seen in LeaseStore(lake).read())}
         marks = []
         for fingerprint in sorted(fingerprints):
             last = delta.transaction_version(fingerprint)
@@ -234,8 +244,8 @@ def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
 
 
 def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
-    """Partition by partition: a run that commits to another month is not in the way."""
-    nothing = TRANSCRIPTS.empty_table()
+    """Deletes the rows partition by partition, so that a run that commits to another month does not interfere."""
+    nothing = without_docs(TRANSCRIPTS).empty_table()
     properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
     for _ in range(_PASSES):
         rows = _find_rows(delta, storage, match)
@@ -257,7 +267,7 @@ def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Re
 
 
 def _delete_named(storage: Storage, uris: set[str]) -> int:
-    """Deletes files that were just rewritten, by the end of their names: partition folders and a name that nothing else has."""
+    """Deletes files that were just rewritten. Their partition folders and file name identify them."""
     for uri in uris:
         with suppress(FileNotFoundError):
             storage.filesystem.delete_file("/".join(unquote(uri).rsplit("/", 3)[-3:]))
@@ -267,8 +277,10 @@ def _delete_named(storage: Storage, uris: set[str]) -> int:
 def _replace(
     delta: DeltaTable, storage: Storage, rows: pa.Table, predicate: str, properties: CommitProperties | None = None
 ) -> None:
-    """Puts ``rows`` in the place of those of ``predicate``. ``DeltaTable.delete`` would write strings in a type that
-    pyarrow cannot filter (delta-rs issue 4579)."""
+    """Replaces the rows of ``predicate`` by ``rows``, whose schema has no docs: delta-rs refuses docs in other words.
+
+    ``DeltaTable.delete`` would write strings in a type that pyarrow cannot filter (delta-rs issue 4579).
+    """
     write_deltalake(
         delta,
         rows,
@@ -280,56 +292,11 @@ def _replace(
     )
 
 
-def _delete_files(delta: DeltaTable, storage: Storage, columns: list[str], forbidden: ErasedSubjects) -> int:
-    """Removes files that the newest version does not name and that hold what is forbidden: old versions, and what killed runs
-    left behind. A run that has written such a file and not committed it yet does the others in it again. What else readers of
-    an old version still need stays until it is vacuumed."""
-    delta.update_incremental()
-    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
-    infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
-    unused = [info.path for info in infos if info.type == fs.FileType.File and info.path not in used]
-    ages = {info.path: time.time() - (info.mtime_ns or 0) / 1e9 for info in infos}
-
-    def is_forbidden(path: str) -> bool:
-        if path.endswith(".partial"):  # of a local writer that was killed while it wrote
-            return ages[path] > _PARTIAL_S
-        if not path.endswith(".parquet") or path.startswith("_delta_log/"):
-            return False
-        with storage.filesystem.open_input_file(path) as source:
-            file = pq.ParquetFile(source)
-            rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names]).to_pylist()
-        return any(_is_forbidden(row, forbidden) for row in rows)
-
-    def look(path: str) -> bool:
-        try:
-            return is_forbidden(path)
-        except FileNotFoundError:  # vacuumed since
-            return False
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = [path for path, is_one in zip(unused, pool.map(look, unused), strict=True) if is_one]
-    delta.update_incremental()
-    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
-    deleted = [path for path in found if path not in used]  # what was committed meanwhile is readers'
-    for path in deleted:
-        with suppress(FileNotFoundError):
-            storage.filesystem.delete_file(path)
-    return len(deleted)
-
-
-def _is_forbidden(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
-    uris = [(row.get("source") or {}).get("uri"), row.get("archive_uri")]
-    return any(_covers(uri, forbidden) for uri in uris) or forbidden.covers_dicom(row.get("dicom"))
-
-
-def _covers(location: str | None, forbidden: ErasedSubjects) -> bool:
-    """A run's own words for a local path may lack its scheme."""
-    return bool(location) and any(forbidden.covers_uri(name) for name in (str(location), f"file://{location}"))
-
-
 def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
-    """Takes what is forbidden out of manifests, of all runs or of one. An erased recording keeps its place and its id there, so
-    that a run at work finds its blocks as they were. Returns how many rows were blanked."""
+    """Blanks what is forbidden in the manifests of all runs, or of one; returns how many rows.
+
+    An erased recording keeps its place and its id there, so that a live run finds its blocks unchanged.
+    """
     blanked = 0
     for path in manifests.paths(run_id):
         parts = manifests.read_part(path)
@@ -347,30 +314,30 @@ def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str
 
 
 def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) -> int:
-    """A run over a single object names it in its configuration. Rows are replaced by run: a predicate stays in the log."""
-    storage = open_storage(lake, "runs")
+    """Blanks the archive of runs over a single erased object. Rows are replaced by run, as predicates stay in the log."""
+    storage = open_storage(lake, RUNS_FOLDER)
     delta = open_table(storage, RUNS)
     changed = 0
 
     def blank(run_id: str) -> int:
         of_run = _open_files(delta, storage, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
-        covered = [row for row in of_run if _covers(row["archive_uri"], forbidden)]
+        covered = [row for row in of_run if covers_location(row["archive_uri"], forbidden)]
         for row in covered:
             row.update(archive_uri="erased", config="erased")
-        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=RUNS), f"run_id = '{run_id}'")
+        _replace(delta, storage, pa.Table.from_pylist(of_run, schema=without_docs(RUNS)), f"run_id = '{run_id}'")
         return len(covered)
 
     rows = _open_files(delta, storage, RUNS).to_table(columns=["run_id", "archive_uri"]).to_pylist()
-    for run_id in sorted({row["run_id"] for row in rows if _covers(row["archive_uri"], forbidden)}):
+    for run_id in sorted({row["run_id"] for row in rows if covers_location(row["archive_uri"], forbidden)}):
         changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
-    receipt.files_deleted += _delete_files(delta, storage, ["archive_uri"], forbidden)
+    receipt.files_deleted += delete_forbidden_files(delta, storage, ["archive_uri"], forbidden)
     return changed
 
 
 def clear_reports(lake: Lake, run_id: str | None = None) -> int:
-    """Takes recordings that have no row any more out of the reports, of all runs or of one; returns how many lines that were.
+    """Removes recordings that no longer have a row from the reports of all runs, or of one; returns how many lines.
 
-    Looks again after each change: another erasure may have written what it had read before. Raises RunError where that goes on.
+    It checks again after each change, since another erasure may have written an older state. Raises RunError if that persists.
     """
     reports, storage = Reports(lake), open_storage(lake, TRANSCRIPTS_FOLDER)
     run_ids, taken = reports.find(run_id), 0

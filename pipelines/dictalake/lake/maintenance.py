@@ -1,8 +1,8 @@
-"""Keeping the lake in shape while people read and runs write: small files put together, those no longer in use removed.
+"""Maintains the lake while people read it and runs write to it: joins small files, and removes those no longer in use.
 
-Compaction changes no row: readers see the table before or after, runs go on committing beside it. Files that no version in use
-names, among them what killed runs left behind, are removed once they are older than ``lake.retention_h``: a reader that opened
-the table before, and a run that wrote a file and has not committed it yet, must still find theirs.
+Compaction changes no row. Readers see the table before or after it, and runs keep committing meanwhile. A file that no current
+version names, such as one that a killed run left behind, is removed once it is older than ``lake.retention_h``. A reader that
+opened the table earlier, and a run that has not committed its file yet, still need theirs.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake import tombstones
 from dictalake.lake.claims import LeaseStore
+from dictalake.lake.contract import TABLES
 from dictalake.lake.delta import has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.manifests import Manifests
-from dictalake.lake.schema import ERASURES, RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import open_storage
 
-_TABLES = {TRANSCRIPTS_FOLDER: TRANSCRIPTS, "runs": RUNS, tombstones.FOLDER: ERASURES}
 WRITER = WriterProperties(compression="ZSTD")
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What became of one table: files before and after, megabytes after, files that were removed for good, and files of the
-    Delta log that still hold values of columns which it may not (``delta_log.py``).
+    """What compaction did to one table: files before and after, megabytes after, and how many files it removed.
+
+    ``log_files_left`` files of the Delta log still hold values of columns that must not be there (``delta_log.py``).
     """
 
     table: str
@@ -46,19 +45,19 @@ class Compaction:
 def compact(lake: Lake) -> list[Compaction]:
     """Joins the files of each partition to ``lake.file_mb``, removes what is out of use, writes a checkpoint of each log.
 
-    A table that is not there is passed over: a lake of before erasures has none of them until a run writes to it. Raises
-    ConfigError, and RunError when there is no table of transcripts or the lake is out of reach.
+    A missing table is skipped: an older lake has no table of erasures until a run writes to it. Raises ConfigError, and
+    RunError when there is no table of transcripts or the lake cannot be reached.
     """
     done = []
-    for folder, schema in _TABLES.items():
+    for folder, table in TABLES.items():
         storage = open_storage(lake, folder)
         if folder != TRANSCRIPTS_FOLDER and not has_table(storage):
             continue
-        delta = open_table(storage, schema)
+        delta = open_table(storage, table.schema)
         before = len(delta.file_uris())
         try:
             # First, for files that are written anew would put texts into the log of a table without the properties.
-            left = clean_log(delta, storage, schema).left
+            left = clean_log(delta, storage, table.schema).left
             retry_on_conflict(
                 delta,
                 lambda delta=delta: delta.optimize.compact(  # type: ignore[misc]
@@ -78,9 +77,9 @@ def compact(lake: Lake) -> list[Compaction]:
 
 
 def _remove_old_manifests(lake: Lake) -> None:
-    """Each start of a long backfill writes what is left as a new manifest; what is not needed for a run is in its rows."""
+    """Each start of a long backfill writes the remaining work as a new manifest. Only live runs need theirs."""
     manifests = Manifests(lake)
-    at_work = {seen.claim.run_id for seen in LeaseStore(lake).read()}
+    at_work = {seen.lease.run_id for seen in LeaseStore(lake).read()}
     for path in manifests.paths(older_than_s=lake.retention_h * 3600):
         if path.split("/", 1)[0] not in at_work:
             manifests.remove_part(path)

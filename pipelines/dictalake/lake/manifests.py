@@ -1,4 +1,4 @@
-"""What a run was asked to do: ``manifests/<run_id>/part-00000.parquet`` …, written before its work begins, read by workers.
+"""What a run has to do: ``manifests/<run_id>/part-00000.parquet`` …, written before the work begins and read by workers.
 
 A block of recordings that travel and are committed together is one row group. Parts are small, so that a worker that wants one
 block reads a short footer, and neither the driver nor a worker ever holds the whole of a long manifest.
@@ -18,10 +18,10 @@ from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake.storage import TRIES, may_pass, open_storage
+from dictalake.lake.places import MANIFESTS_FOLDER
+from dictalake.lake.storage import TRIES, is_transient, open_storage
 from dictalake.retries import call_with_retries
 
-FOLDER = "manifests"
 _PART_BLOCKS = 64
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -34,10 +34,10 @@ class BlockPlace(NamedTuple):
 
 
 class Manifests:
-    """The manifests of a lake. Methods raise RunError where the lake cannot be read or written."""
+    """The manifests of a lake. The methods raise RunError when the lake cannot be read or written."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, MANIFESTS_FOLDER)
 
     def write(self, run_id: str, parts: Iterable[pa.Table], schema: pa.Schema, first_part: int = 0) -> Iterator[BlockPlace]:
         """Writes each of ``parts``, one block of recordings each, and gives its place as soon as it can be read.
@@ -77,19 +77,19 @@ class Manifests:
                 return pq.ParquetFile(source).read_row_group(place.group)
 
         try:
-            return call_with_retries(read, TRIES, may_pass)
+            return call_with_retries(read, TRIES, is_transient)
         except OSError as error:
             raise RunError(f"cannot read a block of the manifest below {self._storage.uri}: {type(error).__name__}") from error
 
     def find(self, run_ids: Iterable[str], schema: pa.Schema) -> ds.Dataset:
-        """The manifests of ``run_ids`` as one dataset; those that are not there are empty."""
+        """The manifests of ``run_ids`` as one dataset; a missing one is empty."""
         paths = [path for run_id in run_ids for path in self.paths(run_id)]
         if not paths:
             return ds.dataset(schema.empty_table())
         return ds.dataset(paths, schema=schema, format="parquet", filesystem=self._storage.filesystem)
 
     def paths(self, run_id: str | None = None, older_than_s: float = 0.0) -> list[str]:
-        """The parts of one manifest, or of all, below the folder of manifests; on request those of some age."""
+        """The paths of the parts of one manifest, or of all, below the folder; optionally only parts of some age."""
         selector = fs.FileSelector(run_id or "", recursive=True, allow_not_found=True)
         try:
             found = self._storage.filesystem.get_file_info(selector)
@@ -117,7 +117,7 @@ class Manifests:
             raise RunError(f"cannot read a manifest below {self._storage.uri}: {type(error).__name__}") from error
 
     def rewrite_part(self, path: str, blocks: list[pa.Table]) -> None:
-        """Replaces the part at ``path``: erasure. It keeps its number of row groups, so that places stay what they are."""
+        """Replaces the part at ``path``, for an erasure. The number of row groups stays, so each place stays valid."""
         buffer = pa.BufferOutputStream()
         with pq.ParquetWriter(buffer, blocks[0].schema, compression="zstd") as writer:
             for block in blocks:

@@ -1,4 +1,4 @@
-"""Tries out what a run does to a lake, in a folder of its own that is removed again, whatever happens."""
+"""Tries what a run does to a lake, in a folder of its own that is always removed afterwards."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _WRITERS, _ROUNDS = 3, 3
 
 @dataclass(frozen=True)
 class Race:
-    """``commits`` that writers made at the same time and were told to be done; ``lost`` of them the table does not have."""
+    """The ``commits`` that several writers made at once and that were confirmed, of which ``lost`` are missing in the table."""
 
     commits: int
     lost: int
 
 
 def is_new(lake: Lake) -> bool:
-    """Whether the lake is a folder of this machine's that is not there yet. Raises ConfigError."""
+    """Whether the lake is a local folder that does not exist yet. Raises ConfigError."""
     storage = open_storage(lake, "")
     return storage.is_local and not Path(storage.uri).exists()
 
@@ -82,7 +82,7 @@ def probe_commits(lake: Lake) -> Race:
 
 
 def _commit(table: DeltaTable, path: str, start: Barrier) -> None:
-    """A commit as a run makes it, of a file that nobody will read."""
+    """Commits like a run, but a file that nobody will read."""
     action = AddAction(path, 1, {}, int(time.time() * 1000), True, "{}")
     start.wait()
     table.create_write_transaction([action], "append", _SCHEMA)
@@ -90,7 +90,7 @@ def _commit(table: DeltaTable, path: str, start: Barrier) -> None:
 
 @contextmanager
 def _probe_folder(lake: Lake) -> Iterator[Storage]:
-    """A new folder below ``lake.uri``; afterwards it is gone, and so are the folders above it that were not there before."""
+    """A new folder below ``lake.uri``. Afterwards it is removed, with the folders above it that did not exist before."""
     storage = open_storage(lake, f"doctor-{uuid.uuid4().hex}")
     made = [folder for folder in Path(storage.uri).parents if not folder.exists()] if storage.is_local else []
     try:

@@ -22,8 +22,8 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, open_dataset
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import Storage, open_storage
 
 # A run's first and last record fill different columns; where both fill one, the last counts.

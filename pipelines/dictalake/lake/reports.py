@@ -1,5 +1,7 @@
-"""Reports that runs left in the lake, ``reports/<run_id>.html``. The row of a recording in them is one line, with its id in
-``data-recording``: what is erased is taken out by its lines."""
+"""The reports that runs wrote into the lake, ``reports/<run_id>.html``.
+
+The row of a recording is one line, with its id in ``data-recording``, so an erasure removes lines.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +13,26 @@ from html import escape, unescape
 from pyarrow import fs
 
 from dictalake.config.sections import Lake
+from dictalake.lake.places import REPORTS_FOLDER
 from dictalake.lake.storage import open_storage
 
-FOLDER = "reports"
 _NAMED = re.compile(r'data-recording="([^"]*)"')
 _PARTIAL_S = 3600.0
 
 
 class Reports:
-    """The reports of a lake. Raises ConfigError for a bad ``lake.uri``, OSError where the lake is out of reach."""
+    """The reports of a lake. Raises ConfigError for a bad ``lake.uri``, OSError when the lake cannot be reached."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, REPORTS_FOLDER)
 
     def write(self, run_id: str, page: str) -> str:
-        """Puts a page in the place of what was there; returns its path below the lake."""
+        """Writes or replaces a page; returns its path below the lake."""
         self._storage.write_bytes(f"{run_id}.html", page.encode())
-        return f"{FOLDER}/{run_id}.html"
+        return f"{REPORTS_FOLDER}/{run_id}.html"
 
     def find(self, run_id: str | None = None) -> list[str]:
-        """Run ids that have a report, of all or of one. What a killed writer left behind is removed on the way."""
+        """The ids of the runs that have a report, of all or of one. Also removes what a killed writer left behind."""
         infos = self._storage.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True))
         for info in infos:
             if info.path.endswith(".partial") and time.time() - (info.mtime_ns or 0) / 1e9 > _PARTIAL_S:
@@ -43,7 +45,7 @@ class Reports:
             return str(source.read().decode())
 
     def list_recordings(self, run_id: str) -> set[str]:
-        """Ids of the recordings that a report names."""
+        """The ids of the recordings that a report names."""
         return {unescape(found) for found in _NAMED.findall(self.read(run_id))}
 
     def take_out(self, run_id: str, recording_ids: Collection[str]) -> int:

@@ -1,5 +1,6 @@
-"""What ran: one row when a run starts and one when it ends, in the Delta table ``runs``. A run that was killed has a start and
-no end.
+"""The run records: the Delta table ``runs`` gets one row when a run starts and one when it ends.
+
+A run ends as ``finished``, ``stopped`` (by a person or the system) or ``failed``. A run that was killed has no end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
@@ -20,6 +22,7 @@ from dictalake.config.sections import Config, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import open_or_create_table, open_table
+from dictalake.lake.places import RUNS_FOLDER
 from dictalake.lake.schema import RUNS
 from dictalake.lake.storage import open_storage
 from dictalake.retries import call_with_retries
@@ -29,7 +32,7 @@ _TRIES = 4
 
 
 def describe_config(config: Config) -> tuple[str, str]:
-    """``config`` as JSON with the values of storage options masked (they may be credentials), and its hash, 16 hex digits."""
+    """``config`` as JSON, and its hash (16 hex digits). Values of storage options are masked: they may be credentials."""
     document = config.model_dump(mode="json")
     for section in ("archive", "lake"):
         document[section]["storage_options"] = dict.fromkeys(document[section]["storage_options"], MASK)
@@ -43,10 +46,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A row of the table ``runs``; the fields are documented in ``schema.RUNS``. What is not known yet is None."""
+    """A row of the table ``runs``. ``schema.RUNS`` documents the fields; what is not known yet is None."""
 
     run_id: str
-    event: Literal["started", "finished", "failed"]
+    event: Literal["started", "finished", "stopped", "failed"]
     job: str | None = None
     at: datetime = field(default_factory=_now)
     fingerprint: str | None = None
@@ -77,14 +80,14 @@ class RunRecord:
 
 
 class RunLog:
-    """The run records of a lake, made if they are not there; ``must_exist``: only to read, also those of an older dictalake.
+    """The run records of a lake, created if they are missing. With ``must_exist`` they are only read, and may be older.
 
     Raises ConfigError and RunError as TranscriptTable does.
     """
 
     def __init__(self, lake: Lake, *, must_exist: bool = False) -> None:
-        self._storage = open_storage(lake, "runs")
-        self.has_started = False  # whether it was told here that a run did
+        self._storage = open_storage(lake, RUNS_FOLDER)
+        self.has_started = False  # whether a start was recorded here
         description = "dictalake: a row when a run starts and one when it ends"
         if must_exist:
             self._delta = open_table(self._storage, RUNS, to_read=True)
@@ -92,18 +95,19 @@ class RunLog:
             self._delta = open_or_create_table(self._storage, RUNS, (), description)
 
     def append(self, *records: RunRecord) -> None:
-        """Commits records at once; any number of runs may do so at once. Raises RunError when the lake cannot be written."""
+        """Commits records. Many runs may do so at the same time. Raises RunError when the lake cannot be written."""
         rows: list[dict[str, Any]] = [asdict(record) for record in records]
         for row in rows:
             for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
                 row[name] = None if row[name] is None else list(row[name].items())
-        table = pa.Table.from_pylist(rows, schema=without_docs(RUNS))  # delta-rs refuses a doc that was worded anew
+        # Without docs, for delta-rs refuses rows whose docs are worded otherwise than those of the table.
+        table = pa.Table.from_pylist(rows, schema=without_docs(RUNS))
         options = dict(self._storage.delta_options)
         try:
             call_with_retries(
                 lambda: write_deltalake(self._storage.uri, table, mode="append", storage_options=options),
                 _TRIES,
-                # Or the table got its properties, or an old checkpoint of it went (delta_log.py): each try opens it anew.
+                # Other processes may set properties or remove checkpoints (delta_log.py): each try opens the table anew.
                 lambda error: isinstance(error, OSError | DeltaError),
             )
         except (OSError, DeltaError) as error:
@@ -111,15 +115,22 @@ class RunLog:
         self.has_started |= any(record.event == "started" for record in records)
 
     def read(self) -> pa.Table:
-        """All records, oldest first, schema RUNS. Raises RunError when the lake cannot be read.
+        """All records, oldest first, schema RUNS. A record that was written twice, because an answer was lost, counts once.
 
-        One whose writing was tried again, because the answer was lost, counts once.
+        Raises RunError when the lake cannot be read.
         """
         try:
             self._delta.update_incremental()
             paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
             files = ds.dataset(paths, schema=RUNS, format="parquet", filesystem=self._storage.filesystem)
-            rows = files.to_table().sort_by([("at", "ascending"), ("event", "descending")])
+            rows = files.to_table()
+            # Of a start and an end at the same time the start is first.
+            is_end = pc.cast(pc.not_equal(rows["event"], "started"), pa.int8())
+            rows = (
+                rows.append_column("is_end", is_end)
+                .sort_by([("at", "ascending"), ("is_end", "ascending")])
+                .drop_columns("is_end")
+            )
             first: dict[tuple[str, str, datetime], int] = {}
             for index, row in enumerate(rows.select(["run_id", "event", "at"]).to_pylist()):
                 first.setdefault((row["run_id"], row["event"], row["at"]), index)

@@ -166,7 +166,7 @@ TRANSCRIPTS = pa.schema(
 RUNS = pa.schema(
     [
         _field("run_id", _TEXT, "name of the run", required=True),
-        _field("event", _TEXT, "started, finished or failed", required=True),
+        _field("event", _TEXT, "started, finished, stopped or failed", required=True),
         _field("job", _TEXT, "backfill, nightly ..."),
         _field("at", _TIME, "when, UTC", required=True),
         _field("fingerprint", _TEXT, "fingerprint of the rows that the run writes"),

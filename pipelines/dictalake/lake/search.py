@@ -25,9 +25,9 @@ from filelock import FileLock
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.delta import open_table
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.schema import TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import open_storage
 
 FIELDS = ("text", "recorded_month", "specialty", "recording_id")

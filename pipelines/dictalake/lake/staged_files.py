@@ -1,5 +1,6 @@
-"""The worker's side of writing: rows become Parquet files below the table's folder, under random names that nobody has
-committed yet. Readers do not see them; a file whose block was tried again, or whose driver died, stays invisible until vacuum.
+"""The worker's side of writing: rows become Parquet files with random names below the table's folder, not yet committed.
+
+Readers do not see them. A file whose block was tried again, or whose driver died, stays invisible until vacuum removes it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dictalake.config.sections import Lake
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
 from dictalake.lake.storage import Storage, open_storage
 
-TRANSCRIPTS_FOLDER = "transcripts"
 FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PARTITIONS])
 
 # Columns whose least and greatest value let a reader skip whole files.

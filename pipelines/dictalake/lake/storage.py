@@ -1,7 +1,8 @@
-"""Where the lake is, told twice: delta-rs writes the transaction log, pyarrow the data files, and each has its own words for
-an endpoint or a credential. ``lake.storage_options`` are in delta-rs's words; here they are translated for pyarrow.
+"""Opens the storage of the lake, for two libraries: delta-rs writes the transaction log, pyarrow the data files.
 
-Native pyarrow file systems only: one that calls back into Python from pyarrow's threads can abort the interpreter at exit.
+Each has its own names for endpoints and credentials. ``lake.storage_options`` use those of delta-rs; this module translates
+them for pyarrow. Only pyarrow's native file systems are used: one that calls Python from pyarrow's threads can abort the
+interpreter at exit.
 """
 
 from __future__ import annotations
@@ -89,9 +90,9 @@ class Storage:
         return fs.SubTreeFileSystem(parts.netloc + unquote(parts.path), base)
 
     def write_bytes(self, path: str, content: Any, on_retry: Callable[[], None] | None = None) -> None:
-        """Writes one object at ``path`` below the folder; readers see it whole or not at all.
+        """Writes one object at ``path`` below the folder. Readers see the whole object or none.
 
-        What an object store refuses is tried again, ``TRIES`` times in all. Raises OSError.
+        A request that an object store refuses is made up to ``TRIES`` times. Raises OSError.
         """
         if self.is_local:  # object stores have no folders to make, and show no half-written object
             target = Path(self.uri) / path
@@ -108,11 +109,11 @@ class Storage:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)
 
-        call_with_retries(put, TRIES, may_pass, on_retry=on_retry)
+        call_with_retries(put, TRIES, is_transient, on_retry=on_retry)
 
 
-def may_pass(error: BaseException) -> bool:
-    """pyarrow tells the kinds of a store's refusals apart by their words alone, so all but the plain ones are tried again."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a new try may succeed. pyarrow's errors differ by their messages alone, so only the clear cases are excluded."""
     return isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError))
 
 
@@ -146,7 +147,7 @@ def _bare(key: str) -> str:
 
 
 def _canonical(options: Mapping[str, str], scheme: str) -> dict[str, str]:
-    """Options under pyarrow-side names. Raises ConfigError for one that only half of the lake would honour."""
+    """The options under pyarrow's names. Raises ConfigError for an option that only one of the libraries would obey."""
     names = _S3_NAMES if scheme == "s3" else _GCS_NAMES
     found = {}
     for key, value in options.items():
@@ -161,7 +162,7 @@ def _canonical(options: Mapping[str, str], scheme: str) -> dict[str, str]:
 
 
 def _require_conditional_put(options: dict[str, str]) -> None:
-    """Commits rest on it: the PUT of a table version that another writer has just made must fail."""
+    """Requires what commits depend on: writing a table version that another writer has just written must fail."""
     given = [key for key in options if _bare(key) == "conditional_put"]
     for key in given:
         if options[key].lower() != "etag":
@@ -182,7 +183,7 @@ def _endpoint(url: str | None) -> dict[str, str]:
 
 
 def _s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:
-    """As delta-rs does, ``AWS_*`` of the environment where the options say nothing: both must reach the same place."""
+    """Like delta-rs it falls back to the ``AWS_*`` variables, since both libraries must reach the same place."""
     environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_") and _bare(key) in _S3_NAMES}
     given = {**_canonical(environment, "s3"), **_canonical(options, "s3")}
     arguments: dict[str, Any] = {k: given[k] for k in ("access_key", "secret_key", "session_token", "region") if k in given}
@@ -197,7 +198,7 @@ def _s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:
 
 
 def _gcs_filesystem(options: Mapping[str, str]) -> fs.GcsFileSystem:
-    """Credentials are Google's application default ones, which delta-rs and pyarrow find alike."""
+    """The credentials are Google's application default credentials, which both libraries find."""
     given = _canonical(options, "gs")
     return fs.GcsFileSystem(
         anonymous=_is_true(given.get("anonymous")),

@@ -1,19 +1,17 @@
-"""The driver's side of the lake: what is done, and commits that no other run can slip between.
+"""The driver's side of the lake: it reads what is done, and commits so that no other run can commit the same row.
 
-Two appends do not conflict for Delta Lake, so both would go in and a recording could be there twice. Each commit therefore
-carries an application transaction named after the fingerprint: Delta Lake refuses it when another commit with that name came
-since the version it was built on (protocol: "Transaction Identifiers"). A refused commit looks again at what is there, leaves
-those rows out, and tries again. The same way back serves a commit whose answer was lost: its rows are found to be there.
+Delta Lake lets two appends succeed side by side, so a recording could be there twice. Each commit therefore carries an
+application transaction named after the fingerprint. Delta Lake refuses it when another commit with that name came after the
+version on which it was built (protocol: "Transaction Identifiers"). A refused commit reads what is there now, leaves those
+rows out, and tries again. A commit whose answer was lost is handled in the same way: the next try finds its rows.
 
-What others committed is read from the log since the version that the run was planned on: a run holds the keys of what came
-since, never of all that was ever done.
+A run reads from the log only what was committed after the version on which it was planned. It holds those keys in memory,
+never the keys of everything that was ever done.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,21 +25,23 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
+from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER, StagedFile, keep_rows
+from dictalake.lake.staged_files import StagedFile, keep_rows
 from dictalake.lake.storage import open_storage
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
-from dictalake.retries import BACKOFF_S
+from dictalake.retries import COMMIT_CONFLICT, COMMIT_REQUEST
 
-COMMIT_PATIENCE_S = 300.0  # other writers may win that long
-_LONGEST_PAUSE_S = 2.0
+COMMIT_PATIENCE_S = 300.0  # for so long other writers may come first
 _MOST_CHUNKS = 256
 _IO_THREADS = 32
-_STORAGE_TRIES, _LONGEST_WAIT_S = 8, 15.0  # of a commit whose storage fails
+_STORAGE_TRIES = 8  # of a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
@@ -50,8 +50,11 @@ _KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt")])
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit did: ``files`` of ``size_bytes`` and ``rows`` that readers now see, rows left out because they were
-    ``already_there``, or because what they are of was ``erased`` meanwhile."""
+    """What a commit did.
+
+    Readers now see ``files`` of ``size_bytes`` with ``rows``. Rows were left out because they were ``already_there`` or
+    because their recording was ``erased`` meanwhile. ``storage_retries`` requests were made again.
+    """
 
     version: int
     files: int
@@ -62,10 +65,55 @@ class CommitResult:
     size_bytes: int = field(default=0, compare=False)
 
 
-class TranscriptTable:
-    """The Delta table of transcripts, made if it is not there. For one thread: a second writer opens its own.
+class _Overtaken(Exception):
+    """Another writer committed between the look at the table and the commit."""
 
-    Raises ConfigError for a bad ``lake.uri`` or storage option; RunError when the table is out of reach or has another schema.
+    def __init__(self, refusal: CommitFailedError) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class _Attempt:
+    """One call of ``commit`` from its first try to its last: the files that are left, and what became of the other rows."""
+
+    def __init__(self, files: list[StagedFile]) -> None:
+        self.remaining = files
+        self.erased = 0  # rows
+        self.refusals = 0
+        self.storage_failures = 0
+        self.is_present = False  # whether every remaining file was seen in the storage since it last failed
+        self._rows = _count_rows(files)
+
+    def is_over(self, state: RetryCallState) -> bool:
+        """Whether the last failure is the last one: the storage failed too often, or the time is up."""
+        waited_s = state.seconds_since_start or 0.0
+        return self.storage_failures >= _STORAGE_TRIES or waited_s >= COMMIT_PATIENCE_S
+
+    def find_pause_s(self, state: RetryCallState) -> float:
+        """How long to wait after the last failure. Each of its two kinds has its own count."""
+        assert state.outcome is not None
+        if isinstance(state.outcome.exception(), _Overtaken):
+            return COMMIT_CONFLICT.pause_s(self.refusals)
+        return COMMIT_REQUEST.pause_s(self.storage_failures)
+
+    def make_result(self, version: int) -> CommitResult:
+        added = _count_rows(self.remaining)
+        return CommitResult(
+            version=version,
+            files=len(self.remaining),
+            rows=added,
+            already_there=self._rows - added - self.erased,
+            erased=self.erased,
+            storage_retries=self.storage_failures,
+            size_bytes=sum(file.size_bytes for file in self.remaining),
+        )
+
+
+class TranscriptTable:
+    """The Delta table of transcripts, created if it is missing. Use it in one thread; a second writer opens its own.
+
+    Raises ConfigError for a bad ``lake.uri`` or storage option. Raises RunError when the table cannot be reached or has
+    another schema.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -73,14 +121,14 @@ class TranscriptTable:
         self._delta: DeltaTable = open_or_create_table(
             self._storage, TRANSCRIPTS, PARTITIONS, "dictalake: one row per recording, fingerprint and attempt"
         )
-        if not self._storage.is_local:  # of many small files each is a wait for the storage
+        if not self._storage.is_local:  # reading many small files is mostly waiting
             pa.set_io_thread_count(max(pa.io_thread_count(), _IO_THREADS))
         self._erasures = Erasures(lake)
         self._forbidden = ErasedSubjects()
-        self._honoured: frozenset[str] = frozenset()  # hashes that those who make the rows know of
-        self._seen: dict[str, int] = {}  # fingerprint → version up to which its keys are known, or were handed out
-        self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) that came since they were handed out
-        self._own: set[str] = set()  # files that this writer committed and has not met in the log yet
+        self._acknowledged: frozenset[str] = frozenset()  # hashes that the stages leave out by themselves
+        self._seen: dict[str, int] = {}  # fingerprint → version up to which its rows are known here or to the caller
+        self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) committed after `committed` was called
+        self._own: set[str] = set()  # files that this writer committed and has not read in the log yet
 
     @property
     def uri(self) -> str:
@@ -88,22 +136,22 @@ class TranscriptTable:
 
     @property
     def forbidden(self) -> ErasedSubjects:
-        """What was erased before ``committed`` was called, or was found to be since."""
+        """What had been erased when ``committed`` was called, and what this writer has found to be erased since."""
         return self._forbidden
 
     def read_erasures(self) -> ErasedSubjects:
-        """What was erased until now. Raises RunError."""
+        """Everything that has been erased so far. Raises RunError."""
         return self._erasures.read()
 
     def committed(self, fingerprint: str) -> ds.Dataset:
-        """Rows committed under ``fingerprint`` by anyone, schema DONE, in no order, as a dataset that is read when it is used.
+        """The rows that anyone has committed under ``fingerprint``: schema DONE, no order, a dataset that is read when used.
 
-        The caller takes it upon itself to leave these rows out: ``commit`` looks only at what came after. Raises RunError.
+        The caller must leave these rows out by itself: ``commit`` only checks what was committed later. Raises RunError.
         """
         with self._lake_errors("read"):
             self._delta.update_incremental()
             self._forbidden = self._erasures.read()
-            self._honoured = self._forbidden.hashes
+            self._acknowledged = self._forbidden.hashes
             self._seen[fingerprint] = self._delta.version()
             self._keys[fingerprint] = _KEYS.empty_table()
             return self._read_files(self._find_files(fingerprint), DONE)
@@ -111,64 +159,67 @@ class TranscriptTable:
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
 
-        Safe to call again with the same files, and against any number of other writers. Raises RunError when a file is not
-        where it should be, the lake cannot be written, or other writers win for COMMIT_PATIENCE_S.
+        Safe to call again with the same files, and beside any number of other writers. Raises RunError when a file is not
+        where it should be, the lake cannot be written, or other writers come first for COMMIT_PATIENCE_S.
         """
-        give_up = time.monotonic() + COMMIT_PATIENCE_S
-        rows = sum(file.rows for file in files)
-        erased = 0
+        attempt = _Attempt(list(files))
+        retrying = Retrying(
+            retry=retry_if_exception_type((OSError, _Overtaken)),
+            stop=attempt.is_over,
+            wait=attempt.find_pause_s,
+            sleep=lambda seconds: retries.pause(seconds),
+            reraise=True,
+        )
         with self._lake_errors("commit to"):
-            remaining, refusal, tries, failures = list(files), None, 0, 0
-            is_present = False
-            while time.monotonic() < give_up:
-                try:
-                    self._catch_up(sorted({file.fingerprint for file in remaining}))
-                    if not is_present:
-                        present = self._without_absent(remaining)
-                        erased += sum(file.rows for file in remaining) - sum(file.rows for file in present)
-                        remaining, is_present = present, True
-                    remaining = self._without_committed(remaining)
-                    # After what is committed is out: a file that the log names must not be deleted.
-                    remaining, left_out = self._without_erased(remaining)
-                    erased += left_out
-                    refusal = self._try_commit(remaining) if remaining else None
-                except OSError:  # an answer that was lost may have been a success: the next look will tell
-                    failures, is_present = failures + 1, False
-                    if failures >= _STORAGE_TRIES:
-                        raise
-                    time.sleep(random.uniform(0.5, 1) * min(_LONGEST_WAIT_S, BACKOFF_S * 2**failures))
-                    continue
-                if refusal is None:
-                    added = sum(file.rows for file in remaining)
-                    already_there = rows - added - erased
-                    size_bytes = sum(file.size_bytes for file in remaining)
-                    return CommitResult(
-                        self._delta.version(), len(remaining), added, already_there, erased, failures, size_bytes
-                    )
-                # Jitter, so that writers that met once do not meet again and again.
-                tries += 1
-                time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2 ** min(tries, 10))))
-        raise RunError(
-            f"commits to {self.uri} were refused {tries} times in {COMMIT_PATIENCE_S:g} s, the last with: {refusal}; "
-            "if other runs write there too, raise lake.commit_every_s or let fewer write at once"
-        ) from refusal
+            try:
+                retrying(self._try_once, attempt)
+            except _Overtaken as overtaken:
+                raise RunError(
+                    f"commits to {self.uri} were refused {attempt.refusals} times in {COMMIT_PATIENCE_S:g} s, the last with: "
+                    f"{overtaken.refusal}; if other runs write there too, raise lake.commit_every_s or let fewer write at once"
+                ) from overtaken.refusal
+        return attempt.make_result(self._delta.version())
+
+    def _try_once(self, attempt: _Attempt) -> None:
+        """Takes out of ``attempt`` what must not be committed now, and commits the rest. Raises _Overtaken and OSError."""
+        try:
+            self._catch_up(sorted({file.fingerprint for file in attempt.remaining}))
+            if not attempt.is_present:
+                present = self._without_absent(attempt.remaining)
+                attempt.erased += _count_rows(attempt.remaining) - _count_rows(present)
+                attempt.remaining, attempt.is_present = present, True
+            attempt.remaining = self._without_committed(attempt.remaining)
+            # Only now, when no remaining file is named by the log: an erasure deletes files.
+            attempt.remaining, erased = self._without_erased(attempt.remaining)
+            attempt.erased += erased
+            refusal = self._try_commit(attempt.remaining) if attempt.remaining else None
+        except OSError:
+            # The commit may have succeeded although its answer was lost: the next try finds out.
+            attempt.storage_failures, attempt.is_present = attempt.storage_failures + 1, False
+            raise
+        if refusal is not None:
+            attempt.refusals += 1
+            raise _Overtaken(refusal)
 
     @contextmanager
     def _lake_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except (OSError, DeltaError) as error:
-            raise RunError(f"cannot {action} the table at {self.uri}: {error}; run the same command again to go on") from error
+            raise RunError(f"cannot {action} the table at {self.uri}: {error}; run the same command again to resume") from error
 
     def _without_absent(self, files: Sequence[StagedFile]) -> list[StagedFile]:
-        """A commit of a file that is not there would break the table for every reader. An erasure deletes files that hold what
-        it erases, those too that are not committed yet: what else was in them is done again. Else RunError."""
+        """``files`` less those that are gone, since a commit of a missing file breaks the table for every reader.
+
+        An erasure also deletes uncommitted files that hold what it erases; a later run transcribes the other recordings in
+        them. If no erasure explains why a file is gone, raises RunError.
+        """
         infos = self._storage.filesystem.get_file_info([file.path for file in files])
         present = [file for info, file in zip(infos, files, strict=True) if info.size == file.size_bytes]
         absent = len(files) - len(present)
         if absent:
             self._forbidden = self._erasures.read()
-        if absent and self._forbidden.hashes <= self._honoured:
+        if absent and self._forbidden.hashes <= self._acknowledged:
             shared = "; a local lake.uri must be a folder that all machines share" if self._storage.is_local else ""
             raise RunError(f"{absent} of {len(files)} files that workers wrote are not below {self.uri}{shared}")
         return present
@@ -181,13 +232,13 @@ class TranscriptTable:
         return ds.dataset(paths, schema=schema, format="parquet", filesystem=self._storage.filesystem)
 
     def _catch_up(self, fingerprints: Sequence[str]) -> None:
-        """Brings the table to its newest version, and learns the keys that came since these fingerprints were looked at."""
+        """Updates the table to its newest version, and reads the keys committed since the last look at these fingerprints."""
         self._delta.update_incremental()
         newest = self._delta.version()
         for fingerprint in fingerprints:
             seen = self._seen.get(fingerprint)
             paths = None if seen is None else self._find_added(seen, newest, fingerprint)
-            if paths is None:  # nobody looked yet, or the log does not go back that far
+            if paths is None:  # the first look, or the log does not go back that far
                 self._forbidden = self._erasures.read()
                 paths = self._find_files(fingerprint)
             new = [path for path in paths if path not in self._own]
@@ -199,9 +250,9 @@ class TranscriptTable:
             self._own.difference_update(paths)
 
     def _find_added(self, after: int, until: int, fingerprint: str) -> list[str] | None:
-        """Files of ``fingerprint`` with new rows in the versions after ``after``; None where the log no longer tells.
+        """Files with new rows of ``fingerprint`` in the versions after ``after``; None if the log no longer names them all.
 
-        Files that were only put together anew (compaction) hold no new rows.
+        Files that compaction made hold no new rows.
         """
         paths = []
         for version in range(after + 1, until + 1):
@@ -218,16 +269,16 @@ class TranscriptTable:
                 for add in adds
                 if add["dataChange"] and add["partitionValues"]["fingerprint"] == fingerprint
             ]
-        paths_of_others = [path for path in paths if path not in self._own]
-        if not all(
-            info.size for info in self._storage.filesystem.get_file_info(paths_of_others)
-        ):  # written into another file since, and vacuumed: the newest list has them all
-            return None
-        return paths
+        infos = self._storage.filesystem.get_file_info([path for path in paths if path not in self._own])
+        # A file that was compacted into another one and vacuumed is gone: the list of the newest version has its rows.
+        return paths if all(info.size for info in infos) else None
 
     def _without_erased(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
-        """``files`` less the rows of what was erased while they were made; what holds such rows is deleted at once."""
-        new = ErasedSubjects(self._forbidden.hashes - self._honoured)
+        """``files`` less the rows of what was erased while they were made, and how many rows that were.
+
+        A file that holds such rows is replaced by one without them, and deleted at once.
+        """
+        new = ErasedSubjects(self._forbidden.hashes - self._acknowledged)
         if not new:
             return list(files), 0
         kept, erased, replaced = [], 0, []
@@ -249,7 +300,7 @@ class TranscriptTable:
         return kept, erased
 
     def _without_committed(self, files: Sequence[StagedFile]) -> list[StagedFile]:
-        """``files`` less the rows that are committed or came earlier among them; a file with such rows is written anew."""
+        """``files`` less the rows that are committed already or repeat an earlier one; files with such rows are rewritten."""
         seen = {
             fingerprint: self._committed_among([f for f in files if f.fingerprint == fingerprint], fingerprint)
             for fingerprint in {file.fingerprint for file in files}
@@ -268,14 +319,14 @@ class TranscriptTable:
         return fresh
 
     def _committed_among(self, files: Sequence[StagedFile], fingerprint: str) -> set[tuple[str, int]]:
-        """Keys of the committed rows of these recordings; hashes the few staged ids, not the many committed ones."""
+        """The committed keys of these recordings. It hashes the few staged ids, not the many committed ones."""
         asked = pa.array([recording_id for file in files for recording_id in file.recording_ids], pa.string())
         keys = self._keys[fingerprint]
         found = keys.filter(pc.is_in(keys["recording_id"], value_set=asked))
         return set(zip(found["recording_id"].to_pylist(), found["attempt"].to_pylist(), strict=True))
 
     def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
-        """One try on top of the version last read; the refusal when another writer of these fingerprints came first."""
+        """Commits on top of the version last read; returns the refusal if another writer of these fingerprints came first."""
         marks = []
         for fingerprint in sorted({file.fingerprint for file in files}):
             last = self._delta.transaction_version(fingerprint)
@@ -294,12 +345,16 @@ class TranscriptTable:
         return None
 
     def _remember(self, files: Sequence[StagedFile]) -> None:
-        """Own rows need not be read back."""
+        """Adds the keys of own rows, so that they need not be read back."""
         self._delta.update_incremental()
         for file in files:
             rows = pa.table([pa.array(file.recording_ids, pa.string()), pa.array(file.attempts, pa.int32())], schema=_KEYS)
             self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])
             self._own.add(file.path)
+
+
+def _count_rows(files: Sequence[StagedFile]) -> int:
+    return sum(file.rows for file in files)
 
 
 def _make_action(file: StagedFile) -> AddAction:

@@ -1,8 +1,8 @@
-"""What was erased, and must not come back: tombstones in the Delta table ``erasures``, and receipts. Neither holds content.
+"""Remembers what was erased, so that it does not come back: tombstones in the Delta table ``erasures``, and receipts.
 
-A tombstone is a hash: of a URI, of a study's UID, or of a keyed patient hash. It outlives the rows, so that no later run, model
-or version of the object brings them back. The hash is of the value and its kind, without a key: who knows a URI can find out
-that it was erased, nobody can read the URI from it.
+A tombstone is the hash of a URI, of a study's UID, or of a keyed patient hash. It outlives the rows, so that no later run,
+model or version of the object brings them back. The hash covers the kind and the value, without a key: a person who knows a
+URI can find out that it was erased, but nobody can read the URI from the hash. Neither tombstones nor receipts hold content.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ import pyarrow.dataset as ds
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
-from dictalake.config.sections import Lake
+from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.places import ERASURES_FOLDER
 from dictalake.lake.schema import ERASURES
 from dictalake.lake.storage import open_storage
-
-FOLDER = "erasures"
-_PATIENT_HASHES = ("patient_id_hash", "patient_name_hash", "patient_birth_date_hash")
 
 
 def hash_subject(kind: str, value: str) -> str:
@@ -37,7 +35,7 @@ def hash_subject(kind: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class ErasedSubjects:
-    """What must not be transcribed: hashes of subjects."""
+    """The hashes of what was erased and must not be transcribed again."""
 
     hashes: frozenset[str] = frozenset()
 
@@ -55,7 +53,7 @@ class ErasedSubjects:
         if not self.hashes or not dicom:
             return False
         study = dicom.get("study_instance_uid")
-        patients = [dicom.get(name) for name in _PATIENT_HASHES]
+        patients = [dicom.get(name) for name in PATIENT_HASHES.values()]
         subjects = [hash_subject("study", study)] if study else []
         subjects += [hash_subject("patient", value) for value in patients if value]
         return not self.hashes.isdisjoint(subjects)
@@ -70,14 +68,14 @@ class Tombstone:
 
 
 class Erasures:
-    """The tombstones of a lake. Raises RunError where it cannot be read or written."""
+    """The tombstones of a lake. The methods raise RunError when they cannot be read or written."""
 
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, FOLDER)
+        self._storage = open_storage(lake, ERASURES_FOLDER)
         self._delta = open_or_create_table(self._storage, ERASURES, (), "dictalake: hashes of what was erased and stays out")
 
     def add(self, receipt_id: str, tombstones: Iterable[Tombstone]) -> None:
-        """Commits tombstones; from now on a run that looks leaves these out."""
+        """Commits tombstones. From now on every run that reads them leaves these recordings out."""
         now = datetime.now(UTC)
         rows = [{"receipt_id": receipt_id, "at": now, **vars(tombstone)} for tombstone in tombstones]
         try:
@@ -101,10 +99,10 @@ class Erasures:
             raise RunError(f"cannot read the tombstones at {self._storage.uri}: {type(error).__name__}") from error
 
     def write_receipt(self, receipt_id: str, receipt: Mapping[str, Any]) -> str:
-        """Keeps what an erasure did, in numbers, beside the tombstones; returns its path below the lake."""
+        """Writes what an erasure did, in numbers, beside the tombstones; returns the path below the lake."""
         path = f"receipts/{receipt_id}.json"
         try:
             self._storage.write_bytes(path, json.dumps(receipt, indent=1).encode())
         except OSError as error:
             raise RunError(f"cannot write the receipt to {self._storage.uri}: {type(error).__name__}") from error
-        return f"{FOLDER}/{path}"
+        return f"{ERASURES_FOLDER}/{path}"

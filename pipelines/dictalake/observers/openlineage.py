@@ -39,9 +39,9 @@ from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.observability import Lineage
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import DictalakeError, TranscriptionError, name_place
+from dictalake.lake.places import LINEAGE_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import describe_config
 from dictalake.lake.schema import TRANSCRIPTS
-from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import open_storage
 from dictalake.observers.progress import RunStats
 from dictalake.transcript.provenance import Provenance
@@ -185,7 +185,7 @@ def _send(teller: Teller, event: RunEvent) -> None:
         return
     assert event.eventType is not None
     name = f"{teller.provenance.run_id}.{event.eventType.value.lower()}.json"
-    open_storage(teller.config.lake, "lineage").write_bytes(name, f"{Serde.to_json(event)}\n".encode())
+    open_storage(teller.config.lake, LINEAGE_FOLDER).write_bytes(name, f"{Serde.to_json(event)}\n".encode())
 
 
 def _describe_failure(error: BaseException) -> str:

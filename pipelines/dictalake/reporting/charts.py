@@ -1,4 +1,4 @@
-"""The pictures of a report. Each shows numbers that a table beside it has too."""
+"""The charts of a report. A table beside each chart has the same numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_speed(run: Run, slices: Sequence[Slice]) -> Markup:
 
 
 def draw_hours(slices: Sequence[Slice]) -> Markup:
-    """Audio hours over calendar time, a bar for each stretch of it."""
+    """Audio hours over calendar time, one bar for each interval."""
     hours = [one.audio_s / 3600 for one in slices]
     with drawing(9.4, 2.5) as figure:
         axes = _make_axes(figure.subplots())
@@ -55,7 +55,7 @@ def draw_hours(slices: Sequence[Slice]) -> Markup:
 
 
 def draw_confidences(bars: Sequence[Bar]) -> Markup:
-    """How sure the transcripts are, 0 to 1."""
+    """The confidence of the transcripts, from 0 to 1."""
     with drawing(4.6, 2.5) as figure:
         axes = _make_axes(figure.subplots())
         edges = [*(bar.low for bar in bars), 1.0]
@@ -66,7 +66,7 @@ def draw_confidences(bars: Sequence[Bar]) -> Markup:
 
 
 def draw_durations(bars: Sequence[Bar]) -> Markup:
-    """How long the recordings are, in bars as wide as each other for stretches that grow."""
+    """How long the recordings are: bars of equal width for intervals that grow."""
     with drawing(4.6, 2.5) as figure:
         axes = _make_axes(figure.subplots())
         axes.bar(range(len(bars)), [bar.count for bar in bars], width=0.92, align="edge", color=BLUE)
@@ -77,7 +77,7 @@ def draw_durations(bars: Sequence[Bar]) -> Markup:
 
 
 def draw_stages(stages: Sequence[Stage]) -> Markup:
-    """Where the workers' time went, one bar cut by stage."""
+    """How the workers' time is divided among the stages, as one bar."""
     total_s = sum(stage.total_s for stage in stages) or 1.0
     with drawing(9.4, 0.55) as figure:
         figure.set_layout_engine("none")
@@ -110,6 +110,6 @@ def _make_axes(axes: Axes) -> Axes:
 
 
 def _count_up(axes: Axes) -> None:
-    """Whole numbers, a few of them, with commas."""
+    """Shows a few whole numbers on the axis, with commas."""
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

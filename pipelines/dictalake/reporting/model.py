@@ -9,7 +9,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Run:
-    """A row of the view ``runs``; None is what the run did not come to tell. ``settings``: changed keys and their values."""
+    """A row of the view ``runs``. What the run did not record is None. ``settings``: changed keys and their values."""
 
     run_id: str
     state: str
@@ -35,8 +35,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of recordings. ``audio_s`` is of all that could be measured, ``first_at`` and ``last_at`` are when rows were made, all
-    else is of what was transcribed."""
+    """Numbers of recordings. ``audio_s`` sums the recordings whose length is known; ``first_at`` and ``last_at`` are the times
+    at which the first and the last row were made. The other numbers are of the transcribed recordings."""
 
     ok: int
     failed: int
@@ -51,7 +51,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Slice:
-    """What was finished in ``width_s`` seconds from ``start``."""
+    """What was finished in the ``width_s`` seconds from ``start``."""
 
     start: datetime
     width_s: float
@@ -62,7 +62,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a histogram: how many are from ``low`` to below ``high``; None has no end."""
+    """One bar of a histogram: the number of values from ``low`` to below ``high``; None means no upper end."""
 
     low: float
     high: float | None
@@ -74,12 +74,12 @@ class Failure:
     reason: str
     stage: str
     count: int
-    may_pass: bool
+    retryable: bool
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Seconds of all workers of a stage, and of a recording."""
+    """The seconds that all workers spent in a stage, and how many a recording took."""
 
     name: str
     total_s: float
@@ -90,7 +90,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Attempt:
-    """``number`` from 0: 0 is the first try."""
+    """``number`` counts from 0, the first try."""
 
     number: int
     ok: int
@@ -99,7 +99,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording worth a look; ``words`` are the first of its transcript, where they were asked for."""
+    """A recording worth a look. ``words`` are the first words of its transcript, if they were asked for."""
 
     recording_id: str
     duration_s: float | None
@@ -117,8 +117,8 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """What made ``rows`` rows."""
+class ProvenanceGroup:
+    """``rows`` rows that the same model, decoder and code made."""
 
     fingerprint: str
     rows: int
@@ -135,7 +135,7 @@ class Maker:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one run, or where ``run`` is None of the whole lake, with its newest ``runs`` and ``more_runs`` others."""
+    """The rows of one run. If ``run`` is None, those of the whole lake, with its newest ``runs`` and ``more_runs`` others."""
 
     run: Run | None
     counts: Counts
@@ -147,14 +147,14 @@ class Part:
     attempts: Sequence[Attempt]
     slowest: Sequence[Recording]
     least_covered: Sequence[Recording]
-    makers: Sequence[Maker]
+    provenances: Sequence[ProvenanceGroup]
     runs: Sequence[Run] = ()
     more_runs: int = 0
 
 
 @dataclass(frozen=True)
 class Price:
-    """What an hour of the machines of a run costs, all together."""
+    """What all machines of a run together cost for an hour."""
 
     per_hour: float
     currency: str
@@ -162,7 +162,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is on a page. ``later_runs``, newest first, wrote no rows after the run that is shown."""
+    """Everything on a page. ``later_runs`` came after the run that is shown and wrote no rows; the newest is first."""
 
     parts: Sequence[Part]
     made_at: datetime
@@ -173,10 +173,10 @@ class Report:
 
     @property
     def idle_runs(self) -> int:
-        """How many of the later runs came to their end."""
+        """How many of the later runs finished."""
         return sum(run.state == "finished" for run in self.later_runs)
 
     @property
     def broken_runs(self) -> list[Run]:
-        """Those that failed, were killed or are at work."""
+        """The later runs that failed, were stopped or killed, or are still at work."""
         return [run for run in self.later_runs if run.state != "finished"]

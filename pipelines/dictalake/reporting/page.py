@@ -1,7 +1,7 @@
 """The report of a run, or of a lake, as one HTML page without network or script.
 
-The row of a recording is one line of the file and has its id in ``data-recording``: so an erasure takes it out of reports that
-were written before, without making them anew (``pipelines/dictalake/lake/reports.py``).
+The row of a recording is one line of the file, with its id in ``data-recording``. So an erasure can remove it from a report
+that was written before, without rendering the report again (``pipelines/dictalake/lake/reports.py``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from dictalake.errors import advise
 from dictalake.html import open_templates
-from dictalake.reporting.advice import ADVICE, UNKNOWN
 from dictalake.reporting.charts import draw_confidences, draw_durations, draw_hours, draw_speed, draw_stages, name_seconds
 from dictalake.reporting.model import Bar, Part, Report, Run
 
@@ -30,10 +30,10 @@ class _Charts:
 
 
 def render_report(report: Report) -> str:
-    """The page. Everything that comes from the lake is escaped."""
+    """Renders the page. Everything that comes from the lake is escaped."""
     environment = open_templates(_FOLDER)
     environment.filters |= {"number": format_number, "seconds": format_seconds, "share": format_share, "fixed": format_fixed}
-    environment.globals |= {"advise": lambda reason: ADVICE.get(reason, UNKNOWN), "name_bar": name_bar, "cost": _cost(report)}
+    environment.globals |= {"advise": advise, "name_bar": name_bar, "cost": _cost(report)}
     charts = [_draw(part) for part in report.parts]
     return environment.get_template("report.html").render(report=report, parts=list(zip(report.parts, charts, strict=True)))
 
@@ -55,7 +55,7 @@ def _count(bars: Sequence[Bar]) -> int:
 
 
 def _cost(report: Report) -> Callable[..., str]:
-    """What a run cost, or each of so many hours of its audio, as text; a dash where nobody knows how long it took."""
+    """A function that gives what a run cost as text, or an hour of its audio; a dash if its length is unknown."""
 
     def cost(run: Run, audio_hours: float = 1.0) -> str:
         if report.price is None or run.wall_s is None or not audio_hours:
@@ -67,7 +67,7 @@ def _cost(report: Report) -> Callable[..., str]:
 
 
 def format_number(value: float | None) -> str:
-    """Whole numbers with commas."""
+    """A whole number with commas."""
     return _DASH if value is None else f"{value:,.0f}"
 
 

@@ -1,7 +1,7 @@
-"""The numbers of a report, read from the lake by SQL, and the report of a run in its lake, ``reports/<run_id>.html``.
+"""Reads the numbers of a report from the lake with SQL, and writes the report of a run into it, ``reports/<run_id>.html``.
 
-Rows are counted where they lie: of a lake of any size a few numbers and twice ten recordings come back, and what does not fit
-the memory is spilled to the disk.
+DuckDB counts the rows: a lake of any size gives a few numbers and twenty recordings. What does not fit into memory is spilled
+to disk.
 """
 
 from __future__ import annotations
@@ -22,12 +22,25 @@ from dictalake.errors import ConfigError
 from dictalake.lake.erase import clear_reports
 from dictalake.lake.query import connect, lock
 from dictalake.lake.reports import Reports
-from dictalake.reporting.model import Attempt, Bar, Counts, Failure, Maker, Part, Price, Recording, Report, Run, Slice, Stage
+from dictalake.reporting.model import (
+    Attempt,
+    Bar,
+    Counts,
+    Failure,
+    Part,
+    Price,
+    ProvenanceGroup,
+    Recording,
+    Report,
+    Run,
+    Slice,
+    Stage,
+)
 
 _MEMORY = "400MB"
 _WORST = 10
 _RUNS = 20
-_MAKERS = 10
+_PROVENANCES = 10
 _MOST_SLICES = 48
 _WORDS_SHOWN = 12
 _DURATIONS_S = (0.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -42,7 +55,7 @@ _COLUMNS = """
     quality.duration_s AS duration_s, quality.speech_s AS speech_s, quality.uncovered_speech_s AS uncovered_s,
     coalesce(timings.load_ms, 0) / 1000 AS load_s, coalesce(timings.emit_ms, 0) / 1000 AS emit_s,
     coalesce(timings.decode_ms, 0) / 1000 AS decode_s,
-    error.reason AS reason, error.stage AS stage, coalesce(error.retryable, false) AS may_pass,
+    error.reason AS reason, error.stage AS stage, coalesce(error.retryable, false) AS retryable,
     provenance.transcribed_at AS made_at
 """
 # ``seen``: every row; ``good``: what is transcribed; ``bad``: what is not. Narrow tables, each made in one pass over the lake.
@@ -62,7 +75,7 @@ _OF_LAKE = {
 }
 _FAILURES = """
     SELECT coalesce(reason, 'unknown') AS reason, coalesce(stage, 'unknown') AS stage, count(*) AS count,
-        bool_or(may_pass) AS may_pass
+        bool_or(retryable) AS retryable
     FROM bad GROUP BY ALL ORDER BY count DESC, reason, stage
 """
 _ATTEMPTS = """
@@ -115,7 +128,7 @@ def read_report(lake: Lake, price: Price | None = None, run_id: str | None = Non
 
 
 def _read_runs(database: duckdb.DuckDBPyConnection) -> list[Run]:
-    """Newest first."""
+    """All runs, the newest first."""
     names = "run_id, state, job, host, started_at, ended_at, fingerprint, recordings AS wanted, skipped, claimed, retried, ok, "
     names += "failed, audio_hours, wall_s, speed, cpus, gpus, storage_retries"
     rows = _ask(database, f"SELECT {names}, config FROM runs ORDER BY started_at DESC NULLS LAST, run_id DESC")
@@ -123,7 +136,7 @@ def _read_runs(database: duckdb.DuckDBPyConnection) -> list[Run]:
 
 
 def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Keys that differ from their defaults, of sections that say nothing of where the archive and the lake lie."""
+    """Keys that differ from their defaults, without the sections that name places of the archive and the lake."""
     try:
         document = json.loads(row["config"] or "{}")
     except ValueError:  # "erased"
@@ -138,7 +151,7 @@ def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _wrote_rows(database: duckdb.DuckDBPyConnection, run: Run) -> bool:
-    """One that was killed has told no counts."""
+    """Whether the run wrote rows. A run that was killed has recorded no counts: then its rows are looked for."""
     if run.ok is not None:
         return bool(run.ok + (run.failed or 0))
     query = "SELECT 1 FROM history WHERE run_id = ? AND fingerprint = ? LIMIT 1"
@@ -163,7 +176,7 @@ def _read_part(database: duckdb.DuckDBPyConnection, run: Run | None, *, with_tex
         attempts=[Attempt(**row) for row in _ask(database, _ATTEMPTS)],
         slowest=_read_worst(database, "load_s + emit_s + decode_s", with_text=False),
         least_covered=_read_worst(database, "uncovered_s", with_text=with_text),
-        makers=_read_makers(database, run),
+        provenances=_read_provenances(database, run),
     )
 
 
@@ -184,7 +197,7 @@ def _read_counts(database: duckdb.DuckDBPyConnection) -> Counts:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Stretches of time of one width, from ``start``."""
+    """Consecutive intervals of the same width, from ``start``."""
 
     start: datetime
     width_s: float
@@ -192,7 +205,7 @@ class _Axis:
 
 
 def _plan_axis(run: Run | None, first: datetime, last: datetime) -> _Axis:
-    """A run from its start to its end, cut evenly, a second at least; the lake in minutes, hours, days or weeks."""
+    """Cuts a run into equal intervals of at least a second, and the lake into minutes, hours, days or weeks."""
     if run is not None and run.started_at is not None:
         start = min(run.started_at, first)
         span_s = max(1.0, (max(last, run.ended_at or last) - start).total_seconds())
@@ -230,7 +243,7 @@ def _read_confidences(database: duckdb.DuckDBPyConnection) -> list[Bar]:
 
 
 def _read_durations(database: duckdb.DuckDBPyConnection) -> list[Bar]:
-    """Without the empty bars at the end."""
+    """``bars`` without the empty ones at the end."""
     query = "SELECT len(list_filter(?, lambda edge: edge <= duration_s)), count(*) FROM good WHERE duration_s >= 0 GROUP BY ALL"
     found = dict(database.execute(query, [list(_DURATIONS_S)]).fetchall())
     last = max(found, default=0)
@@ -239,7 +252,7 @@ def _read_durations(database: duckdb.DuckDBPyConnection) -> list[Bar]:
 
 
 def _read_stages(database: duckdb.DuckDBPyConnection) -> list[Stage]:
-    """Of all rows, also of those that failed later on."""
+    """The times of all rows, also of those that failed in a later stage."""
     columns = ", ".join(
         f"coalesce(sum({stage}_s), 0.0) AS {stage}_total, "
         f"coalesce(quantile_cont({stage}_s, [0.5, 0.95]) FILTER (status = 'ok'), [0.0, 0.0]) AS {stage}_of_one"
@@ -266,8 +279,8 @@ def _read_worst(database: duckdb.DuckDBPyConnection, measure: str, *, with_text:
     return [replace(one, words=by_row.get(key)) for one, key in zip(recordings, keys, strict=True)]
 
 
-def _read_makers(database: duckdb.DuckDBPyConnection, run: Run | None) -> list[Maker]:
-    """What is written in the rows themselves, the most rows first."""
+def _read_provenances(database: duckdb.DuckDBPyConnection, run: Run | None) -> list[ProvenanceGroup]:
+    """The groups of rows by what made them, as the rows say; the largest group first."""
     names = "model_id, model_revision, model_sha256, lm_sha256, decoder, pipeline_version, git_commit"
     columns = ", ".join(f"provenance.{name} AS {name}" for name in names.split(", "))
     where = "" if run is None else "WHERE run_id = getvariable('run') AND fingerprint = getvariable('fingerprint')"
@@ -277,12 +290,12 @@ def _read_makers(database: duckdb.DuckDBPyConnection, run: Run | None) -> list[M
         f"""
         SELECT fingerprint, {columns}, string_agg(DISTINCT provenance.device, ', ' ORDER BY provenance.device) AS device,
             count(*) AS rows{versions}
-        FROM history {where} GROUP BY ALL ORDER BY rows DESC, fingerprint LIMIT {_MAKERS}
+        FROM history {where} GROUP BY ALL ORDER BY rows DESC, fingerprint LIMIT {_PROVENANCES}
         """,
     )
-    return [Maker(**row | {"versions": sorted(row.get("versions") or ())}) for row in rows]
+    return [ProvenanceGroup(**row | {"versions": sorted(row.get("versions") or ())}) for row in rows]
 
 
 def _ask(database: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """Through Arrow: DuckDB's own rows need pytz for times."""
+    """The rows of ``query`` as dicts. They come through Arrow, since DuckDB's own rows need pytz for times."""
     return database.sql(query, params=list(values)).to_arrow_table().to_pylist()

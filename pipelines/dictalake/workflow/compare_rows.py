@@ -1,4 +1,4 @@
-"""Is a row that was made again the row of before? If not, what differs: first in what made it, then in what came out of it."""
+"""Compares a row with the same row made again: what differs in what made it (causes), and in the result (effects)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 Row = Mapping[str, Any]
-# Sections of the configuration that decide what is in a row; the others say where things lie, who is told and how fast it goes.
+# Sections of the configuration that decide what is in a row. The others name places, outputs and the speed of the run.
 ROW_SECTIONS = ("archive", "limits", "acoustic", "windows", "decoding", "confidence", "formatting", "quality")
 _MASKED = {"storage_options"}  # in a run's record
 _FORMAT = ("container", "codec", "sample_rate_hz", "channels", "bits_per_sample")
@@ -20,8 +20,8 @@ _QUALITY = 1e-4  # relative and absolute
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is nearer than this is equal: a model that hears a recording in other company, or with other threads, rounds
-    differently in the last digits.
+    """Differences up to these count as equal: a model rounds the last digits differently in another batch or with another
+    number of threads.
     """
 
     time_s: float = 0.001
@@ -29,14 +29,14 @@ class Tolerance:
 
     @classmethod
     def of(cls, row: Row) -> Tolerance:
-        """That of the numbers the row was made in: bfloat16 keeps 8 bits of each, and rounds by what a batch holds."""
+        """The tolerance for the dtype that made the row: bfloat16 keeps 8 bits, and its rounding depends on the batch."""
         dtype = dict((row["provenance"] or {}).get("versions") or ()).get("dtype")
         return cls(confidence=0.01) if dtype == "bfloat16" else cls()
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Something that made the row and is not what it was; ``then`` or ``now`` is None where there was none."""
+    """Something that made the row and has changed; ``then`` or ``now`` is None if there was nothing."""
 
     what: str
     then: str | None
@@ -45,11 +45,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class Effect:
-    """What came out differently. ``fields`` are the columns that differ, none where the rows are the same. Not compared: what
-    names the row and says how it was made, times, hashes of the patient, and the scores of ``nbest``.
+    """How the result differs. ``fields`` names the columns that differ and is empty if the rows are the same. Ids, provenance,
+    timings, patient hashes and the scores of ``nbest`` are not compared.
 
-    ``words`` of the old row, of which ``words_changed`` were replaced, left out or added; the shifts are the greatest among the
-    words that both have. ``then`` and ``now`` are ``ok`` or ``stage: reason``.
+    The old row has ``words`` words, of which ``words_changed`` were replaced, deleted or inserted. The shifts are the largest
+    among the words in both rows. ``then`` and ``now`` are ``ok`` or ``stage: reason``.
     """
 
     fields: tuple[str, ...]
@@ -62,14 +62,14 @@ class Effect:
 
     @property
     def word_error_rate(self) -> float | None:
-        """Of the new words against the old; None where there were none."""
+        """The word error rate of the new words against the old ones (0–1 and above); None if the old row had no words."""
         return self.words_changed / self.words if self.words else None
 
 
 def find_causes(then: Row, now: Row, config_then: Mapping[str, Any], config_now: Mapping[str, Any]) -> list[Cause]:
-    """What differs between the makers of two rows of the schema TRANSCRIPTS; configurations as ``Config.model_dump("json")``.
+    """Everything that made two rows (schema TRANSCRIPTS) and differs, whether it changed the result or not.
 
-    Named whether it changed anything or not.
+    The configurations are given as ``Config.model_dump("json")``.
     """
     pairs: list[tuple[str, Any, Any]] = []
     source_then, source_now = then["source"] or {}, now["source"] or {}
@@ -101,7 +101,7 @@ def _text(value: Any) -> str | None:
 
 
 def compare_rows(then: Row, now: Row, tolerance: Tolerance = Tolerance()) -> Effect:
-    """What came out differently of two rows of the schema TRANSCRIPTS. Failed rows are the same if stage and reason are."""
+    """How two rows of the schema TRANSCRIPTS differ. Two failed rows are the same if their stage and reason are."""
     ends = (_name_end(then), _name_end(now))
     if "ok" not in ends:
         return Effect(() if ends[0] == ends[1] else ("error",), *ends)
@@ -129,7 +129,7 @@ def _name_end(row: Row) -> str:
 
 
 def _compare_words(then: Sequence[Row], now: Sequence[Row]) -> tuple[int, int, float, float]:
-    """Number of words, how many changed, and the greatest shift in time and in confidence of those that both have."""
+    """The number of words, how many changed, and the largest shifts in time and confidence of the words in both rows."""
     keys = [[(word["word"], word["channel"]) for word in words] for words in (then, now)]
     steps = Levenshtein.opcodes(*keys)
     changed = sum(max(s.src_end - s.src_start, s.dest_end - s.dest_start) for s in steps if s.tag != "equal")
@@ -159,17 +159,17 @@ def _texts(readings: Sequence[Row] | None) -> list[str] | None:
 
 
 def _read_format(row: Row) -> list[Any]:
-    """What the bytes were found to be; where they lay, and which, is a cause."""
+    """The format of the source. Its place and version are causes, not effects."""
     return [(row["source"] or {}).get(name) for name in _FORMAT]
 
 
 def _read_dicom(row: Row) -> dict[str, Any]:
-    """Attributes that have a value, without the hashes: who makes a row again need not have their key."""
+    """The attributes that have a value, without the hashes, whose key is not needed to make a row again."""
     return {name: value for name, value in (row["dicom"] or {}).items() if value is not None and not name.endswith("_hash")}
 
 
 def _are_near(then: Row, now: Row) -> bool:
-    """Measures of the same names; what only one of them knows differs unless it is null."""
+    """Whether the measures are nearly equal; a value that only one row has counts as a difference."""
     pairs = [(then.get(name), now.get(name)) for name in {*then, *now}]
     return all(
         old == new if old is None or new is None else math.isclose(old, new, rel_tol=_QUALITY, abs_tol=_QUALITY)

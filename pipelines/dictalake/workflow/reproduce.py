@@ -1,4 +1,4 @@
-"""Makes rows again from what the lake knows of them: the recorded configuration, and the recording at its recorded version.
+"""Makes rows again from what the lake knows: the recorded configuration, and the recording at its recorded version.
 
 The stages are those of a run, here in one process and without Ray. What travels together is cut differently than in the run,
 so floats may differ in their last digits; ``comparison.Tolerance`` says how far that is the same.
@@ -58,7 +58,7 @@ def recall_config(recorded: Mapping[str, Mapping[str, Any]], here: Config, chang
 
 
 def why_not(row: Mapping[str, Any]) -> str | None:
-    """Why a row is not made again, None if it can be."""
+    """Why a row cannot be made again; None if it can."""
     reason = (row["error"] or {}).get("reason")
     if reason == Erased.reason or row["source"] is None:
         return "it was erased: nothing is kept to make it from"
@@ -89,14 +89,14 @@ def find_object(row: Mapping[str, Any]) -> Recording:
 
 @dataclass(frozen=True)
 class Move:
-    """The archive lies elsewhere now: ``root`` of the run (its archive.uri, or its manifest's folder) became ``to``."""
+    """The archive has moved from ``root`` (archive.uri of the run, or the folder of its manifest) to ``to``."""
 
     root: str
     to: str
     storage_options: Mapping[str, Any]
 
     def __call__(self, recording: Recording) -> Recording:
-        """``recording`` at its place now. Raises ConfigError for one that was not below ``root``."""
+        """``recording`` at its new place. Raises ConfigError if it was not below ``root``."""
         root = self.root.rstrip("/")
         if "://" in root or root.startswith("/"):
             start = root if "://" in root else f"file://{root}"
@@ -115,7 +115,7 @@ class Move:
 
 
 def root_of(recorded: Mapping[str, Any]) -> str | None:
-    """What the recordings of a run were below: ``recorded`` is the section archive of its configuration."""
+    """The URI below which the recordings of a run lay; ``recorded`` is the section archive of its configuration."""
     uri: str | None = recorded.get("uri")
     manifest: str | None = recorded.get("manifest")
     return manifest.rpartition("/")[0] if uri is None and manifest is not None else uri
@@ -160,7 +160,7 @@ class Reproducer:
 
 
 def _find_newest(recording: Recording, archive: Archive) -> Recording | None:
-    """``recording`` at the version that is there now, None where nothing is."""
+    """``recording`` at the version that exists now; None if the object is gone."""
     filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
     try:
         state = storage.describe(filesystem, path)

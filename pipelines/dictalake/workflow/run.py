@@ -51,7 +51,7 @@ from dictalake.workflow.stages.load import FromManifest, Load
 from dictalake.workflow.stages.recognize import Recognize
 from dictalake.workflow.summary import RunSummary as RunSummary
 from dictalake.workflow.summary import end_record, start_record, summarise
-from dictalake.workflow.worklist import CLAIMED, Retry, Work
+from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
 import ray.exceptions  # isort: skip
@@ -115,9 +115,9 @@ def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show
         _recorded(run, show),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
-        others = board.settle(claim, renew, lambda line: logs.tell("claims", line, show))
+        others = board.await_peers(claim, renew, lambda line: logs.tell("claims", line, show))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = Work(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
+        work = WorkList(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
@@ -144,10 +144,10 @@ def _recorded(run: _Run, show: logs.Show) -> Iterator[None]:
     run.log.append(end_record("finished", run.provenance, run.job, run.stats))
 
 
-def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool = False) -> None:
+def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
-    work.find(
+    work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
@@ -157,7 +157,7 @@ def _find_work(run: _Run, work: Work, retry: Retry | None, *, is_same_run: bool 
     run.stats.claimed = work.counts.claimed
 
 
-def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
+def _do_work(run: _Run, work: WorkList, places: pa.Table, console: Console) -> None:
     """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
     config, stats, table, wanted = run.config, run.stats, run.table, work.counts
     stats.expect(wanted.pending, work.done_before)
@@ -180,7 +180,7 @@ def _do_work(run: _Run, work: Work, places: pa.Table, console: Console) -> None:
         _require_all(work.counts.pending, wanted.pending)
 
 
-def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
+def _write_manifest(work: WorkList, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
     """Puts the work on the lake, where workers take it and other runs see that it is taken; the places of its blocks."""
     manifests = Manifests(config.lake)
     parts = (columns.recordings_to_table(block) for block in work.blocks())

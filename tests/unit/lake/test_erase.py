@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from dictalake.cli.forget import normalise_uri
 from dictalake.config.sections import Config, Lake
@@ -17,7 +18,9 @@ from dictalake.errors import ConfigError
 from dictalake.lake.erase import Subjects, forget, sweep
 from dictalake.lake.maintenance import compact
 from dictalake.lake.manifests import BlockPlace, Manifests
+from dictalake.lake.places import PLACES
 from dictalake.lake.query import open_lake
+from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -76,10 +79,10 @@ def write(lake: Lake, rows: Iterable[dict[str, Any]]) -> CommitResult:
     return TranscriptTable(lake).commit(write_staged(make_transcripts(list(rows)), lake))
 
 
-def holds_canary(lake: Lake) -> list[str]:
-    """Files below the lake in which the canary stands, also in compressed ones."""
+def holds_canary(lake: Lake, folder: str = "") -> list[str]:
+    """Files below the lake, or a folder of it, in which the canary stands, also in compressed ones."""
     found = []
-    for path in Path(str(lake.uri)).rglob("*"):
+    for path in Path(str(lake.uri), folder).rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             if content[:4] == b"PAR1":
@@ -249,6 +252,23 @@ def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:
     assert (receipt.recordings, receipt.tombstones, receipt.path) == (2, 0, "")
     assert holds_canary(lake) == before
     assert not Erasures(lake).read()
+
+
+def test_a_lake_whose_columns_an_older_version_documented_in_other_words_is_erased_too(lake: Lake) -> None:
+    for folder, column in (("transcripts", "text"), ("runs", "event")):
+        DeltaTable(f"{lake.uri}/{folder}").alter.set_column_metadata(column, {"doc": "in other words"})
+    write(lake, [make_row("f")])
+    forget(lake, SUBJECTS["recording"])
+    assert holds_canary(lake) == []
+
+
+def test_what_can_hold_content_is_erased_and_every_folder_of_a_lake_is_a_known_place(lake: Lake) -> None:
+    Reports(lake).write("r1", f'<tr data-recording="a"><td>{CANARY}</td></tr>\n<tr data-recording="b"></tr>\n')
+    for place in PLACES:
+        assert bool(holds_canary(lake, place.folder)) == (place.personal == "content")
+    forget(lake, SUBJECTS["recording"])
+    assert holds_canary(lake) == []
+    assert {path.name for path in Path(str(lake.uri)).iterdir()} <= {place.folder for place in PLACES}
 
 
 def test_what_the_lake_does_not_know_is_said(lake: Lake) -> None:

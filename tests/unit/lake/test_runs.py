@@ -6,12 +6,15 @@ import json
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from dictalake.config.sections import Config, Lake
+from dictalake.lake.query import connect
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import RUNS
+from dictalake.lake.table import TranscriptTable
 
 
 @pytest.fixture
@@ -37,6 +40,15 @@ def test_a_run_leaves_a_start_and_an_end(lake: Lake) -> None:
         ("r1", "started", datetime(2026, 3, 1, 8, tzinfo=UTC), 10, None, None, None, None),
         ("r1", "finished", datetime(2026, 3, 1, 9, tzinfo=UTC), None, 9, 1, [("not_audio", 1)], [("torch", "2.13.0")]),
     ]
+
+
+@pytest.mark.parametrize("event", ["finished", "stopped", "failed"])
+def test_each_end_of_a_run_is_its_state_and_comes_after_its_start(lake: Lake, event: Literal["stopped"]) -> None:
+    log, at = RunLog(lake), datetime(2026, 3, 1, 8, tzinfo=UTC)
+    log.append(RunRecord(run_id="r1", event=event, at=at, ok=3), RunRecord(run_id="r1", event="started", at=at))
+    assert log.read()["event"].to_pylist() == ["started", event]
+    TranscriptTable(lake)
+    assert connect(str(lake.uri)).execute("SELECT run_id, state, ok FROM runs").fetchall() == [("r1", event, 3)]
 
 
 def test_a_lake_without_runs_has_an_empty_record(lake: Lake) -> None:

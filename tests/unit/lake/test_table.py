@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
@@ -152,6 +154,106 @@ def test_a_commit_whose_answer_is_lost_is_found_to_be_there(lake: Lake) -> None:
     table = AnswerLost(lake)
     assert table.commit(write_staged(make_rows(["a"]), lake)) == CommitResult(version=1, files=0, rows=0, already_there=1)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
+
+
+class OvertakenBy(TranscriptTable):
+    """A writer during whose first commit, after its look at the table, something else happens to the lake."""
+
+    happens: Callable[[], object] | None = None
+
+    def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+        return super()._try_commit(files)
+
+
+def erase_a(lake: Lake) -> None:
+    RunLog(lake)  # an erasure also looks at the run records
+    forget(lake, Subjects(uris=("gs://archive/a.wav",)))
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before new tries, none of which is waited for."""
+    pauses: list[float] = []
+    monkeypatch.setattr("dictalake.retries.pause", pauses.append)
+    return pauses
+
+
+def test_an_erasure_between_look_and_commit_keeps_the_deleted_file_out(lake: Lake, no_pauses: list[float]) -> None:
+    table = OvertakenBy(lake)
+    table.commit(write_staged(make_rows(["x"]), lake))
+    table.committed(FINGERPRINT)
+    staged = [*write_staged(make_rows(["a", "b"]), lake), *write_staged(make_rows(["c"]), lake)]
+    table.happens = lambda: erase_a(lake)
+    result = table.commit(staged)
+    assert (result.rows, result.erased) == (1, 2)  # the erasure deleted the file with "a", so "b" is to be done again
+    assert done_ids(TranscriptTable(lake)) == [("c", 0), ("x", 0)]
+    assert len(no_pauses) == 2  # the refusal, and the file that was gone
+
+
+def test_an_erasure_between_look_and_commit_that_cannot_delete_the_file_is_still_obeyed(
+    lake: Lake, no_pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on object storage, where a listing may be older than the file: only the mark in the log tells the writer."""
+    monkeypatch.setattr("dictalake.lake.erase.delete_forbidden_files", lambda *_: 0)
+    table = OvertakenBy(lake)
+    table.commit(write_staged(make_rows(["x"]), lake))
+    table.committed(FINGERPRINT)
+    table.happens = lambda: erase_a(lake)
+    result = table.commit(write_staged(make_rows(["a", "b"]), lake))
+    assert (result.rows, result.erased) == (1, 1)
+    assert done_ids(TranscriptTable(lake)) == [("b", 0), ("x", 0)]
+
+
+def test_rows_whose_file_was_compacted_and_vacuumed_between_look_and_commit_are_not_committed_again(
+    lake: Lake, no_pauses: list[float]
+) -> None:
+    table, other = OvertakenBy(lake), TranscriptTable(lake)
+    table.committed(FINGERPRINT)
+
+    def commit_compact_and_vacuum() -> None:
+        for recording_id in "ab":
+            other.commit(write_staged(make_rows([recording_id]), lake))
+        delta = DeltaTable(other.uri)
+        delta.optimize.compact()
+        assert len(delta.vacuum(0, dry_run=False, enforce_retention_duration=False)) == 2
+
+    table.happens = commit_compact_and_vacuum
+    (staged,) = write_staged(make_rows(["a", "c"]), lake)
+    result = table.commit([staged])
+    assert (result.rows, result.already_there) == (1, 1)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0), ("b", 0), ("c", 0)]
+
+
+class StorageFails(TranscriptTable):
+    """A writer whose storage fails a number of times at its commits."""
+
+    failures = 0
+
+    def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("503")
+        return super()._try_commit(files)
+
+
+def test_a_storage_that_fails_is_tried_again_after_longer_and_longer_pauses(lake: Lake, no_pauses: list[float]) -> None:
+    table = StorageFails(lake)
+    table.failures = 7
+    result = table.commit(write_staged(make_rows(["a"]), lake))
+    assert (result.rows, result.storage_retries) == (1, 7)
+    longest_s = [1, 2, 4, 8, 15, 15, 15]
+    assert all(most / 2 <= pause <= most for pause, most in zip(no_pauses, longest_s, strict=True))
+
+
+def test_a_storage_that_fails_eight_times_ends_the_commit(lake: Lake, no_pauses: list[float]) -> None:
+    table = StorageFails(lake)
+    table.failures = 8
+    with pytest.raises(RunError, match=r"^cannot commit to the table at .*: 503; run the same command again to resume$"):
+        table.commit(write_staged(make_rows(["a"]), lake))
+    assert (len(no_pauses), done_ids(table)) == (7, [])
 
 
 commits = st.lists(

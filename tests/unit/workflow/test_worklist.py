@@ -22,7 +22,7 @@ from dictalake.errors import ConfigError, RunError
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects, hash_subject
 from dictalake.records import Recording
-from dictalake.workflow.worklist import CLAIMED, Retry, Work, plan_blocks
+from dictalake.workflow.worklist import CLAIMED, Retry, WorkList, plan_blocks
 from tests.lake_rows import make_failed_row, make_row
 
 
@@ -37,10 +37,10 @@ def find(
     claimed: Sequence[str] = (),
     forbidden: ErasedSubjects = ErasedSubjects(),  # noqa: B008
     retry: Retry | None = None,
-) -> Work:
+) -> WorkList:
     claims = pa.table({"recording_id": pa.array(claimed, pa.string())}, schema=CLAIMED)
-    work = Work(found, forbidden, Config(), Path(tempfile.mkdtemp()))
-    work.find(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry)
+    work = WorkList(found, forbidden, Config(), Path(tempfile.mkdtemp()))
+    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry)
     return work
 
 
@@ -134,7 +134,7 @@ def test_a_half_done_archive_object_that_failed_for_what_passes_is_tried_the_nex
     half = [make_row("m1", archive_id="z", archive_rows=2), failed("z", archive_id="z")]
     assert [one.attempt for one in pending_of([make("z")], as_done(half))] == [1]
     work, nobody = find([make("z")], as_done(half)), CLAIMED.empty_table()
-    work.find(lambda: ds.dataset(as_done(half)), lambda: ds.dataset(nobody), is_same_run=True)
+    work.refresh(lambda: ds.dataset(as_done(half)), lambda: ds.dataset(nobody), is_same_run=True)
     assert work.counts.pending == 0
 
 
@@ -143,28 +143,28 @@ def test_what_is_still_missing_after_a_run_is_found_again() -> None:
     work = find(found, as_done([make_row("a")]))
     assert [len(block) for block in work.blocks()] == [2]
     done, nobody = as_done([make_row("a"), failed("b")]), CLAIMED.empty_table()
-    work.find(lambda: ds.dataset(done), lambda: ds.dataset(nobody))
+    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(nobody))
     assert list(work.blocks()) == [[make("c")]]
     work.leave_out(ErasedSubjects(frozenset({hash_subject("uri", "gs://a/c")})))
     assert (list(work.blocks()), work.counts.pending, work.counts.erased) == ([], 0, 1)
-    work.find(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
+    work.refresh(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
     assert [recording.recording_id for block in work.blocks() for recording in block] == ["a", "b"]
 
 
 def test_files_of_the_lake_that_vanish_are_looked_up_anew(tmp_path: Path) -> None:
     """A table that is put together meanwhile names other files."""
-    work = Work([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path)
+    work = WorkList([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path)
     pq.write_table(as_done([make_row("a")]), tmp_path / "now.parquet")
     pq.write_table(as_done([make_row("a")]), tmp_path / "gone.parquet")
     answers = [ds.dataset([str(tmp_path / f"{name}.parquet")], schema=DONE, format="parquet") for name in ("gone", "now")]
     gone = answers[0]
     (tmp_path / "gone.parquet").unlink()
-    work.find(lambda: answers.pop(0), lambda: ds.dataset(CLAIMED.empty_table()))
+    work.refresh(lambda: answers.pop(0), lambda: ds.dataset(CLAIMED.empty_table()))
     assert list(work.blocks()) == [[make("b")]]
     with pytest.raises(
         RunError, match=r"^cannot find out what there is to do \(\w+\): [^/]*; then run the same command again$"
     ):
-        work.find(lambda: gone, lambda: ds.dataset(CLAIMED.empty_table()))
+        work.refresh(lambda: gone, lambda: ds.dataset(CLAIMED.empty_table()))
 
 
 def test_a_look_at_what_is_done_keeps_no_footers_of_its_files(tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_a_look_at_what_is_done_keeps_no_footers_of_its_files(tmp_path: Path) ->
     pq.write_table(as_done([make_row("a")]), tmp_path / "done.parquet")
     done = ds.dataset([str(tmp_path / "done.parquet")], schema=DONE, format="parquet")
     (tmp_path / "work").mkdir()
-    work = Work([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path / "work")
-    work.find(lambda: done, lambda: ds.dataset(CLAIMED.empty_table()))
+    work = WorkList([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path / "work")
+    work.refresh(lambda: done, lambda: ds.dataset(CLAIMED.empty_table()))
     assert work.counts.skipped == 1
     (tmp_path / "done.parquet").unlink()
     (file,) = done.get_fragments()
@@ -182,13 +182,13 @@ def test_a_look_at_what_is_done_keeps_no_footers_of_its_files(tmp_path: Path) ->
 
 
 def test_the_list_is_left_on_disk_when_its_blocks_are_read_and_asked_again_later(tmp_path: Path) -> None:
-    work, nobody = Work([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path), CLAIMED.empty_table()
-    work.find(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
+    work, nobody = WorkList([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path), CLAIMED.empty_table()
+    work.refresh(lambda: ds.dataset(as_done([])), lambda: ds.dataset(nobody))
     assert list(work.blocks()) == [[make("a"), make("b")]]
     with duckdb.connect(str(tmp_path / "work.duckdb"), read_only=True) as other:  # refused while it is open
-        assert other.execute("SELECT count(*) FROM once").fetchall() == [(2,)]
+        assert other.execute("SELECT count(*) FROM listed").fetchall() == [(2,)]
     work.leave_out(ErasedSubjects(frozenset({hash_subject("uri", "gs://a/b")})))
-    work.find(lambda: ds.dataset(as_done([make_row("a")])), lambda: ds.dataset(nobody), is_same_run=True)
+    work.refresh(lambda: ds.dataset(as_done([make_row("a")])), lambda: ds.dataset(nobody), is_same_run=True)
     assert (work.counts.found, work.counts.pending, work.counts.erased) == (1, 0, 1)
 
 

@@ -1,0 +1,49 @@
+"""Everything that lies below ``lake.uri``, in one table: which folders there are, what they hold, and what erasure does there.
+
+A new folder of the lake gets a line here. The commands that go through the lake (compaction, schema, erasure) read this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from dictalake.lake.schema import ERASURES, PARTITIONS, RUNS, TRANSCRIPTS
+
+TRANSCRIPTS_FOLDER = "transcripts"
+RUNS_FOLDER = "runs"
+ERASURES_FOLDER = "erasures"
+MANIFESTS_FOLDER = "manifests"
+REPORTS_FOLDER = "reports"
+LINEAGE_FOLDER = "lineage"
+CLAIMS_FOLDER = "claims"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of the lake. ``schema`` and ``partitions`` are those of a Delta table, None and empty for other files.
+
+    ``personal`` says how it can hold something about a person:
+
+    - ``content``: text, URIs or metadata of recordings. ``forget`` and ``sweep`` remove what is erased.
+    - ``archive``: the URI of the archive, which names a recording only if the archive is a single object.
+    - ``none``: nothing, or hashes alone.
+    """
+
+    folder: str
+    personal: Literal["content", "archive", "none"]
+    schema: pa.Schema | None = None
+    partitions: tuple[str, ...] = ()
+
+
+PLACES = (
+    Place(TRANSCRIPTS_FOLDER, "content", TRANSCRIPTS, PARTITIONS),
+    Place(RUNS_FOLDER, "content", RUNS),
+    Place(ERASURES_FOLDER, "none", ERASURES),
+    Place(MANIFESTS_FOLDER, "content"),
+    Place(REPORTS_FOLDER, "content"),
+    Place(LINEAGE_FOLDER, "archive"),
+    Place(CLAIMS_FOLDER, "none"),
+)

@@ -1,0 +1,100 @@
+-- Which recordings a run has to do: those of the archive, less those that are done or claimed by other live runs.
+--
+-- Reads    listed         the archive: one row per recording (worklist.py)
+--          done_rows      the rows of this fingerprint that are in the lake (schema table.DONE)
+--          claimed_rows   the recordings in the manifests of other live runs
+-- Settings retry          'none', 'retryable' or 'reasons': which failed recordings are done again
+--          retry_reasons  a list of reasons, for 'reasons'
+--          is_same_run    whether this run has been over its manifest and only looks for what has no row yet
+-- Writes   states         each recording is 'new', 'retry' or 'done'
+--          pending        the work: listed, with attempt, retried, done_members and member_attempts
+--          counts         one row: found, skipped, skipped_failed, claimed, pending, retried
+
+DROP TABLE IF EXISTS newest;
+DROP TABLE IF EXISTS members;
+DROP TABLE IF EXISTS archives;
+DROP TABLE IF EXISTS states;
+DROP TABLE IF EXISTS free;
+DROP TABLE IF EXISTS pending;
+DROP TABLE IF EXISTS counts;
+
+-- The newest row of each recording, and whether it is to be done again. archive_id is null if no row of the recording says
+-- that it is an archive object or a member of one.
+CREATE TABLE newest AS
+  SELECT *,
+    status = 'failed' AND CASE getvariable('retry')
+      WHEN 'retryable' THEN retryable
+      WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
+      ELSE false END AS again
+  FROM (
+    SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
+           arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,
+           max(archive_id) AS archive_id, arg_max_null(archive_rows, attempt) AS archive_rows,
+           arg_max_null(archive_id, attempt) AS newest_archive_id
+    FROM done_rows GROUP BY recording_id);
+
+CREATE TABLE members AS
+  SELECT * FROM newest WHERE archive_id <> recording_id;
+
+-- Archive objects of which members are committed. Besides its members an object may have a row of its own, which is
+--   'same_look'    from the same reading of the object as its members, and counts as one of its rows: part of it is damaged;
+--   'failed_look'  from a later reading that failed, when some members were done already. It says nothing of how many rows
+--                  the object makes. The object is then given up, unless its reason may pass by itself;
+--   'none'         missing, or from another reading, such as one before archives were unpacked.
+-- An object is complete when as many rows are committed as its members say that it makes, or when it is given up.
+CREATE TABLE archives AS
+  SELECT archive_id, again, own_row,
+         member_rows + (own_row = 'same_look')::INT >= expected_rows
+           OR (own_row = 'failed_look'
+               AND (NOT own_retryable OR own_reason = 'worker_crashed' OR getvariable('is_same_run'))) AS is_complete
+  FROM (
+    SELECT m.*, own.retryable AS own_retryable, own.reason AS own_reason,
+           CASE WHEN own.archive_rows = m.expected_rows THEN 'same_look'
+                WHEN own.newest_archive_id IS NOT NULL AND own.archive_rows IS NULL THEN 'failed_look'
+                ELSE 'none' END AS own_row
+    FROM (SELECT archive_id, count(*) AS member_rows, max(archive_rows) AS expected_rows, bool_or(again) AS again
+          FROM members GROUP BY archive_id) AS m
+    LEFT JOIN newest AS own ON own.recording_id = m.archive_id);
+
+CREATE TABLE states AS
+  SELECT l.recording_id, coalesce(n.attempt + 1, 0)::INT AS attempt, a.archive_id AS opened,
+    CASE
+      WHEN a.archive_id IS NOT NULL THEN
+        CASE WHEN NOT a.is_complete THEN 'new'
+             WHEN a.again OR (a.own_row <> 'none' AND coalesce(n.again, false)) THEN 'retry'
+             ELSE 'done' END
+      WHEN n.recording_id IS NULL THEN 'new'
+      WHEN n.archive_rows > 1 THEN 'new'  -- an archive object's own row, without any row of its members
+      WHEN n.again THEN 'retry'
+      ELSE 'done' END AS state
+  FROM listed AS l
+  LEFT JOIN newest AS n USING (recording_id)
+  LEFT JOIN archives AS a ON a.archive_id = l.recording_id;
+
+CREATE TABLE free AS
+  SELECT * FROM states
+  WHERE state <> 'done' AND recording_id NOT IN (SELECT recording_id FROM claimed_rows WHERE recording_id IS NOT NULL);
+
+-- done_members need no work any more; member_attempts gives the next attempt of members that are done again.
+CREATE TABLE pending AS
+  SELECT l.*, f.attempt, f.state = 'retry' AS retried,
+         CASE WHEN a.own_row = 'same_look' AND NOT own.again
+              THEN list_append(coalesce(m.done, []), f.recording_id) ELSE m.done END AS done_members,
+         m.attempts AS member_attempts
+  FROM free AS f JOIN listed AS l USING (recording_id)
+  LEFT JOIN archives AS a ON a.archive_id = f.opened
+  LEFT JOIN newest AS own ON own.recording_id = f.opened
+  LEFT JOIN (SELECT archive_id, list(recording_id) FILTER (NOT again) AS done,
+                    map_from_entries(list((recording_id, (attempt + 1)::INT)) FILTER (again)) AS attempts
+             FROM members WHERE archive_id IN (SELECT opened FROM free) GROUP BY archive_id) AS m
+    ON m.archive_id = f.opened;
+
+CREATE TABLE counts AS
+  SELECT (SELECT count(*) FROM states) AS found,
+         (SELECT count(*) FROM states WHERE state = 'done') AS skipped,
+         (SELECT count(*) FROM newest AS n WHERE n.status = 'failed' AND EXISTS (
+             SELECT 1 FROM states AS s WHERE s.state = 'done' AND s.recording_id = coalesce(n.archive_id, n.recording_id)
+             AND NOT (s.opened IS NOT NULL AND n.archive_id IS NULL))) AS skipped_failed,
+         (SELECT count(*) FROM states WHERE state <> 'done') - (SELECT count(*) FROM free) AS claimed,
+         (SELECT count(*) FROM pending) AS pending,
+         (SELECT count(*) FROM pending WHERE retried) AS retried;
