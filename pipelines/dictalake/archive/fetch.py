@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dictalake.archive import objects, storage
+from dictalake.archive.members import check_size
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import (
     AccessDenied,
@@ -28,7 +29,6 @@ from dictalake.errors import (
     EmptyObject,
     FetchFailed,
     NotFound,
-    ObjectTooLarge,
 )
 from dictalake.records import Recording
 
@@ -51,7 +51,7 @@ def fetch(
     details name no URI.
     """
     limits = limits or Limits()  # type: ignore[call-arg]
-    _check_size(recording.size_bytes, recording, limits)
+    check_size(recording.size_bytes, recording.recording_id, limits)
     wrong_digests: set[str] = set()
 
     def read() -> bytes:  # the file system anew each time: with expired credentials it is another one
@@ -74,17 +74,8 @@ def fetch(
         raise _name_failure(error, recording, archive.fetch_tries) from None
     if not data:
         raise EmptyObject(recording.recording_id, "the object has no bytes; the upload or the recorder stopped too early")
-    _check_size(len(data), recording, limits)  # more than the storage said: it unpacked gzip
+    check_size(len(data), recording.recording_id, limits)  # the storage may have unpacked gzip on the way
     return data
-
-
-def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
-    if size_bytes > limits.object_mb * 1e6:
-        raise ObjectTooLarge(
-            recording.recording_id,
-            f"the object has {size_bytes / 1e6:.1f} MB, limits.object_mb allows {limits.object_mb:g}: split it, or raise the "
-            "limit",
-        )
 
 
 def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | CredentialsExpired | FetchFailed:

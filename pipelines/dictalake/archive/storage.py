@@ -275,7 +275,7 @@ def is_denied(error: BaseException) -> bool:
         return False
     if isinstance(error, PermissionError) or status_of(error) == 403:
         return True
-    if isinstance(error, OSError) and str(error).startswith("ErasedSubjects"):  # how gcsfs says 403
+    if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # how gcsfs says 403
         return True
     name = type(error).__name__
     # google-auth: anonymous credentials, refused and asked to renew themselves

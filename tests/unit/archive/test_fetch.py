@@ -132,7 +132,7 @@ def test_tries_end(recording: Recording, failure: Exception | bytes) -> None:
     ("failure", "error"),
     [
         (PermissionError("CANARY"), AccessDenied),
-        (OSError("ErasedSubjects: CANARY"), AccessDenied),
+        (OSError("Forbidden: CANARY"), AccessDenied),
         (make_http_error(403), AccessDenied),
         (FileNotFoundError("CANARY"), NotFound),
         (IsADirectoryError("CANARY"), NotFound),
