@@ -107,7 +107,7 @@ def read_inventory(archive: Archive) -> Iterator[Recording]:
 
 def _open_inventory(archive: Archive) -> _Inventory:
     location = resolve(archive.inventory or "")
-    with _open(location, archive) as file:
+    with _open(location, archive, archive.inventory) as file:
         head = file.peek(4)[:4]
         if not head.lstrip().startswith(b"{"):
             return _Inventory(_recognise(location, archive), [location])
@@ -187,8 +187,8 @@ def _find_root(archive: Archive, dialect: _Dialect) -> str | None:
     return path.rstrip("/")
 
 
-def _open(location: str, archive: Archive) -> Any:
-    return open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+def _open(location: str, archive: Archive, given: str | None = None) -> Any:
+    return open_stream(location, archive.storage_options, _KEY, archive.fetch_tries, given)
 
 
 def _plain(name: str) -> str:

@@ -55,8 +55,8 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
         entries = _find(filesystem, root, archive)
         first = list(islice(entries, 1))
     except storage.storage_errors() as error:
-        raise storage.explain(error, _KEY) from None
-    return _iterate(filesystem, select, root, chain(first, entries))
+        raise storage.explain(error, _KEY, archive.uri) from None
+    return _iterate(archive, filesystem, select, root, chain(first, entries))
 
 
 def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
@@ -174,7 +174,11 @@ def _follow(
 
 
 def _iterate(
-    filesystem: Any, select: Callable[[str, storage.ObjectState], bool], root: str, entries: Iterator[Entry]
+    archive: Archive,
+    filesystem: Any,
+    select: Callable[[str, storage.ObjectState], bool],
+    root: str,
+    entries: Iterator[Entry],
 ) -> Iterator[Recording]:
     try:
         for path, info in entries:
@@ -188,7 +192,7 @@ def _iterate(
             if select(relative, state):
                 yield make_recording(storage.make_uri(filesystem, path), state)
     except storage.storage_errors() as error:
-        raise storage.explain(error, _KEY) from None
+        raise storage.explain(error, _KEY, archive.uri) from None
 
 
 def make_recording(uri: str, state: storage.ObjectState) -> Recording:

@@ -75,7 +75,7 @@ def read_manifest(archive: Archive) -> Iterator[Recording]:
     if archive.manifest is None:
         raise ConfigError(f"{_KEY} is not set; give a CSV or Parquet file with a `uri` column")
     location = resolve(archive.manifest)
-    file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+    file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries, archive.manifest)
     rows = _read_parquet(file) if file.peek(4)[:4] == b"PAR1" else _read_csv(file)
     is_demo = archive.uri is not None and archive.uri.startswith(EMBEDDED) and not archive.manifest.startswith(EMBEDDED)
     if archive.uri is not None and not is_demo:

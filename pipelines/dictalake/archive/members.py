@@ -78,7 +78,7 @@ class Bounds:
         if size_bytes > self.limits.expanded_mb * 1e6:
             raise ExpandsTooLarge(
                 self.recording_id,
-                f"the archive unpacks to more than the {self.limits.expanded_mb:g} MB of limits.expanded_mb; split it, or raise "
+                f"the archive unpacks to more than the {self.limits.expanded_mb:g} MB of limits.expanded_mb; split it or raise "
                 "the limit if you trust it",
             )
 

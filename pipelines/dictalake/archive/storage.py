@@ -319,18 +319,22 @@ def _may_pass(error: BaseException) -> bool:
     return is_transient(error)
 
 
-def explain(error: BaseException, key: str) -> DictalakeError:
-    """What to tell a person whose ``key`` names a place that cannot be listed or read; names no path."""
+def explain(error: BaseException, key: str, given: str | None = None) -> DictalakeError:
+    """The error for a person whose ``key`` names a place that cannot be listed or read.
+
+    ``given`` is the value of the configuration key, where that is the place itself: only this value is ever repeated.
+    """
+    place = key if given is None else f"{key} = {given!r}"
     if is_missing(error):
-        return ConfigError(f"{key}: there is nothing there; give a folder, file or bucket that exists")
+        return ConfigError(f"{place}: there is nothing at this place; give a folder, file or bucket that exists")
     if is_denied(error) or is_expired(error):
         return ConfigError(
-            f"{key}: access refused; for gs:// run `gcloud auth application-default login` or set "
+            f"{place}: access refused; for gs:// run `gcloud auth application-default login` or set "
             "archive.storage_options.token, for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "or AWS_PROFILE, for a path allow this user to read it"
         )
     status = status_of(error)
     cause = type(error).__name__ if status is None else f"HTTP {status}"
     if is_transient(error):
-        return RunError(f"{key}: the storage does not answer ({cause}); check the network and the endpoint, then run again")
-    return ConfigError(f"{key}: the storage refuses the request ({cause}); check the location and archive.storage_options")
+        return RunError(f"{place}: the storage does not answer ({cause}); check the network and the endpoint, then run again")
+    return ConfigError(f"{place}: the storage refuses the request ({cause}); check the location and archive.storage_options")

@@ -146,8 +146,8 @@ def test_manifest_is_read_as_it_is_needed(folder: Path) -> None:
 
 
 def test_missing_manifest_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"archive\.manifest: there is nothing there"):
-        read_manifest(Archive(manifest=str(tmp_path / "CANARY.csv")))
+    with pytest.raises(ConfigError, match=rf"archive\.manifest = '{tmp_path}/missing.csv': there is nothing at this place"):
+        read_manifest(Archive(manifest=str(tmp_path / "missing.csv")))
 
 
 def test_neither_archive_nor_manifest_is_a_configuration_error() -> None:
