@@ -32,7 +32,7 @@ from dictalake.errors import (
 )
 from dictalake.records import Recording
 
-_EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+_EXPIRED = "the credentials of this run expired and there are no fresh ones; log in again or renew the token, then run again"
 
 
 def fetch(
@@ -64,16 +64,16 @@ def fetch(
         raise CredentialsExpired(recording.recording_id, _EXPIRED) from None
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
         raise NotFound(
-            recording.recording_id, "this kind of storage cannot be opened here; install its fsspec package"
+            recording.recording_id, "this machine cannot open this kind of storage; install its fsspec package"
         ) from None
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(recording.recording_id, "the object is not there (any more); restore it or leave it out") from None
     except IsADirectoryError:
-        raise NotFound(recording.recording_id, "the name is of a folder, not of an object") from None
+        raise NotFound(recording.recording_id, "this is a folder, not an object") from None
     except storage.storage_errors() as error:
         raise _name_failure(error, recording, archive.fetch_tries) from None
     if not data:
-        raise EmptyObject(recording.recording_id, "the object has no bytes; the upload or the recorder stopped too early")
+        raise EmptyObject(recording.recording_id, "the object is empty: the upload or the recorder stopped too early")
     check_size(len(data), recording.recording_id, limits)  # the storage may have unpacked gzip on the way
     return data
 
@@ -98,7 +98,7 @@ def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[s
     if recording.version == storage.MISSING:
         storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
         raise ChangedDuringRead(
-            recording.recording_id, "the object was not there when the manifest was read, now it is; run again"
+            recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
         return _read_local(path, recording)
@@ -156,5 +156,5 @@ def _require_version(version: str, recording: Recording) -> None:
 
 def _changed(recording: Recording) -> ChangedDuringRead:
     return ChangedDuringRead(
-        recording.recording_id, "the object was written again after it was listed; run again to take the new version"
+        recording.recording_id, "the object was overwritten after it was listed; run again to take the new version"
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dictalake.archive.fetch import fetch
-from dictalake.archive.unpack import Contents, Member, find_kind, open_members
+from dictalake.archive.members import Member
+from dictalake.archive.unpack import Contents, find_kind, open_members
 from dictalake.audio.load import AudioLoader, LoadedAudio
 from dictalake.config.sections import Config
 from dictalake.errors import TranscriptionError

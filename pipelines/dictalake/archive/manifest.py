@@ -144,7 +144,7 @@ def _require_uri(names: list[str]) -> None:
         return
     # A file without a header shows data in its first line, and data may be a patient's: the names are not repeated.
     likely = next((name for name in names if name.strip().lower() in _LIKELY_NAMES), None)
-    hint = f"; the column `{likely}` has to be called so" if likely else "; the first line must name the columns"
+    hint = f"; rename the column `{likely}` to `uri`" if likely else "; the first line must name the columns"
     raise ConfigError(f"{_KEY}: none of its {len(names)} columns is called `uri`{hint}")
 
 

@@ -21,9 +21,9 @@ from dictalake.errors import ConfigError
 from dictalake.evaluation.assessment import Assessed, assess, describe, describe_groups, read_terms
 from dictalake.evaluation.clinical import count_terms
 from dictalake.evaluation.evaluation_page import (
+    AlignedWord,
     Shown,
     Snippet,
-    Word,
     compare_words,
     find_worst_passage,
     rank_terms,
@@ -196,7 +196,7 @@ def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: 
     return shown
 
 
-def make_snippet(waveform: Any, words: Sequence[Word]) -> Snippet | None:
+def make_snippet(waveform: Any, words: Sequence[AlignedWord]) -> Snippet | None:
     """Half a minute about where the errors are, as if words came evenly, as MP3; None where there is no waveform.
 
     ``waveform``: int16 ``(samples,)`` at 16 kHz, or None.

@@ -99,7 +99,7 @@ def test_thousands_of_rows_keep_their_order(folder: Path) -> None:
     [
         (
             "url,speaker\na.wav,1\n",
-            "archive.manifest: none of its 2 columns is called `uri`; the column `url` has to be called so",
+            "archive.manifest: none of its 2 columns is called `uri`; rename the column `url` to `uri`",
         ),
         ("", "none of its 0 columns is called `uri`"),
         ('0001.wav,"CANARY, Jane",1961-02-03\n', "none of its 3 columns is called `uri`; the first line must name the columns"),

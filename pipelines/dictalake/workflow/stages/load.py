@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import compile_globs
-from dictalake.archive.unpack import Contents, Member, find_kind, open_members
+from dictalake.archive.members import Member
+from dictalake.archive.unpack import Contents, find_kind, open_members
 from dictalake.audio.load import DECODERS, AudioLoader
 from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
 from dictalake.errors import ConfigError, Erased, NoAudio
