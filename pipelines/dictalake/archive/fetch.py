@@ -32,7 +32,7 @@ from dictalake.errors import (
 )
 from dictalake.records import Recording
 
-_EXPIRED = "the credentials of this run expired and there are no fresh ones; log in again or renew the token, then run again"
+_EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
 
 
 def fetch(

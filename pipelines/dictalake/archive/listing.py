@@ -1,4 +1,4 @@
-"""Recordings by listing a folder or bucket, as a stream: nothing here grows with their number.
+"""Recordings from the listing of a folder or bucket, as a stream: memory does not grow with their number.
 
 =============  ====================================================================================================
 storage        how it is listed
@@ -108,7 +108,7 @@ def _list_objects(archive: Archive, filesystem: Any, root: str) -> Iterator[Entr
     whole = objects.Cursor(bucket, f"{key}/" if key else "")
     page = list_page(whole)
     if page.token is None:
-        if key and not page.entries:  # perhaps it is an object itself
+        if key and not page.entries:  # it may be an object itself
             yield from _find_object(filesystem, root, archive)
         yield from page.entries
     elif bucket.endswith("--x-s3"):  # a directory bucket of S3 lists in no order

@@ -1,4 +1,4 @@
-"""Recordings by the user's own manifest, a CSV or Parquet file with a ``uri`` column.
+"""Recordings from the user's own manifest, a CSV or Parquet file with a ``uri`` column.
 
     uri,reference
     ward3/0001.wav,no acute fracture
@@ -49,7 +49,7 @@ def find_recordings(archive: Archive) -> Iterator[Recording]:
 
 
 def scan_recordings(archive: Archive) -> Iterator[Recording]:
-    """As ``find_recordings``, but a recording that is named twice comes twice: nothing here grows with their number."""
+    """As ``find_recordings``, but a recording named twice comes twice: memory does not grow with their number."""
     if archive.manifest is not None and archive.inventory is not None:
         raise ConfigError(
             "archive.manifest and archive.inventory are both set, and each names the recordings; give one of them"

@@ -88,7 +88,7 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     """The fsspec file system of ``location`` and the path in it. ``options`` are for remote storage, a local path needs none.
 
     Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused,
-    and what may pass (whoever gives credentials does not answer) as it is, for ``call_with_retries``.
+    and transient errors (the credential service does not answer) unchanged, for ``call_with_retries``.
     """
     protocol = split_protocol(location)[0] or "file"
     used = {} if protocol in ("file", "local") else dict(options)
@@ -124,7 +124,7 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
         # listings that a file system remembers would hide later changes from `fetch`
         extra = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
         used = {**extra, **options, "skip_instance_cache": True}
-        if protocol in ("s3", "s3a"):  # what is tried again is tried again here, where it is bounded and counted
+        if protocol in ("s3", "s3a"):  # retries happen in call_with_retries, where they are bounded and counted
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
         filesystem = kind(**used)
@@ -263,14 +263,14 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_expired(error: BaseException) -> bool:
-    """The credentials were good and are no more: fresh ones may be had."""
+    """The credentials were valid once; there may be fresh ones."""
     if status_of(error) == 401 or type(error).__name__ in _EXPIRED_ERRORS:
         return True
     return _boto_answer(error).get("Error", {}).get("Code") in _EXPIRED_CODES
 
 
 def is_denied(error: BaseException) -> bool:
-    """The credentials are missing or do not suffice."""
+    """The credentials are missing or not sufficient."""
     if is_expired(error):
         return False
     if isinstance(error, PermissionError) or status_of(error) == 403:
@@ -283,7 +283,7 @@ def is_denied(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """It may pass: throttling, server errors, timeouts, resets, truncated or damaged answers, expired credentials."""
+    """It may go away by itself: throttling, server errors, timeouts, resets, truncated or damaged answers, expired credentials."""
     if is_expired(error):
         return True
     if is_denied(error):

@@ -1,4 +1,4 @@
-"""Long dictations for evaluation: short utterances of one voice, one after the other, with the pauses of somebody who thinks.
+"""Long dictations for evaluation: short utterances of one voice, one after the other, with the pauses of a speaker who thinks.
 
 What is drawn, for each dictation from the seed and its number alone:
 
@@ -43,7 +43,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class LongDictation:
-    """All that chance decided about one dictation of ``samples`` samples at 16 kHz."""
+    """The random choices for one dictation of ``samples`` samples at 16 kHz."""
 
     voice: str
     parts: tuple[Excerpt, ...]
