@@ -283,7 +283,7 @@ def is_denied(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """It may go away by itself: throttling, server errors, timeouts, resets, truncated or damaged answers, expired credentials."""
+    """It may go away by itself: throttling, server errors, timeouts, resets, truncated answers, expired credentials."""
     if is_expired(error):
         return True
     if is_denied(error):
