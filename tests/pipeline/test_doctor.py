@@ -15,7 +15,8 @@ import fsspec
 import pytest
 from pyarrow import fs
 
-from dictalake.cli.doctor import FAIL, OK, CheckFailed, CheckResult, check_archive, examine
+from dictalake.cli.doctor import examine
+from dictalake.cli.doctor_checks import FAIL, OK, CheckFailed, CheckResult, check_archive
 from dictalake.config.sections import Config, Lake
 from dictalake.lake.storage import open_storage
 from tests.gcs_xml_proxy import HOP_HEADERS, _Handler
@@ -94,8 +95,8 @@ def test_a_store_that_ignores_the_condition_loses_commits_and_fails(object_store
     with behind_gateway(object_store) as careless:
         found = examine_lake(careless.make_lake())
     assert (found["lake: objects"].state, found["lake: commits"].state) == (OK, FAIL)
-    lost, _, words = found["lake: commits"].what.partition(" of 9 commits ")
-    assert words == "at the same time are lost: a second writer overwrites the first"
+    lost, _, words = found["lake: commits"].what.partition(" of 9 concurrent commits ")
+    assert words == "are lost: a second writer overwrites the first"
     assert 1 <= int(lost) <= 6
     assert "If-None-Match" in found["lake: commits"].todo
 
@@ -111,10 +112,10 @@ def test_recordings_that_may_not_be_read_fail_beside_one_that_may(object_store: 
         return check_archive(Config.model_validate({"archive": {"uri": bucket, "storage_options": store.fsspec_options}}))
 
     assert "; 3 read and decoded, 3 s of sound in " in look(object_store)
-    with behind_gateway(object_store) as careful, pytest.raises(CheckFailed) as trouble:
+    with behind_gateway(object_store) as careful, pytest.raises(CheckFailed) as failure:
         look(careful)
-    assert (trouble.value.what, trouble.value.state) == (
+    assert (failure.value.what, failure.value.state) == (
         "2 of the first 3 recordings could not be read: access_denied 2",
         FAIL,
     )
-    assert "the right to read" in trouble.value.todo
+    assert "the right to read" in failure.value.todo

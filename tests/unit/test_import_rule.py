@@ -69,6 +69,11 @@ def violations(path: Path, source: str) -> list[str]:
     return found
 
 
+def opens_audio(name: str) -> bool:
+    """Whether ``name`` leads to a decoder: all of ``audio.formats`` but what tells a container by its first bytes."""
+    return name.startswith("dictalake.audio.formats.") and not name.startswith("dictalake.audio.formats.sniff")
+
+
 def _may_import(mine: str, other: str) -> bool:
     if mine in ("__init__", "__main__"):  # the package's face and its command hand on what the rooms make
         return other in ROOMS or other in FOUNDATIONS
@@ -93,6 +98,18 @@ def find_circle(graph: Mapping[str, set[str]]) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
     assert violations(path, (ROOT / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "pipelines" and room_of(path) != "audio"], ids=str)
+def test_only_the_sandboxed_door_turns_bytes_into_sound(path: Path) -> None:
+    assert [name for name in imports((ROOT / path).read_text(encoding="utf-8")) if opens_audio(name)] == []
+
+
+def test_another_door_from_bytes_to_sound_is_found() -> None:
+    by_name = imports("from dictalake.audio.formats.read_audio import read_audio")
+    by_module = imports("from dictalake.audio.formats import dicom")
+    sniffing = imports("from dictalake.audio.formats.sniff import sniff")
+    assert [opens_audio(name) for name in (*by_name, *by_module, *sniffing)] == [True, True, False]
 
 
 def test_every_file_of_the_package_has_its_room() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dictalake.archive import objects, storage
+from dictalake.archive.members import check_size
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import (
     AccessDenied,
@@ -28,7 +29,6 @@ from dictalake.errors import (
     EmptyObject,
     FetchFailed,
     NotFound,
-    ObjectTooLarge,
 )
 from dictalake.records import Recording
 
@@ -51,7 +51,7 @@ def fetch(
     details name no URI.
     """
     limits = limits or Limits()  # type: ignore[call-arg]
-    _check_size(recording.size_bytes, recording, limits)
+    check_size(recording.size_bytes, recording.recording_id, limits)
     wrong_digests: set[str] = set()
 
     def read() -> bytes:  # the file system anew each time: with expired credentials it is another one
@@ -64,27 +64,18 @@ def fetch(
         raise CredentialsExpired(recording.recording_id, _EXPIRED) from None
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
         raise NotFound(
-            recording.recording_id, "this kind of storage cannot be opened here; install its fsspec package"
+            recording.recording_id, "this machine cannot open this kind of storage; install its fsspec package"
         ) from None
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(recording.recording_id, "the object is not there (any more); restore it or leave it out") from None
     except IsADirectoryError:
-        raise NotFound(recording.recording_id, "the name is of a folder, not of an object") from None
+        raise NotFound(recording.recording_id, "this is a folder, not an object") from None
     except storage.storage_errors() as error:
         raise _name_failure(error, recording, archive.fetch_tries) from None
     if not data:
-        raise EmptyObject(recording.recording_id, "the object has no bytes; the upload or the recorder stopped too early")
-    _check_size(len(data), recording, limits)  # more than the storage said: it unpacked gzip
+        raise EmptyObject(recording.recording_id, "the object is empty: the upload or the recorder stopped too early")
+    check_size(len(data), recording.recording_id, limits)  # the storage may have unpacked gzip on the way
     return data
-
-
-def _check_size(size_bytes: int, recording: Recording, limits: Limits) -> None:
-    if size_bytes > limits.object_mb * 1e6:
-        raise ObjectTooLarge(
-            recording.recording_id,
-            f"the object has {size_bytes / 1e6:.1f} MB, limits.object_mb allows {limits.object_mb:g}: split it, or raise the "
-            "limit",
-        )
 
 
 def _name_failure(error: BaseException, recording: Recording, tries: int) -> AccessDenied | CredentialsExpired | FetchFailed:
@@ -107,7 +98,7 @@ def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[s
     if recording.version == storage.MISSING:
         storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
         raise ChangedDuringRead(
-            recording.recording_id, "the object was not there when the manifest was read, now it is; run again"
+            recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
         return _read_local(path, recording)
@@ -165,5 +156,5 @@ def _require_version(version: str, recording: Recording) -> None:
 
 def _changed(recording: Recording) -> ChangedDuringRead:
     return ChangedDuringRead(
-        recording.recording_id, "the object was written again after it was listed; run again to take the new version"
+        recording.recording_id, "the object was overwritten after it was listed; run again to take the new version"
     )

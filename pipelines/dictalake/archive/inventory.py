@@ -1,4 +1,4 @@
-"""Recordings by an inventory that the storage itself wrote of a bucket, where listing millions of objects takes too long.
+"""Recordings from an inventory that the storage service wrote of a bucket, where listing millions of objects takes too long.
 
 ============================  =====================================================================================
 ``archive.inventory``         columns that it needs
@@ -9,8 +9,8 @@ Google Cloud Storage Insights bucket, name, size, updated, timeDeleted, generati
 manifest.json, or one shard
 ============================  =====================================================================================
 
-What it yields is what a listing of the same objects does, with the same ids. An inventory is hours old: what was written
-again or deleted since becomes a failed row when it is fetched, what came since is in the next inventory.
+It yields the same recordings, with the same ids, as a listing of the same objects. An inventory is hours old: an object that
+was overwritten or deleted since becomes a failed row when it is fetched, and a newer object is in the next inventory.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def read_inventory(archive: Archive) -> Iterator[Recording]:
 
 def _open_inventory(archive: Archive) -> _Inventory:
     location = resolve(archive.inventory or "")
-    with _open(location, archive) as file:
+    with _open(location, archive, archive.inventory) as file:
         head = file.peek(4)[:4]
         if not head.lstrip().startswith(b"{"):
             return _Inventory(_recognise(location, archive), [location])
@@ -187,8 +187,8 @@ def _find_root(archive: Archive, dialect: _Dialect) -> str | None:
     return path.rstrip("/")
 
 
-def _open(location: str, archive: Archive) -> Any:
-    return open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+def _open(location: str, archive: Archive, given: str | None = None) -> Any:
+    return open_stream(location, archive.storage_options, _KEY, archive.fetch_tries, given)
 
 
 def _plain(name: str) -> str:

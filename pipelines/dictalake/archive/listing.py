@@ -1,4 +1,4 @@
-"""Recordings by listing a folder or bucket, as a stream: nothing here grows with their number.
+"""Recordings from the listing of a folder or bucket, as a stream: memory does not grow with their number.
 
 =============  ====================================================================================================
 storage        how it is listed
@@ -55,8 +55,8 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
         entries = _find(filesystem, root, archive)
         first = list(islice(entries, 1))
     except storage.storage_errors() as error:
-        raise storage.explain(error, _KEY) from None
-    return _iterate(filesystem, select, root, chain(first, entries))
+        raise storage.explain(error, _KEY, archive.uri) from None
+    return _iterate(archive, filesystem, select, root, chain(first, entries))
 
 
 def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
@@ -108,7 +108,7 @@ def _list_objects(archive: Archive, filesystem: Any, root: str) -> Iterator[Entr
     whole = objects.Cursor(bucket, f"{key}/" if key else "")
     page = list_page(whole)
     if page.token is None:
-        if key and not page.entries:  # perhaps it is an object itself
+        if key and not page.entries:  # it may be an object itself
             yield from _find_object(filesystem, root, archive)
         yield from page.entries
     elif bucket.endswith("--x-s3"):  # a directory bucket of S3 lists in no order
@@ -174,7 +174,11 @@ def _follow(
 
 
 def _iterate(
-    filesystem: Any, select: Callable[[str, storage.ObjectState], bool], root: str, entries: Iterator[Entry]
+    archive: Archive,
+    filesystem: Any,
+    select: Callable[[str, storage.ObjectState], bool],
+    root: str,
+    entries: Iterator[Entry],
 ) -> Iterator[Recording]:
     try:
         for path, info in entries:
@@ -188,7 +192,7 @@ def _iterate(
             if select(relative, state):
                 yield make_recording(storage.make_uri(filesystem, path), state)
     except storage.storage_errors() as error:
-        raise storage.explain(error, _KEY) from None
+        raise storage.explain(error, _KEY, archive.uri) from None
 
 
 def make_recording(uri: str, state: storage.ObjectState) -> Recording:

@@ -1,4 +1,4 @@
-"""Recordings by the user's own manifest, a CSV or Parquet file with a ``uri`` column.
+"""Recordings from the user's own manifest, a CSV or Parquet file with a ``uri`` column.
 
     uri,reference
     ward3/0001.wav,no acute fracture
@@ -49,7 +49,7 @@ def find_recordings(archive: Archive) -> Iterator[Recording]:
 
 
 def scan_recordings(archive: Archive) -> Iterator[Recording]:
-    """As ``find_recordings``, but a recording that is named twice comes twice: nothing here grows with their number."""
+    """As ``find_recordings``, but a recording named twice comes twice: memory does not grow with their number."""
     if archive.manifest is not None and archive.inventory is not None:
         raise ConfigError(
             "archive.manifest and archive.inventory are both set, and each names the recordings; give one of them"
@@ -75,7 +75,7 @@ def read_manifest(archive: Archive) -> Iterator[Recording]:
     if archive.manifest is None:
         raise ConfigError(f"{_KEY} is not set; give a CSV or Parquet file with a `uri` column")
     location = resolve(archive.manifest)
-    file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries)
+    file = open_stream(location, archive.storage_options, _KEY, archive.fetch_tries, archive.manifest)
     rows = _read_parquet(file) if file.peek(4)[:4] == b"PAR1" else _read_csv(file)
     is_demo = archive.uri is not None and archive.uri.startswith(EMBEDDED) and not archive.manifest.startswith(EMBEDDED)
     if archive.uri is not None and not is_demo:
@@ -144,7 +144,7 @@ def _require_uri(names: list[str]) -> None:
         return
     # A file without a header shows data in its first line, and data may be a patient's: the names are not repeated.
     likely = next((name for name in names if name.strip().lower() in _LIKELY_NAMES), None)
-    hint = f"; the column `{likely}` has to be called so" if likely else "; the first line must name the columns"
+    hint = f"; rename the column `{likely}` to `uri`" if likely else "; the first line must name the columns"
     raise ConfigError(f"{_KEY}: none of its {len(names)} columns is called `uri`{hint}")
 
 

@@ -88,7 +88,7 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     """The fsspec file system of ``location`` and the path in it. ``options`` are for remote storage, a local path needs none.
 
     Raises ConfigError naming ``key`` where the kind of storage is unknown, its package is missing or its options are refused,
-    and what may pass (whoever gives credentials does not answer) as it is, for ``call_with_retries``.
+    and transient errors (the credential service does not answer) unchanged, for ``call_with_retries``.
     """
     protocol = split_protocol(location)[0] or "file"
     used = {} if protocol in ("file", "local") else dict(options)
@@ -124,7 +124,7 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
         # listings that a file system remembers would hide later changes from `fetch`
         extra = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
         used = {**extra, **options, "skip_instance_cache": True}
-        if protocol in ("s3", "s3a"):  # what is tried again is tried again here, where it is bounded and counted
+        if protocol in ("s3", "s3a"):  # retries happen in call_with_retries, where they are bounded and counted
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
         filesystem = kind(**used)
@@ -263,19 +263,19 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_expired(error: BaseException) -> bool:
-    """The credentials were good and are no more: fresh ones may be had."""
+    """The credentials were valid once; there may be fresh ones."""
     if status_of(error) == 401 or type(error).__name__ in _EXPIRED_ERRORS:
         return True
     return _boto_answer(error).get("Error", {}).get("Code") in _EXPIRED_CODES
 
 
 def is_denied(error: BaseException) -> bool:
-    """The credentials are missing or do not suffice."""
+    """The credentials are missing or not sufficient."""
     if is_expired(error):
         return False
     if isinstance(error, PermissionError) or status_of(error) == 403:
         return True
-    if isinstance(error, OSError) and str(error).startswith("ErasedSubjects"):  # how gcsfs says 403
+    if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # how gcsfs says 403
         return True
     name = type(error).__name__
     # google-auth: anonymous credentials, refused and asked to renew themselves
@@ -283,7 +283,7 @@ def is_denied(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """It may pass: throttling, server errors, timeouts, resets, truncated or damaged answers, expired credentials."""
+    """It may go away by itself: throttling, server errors, timeouts, resets, truncated answers, expired credentials."""
     if is_expired(error):
         return True
     if is_denied(error):
@@ -319,18 +319,22 @@ def _may_pass(error: BaseException) -> bool:
     return is_transient(error)
 
 
-def explain(error: BaseException, key: str) -> DictalakeError:
-    """What to tell a person whose ``key`` names a place that cannot be listed or read; names no path."""
+def explain(error: BaseException, key: str, given: str | None = None) -> DictalakeError:
+    """The error for a person whose ``key`` names a place that cannot be listed or read.
+
+    ``given`` is the value of the configuration key, where that is the place itself: only this value is ever repeated.
+    """
+    place = key if given is None else f"{key} = {given!r}"
     if is_missing(error):
-        return ConfigError(f"{key}: there is nothing there; give a folder, file or bucket that exists")
+        return ConfigError(f"{place}: there is nothing at this place; give a folder, file or bucket that exists")
     if is_denied(error) or is_expired(error):
         return ConfigError(
-            f"{key}: access refused; for gs:// run `gcloud auth application-default login` or set "
+            f"{place}: access refused; for gs:// run `gcloud auth application-default login` or set "
             "archive.storage_options.token, for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "or AWS_PROFILE, for a path allow this user to read it"
         )
     status = status_of(error)
     cause = type(error).__name__ if status is None else f"HTTP {status}"
     if is_transient(error):
-        return RunError(f"{key}: the storage does not answer ({cause}); check the network and the endpoint, then run again")
-    return ConfigError(f"{key}: the storage refuses the request ({cause}); check the location and archive.storage_options")
+        return RunError(f"{place}: the storage does not answer ({cause}); check the network and the endpoint, then run again")
+    return ConfigError(f"{place}: the storage refuses the request ({cause}); check the location and archive.storage_options")

@@ -1,4 +1,4 @@
-"""A file of any storage as a stream whose reads survive what passes."""
+"""A file of any storage as a stream whose reads survive transient errors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _STREAM_BYTES = 2**22  # asked for at a time
 Result = TypeVar("Result")
 
 
-def open_stream(location: str, options: Mapping[str, Any], key: str, tries: int) -> io.BufferedReader:
-    """``location`` for reading from its start, in blocks, and for seeking: what may pass is tried again from where it was.
+def open_stream(location: str, options: Mapping[str, Any], key: str, tries: int, given: str | None = None) -> io.BufferedReader:
+    """Opens ``location`` for reading in blocks and for seeking; after a transient error it resumes at the same position.
 
-    ConfigError and RunError of ``explain``, at the call and while reading.
+    Raises the ConfigError or RunError of ``explain`` for ``key`` and the value ``given`` for it, now or while reading.
     """
-    return io.BufferedReader(_ResumedFile(location, options, key, tries), _STREAM_BYTES)
+    return io.BufferedReader(_ResumedFile(location, options, key, tries, given), _STREAM_BYTES)
 
 
 class _ResumedFile(io.RawIOBase):
-    def __init__(self, location: str, options: Mapping[str, Any], key: str, tries: int) -> None:
+    def __init__(self, location: str, options: Mapping[str, Any], key: str, tries: int, given: str | None) -> None:
+        self._given = given
         self._where, self._tries = (location, options, key), tries
         self._file: Any = None
         self._position = 0
@@ -33,13 +34,13 @@ class _ResumedFile(io.RawIOBase):
         try:
             return storage.call_with_retries(call, self._tries)
         except storage.storage_errors() as error:
-            raise storage.explain(error, self._where[2]) from None
+            raise storage.explain(error, self._where[2], self._given) from None
 
     def _open(self) -> None:
         filesystem, path = storage.open_location(*self._where)
         state = storage.describe(filesystem, path)
         if self._state is not None and state != self._state:
-            raise RunError(f"{self._where[2]}: the file was written again while it was read; run again")
+            raise RunError(f"{self._where[2]}: the file changed while it was read; run again")
         self._state, self._file = state, filesystem.open(path, "rb", block_size=_STREAM_BYTES)
 
     def _read(self, count: int) -> bytes:

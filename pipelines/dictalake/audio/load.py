@@ -1,11 +1,15 @@
-"""What is done to a recording's bytes before anything else may touch them: decoded, brought to 16 kHz, measured.
+"""The only door from a recording's bytes to sound: decoded, brought to 16 kHz and measured, in a sandbox.
 
-``load_audio`` runs inside the sandbox (``archive/sandbox.py``), so it takes and returns only what JSON and int16 can say.
+Everything that needs sound (a run, ``dictalake doctor``, ``dictalake evaluate``) asks an AudioLoader: all read the same.
+``load_audio`` runs in the sandbox's child process (``audio/sandbox.py``): it takes and returns only what JSON and int16 can
+express.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +19,63 @@ from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.formats.reader import DicomOptions
 from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
-from dictalake.audio.vad import find_speech, join_intervals, total_s
+from dictalake.audio.sandbox import CallLimits, Sandbox
+from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ
+from dictalake.records import SAMPLE_RATE_HZ, Recording
+
+DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
+
+
+@dataclass(frozen=True)
+class LoadedAudio:
+    """What is known about one recording, and its sound.
+
+    ``waveforms`` are int16 ``(channels, samples)`` at 16 kHz. ``format`` has AudioFormat's fields. ``dicom`` is None for
+    plain audio. ``patient`` are the attributes asked for, by keyword, as they stand in the file: the caller hashes them.
+    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset`` and ``speech_s``. ``speech`` holds
+    ``(start, end)`` in seconds for each interval of each channel.
+    """
+
+    waveforms: np.ndarray
+    format: dict[str, Any]
+    dicom: dict[str, str] | None
+    patient: dict[str, str]
+    content_datetime: datetime | None
+    quality: dict[str, float | None]
+    speech: list[list[list[float]]]
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.waveforms.shape[1]) / SAMPLE_RATE_HZ
+
+
+class AudioLoader:
+    """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing."""
+
+    def __init__(self, config: Config) -> None:
+        require_detector(config.quality.vad)
+        self._settings = make_settings(config)
+        self._vox_rate_hz = config.archive.vox_rate_hz
+        self._limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
+
+    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+        """The sound in ``data``. Its content says what it is; only headerless VOX goes by the name ``*.vox``.
+
+        Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
+        """
+        is_vox = recording.uri.lower().endswith(".vox")
+        settings = {**self._settings, "vox_rate_hz": self._vox_rate_hz if is_vox else None}
+        known, waveforms = _open_sandbox(self._limits).call(data, recording.recording_id, settings)
+        when = known.pop("content_datetime")
+        return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
+
+
+@functools.cache
+def _open_sandbox(limits: CallLimits) -> Sandbox:
+    """Kept for the life of the process: starting a child takes about a second."""
+    return Sandbox(load_audio, limits, children=DECODERS)
 
 
 def make_settings(config: Config) -> dict[str, Any]:
@@ -33,12 +90,10 @@ def make_settings(config: Config) -> dict[str, Any]:
 
 
 def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """``data`` → what is known about it, and int16 ``(channels, samples)`` at 16 kHz.
+    """``data`` → the fields of LoadedAudio as JSON can express them (times in ISO format), and the waveforms.
 
-    Known are ``format`` (AudioFormat's fields), ``dicom`` (texts, or None), ``content_datetime`` (ISO, or None), ``quality``
-    (``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``), ``speech`` (for each channel its
-    intervals in seconds) and ``patient`` (the attributes asked for, as they are: the caller hashes them, since its key must not
-    be where untrusted bytes are decoded). Raises the LoadErrors of ``read_audio``, and TooManyWindows.
+    ``patient`` is not hashed here: the key must not be where untrusted bytes are decoded. Raises the LoadErrors of
+    ``read_audio``, and TooManyWindows.
     """
     limits = Limits.model_validate(settings["limits"])
     most_samples = limits.windows * settings["window_s"] * SAMPLE_RATE_HZ

@@ -22,7 +22,7 @@ from dictalake.errors import ConfigError
 from dictalake.evaluation.normalise import normalise_medasr
 from dictalake.evaluation.systems import (
     REFERENCE,
-    Heard,
+    SystemOutput,
     Transcripts,
     make_systems,
     make_utterances,
@@ -90,7 +90,7 @@ def make_table(recordings: Sequence[Recording], transcripts: Transcripts, width:
     return table
 
 
-def _rate(recording: Recording, heard: Heard) -> str:
+def _rate(recording: Recording, heard: SystemOutput) -> str:
     if REFERENCE not in recording.metadata:
         return ""
     pair = (normalise_medasr(recording.metadata[REFERENCE]), normalise_medasr(heard.text_raw or ""))

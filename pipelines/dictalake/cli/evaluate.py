@@ -40,7 +40,7 @@ from dictalake.evaluation.report import (
 from dictalake.evaluation.systems import (
     REFERENCE,
     SYSTEMS,
-    Heard,
+    SystemOutput,
     Transcripts,
     join_run,
     lake_or_temporary,
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out:
         open_folder(arguments.out)
 
-    transcripts: dict[str, Mapping[str, Heard]] = {}
+    transcripts: dict[str, Mapping[str, SystemOutput]] = {}
     if "whisper" in arguments.systems:  # first: its package may be missing, and the cluster takes all cores later
         transcripts["whisper"] = run_whisper(recordings, config, arguments.whisper_model)
     with lake_or_temporary(config) as located:

@@ -28,7 +28,7 @@ from dictalake.evaluation.word_errors import count_errors
 from dictalake.training.finetune import Trainer, TrainingPlan, initialise
 from dictalake.training.lm import read_dictations
 from dictalake.training.tokenizer import build_tokenizer
-from dictalake.training.utterances import Utterance, load_waveform, read_utterances
+from dictalake.training.utterances import TrainingUtterance, load_waveform, read_utterances
 from dictalake.training.voices import VOICES
 
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _make_trainer(arguments: argparse.Namespace, plan: TrainingPlan, train: list[Utterance], device: str) -> Trainer:
+def _make_trainer(arguments: argparse.Namespace, plan: TrainingPlan, train: list[TrainingUtterance], device: str) -> Trainer:
     if arguments.from_scratch:
         if (arguments.out / "tokenizer.json").exists():
             tokenizer = AutoProcessor.from_pretrained(arguments.out).tokenizer

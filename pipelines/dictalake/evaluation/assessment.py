@@ -1,4 +1,4 @@
-"""What is told of a system: rates with intervals, and the mistakes that hurt patients, from the counts of each recording."""
+"""The figures of a system: rates with intervals, and the mistakes that hurt patients, from the counts of each recording."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Assessed:
 
 
 def assess(utterance: Utterance, normalise: Callable[[str], str], terms: Terms) -> Assessed:
-    """Counts one recording; a failed one has all its words deleted. Characters are those of the texts with their spaces."""
+    """Counts one recording; all words of a failed one count as deleted. Characters include the spaces."""
     reference, hypothesis = normalise(utterance.reference), normalise(utterance.hypothesis or "")
     if reference:
         output = jiwer.process_characters(reference, hypothesis)
@@ -98,7 +98,7 @@ def describe(
 
 
 def _find_clusters(assessed: Sequence[Assessed], label: str | None) -> np.ndarray:
-    """The cluster of each recording, ``(recordings,)`` from 0; a recording without the label is one by itself."""
+    """The cluster of each recording, ``(recordings,)`` from 0; a recording without the label is a cluster of its own."""
     names = [(one.utterance.labels.get(label) if label else None, one.utterance.recording_id) for one in assessed]
     numbers: dict[tuple[str | None, str], int] = {}
     return np.array([numbers.setdefault((name, "" if name else alone), len(numbers)) for name, alone in names], dtype=np.int64)

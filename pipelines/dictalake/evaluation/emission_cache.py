@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Heard:
+class CachedEmissions:
     """One recording: its reference, if it has one, and the emissions of its channels; none, and a ``reason``, if it failed."""
 
     recording_id: str
@@ -77,7 +77,7 @@ def cache_emissions(
     return found
 
 
-def read_cache(path: Path) -> Iterator[Heard]:
+def read_cache(path: Path) -> Iterator[CachedEmissions]:
     """What ``cache_emissions`` wrote, in order."""
     for group in pq.ParquetFile(path).iter_batches(batch_size=64):
         table = pa.Table.from_batches([group])
@@ -85,7 +85,7 @@ def read_cache(path: Path) -> Iterator[Heard]:
             zip(*(table[name].to_pylist() for name in ("recording_id", "reference", "reason")), strict=True)
         ):
             channels = () if reason else tuple(columns.read_emissions(table, row))
-            yield Heard(recording_id, reference, channels, reason)
+            yield CachedEmissions(recording_id, reference, channels, reason)
 
 
 def _select(emitted: pa.Table) -> pa.Table:

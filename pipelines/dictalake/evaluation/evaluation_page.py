@@ -25,7 +25,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 
 
 @dataclass(frozen=True)
-class Word:
+class AlignedWord:
     """One place of an alignment. ``kind``: same, substituted, deleted, inserted; ``hurts``: a negation, side or number."""
 
     said: str | None
@@ -51,7 +51,7 @@ class Shown:
     system: str
     rate: float
     labels: str
-    words: Sequence[Word]
+    words: Sequence[AlignedWord]
     snippet: Snippet | None
 
 
@@ -61,21 +61,21 @@ class ShownMistake:
 
     kind: str
     recording_id: str
-    words: Sequence[Word]
+    words: Sequence[AlignedWord]
 
 
-def compare_words(reference: str, hypothesis: str) -> list[Word]:
+def compare_words(reference: str, hypothesis: str) -> list[AlignedWord]:
     """The alignment of two normalised texts, word by word."""
     pairs = align(reference.split(), hypothesis.split())
     hurting = {place for mistake in find_mistakes(pairs) for place in range(mistake.first, mistake.last)}
     words = []
     for place, (said, heard) in enumerate(pairs):
         kind = "same" if said == heard else "inserted" if said is None else "deleted" if heard is None else "substituted"
-        words.append(Word(said, heard, kind, place in hurting))
+        words.append(AlignedWord(said, heard, kind, place in hurting))
     return words
 
 
-def find_worst_passage(words: Sequence[Word]) -> float:
+def find_worst_passage(words: Sequence[AlignedWord]) -> float:
     """Where among ``words``, as a share from 0 to 1, the middle of the half minute with the most errors is."""
     errors = [word.kind != "same" for word in words]
     starts = range(max(1, len(errors) - _PASSAGE + 1))
@@ -83,7 +83,7 @@ def find_worst_passage(words: Sequence[Word]) -> float:
     return (start + min(_PASSAGE, len(errors)) / 2) / max(1, len(errors))
 
 
-def show_transcript(assessed: Assessed, system: str, words: Sequence[Word], snippet: Snippet | None) -> Shown:
+def show_transcript(assessed: Assessed, system: str, words: Sequence[AlignedWord], snippet: Snippet | None) -> Shown:
     labels = ", ".join(f"{key} {value}" for key, value in sorted(assessed.utterance.labels.items()) if key != "reference")
     return Shown(assessed.utterance.recording_id, system, assessed.errors.rate, labels, words, snippet)
 

@@ -1,4 +1,4 @@
-"""What ``dictalake evaluate`` writes and shows: tables on the terminal, ``scores.json``, Parquet, and one HTML page."""
+"""The output of ``dictalake evaluate``: tables on the terminal, ``scores.json``, Parquet, and one HTML page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from dictalake.errors import ConfigError
 from dictalake.evaluation.assessment import Assessed, assess, describe, describe_groups, read_terms
 from dictalake.evaluation.clinical import count_terms
 from dictalake.evaluation.evaluation_page import (
+    AlignedWord,
     Shown,
     Snippet,
-    Word,
     compare_words,
     find_worst_passage,
     rank_terms,
@@ -112,7 +112,7 @@ def show_figures(figures: Figures, normaliser: str, by: str | None, console: Con
 
 
 def warn_of_few(figures: Figures) -> str | None:
-    """A sentence for the reader where the intervals rest on too few recordings, or clusters of them."""
+    """A warning where the intervals rest on too few recordings or clusters."""
     total = next(iter(next(iter(figures.values())).values()))
     if total["clusters"] >= _FEW:
         return None
@@ -122,7 +122,7 @@ def warn_of_few(figures: Figures) -> str | None:
 
 
 def show_clinical(figures: Figures, normaliser: str, console: Console) -> None:
-    """One table: what of the errors may hurt a patient."""
+    """One table: the errors that may hurt a patient."""
     table = Table(title=f"medical terms, negations, sides and numbers, normaliser {normaliser}")
     table.add_column("system")
     for name in ("term recall %", "precision %", "negations wrong", "sides wrong", "swapped", "numbers wrong"):
@@ -139,7 +139,7 @@ _KINDS = {"negation": "negations", "laterality": "sides", "number": "numbers"}
 
 
 def open_folder(out: Path) -> None:
-    """Makes the folder. Raises ConfigError where a file is in its place, or it cannot be written: before hours of work."""
+    """Makes the folder. Raises ConfigError, before hours of work, where there is a file instead or it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,7 +196,7 @@ def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: 
     return shown
 
 
-def make_snippet(waveform: Any, words: Sequence[Word]) -> Snippet | None:
+def make_snippet(waveform: Any, words: Sequence[AlignedWord]) -> Snippet | None:
     """Half a minute about where the errors are, as if words came evenly, as MP3; None where there is no waveform.
 
     ``waveform``: int16 ``(samples,)`` at 16 kHz, or None.

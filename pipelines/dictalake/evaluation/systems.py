@@ -1,9 +1,13 @@
-"""The systems that ``dictalake evaluate`` compares, and what each of them heard."""
+"""The systems that ``dictalake evaluate`` compares, and the output of each.
+
+An archive object (ZIP, TAR, gzip) in the manifest counts as one recording: its output is the text of all files in it, in the
+order of their names, and it failed where one of them did.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +18,9 @@ import pyarrow.dataset as ds
 from rich.console import Console
 from rich.progress import track
 
-from dictalake.archive.fetch import fetch
+from dictalake.archive.load_recording import load_recording
 from dictalake.archive.manifest import find_recordings
-from dictalake.audio.formats.read_audio import read_audio
-from dictalake.audio.resample import resample_blocks
+from dictalake.audio.load import AudioLoader
 from dictalake.config.load import with_overrides
 from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError, TranscriptionError
@@ -31,11 +34,11 @@ PIPELINE_SYSTEMS = ("greedy", "lm", "hotwords")
 SYSTEMS = (*PIPELINE_SYSTEMS, "whisper")
 REFERENCE = "reference"
 
-NO_ROW = "no_row"  # another run took the recording on and has not committed it yet
+NO_ROW = "no_row"  # another run is working on the recording and has not committed it yet
 
 
 @dataclass(frozen=True)
-class Heard:
+class SystemOutput:
     """What a system made of one recording: raw text, readable text and confidence, or the reason and detail of its failure."""
 
     text_raw: str | None = None
@@ -45,15 +48,15 @@ class Heard:
     confidence: float | None = None
 
 
-Transcripts = Mapping[str, Mapping[str, Heard]]  # system → recording_id → Heard
+Transcripts = Mapping[str, Mapping[str, SystemOutput]]  # system → recording_id → SystemOutput
 
 
 def make_systems(config: Config, names: list[str] | None, files: Sequence[tuple[str, str]]) -> dict[str, Config]:
-    """The configuration of each system that is a run of the pipeline. Raises ConfigError for one that cannot be."""
+    """The configuration of each system that is a run of the pipeline. Raises ConfigError for an impossible one."""
     systems = {}
     for name in names or ():
         if name == "hotwords" and config.decoding.hotwords is None:
-            raise ConfigError("the system hotwords needs decoding.hotwords: a text file of terms, one a line")
+            raise ConfigError("the system hotwords needs decoding.hotwords: a text file with one term on each line")
         if name in PIPELINE_SYSTEMS:
             changed = {"kind": "greedy" if name == "greedy" else "beam"}
             kept = config.decoding.hotwords if name == "hotwords" else None
@@ -62,15 +65,15 @@ def make_systems(config: Config, names: list[str] | None, files: Sequence[tuple[
             )
     for name, file in files:
         if name in SYSTEMS or name in systems:
-            raise ConfigError(f"--system {name}: the name is taken")
+            raise ConfigError(f"--system {name}: another system has this name; choose a different one")
         systems[name] = with_overrides(config, file)
     return systems
 
 
 def read_references(archive: Archive) -> list[Recording]:
-    """The recordings of the manifest. Raises ConfigError where there is none, or no reference in it."""
+    """The recordings of the manifest. Raises ConfigError without a manifest, or without any reference in it."""
     if archive.manifest is None:
-        raise ConfigError("archive.manifest is missing: give a CSV or Parquet with the columns uri and reference")
+        raise ConfigError("archive.manifest is not set; give a CSV or Parquet file with the columns uri and reference")
     recordings = list(find_recordings(archive))
     if not any(REFERENCE in recording.metadata for recording in recordings):
         raise ConfigError("archive.manifest: no row has a reference; it needs the columns uri and reference")
@@ -79,7 +82,7 @@ def read_references(archive: Archive) -> list[Recording]:
 
 @contextmanager
 def lake_or_temporary(config: Config) -> Iterator[Config]:
-    """``config`` with a lake: its own, or one that is gone afterwards."""
+    """``config`` with a lake: its own, or a temporary one."""
     if config.lake.uri is not None:
         yield config
         return
@@ -87,8 +90,8 @@ def lake_or_temporary(config: Config) -> Iterator[Config]:
         yield config.model_copy(update={"lake": config.lake.model_copy(update={"uri": folder})})
 
 
-def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) -> dict[str, dict[str, Heard]]:
-    """Transcribes under each of ``configs`` (system → configuration) in one Ray session, and reads the rows from the lake."""
+def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) -> dict[str, dict[str, SystemOutput]]:
+    """Transcribes with each of ``configs`` (system → configuration) in one Ray session, and reads the rows from the lake."""
     if not configs:
         return {}
     from dictalake.workflow import cluster
@@ -111,15 +114,16 @@ def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) 
     return transcripts
 
 
-def read_transcripts(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, Heard]:
-    """What the lake says about ``recordings`` under ``fingerprint``: the last attempt at each."""
-    rows = {row["recording_id"]: row for row in _read_rows(lake, fingerprint)}
-    return {recording.recording_id: _make_heard(rows.get(recording.recording_id)) for recording in recordings}
+def read_transcripts(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, SystemOutput]:
+    """The outputs for ``recordings`` that the lake holds under ``fingerprint``, of the last attempt at each."""
+    outputs = _group_outputs(_read_rows(lake, fingerprint))
+    return {one.recording_id: _join_outputs(outputs.get(one.recording_id, [])) for one in recordings}
 
 
-def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, Heard]:
-    """As ``read_transcripts``, of a run of another day: where the object has another version since, its newest row of the same
-    URI. Raises ConfigError where the lake has no row under ``fingerprint``.
+def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, SystemOutput]:
+    """As ``read_transcripts``, for an earlier run: where the object has a new version since, takes the newest row with its URI.
+
+    Raises ConfigError where the lake has no row under ``fingerprint``.
     """
     rows = _read_rows(lake, fingerprint)
     if not rows:
@@ -127,17 +131,48 @@ def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> d
         table = open_lake(lake.uri, lake.storage_options).to_table(columns=["fingerprint"])
         known = ", ".join(sorted(set(table["fingerprint"].to_pylist()))) or "none"
         raise ConfigError(f"--run {fingerprint}: the lake has no row with this fingerprint; it has {known}")
-    by_id = {row["recording_id"]: row for row in rows}
-    by_uri = {row["source"]["uri"]: row for row in rows if row["source"]}
-    return {one.recording_id: _make_heard(by_id.get(one.recording_id) or by_uri.get(one.uri)) for one in recordings}
+    outputs = _group_outputs(rows)
+    by_uri = {row["source"]["uri"]: [_make_output(row)] for row in rows if row["source"]}
+    return {one.recording_id: _join_outputs(outputs.get(one.recording_id) or by_uri.get(one.uri, [])) for one in recordings}
 
 
 def _read_rows(lake: Lake, fingerprint: str) -> list[dict[str, Any]]:
-    """Rows under ``fingerprint``, older versions of an object first, and of each the earlier attempts."""
+    """The rows under ``fingerprint``: older versions of an object before newer ones, earlier attempts before later ones."""
     assert lake.uri is not None
-    columns = ["recording_id", "attempt", "text", "text_raw", "error", "confidence", "source"]
+    columns = ["recording_id", "attempt", "text", "text_raw", "error", "confidence", "source", "archive_id"]
     rows = open_lake(lake.uri, lake.storage_options).to_table(columns=columns, filter=ds.field("fingerprint") == fingerprint)
     return sorted(rows.to_pylist(), key=lambda row: (_modified_s(row), row["attempt"]))
+
+
+def _group_outputs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[SystemOutput]]:
+    """Id of an object of the archive → the outputs of the last attempts at the recordings in it, in the order of their URIs."""
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["archive_id"] or row["recording_id"], {})[row["recording_id"]] = row
+    return {
+        object_id: [_make_output(row) for row in sorted(group.values(), key=_uri_of)] for object_id, group in groups.items()
+    }
+
+
+def _uri_of(row: Mapping[str, Any]) -> str:
+    return (row["source"] or {}).get("uri") or ""
+
+
+def _join_outputs(outputs: Sequence[SystemOutput]) -> SystemOutput:
+    """The output of one object of the archive from those of the recordings in it."""
+    if not outputs:
+        return SystemOutput(reason=NO_ROW, detail="the lake has no row of this recording")
+    if len(outputs) == 1:
+        return outputs[0]
+    for output in outputs:
+        if output.reason is not None:
+            return output
+    confidences = [output.confidence for output in outputs if output.confidence is not None]
+    return SystemOutput(
+        " ".join(filter(None, (output.text_raw for output in outputs))),
+        " ".join(filter(None, (output.text for output in outputs))),
+        confidence=sum(confidences) / len(confidences) if confidences else None,
+    )
 
 
 def _modified_s(row: Mapping[str, Any]) -> float:
@@ -145,35 +180,46 @@ def _modified_s(row: Mapping[str, Any]) -> float:
     return modified_at.timestamp() if modified_at else 0.0
 
 
-def _make_heard(row: Mapping[str, Any] | None) -> Heard:
-    if row is None:
-        return Heard(reason=NO_ROW, detail="the lake has no row of this recording")
+def _make_output(row: Mapping[str, Any]) -> SystemOutput:
     error = row["error"] or {"reason": None, "detail": None}
-    return Heard(row["text_raw"], row["text"], error["reason"], error["detail"], row["confidence"])
+    return SystemOutput(row["text_raw"], row["text"], error["reason"], error["detail"], row["confidence"])
 
 
-def run_whisper(recordings: Sequence[Recording], config: Config, folder: Path | None) -> dict[str, Heard]:
+def run_whisper(recordings: Sequence[Recording], config: Config, folder: Path | None) -> dict[str, SystemOutput]:
+    """Transcribes with the Whisper model in ``folder``, by default the packaged one, in this process."""
     whisper = Whisper(folder or find_packaged_model(), config.acoustic.device)
-    heard = {}
     console = Console(stderr=True)
-    for recording in track(recordings, "whisper", console=console, disable=not console.is_terminal):
-        try:
-            text = whisper.transcribe(_read_waveforms(recording, config))
-            heard[recording.recording_id] = Heard(text, text)
-        except TranscriptionError as error:
-            heard[recording.recording_id] = Heard(reason=error.reason, detail=error.detail)
-    return heard
+    shown = track(recordings, "whisper", total=len(recordings), console=console, disable=not console.is_terminal)
+    return transcribe_here(whisper.transcribe, shown, config)
 
 
-def make_utterances(recordings: Sequence[Recording], heard: Mapping[str, Heard]) -> list[Utterance]:
-    """The recordings that have a reference, with what was heard; a failed one has no hypothesis."""
+def transcribe_here(
+    transcribe: Callable[[np.ndarray], str], recordings: Iterable[Recording], config: Config
+) -> dict[str, SystemOutput]:
+    """What ``transcribe`` makes of each recording, read as a run reads it: int16 ``(channels, samples)`` at 16 kHz."""
+    loader = AudioLoader(config)
+    joined = {}
+    for recording in recordings:
+        outputs: dict[str, SystemOutput] = {}
+        for inside, loaded in load_recording(recording, config, loader):
+            if isinstance(loaded, TranscriptionError):
+                outputs[inside.uri] = SystemOutput(reason=loaded.reason, detail=loaded.detail)
+            else:
+                text = transcribe(loaded.waveforms)
+                outputs[inside.uri] = SystemOutput(text, text)
+        joined[recording.recording_id] = _join_outputs([outputs[uri] for uri in sorted(outputs)])
+    return joined
+
+
+def make_utterances(recordings: Sequence[Recording], outputs: Mapping[str, SystemOutput]) -> list[Utterance]:
+    """The recordings that have a reference, with the system's output; a failed one has no hypothesis."""
     return [
         Utterance(
             recording.recording_id,
             recording.metadata[REFERENCE],
-            None if heard[recording.recording_id].reason else heard[recording.recording_id].text_raw or "",
+            None if outputs[recording.recording_id].reason else outputs[recording.recording_id].text_raw or "",
             recording.metadata,
-            heard[recording.recording_id].confidence,
+            outputs[recording.recording_id].confidence,
         )
         for recording in recordings
         if REFERENCE in recording.metadata
@@ -181,19 +227,18 @@ def make_utterances(recordings: Sequence[Recording], heard: Mapping[str, Heard])
 
 
 def make_finder(recordings: Sequence[Recording], config: Config) -> Callable[[str], np.ndarray | None]:
-    """What gives the first channel of a recording by its id, int16 at 16 kHz; None where it cannot be read."""
+    """A function from a recording's id to its first channel, int16 at 16 kHz, or None where it cannot be read.
+
+    For an archive object it gives the first file that can be read.
+    """
     by_id = {recording.recording_id: recording for recording in recordings}
+    loader = AudioLoader(config)
 
     def find(recording_id: str) -> np.ndarray | None:
-        try:
-            waveform: np.ndarray = _read_waveforms(by_id[recording_id], config)[0]
-        except TranscriptionError:
-            return None
-        return waveform
+        for _, loaded in load_recording(by_id[recording_id], config, loader):
+            if not isinstance(loaded, TranscriptionError):
+                waveform: np.ndarray = loaded.waveforms[0]
+                return waveform
+        return None
 
     return find
-
-
-def _read_waveforms(recording: Recording, config: Config) -> np.ndarray:
-    data = fetch(recording, config.archive, limits=config.limits)
-    return read_audio(data, recording.recording_id, config.limits, consume=resample_blocks).samples

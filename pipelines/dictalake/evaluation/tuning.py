@@ -21,7 +21,7 @@ from dictalake.decoding.base import Decoder, open_decoder
 from dictalake.decoding.hotwords import find_hotwords, read_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.evaluation.calibration import label_words
-from dictalake.evaluation.emission_cache import Heard, read_cache
+from dictalake.evaluation.emission_cache import CachedEmissions, read_cache
 from dictalake.evaluation.normalise import NORMALISERS
 from dictalake.evaluation.word_errors import ErrorCount, count_errors
 from dictalake.records import FrameGrid
@@ -87,8 +87,8 @@ class Bench:
         hotwords = read_hotwords(path, self._vocabulary)
         said = found = false = 0
         for one in decoded:
-            wanted, heard = (Counter(find_hotwords(hotwords, text)) for text in (one.reference, one.hypothesis))
-            said, found, false = said + wanted.total(), found + (wanted & heard).total(), false + (heard - wanted).total()
+            wanted, cached = (Counter(find_hotwords(hotwords, text)) for text in (one.reference, one.hypothesis))
+            said, found, false = said + wanted.total(), found + (wanted & cached).total(), false + (cached - wanted).total()
         return said, found, false
 
 
@@ -130,7 +130,7 @@ def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 class _Worker:
     """What a process of the pool keeps between trials."""
 
-    recordings: list[Heard]
+    recordings: list[CachedEmissions]
     vocabulary: Vocabulary
     grid: FrameGrid
     settings: Decoding | None = None
@@ -142,7 +142,7 @@ _worker: _Worker | None = None
 
 def _start(cache: Path, vocabulary: Vocabulary, grid: FrameGrid) -> None:
     global _worker
-    usable = [heard for heard in read_cache(cache) if heard.reason is None and heard.reference is not None]
+    usable = [cached for cached in read_cache(cache) if cached.reason is None and cached.reference is not None]
     _worker = _Worker(usable, vocabulary, grid)
 
 
@@ -152,24 +152,24 @@ def _decode_shard(task: tuple[Decoding, str, int, int]) -> list[Decoded]:
     if _worker.settings != decoding:
         _worker.settings, _worker.decoder = decoding, open_decoder(decoding, _worker.vocabulary)
     assert _worker.decoder is not None
-    return [_decode(heard, _worker.decoder, _worker.grid, normaliser) for heard in _worker.recordings[shard::shards]]
+    return [_decode(cached, _worker.decoder, _worker.grid, normaliser) for cached in _worker.recordings[shard::shards]]
 
 
-def _decode(heard: Heard, decoder: Decoder, grid: FrameGrid, normaliser: str) -> Decoded:
-    assert heard.reference is not None
+def _decode(cached: CachedEmissions, decoder: Decoder, grid: FrameGrid, normaliser: str) -> Decoded:
+    assert cached.reference is not None
     evidence: dict[int, tuple[float, float]] = {}
     channels = []
-    for index, emissions in enumerate(heard.channels):
+    for index, emissions in enumerate(cached.channels):
         best = decoder.decode(emissions)[0]
         words = words_of(best, grid, index)
         evidence |= {id(word): measure_evidence(group) for word, group in zip(words, find_word_pieces(best), strict=True)}
         channels.append(words)
     merged = merge_channels(channels)
-    labels = label_words(heard.reference, [word.word for word in merged], NORMALISERS[normaliser])
+    labels = label_words(cached.reference, [word.word for word in merged], NORMALISERS[normaliser])
     labelled = [(evidence[id(word)], label) for word, label in zip(merged, labels, strict=True) if label is not None]
     return Decoded(
-        heard.recording_id,
-        heard.reference,
+        cached.recording_id,
+        cached.reference,
         join_words(merged),
         np.array([logits for logits, _ in labelled], dtype=np.float64).reshape(-1, 2),
         np.array([label for _, label in labelled], dtype=bool),

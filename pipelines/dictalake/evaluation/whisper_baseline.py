@@ -1,4 +1,4 @@
-"""Whisper as a mark to compare with: a general-purpose recogniser on the same waveforms, in this process and without a lake.
+"""Whisper as a baseline: a general-purpose recogniser on the same waveforms, in this process and without a lake.
 
 ``acoustic.kind: whisper`` runs the same engine over an archive.
 """

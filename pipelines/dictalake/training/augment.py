@@ -1,4 +1,4 @@
-"""What makes clean speech sound like dictation: speed and pitch, room, noise, telephone band, µ-law, clipping, level.
+"""Makes clean speech sound like dictation: speed and pitch, room, noise, telephone band, µ-law, clipping, level.
 
 All functions take and return mono float32 waveforms at 16 kHz in [-1, 1]; every draw comes from the given generator.
 """
@@ -14,7 +14,7 @@ SAMPLE_RATE_HZ = 16_000
 
 
 def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random, repeatable disguise of ``waveform``; its words stay the same, its length changes with the speed."""
+    """One random, repeatable variant of ``waveform``: the same words, and a length that changes with the speed."""
     if rng.random() < 0.75:
         waveform = change_speed(waveform, float(rng.uniform(0.86, 1.18)))
     if rng.random() < 0.25:
@@ -32,7 +32,7 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Plays ``factor`` times as fast; pitch and formants move along, which is nearly another speaker."""
+    """Plays ``factor`` times as fast; pitch and formants move along, so that it sounds like another speaker."""
     return soxr.resample(waveform, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ, quality="QQ").astype(np.float32)
 
 
@@ -46,7 +46,7 @@ def add_room(waveform: np.ndarray, rng: np.random.Generator, reverberation_s: fl
 
 
 def colour(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A microphone's tilt: first-order emphasis or de-emphasis."""
+    """The spectral tilt of a microphone: first-order emphasis or de-emphasis."""
     return scipy.signal.lfilter([1.0, float(rng.uniform(-0.7, 0.6))], [1.0], waveform).astype(np.float32)
 
 
@@ -61,7 +61,7 @@ def add_noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: float) -> 
 
 
 def pass_telephone(waveform: np.ndarray, *, mu_law: bool) -> np.ndarray:
-    """Goes through 8 kHz and back, through 8-bit µ-law if asked."""
+    """Resamples to 8 kHz and back, on request through 8-bit µ-law."""
     narrow = soxr.resample(waveform, SAMPLE_RATE_HZ, 8_000, quality="LQ")
     if mu_law:
         narrow = librosa.mu_expand(librosa.mu_compress(np.clip(narrow, -1, 1), mu=255, quantize=True), mu=255, quantize=True)

@@ -25,7 +25,7 @@ from transformers import LasrFeatureExtractor, LasrForCTC, LasrProcessor, LasrTo
 from dictalake.acoustic.ctc import choose_dtype
 from dictalake.acoustic.lasr.features import LogMel
 from dictalake.training.augment import SAMPLE_RATE_HZ, augment
-from dictalake.training.utterances import Utterance, load_waveform, make_batches
+from dictalake.training.utterances import TrainingUtterance, load_waveform, make_batches
 
 FRAME_SAMPLES = 640
 
@@ -183,7 +183,7 @@ class Trainer:
 
     def train(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Sequence[TrainingUtterance],
         evaluate: Callable[[LasrForCTC], dict[str, float]],
         report: Callable[[str], None],
     ) -> None:
@@ -225,7 +225,7 @@ class Trainer:
             last_save = time.monotonic()
 
     def _prefetch(
-        self, utterances: Sequence[Utterance], batches: list[list[int]]
+        self, utterances: Sequence[TrainingUtterance], batches: list[list[int]]
     ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
         """Reads and augments the next batch while this one trains."""
         first = self.batch_in_epoch
@@ -332,7 +332,7 @@ class Trainer:
                 value.copy_(current[name])
 
     @torch.no_grad()
-    def transcribe(self, model: LasrForCTC, utterances: Sequence[Utterance], batch_s: float = 120.0) -> list[str]:
+    def transcribe(self, model: LasrForCTC, utterances: Sequence[TrainingUtterance], batch_s: float = 120.0) -> list[str]:
         """Greedy texts of ``utterances`` in order."""
         model.eval()
         texts = [""] * len(utterances)

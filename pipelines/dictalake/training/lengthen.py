@@ -1,4 +1,4 @@
-"""Long dictations for evaluation: short utterances of one voice, one after the other, with the pauses of somebody who thinks.
+"""Long dictations for evaluation: short utterances of one voice, one after the other, with the pauses of a speaker who thinks.
 
 What is drawn, for each dictation from the seed and its number alone:
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from dictalake.errors import ConfigError
 from dictalake.training.augment import SAMPLE_RATE_HZ
-from dictalake.training.utterances import Utterance
+from dictalake.training.utterances import TrainingUtterance
 
 PAUSE_MEDIAN_S, PAUSE_SIGMA, PAUSE_LEAST_S, PAUSE_MOST_S = 0.7, 0.5, 0.2, 2.0
 THINKING_SHARE, THINKING_LEAST_S, THINKING_MOST_S = 0.1, 2.0, 6.0
@@ -31,10 +31,10 @@ NOISE_LEAST_DBFS, NOISE_MOST_DBFS = -70.0, -55.0
 
 
 @dataclass(frozen=True)
-class Part:
+class Excerpt:
     """One utterance in a dictation: samples ``start`` to ``end`` (not included), and where its words begin in the reference."""
 
-    utterance: Utterance
+    utterance: TrainingUtterance
     start: int
     end: int
     first_word: int
@@ -43,10 +43,10 @@ class Part:
 
 @dataclass(frozen=True)
 class LongDictation:
-    """All that chance decided about one dictation of ``samples`` samples at 16 kHz."""
+    """The random choices for one dictation of ``samples`` samples at 16 kHz."""
 
     voice: str
-    parts: tuple[Part, ...]
+    parts: tuple[Excerpt, ...]
     samples: int
     peak_dbfs: float
     noise_dbfs: float
@@ -66,7 +66,7 @@ class LongDictation:
 
 
 def plan_dictation(
-    utterances: Sequence[Utterance], lengths: dict[str, int], seed: int, number: int, least_s: float, most_s: float
+    utterances: Sequence[TrainingUtterance], lengths: dict[str, int], seed: int, number: int, least_s: float, most_s: float
 ) -> LongDictation:
     """Dictation ``number`` of ``seed``: ``least_s`` to ``most_s`` seconds long.
 
@@ -86,7 +86,7 @@ def plan_dictation(
     weights = np.array([spoken[voice] for voice in able], float)
     voice = able[int(rng.choice(len(able), p=weights / weights.sum()))]
     mine = _by_voice(utterances)[voice]
-    parts: list[Part] = []
+    parts: list[Excerpt] = []
     last_pause, at, words = draw_pause(rng), 0, 0
     for index in rng.permutation(len(mine)):
         utterance = mine[int(index)]
@@ -95,7 +95,7 @@ def plan_dictation(
         if end + last_pause > most:
             continue
         level_db = float(np.clip(rng.normal(0.0, LEVEL_SIGMA_DB), -LEVEL_MOST_DB, LEVEL_MOST_DB))
-        parts.append(Part(utterance, start, end, words, level_db))
+        parts.append(Excerpt(utterance, start, end, words, level_db))
         at, words = end, words + len(utterance.reference.split())
         if at + last_pause >= wanted:
             break
@@ -108,8 +108,8 @@ def plan_dictation(
     return LongDictation(voice, tuple(parts), at + last_pause, peak_dbfs, noise_dbfs, int(rng.integers(2**32)))
 
 
-def _by_voice(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
-    voices: dict[str, list[Utterance]] = {}
+def _by_voice(utterances: Sequence[TrainingUtterance]) -> dict[str, list[TrainingUtterance]]:
+    voices: dict[str, list[TrainingUtterance]] = {}
     for utterance in utterances:
         voices.setdefault(utterance.voice, []).append(utterance)
     return voices

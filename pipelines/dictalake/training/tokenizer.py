@@ -19,7 +19,7 @@ _SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
 def build_tokenizer(texts: Iterable[str], pieces: int) -> LasrTokenizer:
-    """A tokenizer of ``pieces`` entries at most over ``texts``; a small text gives fewer."""
+    """A tokenizer with at most ``pieces`` entries for ``texts``; a small text gives fewer."""
     texts = list(texts)
     counts = Counter(word for text in texts for word in text.split() if _MARKUP_WORD.search(word))
     markup = [f"▁{word}" for word, count in counts.most_common() if count >= 5]

@@ -1,4 +1,4 @@
-"""LASR models with random weights: every dimension of a real one, to measure and to test what does not depend on its skill."""
+"""LASR models with random weights and the dimensions of a real one, for measurements and tests that need no accuracy."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def save_untrained_lasr(folder: Path, encoder: LasrEncoderConfig, tokenizer: Any
 
 @torch.no_grad()
 def _balance_head(model: LasrForCTC, known: int) -> None:
-    """Random weights say the same piece to whatever they hear. Centred and spread over some noise, the head says many
-    pieces, other ones to other sounds, with blanks between them, and none that the tokenizer does not know."""
+    """Random weights emit the same piece for any sound. Centred and spread on some noise, the head emits many pieces,
+    different ones for different sounds, with blanks between them, and only pieces that the tokenizer knows."""
     noise = torch.randn(1, 4 * 16_000, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.0, 0.3, 4 * 16_000)
     logits = model(input_features=LogMel(LasrFeatureExtractor())(noise)).logits[0]
     scale = _LOGIT_SPREAD / (logits - logits.mean(0)).std()

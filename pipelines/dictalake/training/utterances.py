@@ -19,7 +19,7 @@ SHORTEST_S = 0.2
 
 
 @dataclass(frozen=True)
-class Utterance:
+class TrainingUtterance:
     """One labelled recording of at most a window's length."""
 
     path: str
@@ -28,7 +28,7 @@ class Utterance:
     voice: str = ""
 
 
-def read_utterances(manifest: Path, max_s: float, report: Callable[[str], None] = lambda line: None) -> list[Utterance]:
+def read_utterances(manifest: Path, max_s: float, report: Callable[[str], None] = lambda line: None) -> list[TrainingUtterance]:
     """Reads a CSV with ``uri`` (a local path, relative to the CSV or absolute) and ``reference``; ``voice`` is optional.
 
     Recordings longer than ``max_s`` are left out: CTC training needs utterances that fit the model's window; ``report`` is
@@ -57,7 +57,7 @@ def read_utterances(manifest: Path, max_s: float, report: Callable[[str], None] 
         too_short += duration_s < SHORTEST_S
         unlabelled += not row["reference"].strip()
         if SHORTEST_S <= duration_s <= max_s and row["reference"].strip():
-            utterances.append(Utterance(str(path), row["reference"].strip(), duration_s, row.get("voice") or ""))
+            utterances.append(TrainingUtterance(str(path), row["reference"].strip(), duration_s, row.get("voice") or ""))
     report(
         f"{manifest.name}: {len(utterances)} of {len(rows)} recordings, {sum(u.duration_s for u in utterances) / 3600:.2f} h; "
         f"left out: {too_long} longer than {max_s:g} s, {too_short} shorter than {SHORTEST_S:g} s, {unlabelled} without text"
@@ -76,7 +76,9 @@ def load_waveform(path: str) -> np.ndarray:
     return mono if rate_hz == SAMPLE_RATE_HZ else soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
 
 
-def make_batches(utterances: Sequence[Utterance], batch_s: float, rng: random.Random, *, ascending: bool) -> list[list[int]]:
+def make_batches(
+    utterances: Sequence[TrainingUtterance], batch_s: float, rng: random.Random, *, ascending: bool
+) -> list[list[int]]:
     """Groups indices of similar length so that longest × count stays within ``batch_s``; in random order unless ascending."""
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration_s * rng.uniform(0.9, 1.1))
     batches: list[list[int]] = [[]]

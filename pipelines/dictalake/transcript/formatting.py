@@ -19,7 +19,7 @@ _SAID_ONCE = frozenset(".?!,:;…")
 
 
 def formatter_version(numbers: bool) -> str:
-    """What a transcript's text depends on, given its ``text_raw``."""
+    """The settings that turn ``text_raw`` into ``text``."""
     return f"{_VERSION}+numbers" if numbers else _VERSION
 
 
@@ -36,7 +36,7 @@ class Formatted:
 
 
 def format_text(text_raw: str, numbers: bool = False) -> Formatted:
-    """Renders what the decoder said. Never raises; unknown markup is kept verbatim, ``</s>`` and its like are dropped.
+    """Renders the decoder's text. Never raises; keeps unknown markup verbatim and drops ``</s>`` and the like.
 
     >>> format_text("[FINDINGS] {colon} no acute fracture {period} {new paragraph} lungs are clear {period}").text
     'FINDINGS:\\nNo acute fracture.\\n\\nLungs are clear.'
@@ -67,7 +67,7 @@ def format_text(text_raw: str, numbers: bool = False) -> Formatted:
 
 
 def _heading_at(tokens: Sequence[markup.Token], index: int, writer: _Writer) -> str | None:
-    """The heading that ``tokens[index]`` is, in brackets or by its place."""
+    """The heading at ``tokens[index]``, recognised by its brackets or by its position."""
     token = tokens[index]
     if isinstance(token, markup.Heading):
         return token.said
@@ -79,7 +79,7 @@ def _heading_at(tokens: Sequence[markup.Token], index: int, writer: _Writer) -> 
 
 
 def _with_numbers(tokens: Sequence[markup.Token], index: int) -> markup.Token:
-    """``tokens[index]`` with its numbers written; a ``%`` or ``°`` that follows makes a small number one, too."""
+    """``tokens[index]`` with its numbers as digits; before a ``%`` or ``°`` small numbers become digits too."""
     token = tokens[index]
     if not isinstance(token, markup.Words) or token.unknown:
         return token
@@ -90,7 +90,7 @@ def _with_numbers(tokens: Sequence[markup.Token], index: int) -> markup.Token:
 
 @dataclass
 class _Writer:
-    """Text of one section as it grows."""
+    """Collects the text of one section."""
 
     parts: list[str] = field(default_factory=list)
     capital: bool = True

@@ -1,4 +1,4 @@
-"""Spoken markup → tokens: ``{period}``, ``{new paragraph}``, ``[FINDINGS]``, and what models make of them.
+"""Spoken markup → tokens: ``{period}``, ``{new paragraph}``, ``[FINDINGS]``, also as models misspell them.
 
 The markup is MedASR's. Its set is open-ended and models misspell it. A marker is repaired where only one reading is
 possible: a known one with braces too many, too few or in the wrong place (``{next} para}graph}``, ``period}``), or inside
@@ -21,7 +21,7 @@ from dictalake.transcript.sections import known_headings, name_heading
 
 @dataclass(frozen=True)
 class Mark:
-    """How a dictated sign is written: is it glued to what is before it and to what comes after it."""
+    """How a dictated sign is written, and whether it joins the text before it and the text after it without a space."""
 
     sign: str
     glued_before: bool = True
@@ -31,7 +31,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Pair:
-    """A sign said the same way before and after: ``{quote} … {quote}``."""
+    """A sign with the same spoken name for opening and closing: ``{quote} … {quote}``."""
 
     opening: Mark
     closing: Mark
@@ -46,12 +46,12 @@ class Break:
 
 @dataclass(frozen=True)
 class Bullet:
-    """An item of a list, which begins its line."""
+    """An item of a list; it begins a new line."""
 
 
 @dataclass(frozen=True)
 class Capital:
-    """The next word begins with a capital."""
+    """The next word starts with a capital letter."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ _STRAY = re.compile(r"[{}\[\]]")
 
 
 def read_markup(text_raw: str) -> Markup:
-    """Splits what the decoder said. ``</s>`` and its like are dropped; every other word is in a token, in order.
+    """Splits the decoder's text. Drops ``</s>`` and the like; every other word is in a token, in order.
 
     >>> read_markup("clear {next} para}graph} {foo}").repaired
     1
@@ -215,7 +215,7 @@ def _misspelt(squeezed: str) -> Sign | None:
 
 @cache
 def _scanner(strays: bool) -> re.Pattern[str]:
-    """Finds markers; with ``strays`` also those that lack a brace or a bracket, or have some in their midst.
+    """Finds markers; with ``strays`` also those that lack a brace or a bracket, or contain some.
 
     An opened marker that is closed much later is something else (``{period of rest}``), so it is left to ``whole``.
     """

@@ -1,4 +1,4 @@
-"""Readings of a whole recording from those of its channels."""
+"""Hypotheses for a whole recording, from those for its channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dictalake.records import Hypothesis
 
 
 def combine_channels(channels: Sequence[Sequence[Hypothesis]], most: int) -> list[tuple[Hypothesis, ...]]:
-    """The ``most`` best ways to take one reading of each channel, by the sum of their total scores; the first is all bests.
+    """The ``most`` best ways to take one hypothesis of each channel, by the sum of their total scores; the first is all bests.
 
     ``channels`` are n-best lists, best first. Channels are searched apart from each other, so their scores add up.
     """

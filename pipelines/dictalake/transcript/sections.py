@@ -1,4 +1,4 @@
-"""Headings of clinical documents and the names they are gathered under: ``CONCLUSION`` is an ``IMPRESSION``.
+"""Headings of clinical documents and their common names: ``CONCLUSION`` is an ``IMPRESSION``.
 
 Radiology: the ACR's parts of a report. A radiologist's *clinical history* is why the examination was asked for, hence an
 ``INDICATION``; a bare *history* may be anything of the past and stays ``HISTORY``. An internist's *assessment* is not a
@@ -19,7 +19,7 @@ _MIN_MISSPELT = 7  # letters; shorter headings are too near to each other
 
 @dataclass(frozen=True)
 class Section:
-    """``heading`` as it was said, "" before the first; ``name`` by :func:`name_heading`; ``text`` for people."""
+    """``heading`` as it was spoken, "" before the first; ``name`` by :func:`name_heading`; ``text`` as people read it."""
 
     heading: str
     name: str | None
@@ -118,7 +118,7 @@ def known_headings() -> tuple[str, ...]:
 
 
 def name_heading(heading: str, *, exactly: bool = False) -> str | None:
-    """The name that ``heading`` goes by, whatever its case and punctuation; None where the table has none.
+    """The common name of ``heading``, whatever its case and punctuation; None where the table has none.
 
     >>> name_heading("Reason for exam"), name_heading("FINDNGS"), name_heading("KNEES")
     ('INDICATION', 'FINDINGS', None)

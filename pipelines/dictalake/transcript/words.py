@@ -41,7 +41,7 @@ def find_word_pieces(hypothesis: Hypothesis) -> list[list[Piece]]:
 
 
 def measure_evidence(pieces: Sequence[Piece]) -> tuple[float, float]:
-    """What speaks for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
+    """The evidence for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
     sounding = [piece for piece in pieces if piece.text != _WORD_START]
     sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in sounding]))
     return _logit(sound), _logit(min(piece.support for piece in sounding))
@@ -68,7 +68,7 @@ def merge_channels(channels: Sequence[Sequence[Word]]) -> list[Word]:
 
 
 def find_distinct(channels: Sequence[Sequence[Word]]) -> list[int]:
-    """Indices of the channels that say something that no earlier one says."""
+    """Indices of the channels that do not repeat an earlier one."""
     distinct: list[int] = []
     for index, words in enumerate(channels):
         if words and not any(_are_same(words, channels[kept]) for kept in distinct):
@@ -82,7 +82,7 @@ def join_words(words: Sequence[Word]) -> str:
 
 
 def mean_confidence(words: Sequence[Word]) -> float | None:
-    """Mean over words, 0–1; None where there are none, or none that has one."""
+    """The mean confidence of the words, 0–1; None where no word has one."""
     known = [word.confidence for word in words if word.confidence is not None]
     return float(np.mean(known)) if known else None
 
@@ -113,7 +113,7 @@ def _join_markup(groups: Sequence[list[Piece]]) -> Iterator[list[Piece]]:
 
 
 def _markup_length(texts: Sequence[str]) -> int:
-    """How many of ``texts`` make one markup word from the first on; 1 if they make none."""
+    """How many of ``texts``, from the first on, form one markup word; 1 if they form none."""
     opening = texts[0][:1]
     if opening not in _CLOSING or _CLOSING[opening] in texts[0]:
         return 1
@@ -153,7 +153,7 @@ def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:
 
 
 def _are_same(words: Sequence[Word], others: Sequence[Word]) -> bool:
-    """Whether nearly all of the longer list's words are in the other, same text at the same time."""
+    """Whether nearly all words of the longer list are in the other one, with the same text at the same time."""
     longest = max(len(words), len(others))
     starts = np.array([word.start_s for word in others])
     used = np.zeros(len(others), dtype=bool)

@@ -194,7 +194,7 @@ HEADER = "bucket,name,size,updated,timeDeleted,generation\n"
         (b'{"fileSchema": "CANARY"}', "lacks what it should say of its files"),
         (b'{"fileSchema": "x", "fileFormat": "ORC", "files": []}', "its files are ORC; configure"),
         (b'{"report_shards_file_names": ["CANARY"], "shard_count": 2}', "names 1 shards and counts others"),
-        (b'{"report_shards_file_names": ["CANARY.csv"]}', "there is nothing there"),
+        (b'{"report_shards_file_names": ["CANARY.csv"]}', "there is nothing at this place"),
         (b"PAR1CANARY", "neither CSV nor Parquet that can be read"),
         (b"\x1f\x8bCANARY", "neither CSV nor Parquet that can be read"),
         (b'"bucket","CANARY.wav","x"\n', "have no names that are known here; give the manifest.json"),
@@ -223,8 +223,8 @@ def test_what_contradicts_is_refused(tmp_path: Path) -> None:
         scan_recordings(Archive(inventory=inventory, manifest="list.csv"))
     with pytest.raises(ConfigError, match=r"archive\.uri: the inventory is of Google Cloud Storage; give gs://"):
         scan_recordings(Archive(inventory=inventory, uri="s3://b"))
-    with pytest.raises(ConfigError, match=r"archive\.inventory: there is nothing there"):
-        scan_recordings(Archive(inventory=str(tmp_path / "CANARY")))
+    with pytest.raises(ConfigError, match=rf"archive\.inventory = '{tmp_path}/missing': there is nothing at this place"):
+        scan_recordings(Archive(inventory=str(tmp_path / "missing")))
 
 
 def test_version_ids_are_asked_for_where_they_are_used(tmp_path: Path) -> None:

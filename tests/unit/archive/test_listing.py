@@ -124,8 +124,8 @@ def test_rewritten_file_gets_another_id(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("/no/such/CANARY", "archive.uri: there is nothing there"),
-        ("file:///no/such/CANARY", "archive.uri: there is nothing there"),
+        ("/no/such/folder", "archive.uri = '/no/such/folder': there is nothing at this place"),
+        ("file:///no/such/folder", "archive.uri = 'file:///no/such/folder': there is nothing at this place"),
         ("carrier-pigeon://CANARY", "archive.uri: there is no storage of this kind"),
         (None, "archive.uri is not set"),
     ],
@@ -205,7 +205,7 @@ def test_bucket_that_keeps_versions_still_gives_the_listed_one(s3: ObjectStore) 
 
 
 def test_missing_bucket_is_a_configuration_error(object_store: ObjectStore) -> None:
-    with pytest.raises(ConfigError, match=r"archive\.uri: there is nothing there"):
+    with pytest.raises(ConfigError, match=r"archive\.uri = .*: there is nothing at this place"):
         list_recordings(Archive(uri=f"{object_store.scheme}://no-such-bucket/x", storage_options=object_store.fsspec_options))
 
 
@@ -279,8 +279,8 @@ def test_storage_that_fails_in_the_middle_of_a_listing_is_explained(
     failures[:] = [TimeoutError("CANARY")]
     assert len(list(list_recordings(archive))) == 30
     for error, kind, message in (
-        (TimeoutError("CANARY"), RunError, r"archive\.uri: the storage does not answer \(TimeoutError\)"),
-        (PermissionError("CANARY"), ConfigError, r"archive\.uri: access refused"),
+        (TimeoutError("CANARY"), RunError, r"archive\.uri = '.*': the storage does not answer \(TimeoutError\)"),
+        (PermissionError("CANARY"), ConfigError, r"archive\.uri = '.*': access refused"),
     ):
         failures[:] = [error] * 64
         recordings = list_recordings(archive)

@@ -99,7 +99,7 @@ def test_thousands_of_rows_keep_their_order(folder: Path) -> None:
     [
         (
             "url,speaker\na.wav,1\n",
-            "archive.manifest: none of its 2 columns is called `uri`; the column `url` has to be called so",
+            "archive.manifest: none of its 2 columns is called `uri`; rename the column `url` to `uri`",
         ),
         ("", "none of its 0 columns is called `uri`"),
         ('0001.wav,"CANARY, Jane",1961-02-03\n', "none of its 3 columns is called `uri`; the first line must name the columns"),
@@ -146,8 +146,8 @@ def test_manifest_is_read_as_it_is_needed(folder: Path) -> None:
 
 
 def test_missing_manifest_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"archive\.manifest: there is nothing there"):
-        read_manifest(Archive(manifest=str(tmp_path / "CANARY.csv")))
+    with pytest.raises(ConfigError, match=rf"archive\.manifest = '{tmp_path}/missing.csv': there is nothing at this place"):
+        read_manifest(Archive(manifest=str(tmp_path / "missing.csv")))
 
 
 def test_neither_archive_nor_manifest_is_a_configuration_error() -> None:

@@ -385,7 +385,7 @@ def test_the_load_stage_gives_one_row_for_every_file_inside(packed: Path) -> Non
     by_archive = {row["archive_id"]: row["archive_rows"] for row in rows}
     assert sorted(by_archive.values(), key=str) == [1, 3, 3, None]
     detail = next(row["error"]["detail"] for row in rows if row["uri"].endswith("cut.tar"))
-    assert detail.endswith("2 files in it were found, there may have been more: upload it again")
+    assert detail.endswith("2 files were found in it, there may have been more; upload it again")
     assert not any(
         word in row["error"]["detail"] for row in rows if row["error"] for word in ("mon", "week", "cut.tar", "b.wav")
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dictalake.cli import doctor
+from dictalake.cli import doctor, doctor_checks, machine
 from dictalake.config.load import load_config
 from dictalake.errors import ConfigError
 from tests.recordings import make_sound, write_wav
+from tests.unit.archive.test_unpack import make_tar, make_zip
 
 CHECKS = [
     *("python", "packages", "patient key", "archive", "lake: objects", "lake: commits", "lake: table"),
@@ -35,12 +37,12 @@ def place(tmp_path: Path, random_lasr: Path) -> dict[str, str]:
     }
 
 
-def consult(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, doctor.CheckResult]]:
+def consult(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, doctor_checks.CheckResult]]:
     """Exit code, and the findings by check."""
     code = doctor.main(["--format", "json", *(f"--{key}={value}" for key, value in options.items())])
     out = capsys.readouterr().out
     assert "doe-jane" not in out
-    return code, {one["check"]: doctor.CheckResult(**one) for one in json.loads(out)}
+    return code, {one["check"]: doctor_checks.CheckResult(**one) for one in json.loads(out)}
 
 
 def test_where_a_run_would_work_nothing_fails(
@@ -48,9 +50,9 @@ def test_where_a_run_would_work_nothing_fails(
 ) -> None:
     code, found = consult(place, capsys)
     assert (code, list(found)) == (0, CHECKS)
-    assert [finding for finding in found.values() if finding.state == doctor.FAIL] == []
+    assert [finding for finding in found.values() if finding.state == doctor_checks.FAIL] == []
     assert "; 1 read and decoded, 1 s of sound in " in found["archive"].what
-    assert "9 commits of writers at the same time, none is lost" in found["lake: commits"].what
+    assert "9 concurrent commits, none of them lost" in found["lake: commits"].what
     assert "float32 on cpu" in found["model"].what or "bfloat16 on cpu" in found["model"].what
     assert found["decoder"].what == "greedy"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive"], "what was written to try is gone"
@@ -61,20 +63,20 @@ def test_a_lake_that_is_not_there_yet_is_said_and_not_made(
 ) -> None:
     for lake in ("tpyo/year/lake", "lake"):
         code, found = consult(place | {"lake.uri": str(tmp_path / lake)}, capsys)
-        what = "written, listed, read and removed; lake.uri is a folder that is not there yet: a run would make it"
-        assert (code, found["lake: objects"].state, found["lake: objects"].what) == (0, doctor.OK, what)
+        what = "written, listed, read and removed; the folder lake.uri does not exist yet, a run would create it"
+        assert (code, found["lake: objects"].state, found["lake: objects"].what) == (0, doctor_checks.OK, what)
         assert not (tmp_path / lake.partition("/")[0]).exists()
     (tmp_path / "year").mkdir()
     for lake in ("year/lake", "year"):
         _, found = consult(place | {"lake.uri": str(tmp_path / lake)}, capsys)
-        assert ("not there yet" in found["lake: objects"].what) == (lake != "year")
+        assert ("does not exist yet" in found["lake: objects"].what) == (lake != "year")
         assert list((tmp_path / "year").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "check", "words"),
     [
-        ({"archive.uri": "{}/nowhere"}, "archive", "there is nothing there"),
+        ({"archive.uri": "{}/nowhere"}, "archive", "/nowhere': there is nothing at this place"),
         ({"archive.uri": "{}/empty"}, "archive", "holds no recording"),
         ({"archive.uri": "{}/broken"}, "archive", "none of the first 1 recordings could be read: not_audio"),
         ({"acoustic.model": "{}/no-model"}, "model", "no-model"),
@@ -101,9 +103,9 @@ def test_what_is_wrong_is_named_and_all_else_is_checked_too(
     (tmp_path / "broken/note.wav").write_text("call the ward", encoding="utf-8")
     (tmp_path / "file").write_bytes(b"")
     code, found = consult(place | {key: value.format(tmp_path) for key, value in changes.items()}, capsys)
-    assert (code, found[check].state, list(found)) == (2, doctor.FAIL, CHECKS)
+    assert (code, found[check].state, list(found)) == (2, doctor_checks.FAIL, CHECKS)
     assert words in found[check].what
-    assert [one.check for one in found.values() if one.state == doctor.FAIL and not one.todo] == []
+    assert [one.check for one in found.values() if one.state == doctor_checks.FAIL and not one.todo] == []
 
 
 def test_recordings_that_cannot_be_read_are_counted_beside_one_that_can(
@@ -113,8 +115,30 @@ def test_recordings_that_cannot_be_read_are_counted_beside_one_that_can(
         (tmp_path / f"archive/{name}.wav").write_text("call the ward", encoding="utf-8")
     (tmp_path / "archive/b-empty.wav").write_bytes(b"")
     code, found = consult(place, capsys)
-    assert (code, found["archive"].state) == (0, doctor.WARN)
+    assert (code, found["archive"].state) == (0, doctor_checks.WARN)
     assert found["archive"].what == "3 of the first 4 recordings could not be read: not_audio 2, empty_object 1"
+
+
+def test_files_in_archive_objects_and_vox_are_read_as_a_run_reads_them(
+    place: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "archive/take.vox").write_bytes(b"\x08\x80" * 2000)  # a second at 8 kHz
+    sound = (tmp_path / "archive/doe-jane.wav").read_bytes()
+    (tmp_path / "archive/week.zip").write_bytes(make_zip({"1.wav": sound, "2.wav": sound}))
+    (tmp_path / "archive/month.tar.gz").write_bytes(make_tar({"1.wav": sound}, "w:gz"))
+    place = place | {"archive.vox_rate_hz": "8000"}
+    code, found = consult(place, capsys)
+    assert (code, found["archive"].state) == (0, doctor_checks.OK)
+    assert "; 5 read and decoded, 5 s of sound in " in found["archive"].what
+    code, found = consult(place | {"archive.expand": "false"}, capsys)
+    assert found["archive"].what == "2 of the first 4 recordings could not be read: unsupported_container 2"
+
+
+def test_nothing_heavy_is_imported_before_a_check_needs_it() -> None:
+    heavy = "{'torch', 'transformers', 'ray', 'pyarrow', 'pandas', 'scipy'}"
+    script = f"import sys, dictalake.cli.doctor; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert found.stdout == "[]\n"
 
 
 # Models
@@ -126,7 +150,7 @@ def test_a_model_that_is_cut_off_is_fetched_again(
     model = shutil.copytree(place["acoustic.model"], tmp_path / "model")
     os.truncate(model / "model.safetensors", 1000)
     code, found = consult(place | {"acoustic.model": str(model)}, capsys)
-    assert (code, found["model"].state) == (2, doctor.FAIL)
+    assert (code, found["model"].state) == (2, doctor_checks.FAIL)
     assert "fetch or copy the model's files again if they are damaged" in found["model"].todo
 
 
@@ -136,7 +160,7 @@ def test_a_damaged_tokenizer_stops_no_other_check(
     model = shutil.copytree(place["acoustic.model"], tmp_path / "model")
     (model / "tokenizer.json").write_text("{}", encoding="utf-8")
     code, found = consult(place | {"acoustic.model": str(model)}, capsys)
-    assert (code, found["decoder"].state, list(found)) == (2, doctor.FAIL, CHECKS)
+    assert (code, found["decoder"].state, list(found)) == (2, doctor_checks.FAIL, CHECKS)
 
 
 @pytest.fixture
@@ -153,7 +177,7 @@ def test_a_whisper_that_cannot_run_fails(
     place: dict[str, str], garbage: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, found = consult(place | garbage, capsys)
-    assert (code, found["model"].state) == (2, doctor.FAIL)
+    assert (code, found["model"].state) == (2, doctor_checks.FAIL)
     assert "faster-whisper" in found["model"].what  # which cannot load it, or is not installed
 
 
@@ -171,7 +195,7 @@ def test_a_whisper_without_its_package_fails(
     with monkeypatch.context() as patched:
         patched.setattr(sys, "path", [*others, str(installed)])
         with pytest.raises(ConfigError, match=r"^acoustic\.kind = whisper needs the package faster-whisper; install the extra"):
-            doctor.check_model(config)
+            doctor_checks.check_model(config)
 
 
 def test_an_engine_that_gives_text_hears_silence(
@@ -182,12 +206,12 @@ def test_an_engine_that_gives_text_hears_silence(
     model = save_random_qwen_asr(tmp_path / "qwen")
     engine = {"acoustic.kind": "qwen3-asr", "acoustic.model": str(model), "acoustic.dtype": "float32"}
     code, found = consult(place | engine, capsys)
-    assert (code, found["model"].state) == (0, doctor.OK)
-    assert "; a second of silence heard in " in found["model"].what
+    assert (code, found["model"].state) == (0, doctor_checks.OK)
+    assert "; a second of silence transcribed in " in found["model"].what
     assert found["model"].what.endswith(" ms, float32 on cpu")
     (model / "chat_template.jinja").unlink()
     code, found = consult(place | engine, capsys)
-    assert (code, found["model"].state) == (2, doctor.FAIL)
+    assert (code, found["model"].state) == (2, doctor_checks.FAIL)
 
 
 # Containers
@@ -216,27 +240,27 @@ def write_cgroup(folder: Path, files: dict[str, str]) -> Path:
     [(V2, 2_000_000_000), (V2 | {"memory.stat": "anon 5\ninactive_file 400000000"}, 2_400_000_000), (V1, 2_400_000_000)],
 )
 def test_a_containers_limits_are_what_a_run_has(tmp_path: Path, files: dict[str, str], free_bytes: int) -> None:
-    machine = doctor.look_at_machine(write_cgroup(tmp_path / "cgroup", files))
-    assert machine == doctor.Machine(cpus=1, memory_bytes=3_000_000_000, free_bytes=free_bytes)
+    found = machine.look_at_machine(write_cgroup(tmp_path / "cgroup", files))
+    assert found == machine.Machine(cpus=1, memory_bytes=3_000_000_000, free_bytes=free_bytes)
 
 
 @pytest.mark.parametrize("files", [FREE_V2, FREE_V1, {}])
 def test_without_limits_it_is_the_machines(tmp_path: Path, files: dict[str, str]) -> None:
-    machine = doctor.look_at_machine(write_cgroup(tmp_path / "cgroup", files))
-    assert (machine.cpus, machine.memory_bytes) == (os.cpu_count(), psutil.virtual_memory().total)
+    found = machine.look_at_machine(write_cgroup(tmp_path / "cgroup", files))
+    assert (found.cpus, found.memory_bytes) == (os.cpu_count(), psutil.virtual_memory().total)
 
 
 def test_workers_and_disk_count_what_the_container_has(
     place: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "CGROUP", write_cgroup(tmp_path / "cgroup", V2))
-    monkeypatch.setattr(doctor, "_SPILL_GB", 0.0)
+    monkeypatch.setattr(machine, "CGROUP", write_cgroup(tmp_path / "cgroup", V2))
+    monkeypatch.setattr(doctor_checks, "_SPILL_GB", 0.0)
     _, found = consult(place | {"ray.emit_memory_mb": "100"}, capsys)
     assert found["workers"].what.startswith("1 CPUs, ")
-    assert found["workers"].what.endswith(" of 2,000 MB that are free")
-    assert found["disk"].what.endswith("there are 3.0 GB of memory")
+    assert found["workers"].what.endswith(" of 2,000 free MB")
+    assert found["disk"].what.endswith("the machine 3.0 GB of memory")
     code, found = consult(place | {"ray.emit_memory_mb": "2500"}, capsys)
-    assert (code, found["workers"].state) == (2, doctor.FAIL)
+    assert (code, found["workers"].state) == (2, doctor_checks.FAIL)
 
 
 def test_the_table_shows_each_check_with_its_state(place: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

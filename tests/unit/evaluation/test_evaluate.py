@@ -12,27 +12,40 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from dictalake.archive.manifest import find_recordings
 from dictalake.cli.demo import failed_as_intended, make_table
 from dictalake.cli.evaluate import main as evaluate
 from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.evaluation.report import assess_all, make_figures, make_rows, show_clinical, show_figures, write_report
-from dictalake.evaluation.systems import Heard, join_run, make_systems, make_utterances, read_references, read_transcripts
+from dictalake.evaluation.systems import (
+    SystemOutput,
+    join_run,
+    make_finder,
+    make_systems,
+    make_utterances,
+    read_references,
+    read_transcripts,
+    transcribe_here,
+)
 from dictalake.evaluation.utterances import Utterance
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import Recording
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+from tests.unit.archive.test_unpack import make_zip
+from tests.unit.audio.formats.archive_samples import encode, make_tone
 
 GOOD = Recording("a", "file:///demo/recordings/ct/1.wav", "1", 10, metadata={"reference": "no acute fracture", "voice": "slt"})
 LOST = Recording("b", "file:///demo/recordings/ct/2.wav", "1", 10, metadata={"reference": "lungs are clear", "voice": "awb"})
 BROKEN = Recording("c", "file:///demo/recordings/notes.wav", "1", 10)
 RECORDINGS = [GOOD, LOST, BROKEN]
+VOX = b"\x08\x80" * 2000  # a second of nearly nothing at 8 kHz
 HEARD = {
-    "a": Heard("no cute fracture", "No cute fracture"),
-    "b": Heard(reason="fetch_failed", detail="4 tries failed"),
-    "c": Heard(reason="not_audio", detail="this is text"),
+    "a": SystemOutput("no cute fracture", "No cute fracture"),
+    "b": SystemOutput(reason="fetch_failed", detail="4 tries failed"),
+    "c": SystemOutput(reason="not_audio", detail="this is text"),
 }
 
 
@@ -44,7 +57,7 @@ def test_a_failed_recording_has_no_hypothesis_and_one_without_reference_is_left_
 
 
 def test_silence_is_an_empty_hypothesis_not_a_failure() -> None:
-    assert make_utterances([GOOD], {"a": Heard("", "")})[0].hypothesis == ""
+    assert make_utterances([GOOD], {"a": SystemOutput("", "")})[0].hypothesis == ""
 
 
 def test_rows_are_read_by_fingerprint_and_last_attempt(tmp_path: Path) -> None:
@@ -58,10 +71,43 @@ def test_rows_are_read_by_fingerprint_and_last_attempt(tmp_path: Path) -> None:
     ]
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
     assert read_transcripts(lake, FINGERPRINT, RECORDINGS) == {
-        "a": Heard("no acute fracture", "No acute fracture", confidence=0.5),
-        "b": Heard(reason="no_row", detail="the lake has no row of this recording"),
-        "c": Heard(reason="not_audio", detail="the object is text"),
+        "a": SystemOutput("no acute fracture", "No acute fracture", confidence=0.5),
+        "b": SystemOutput(reason="no_row", detail="the lake has no row of this recording"),
+        "c": SystemOutput(reason="not_audio", detail="the object is text"),
     }
+
+
+def test_an_archive_object_has_the_texts_of_all_files_in_it(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    uri = "file:///a/week.zip"
+    rows = [
+        make_row("m2", archive_id="a", text_raw="fracture", text="fracture", source={"uri": f"{uri}#2.wav"}),
+        make_row("m1", archive_id="a", text_raw="no acute", text="No acute", source={"uri": f"{uri}#1.wav"}),
+        make_row("m3", archive_id="b", source={"uri": "file:///b.zip#1.wav"}),
+        make_failed_row("m4", archive_id="b"),
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    outputs = read_transcripts(lake, FINGERPRINT, [GOOD, LOST])
+    assert (outputs["a"].text_raw, outputs["a"].text) == ("no acute fracture", "No acute fracture")
+    assert outputs["b"].reason == "not_audio"
+
+
+def test_a_system_in_this_process_reads_archive_objects_and_vox_as_a_run_does(tmp_path: Path) -> None:
+    sound = encode(make_tone(), 16_000, "WAV")
+    (tmp_path / "week.zip").write_bytes(make_zip({"1.wav": sound, "2.vox": VOX}))
+    (tmp_path / "take.vox").write_bytes(VOX)
+    (tmp_path / "note.wav").write_text("call the ward")
+    config = Config.model_validate({"archive": {"uri": str(tmp_path), "vox_rate_hz": 8_000}})
+    recordings = list(find_recordings(config.archive))
+    outputs = transcribe_here(lambda waveforms: f"{waveforms.shape[1]} samples", recordings, config)
+    found = {one.uri.rsplit("/", 1)[-1]: outputs[one.recording_id] for one in recordings}
+    assert found["week.zip"].text_raw == "16000 samples 16000 samples"
+    assert found["take.vox"].text_raw == "16000 samples"
+    assert found["note.wav"].reason == "not_audio"
+    find = make_finder(recordings, config)
+    waveforms = {name: find(one.recording_id) for name, one in zip(found, recordings, strict=True)}
+    lengths = {name: None if waveform is None else len(waveform) for name, waveform in waveforms.items()}
+    assert lengths == {"week.zip": 16_000, "take.vox": 16_000, "note.wav": None}
 
 
 def test_a_run_of_another_day_is_joined_by_uri_where_the_object_has_another_version(tmp_path: Path) -> None:
@@ -78,9 +124,9 @@ def test_a_run_of_another_day_is_joined_by_uri_where_the_object_has_another_vers
     ]
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
     assert join_run(lake, FINGERPRINT, RECORDINGS) == {
-        "a": Heard("newer", "Newer", confidence=0.5),
-        "b": Heard("itself", "Itself", confidence=0.5),
-        "c": Heard(reason="no_row", detail="the lake has no row of this recording"),
+        "a": SystemOutput("newer", "Newer", confidence=0.5),
+        "b": SystemOutput("itself", "Itself", confidence=0.5),
+        "c": SystemOutput(reason="no_row", detail="the lake has no row of this recording"),
     }
     with pytest.raises(ConfigError, match=f"--run 000000000000: .* no row with this fingerprint; it has {FINGERPRINT}"):
         join_run(lake, "000000000000", RECORDINGS)
@@ -135,7 +181,7 @@ def speak(path: Path, seconds: int) -> None:
 
 
 def assess_demo() -> Any:
-    better = HEARD | {"a": Heard("no acute fracture", "No acute fracture", confidence=0.9)}
+    better = HEARD | {"a": SystemOutput("no acute fracture", "No acute fracture", confidence=0.9)}
     scored = {"greedy": make_utterances(RECORDINGS, HEARD), "lm": make_utterances(RECORDINGS, better)}
     return assess_all(scored, ["medasr", "words"], None)
 
@@ -199,7 +245,7 @@ def test_report_is_three_files_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_text_in_the_page_is_shown_as_text(tmp_path: Path) -> None:
     recording = Recording("a", "file:///a.wav", "1", 1, metadata={"reference": "x", "note": "<script>alert(1)</script>"})
-    scored = {"<b>s</b>": make_utterances([recording], {"a": Heard("&lt; y", "y")})}
+    scored = {"<b>s</b>": make_utterances([recording], {"a": SystemOutput("&lt; y", "y")})}
     assessments = assess_all(scored, ["multimed"], None)
     write_report(tmp_path, make_figures(assessments, "note"), assessments, {"<b>s</b>": {}}, 5, None)
     page = (tmp_path / "report.html").read_text()
@@ -234,7 +280,7 @@ def test_systems_are_configurations(tmp_path: Path) -> None:
         "wide": ("beam", "drugs.txt"),
     }
     assert (systems["wide"].decoding.beam_width, systems["wide"].decoding.lm_weight) == (32, 0.7)
-    with pytest.raises(ConfigError, match="--system lm: the name is taken"):
+    with pytest.raises(ConfigError, match="--system lm: another system has this name"):
         make_systems(config, ["greedy"], [("lm", str(tmp_path / "wide.yaml"))])
     with pytest.raises(ConfigError, match=r"the system hotwords needs decoding\.hotwords"):
         make_systems(Config.model_validate({}), ["hotwords"], [])
@@ -253,7 +299,7 @@ def test_own_terms_take_the_place_of_the_shipped_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "archive.manifest is missing"),
+        ([], "archive.manifest is not set"),
         (["--archive.manifest", "{folder}/bare.csv"], "no row has a reference"),
         (
             ["--archive.manifest", "{folder}/refs.csv", "--by", "speaker"],
@@ -284,11 +330,11 @@ def test_the_demo_succeeds_when_exactly_the_recordings_without_reference_failed(
     good = {"a": HEARD["a"], "c": HEARD["c"]}
     assert failed_as_intended([GOOD, BROKEN], {"greedy": good, "lm": good})
     assert not failed_as_intended(RECORDINGS, {"greedy": HEARD, "lm": HEARD})
-    assert not failed_as_intended([GOOD, BROKEN], {"greedy": good, "lm": good | {"c": Heard("a note", "A note")}})
+    assert not failed_as_intended([GOOD, BROKEN], {"greedy": good, "lm": good | {"c": SystemOutput("a note", "A note")}})
 
 
 def test_the_demo_shows_each_file_with_its_rates_and_fits_the_width() -> None:
-    better = HEARD | {"a": Heard("no acute fracture", "No acute fracture. " * 10)}
+    better = HEARD | {"a": SystemOutput("no acute fracture", "No acute fracture. " * 10)}
     table = make_table(RECORDINGS, {"greedy": HEARD, "lm": better}, width=90)
     console = Console(width=90)
     with console.capture() as capture:

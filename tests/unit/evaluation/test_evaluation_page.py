@@ -11,7 +11,7 @@ import pytest
 from dictalake.evaluation.assessment import Assessed, assess, describe
 from dictalake.evaluation.clinical import Terms
 from dictalake.evaluation.evaluation_page import (
-    Word,
+    AlignedWord,
     compare_words,
     draw_intervals,
     draw_routing,
@@ -33,12 +33,12 @@ def make(recording_id: str, reference: str, hypothesis: str | None, confidence: 
 
 def test_words_are_marked_by_what_became_of_them_and_whether_it_may_hurt() -> None:
     assert compare_words("no acute fracture of five", "acute fracture off six mm") == [
-        Word("no", None, "deleted", True),
-        Word("acute", "acute", "same", False),
-        Word("fracture", "fracture", "same", False),
-        Word("of", "off", "substituted", False),
-        Word("five", "six", "substituted", True),
-        Word(None, "mm", "inserted", False),
+        AlignedWord("no", None, "deleted", True),
+        AlignedWord("acute", "acute", "same", False),
+        AlignedWord("fracture", "fracture", "same", False),
+        AlignedWord("of", "off", "substituted", False),
+        AlignedWord("five", "six", "substituted", True),
+        AlignedWord(None, "mm", "inserted", False),
     ]
 
 
@@ -62,9 +62,10 @@ def test_terms_are_ranked_by_how_often_they_go_wrong() -> None:
     assert rank_terms(assessed, 1) == [("apixaban", "drugs", 2, 0)]
 
 
-def make_words(count: int, wrong: range) -> list[Word]:
+def make_words(count: int, wrong: range) -> list[AlignedWord]:
     return [
-        Word("a", "b" if place in wrong else "a", "substituted" if place in wrong else "same", False) for place in range(count)
+        AlignedWord("a", "b" if place in wrong else "a", "substituted" if place in wrong else "same", False)
+        for place in range(count)
     ]
 
 

@@ -15,7 +15,7 @@ from transformers import LasrForCTC
 from dictalake.cli import finetune
 from dictalake.errors import ConfigError
 from dictalake.training.finetune import even_alignment
-from dictalake.training.utterances import Utterance, make_batches, read_utterances
+from dictalake.training.utterances import TrainingUtterance, make_batches, read_utterances
 from tests.recordings import write_wav
 
 PITCHES_HZ = {"aorta": 300, "liver": 900, "spleen": 2000}
@@ -98,7 +98,7 @@ def test_an_even_alignment_of_silence_or_of_no_pieces_says_nothing() -> None:
 
 
 def test_batches_hold_every_utterance_once_and_stay_within_their_length() -> None:
-    utterances = [Utterance(f"{number}.wav", "word", 1 + number % 9) for number in range(50)]
+    utterances = [TrainingUtterance(f"{number}.wav", "word", 1 + number % 9) for number in range(50)]
     batches = make_batches(utterances, 20, random.Random(0), ascending=False)
     assert sorted(index for batch in batches for index in batch) == list(range(50))
     assert all(max(utterances[i].duration_s for i in batch) * len(batch) <= 20 for batch in batches)

@@ -17,12 +17,12 @@ from dictalake.cli.lengthen import main
 from dictalake.errors import ConfigError
 from dictalake.training.augment import SAMPLE_RATE_HZ
 from dictalake.training.lengthen import LEVEL_MOST_DB, LongDictation, plan_dictation, render
-from dictalake.training.utterances import Utterance
+from dictalake.training.utterances import TrainingUtterance
 
 # Utterance n of a voice lasts 3 + n / 10 s and 7 n samples, and says n + 1 words.
 LENGTHS = {f"{voice}-{n}": 3 * SAMPLE_RATE_HZ + 1607 * n for voice in ("ann", "bob") for n in range(40)}
 UTTERANCES = [
-    Utterance(path, " ".join(f"{path}.{word}" for word in range(int(path[4:]) + 1)), length / SAMPLE_RATE_HZ, path[:3])
+    TrainingUtterance(path, " ".join(f"{path}.{word}" for word in range(int(path[4:]) + 1)), length / SAMPLE_RATE_HZ, path[:3])
     for path, length in LENGTHS.items()
 ]
 

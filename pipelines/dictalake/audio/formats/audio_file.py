@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from dictalake.audio.formats.limits import check_format, check_not_empty
-from dictalake.audio.formats.reader import Reading
+from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import DEMUXERS, name_container
 from dictalake.errors import CorruptAudio, TranscriptionError, UnsupportedCodec
 from dictalake.records import AudioFormat, DecodedAudio
@@ -43,34 +43,34 @@ _CODECS: dict[str, tuple[str, int | None]] = {
 }
 
 
-def decode_audio_file(data: bytes, container: str, reading: Reading) -> DecodedAudio:
-    """All channels of the (first) sound track of ``data``, as ``reading.consume`` keeps them.
+def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> DecodedAudio:
+    """All channels of the (first) sound track of ``data``, as ``session.consume`` keeps them.
 
     ``container`` is what ``sniff`` said. Raises CorruptAudio, NoAudio, UnsupportedCodec, TooLong or TooManyChannels.
     """
     if container in _SOUNDFILE:
         try:
-            audio, frames = _read_with_soundfile(data, container, reading)
+            audio, frames = _read_with_soundfile(data, container, session)
         except (soundfile.SoundFileError, ValueError, OverflowError):
-            audio, frames = _read_with_ffmpeg(data, container, reading)
+            audio, frames = _read_with_ffmpeg(data, container, session)
             if frames == 0:
                 raise CorruptAudio(
-                    reading.recording_id, f"it starts like {audio.format.container} but nothing can be decoded"
+                    session.recording_id, f"it starts like {audio.format.container} but nothing can be decoded"
                 ) from None
         if frames == 0 and container == "wav":  # a recorder that died before it wrote the length leaves 0
-            audio, frames = _read_unclosed_wav(data, reading, audio)
+            audio, frames = _read_unclosed_wav(data, session, audio)
     else:
-        audio, frames = _read_with_ffmpeg(data, container, reading)
-    check_not_empty(reading.recording_id, frames)
+        audio, frames = _read_with_ffmpeg(data, container, session)
+    check_not_empty(session.recording_id, frames)
     return audio
 
 
-def decode_vox(data: bytes, rate_hz: int, reading: Reading) -> DecodedAudio:
+def decode_vox(data: bytes, rate_hz: int, session: DecodeSession) -> DecodedAudio:
     """Headerless Dialogic ADPCM, one channel, 4 bits a sample: any bytes at all are valid, so the user has to know."""
-    check_format(reading.recording_id, rate_hz, 1, reading.limits)
+    check_format(session.recording_id, rate_hz, 1, session.limits)
     with soundfile.SoundFile(_Source(data), format="RAW", subtype="VOX_ADPCM", samplerate=rate_hz, channels=1) as file:
-        samples, frames = reading.take(rate_hz, _blocks_of(file))
-    check_not_empty(reading.recording_id, frames)
+        samples, frames = session.take(rate_hz, _blocks_of(file))
+    check_not_empty(session.recording_id, frames)
     return DecodedAudio(samples, AudioFormat("vox", "adpcm_ima_oki", rate_hz, 1, 4))
 
 
@@ -83,12 +83,12 @@ class _Source(io.BytesIO):
         return super().seek(max(base + offset, 0))
 
 
-def _read_with_soundfile(data: bytes, container: str, reading: Reading) -> tuple[DecodedAudio, int]:
+def _read_with_soundfile(data: bytes, container: str, session: DecodeSession) -> tuple[DecodedAudio, int]:
     with soundfile.SoundFile(_Source(data)) as file:
-        check_format(reading.recording_id, file.samplerate, file.channels, reading.limits)
+        check_format(session.recording_id, file.samplerate, file.channels, session.limits)
         codec, bits = _name_codec(file, data)
         stored = AudioFormat(name_container(container) or container, codec, file.samplerate, file.channels, bits)
-        samples, frames = reading.take(file.samplerate, _blocks_of(file))
+        samples, frames = session.take(file.samplerate, _blocks_of(file))
         return DecodedAudio(samples, stored), frames
 
 
@@ -110,16 +110,16 @@ def _name_codec(file: soundfile.SoundFile, data: bytes) -> tuple[str, int | None
     return _CODECS.get(subtype, (subtype.lower(), None))
 
 
-def _read_unclosed_wav(data: bytes, reading: Reading, empty: DecodedAudio) -> tuple[DecodedAudio, int]:
+def _read_unclosed_wav(data: bytes, session: DecodeSession, empty: DecodedAudio) -> tuple[DecodedAudio, int]:
     """FFmpeg takes a length of 0 for "until the end"; ``empty`` if there really is nothing."""
     try:
-        return _read_with_ffmpeg(data, "wav", reading)
+        return _read_with_ffmpeg(data, "wav", session)
     except TranscriptionError:
         return empty, 0
 
 
-def _read_with_ffmpeg(data: bytes, container: str, reading: Reading) -> tuple[DecodedAudio, int]:
-    name, recording_id = name_container(container) or container, reading.recording_id
+def _read_with_ffmpeg(data: bytes, container: str, session: DecodeSession) -> tuple[DecodedAudio, int]:
+    name, recording_id = name_container(container) or container, session.recording_id
     try:
         with av.open(io.BytesIO(data), mode="r", format=DEMUXERS[container], metadata_errors="replace") as file:
             if not file.streams.audio:
@@ -136,9 +136,9 @@ def _read_with_ffmpeg(data: bytes, container: str, reading: Reading) -> tuple[De
             if first is None:
                 return DecodedAudio(np.zeros((0, 0), np.float32), AudioFormat(name, context.codec.canonical_name, 0, 0)), 0
             rate_hz, channels = first.sample_rate, first.layout.nb_channels
-            check_format(recording_id, rate_hz, channels, reading.limits)
+            check_format(recording_id, rate_hz, channels, session.limits)
             blocks = _planar_blocks(chain([first], decoded), rate_hz, channels, recording_id)
-            samples, frames = reading.take(rate_hz, blocks)
+            samples, frames = session.take(rate_hz, blocks)
             return DecodedAudio(samples, AudioFormat(name, context.codec.canonical_name, rate_hz, channels)), frames
     except av.error.DecoderNotFoundError:
         raise UnsupportedCodec(

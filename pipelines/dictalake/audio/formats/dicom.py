@@ -29,7 +29,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
 from dictalake.audio.formats.dicom_waveform import Group, read_group, take_groups
-from dictalake.audio.formats.reader import Reading
+from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import name_container, sniff
 from dictalake.errors import CorruptAudio, NoAudio, NotAudio, TooLarge
 from dictalake.records import AudioFormat, DecodedAudio
@@ -40,7 +40,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 AUDIO_CLASSES = ("1.2.840.10008.5.1.4.1.1.9.4.1", "1.2.840.10008.5.1.4.1.1.9.4.2")
-OpenFile = Callable[[bytes, Reading], DecodedAudio]
+OpenFile = Callable[[bytes, DecodeSession], DecodedAudio]
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _TEXTS = ("Modality", "Manufacturer", "ManufacturerModelName")
 _TIMES = ("ContentDate", "ContentTime", "AcquisitionDateTime", "TimezoneOffsetFromUTC")
@@ -61,42 +61,42 @@ _PARSE_ERRORS = (
 )
 
 
-def decode_dicom(data: bytes, reading: Reading, open_file: OpenFile) -> DecodedAudio:
-    """The sound of a DICOM object, as ``reading.consume`` keeps it; an audio file inside it goes through ``open_file``.
+def decode_dicom(data: bytes, session: DecodeSession, open_file: OpenFile) -> DecodedAudio:
+    """The sound of a DICOM object, as ``session.consume`` keeps it; an audio file inside it goes through ``open_file``.
 
     Raises NotAudio (no DICOM, or a waveform that is not audio), NoAudio (no waveform, no samples), UnsupportedCodec, TooLong,
     TooManyChannels, TooLarge or CorruptAudio, whose details name tags and items, never values of patients.
     """
     try:
-        dataset = _read(data, reading)
-        attributes = _read_attributes(dataset, reading.dicom.time_zone)
-        patient = {keyword: text for keyword in reading.dicom.patient_fields if (text := _read_text(dataset, keyword))}
+        dataset = _read(data, session)
+        attributes = _read_attributes(dataset, session.dicom.time_zone)
+        patient = {keyword: text for keyword in session.dicom.patient_fields if (text := _read_text(dataset, keyword))}
         groups: list[Group] = []
         if "WaveformSequence" in dataset:
-            _check_class(dataset, reading.recording_id)
-            groups = [read_group(dataset, index, reading) for index in range(len(dataset.WaveformSequence))]
+            _check_class(dataset, session.recording_id)
+            groups = [read_group(dataset, index, session) for index in range(len(dataset.WaveformSequence))]
         else:
-            inside = _find_audio_file(data, dataset, reading.recording_id)
+            inside = _find_audio_file(data, dataset, session.recording_id)
     except _PARSE_ERRORS as error:
         detail = f"the DICOM object cannot be parsed ({type(error).__name__}); export it again"
-        raise CorruptAudio(reading.recording_id, detail) from None
+        raise CorruptAudio(session.recording_id, detail) from None
     if "WaveformSequence" not in dataset:
-        return replace(open_file(inside, reading), dicom=attributes, patient=patient)
+        return replace(open_file(inside, session), dicom=attributes, patient=patient)
     if not groups:
-        raise NoAudio(reading.recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
-    samples, channels = take_groups(groups, reading)
+        raise NoAudio(session.recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
+    samples, channels = take_groups(groups, session)
     stored = AudioFormat("dicom", groups[0].codec, groups[0].sample_rate_hz, channels, groups[0].bits)
     return DecodedAudio(samples, stored, attributes, patient)
 
 
-def _read(data: bytes, reading: Reading) -> Dataset:
-    _refuse_bomb(data, reading)
+def _read(data: bytes, session: DecodeSession) -> Dataset:
+    _refuse_bomb(data, session)
     wanted = [*_UIDS, *_TEXTS, *_TIMES, "WaveformSequence", "EncapsulatedDocument", "EncapsulatedDocumentLength"]
-    wanted += reading.dicom.patient_fields
+    wanted += session.dicom.patient_fields
     return pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=wanted)
 
 
-def _refuse_bomb(data: bytes, reading: Reading) -> None:
+def _refuse_bomb(data: bytes, session: DecodeSession) -> None:
     """Raises TooLarge where a deflated object inflates to more than decoding may take: pydicom would inflate it all."""
     file = io.BytesIO(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
@@ -104,14 +104,14 @@ def _refuse_bomb(data: bytes, reading: Reading) -> None:
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left, rest, step = int(reading.limits.object_mb * 1e6), file.read(), 2**24
+    left, rest, step = int(session.limits.object_mb * 1e6), file.read(), 2**24
     while rest and left > 0:
         left -= len(inflater.decompress(rest, step))
         rest = inflater.unconsumed_tail
     if left <= 0:
         raise TooLarge(
-            reading.recording_id,
-            f"the deflated DICOM object inflates to more than the {reading.limits.object_mb:g} MB of limits.object_mb",
+            session.recording_id,
+            f"the deflated DICOM object inflates to more than the {session.limits.object_mb:g} MB of limits.object_mb",
         )
 
 

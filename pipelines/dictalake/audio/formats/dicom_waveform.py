@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from dictalake.audio.formats.g711 import expand_a_law, expand_mu_law
 from dictalake.audio.formats.limits import check_format, check_length, check_not_empty
-from dictalake.audio.formats.reader import Reading
+from dictalake.audio.formats.reader import DecodeSession
 from dictalake.errors import CorruptAudio, UnsupportedCodec
 
 _BLOCK_FRAMES = 2**16
@@ -75,19 +75,19 @@ class Group(NamedTuple):
         return np.pad(samples.T, ((0, 0), (max(-first, 0), last - max(first, 0) - len(codes))))
 
 
-def take_groups(groups: list[Group], reading: Reading) -> tuple[np.ndarray, int]:
+def take_groups(groups: list[Group], session: DecodeSession) -> tuple[np.ndarray, int]:
     """Groups one after the other where they follow each other in time, else side by side as further channels."""
     rate_hz = groups[0].sample_rate_hz
     if any(group.sample_rate_hz != rate_hz for group in groups):
         rates = ", ".join(f"{group.sample_rate_hz} Hz" for group in groups)
-        raise UnsupportedCodec(reading.recording_id, f"multiplex groups of unlike rates ({rates}); export them apart")
+        raise UnsupportedCodec(session.recording_id, f"multiplex groups of unlike rates ({rates}); export them apart")
     starts = _place(groups)
     alike = all(group.channels == groups[0].channels for group in groups)
     in_a_row = alike and all(starts[i] + groups[i].frames <= starts[i + 1] for i in range(len(groups) - 1))
     end = max(start + group.frames for start, group in zip(starts, groups, strict=True))
     channels = groups[0].channels if in_a_row else sum(group.channels for group in groups)
-    check_format(reading.recording_id, rate_hz, channels, reading.limits)
-    check_length(reading.recording_id, end, rate_hz, reading.limits)
+    check_format(session.recording_id, rate_hz, channels, session.limits)
+    check_length(session.recording_id, end, rate_hz, session.limits)
 
     def blocks() -> Iterator[np.ndarray]:
         for first in range(0, end, _BLOCK_FRAMES):
@@ -95,8 +95,8 @@ def take_groups(groups: list[Group], reading: Reading) -> tuple[np.ndarray, int]
             parts = [group.read(first - start, last - start) for start, group in zip(starts, groups, strict=True)]
             yield np.sum(parts, axis=0) if in_a_row else np.concatenate(parts)
 
-    check_not_empty(reading.recording_id, sum(group.frames for group in groups))
-    return reading.take(rate_hz, blocks())[0], channels
+    check_not_empty(session.recording_id, sum(group.frames for group in groups))
+    return session.take(rate_hz, blocks())[0], channels
 
 
 def _place(groups: list[Group]) -> list[int]:
@@ -110,14 +110,14 @@ def _place(groups: list[Group]) -> list[int]:
     return [sum(group.frames for group in groups[:index]) for index in range(len(groups))]
 
 
-def read_group(dataset: Dataset, index: int, reading: Reading) -> Group:
-    item, recording_id = dataset.WaveformSequence[index], reading.recording_id
+def read_group(dataset: Dataset, index: int, session: DecodeSession) -> Group:
+    item, recording_id = dataset.WaveformSequence[index], session.recording_id
     place = f"in item {index + 1} of WaveformSequence"
     channels = _require_int(item, "NumberOfWaveformChannels", place, recording_id)
     frames = _require_int(item, "NumberOfWaveformSamples", place, recording_id)
     rate_hz = _read_rate(item, recording_id, place)
-    check_format(recording_id, rate_hz, channels, reading.limits)
-    check_length(recording_id, frames, rate_hz, reading.limits)
+    check_format(recording_id, rate_hz, channels, session.limits)
+    check_length(recording_id, frames, rate_hz, session.limits)
     bits = _require_int(item, "WaveformBitsAllocated", place, recording_id)
     interpretation = str(item.get("WaveformSampleInterpretation") or "").strip()
     codec, kind = INTERPRETATIONS.get((interpretation, bits), ("", ""))
@@ -148,7 +148,7 @@ def read_group(dataset: Dataset, index: int, reading: Reading) -> Group:
         centre=_find_centre(item, codes, full_scale),
         full_scale=full_scale,
         padding=_read_padding(item, bits, kind, big_endian),
-        start=_read_start(item, rate_hz, reading),
+        start=_read_start(item, rate_hz, session),
     )
 
 
@@ -234,10 +234,10 @@ def _read_padding(item: Dataset, bits: int, kind: str, big_endian: bool) -> int 
     return None
 
 
-def _read_start(item: Dataset, rate_hz: int, reading: Reading) -> int | None:
+def _read_start(item: Dataset, rate_hz: int, session: DecodeSession) -> int | None:
     """(0018,1068) MultiplexGroupTimeOffset, milliseconds, as a frame; one beyond all permitted audio is not believed."""
     offset_ms = _read_number(item, "MultiplexGroupTimeOffset")
-    if offset_ms is None or abs(offset_ms) > reading.limits.duration_h * 3_600_000:
+    if offset_ms is None or abs(offset_ms) > session.limits.duration_h * 3_600_000:
         return None
     return round(offset_ms * rate_hz / 1000)
 

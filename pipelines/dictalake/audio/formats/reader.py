@@ -31,8 +31,8 @@ class DicomOptions:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One recording being read: its limits, and what takes its samples.
+class DecodeSession:
+    """The decoding of one recording: its limits, and what takes its samples.
 
     ``consume`` may be called twice: where one library gives up in the middle, another begins anew.
     """

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 DICOM = "dicom"
 UNKNOWN = "unknown"
+SNIFFED_BYTES = 2**16  # from the start of a file: enough to tell what it is
 
 # How dictalake calls what it opens as an audio file, and FFmpeg's demuxer for it. Naming the demuxer keeps FFmpeg from
 # choosing one by content: some (playlists, concat) would open other files that the bytes name.

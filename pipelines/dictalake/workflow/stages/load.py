@@ -7,7 +7,6 @@ million short ones is ever in memory as a whole.
 
 from __future__ import annotations
 
-import functools
 import hmac
 import os
 import time
@@ -15,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 from hashlib import sha256
 from threading import Lock
 from typing import Any, TypeVar
@@ -25,13 +23,11 @@ import pyarrow as pa
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import compile_globs
-from dictalake.archive.unpack import KINDS, Contents, Member, open_members
-from dictalake.audio.formats.read_audio import sniff
-from dictalake.audio.load import load_audio, make_settings
-from dictalake.audio.sandbox import CallLimits, Sandbox
-from dictalake.audio.vad import require_detector
+from dictalake.archive.members import Member
+from dictalake.archive.unpack import Contents, find_kind, open_members
+from dictalake.audio.load import DECODERS, AudioLoader
 from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
-from dictalake.errors import ConfigError, CorruptAudio, Erased, NoAudio
+from dictalake.errors import ConfigError, Erased, NoAudio
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import SAMPLE_RATE_HZ, Recording
@@ -40,9 +36,7 @@ from dictalake.workflow.stages.base import capture_row_error, redacting
 
 _THREADS = 8  # most of the time they wait for the storage
 _FETCHED_AHEAD = 12  # recordings that are being fetched or wait to be decoded
-DECODERS = 2  # child processes of one load worker: one recording that hangs does not hold up the others
 _MOST_ROWS = 1024  # of one table out: a row has its cost in every later stage, however short it is
-_SNIFFED = 64 * 1024
 _LEAST_KEY = 16  # bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,9 +62,8 @@ class Load:
     def __init__(self, config: Config, forbidden: ErasedSubjects = ErasedSubjects()) -> None:  # noqa: B008
         """What ``forbidden`` covers is not loaded."""
         self._forbidden = forbidden
-        require_detector(config.quality.vad)
+        self._loader = AudioLoader(config)
         self._archive, self._limits = config.archive, config.limits
-        self._settings = make_settings(config)
         self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
         self._most_bytes = config.ray.block_mb * 1e6
         compile_globs(config.archive.member_include, "archive.member_include")
@@ -133,7 +126,7 @@ class Load:
 
             row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
             row["sha256"] = sha256(row["data"]).hexdigest()
-            if self._archive.expand and (kind := sniff(row["data"][:_SNIFFED])) in KINDS:
+            if kind := find_kind(row["data"], self._archive):
                 row["kind"] = kind
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
@@ -161,12 +154,7 @@ class Load:
                     if found[0].recording_id not in done
                 )
                 yield from self._load(self._fetch_member, wanted, pool)
-            if contents.damage is not None:
-                raise CorruptAudio(
-                    archive.recording_id,
-                    f"this {kind} archive is not whole: {contents.damage}; {len(contents.members)} files in it were found, "
-                    "there may have been more: upload it again",
-                )
+            contents.check_whole()
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
 
@@ -194,20 +182,16 @@ class Load:
         return recording, row
 
     def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
-        sandbox = _open_sandbox(CallLimits(self._limits.decode_s, self._limits.decode_mb))
-        vox_rate_hz = self._archive.vox_rate_hz if recording.uri.lower().endswith(".vox") else None
-        settings = {**self._settings, "vox_rate_hz": vox_rate_hz}
-        known, waveforms = sandbox.call(data, recording.recording_id, settings)
-        hashes = hash_patient(known["patient"])
-        if self._forbidden.covers_dicom({**(known["dicom"] or {}), **hashes}):
+        audio = self._loader.load(data, recording)
+        hashes = hash_patient(audio.patient)
+        if self._forbidden.covers_dicom({**(audio.dicom or {}), **hashes}):
             raise Erased(recording.recording_id, "its study or patient was erased and is kept out")
-        row: Row = {"format": known["format"]}
-        if known["dicom"] is not None:
-            when = known["content_datetime"]
-            row["content_datetime"] = None if when is None else datetime.fromisoformat(when)
-            row["dicom"] = list((known["dicom"] | hashes).items())
-        row["speech"] = [np.ravel(intervals).tolist() for intervals in known["speech"]]
-        return row | known["quality"] | {"waveforms": list(waveforms)}
+        row: Row = {"format": audio.format}
+        if audio.dicom is not None:
+            row["content_datetime"] = audio.content_datetime
+            row["dicom"] = list((audio.dicom | hashes).items())
+        row["speech"] = [np.ravel(intervals).tolist() for intervals in audio.speech]
+        return row | audio.quality | {"waveforms": list(audio.waveforms)}
 
 
 def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
@@ -239,12 +223,6 @@ def _map_ahead(
     finally:
         for future, _ in running:
             future.cancel()
-
-
-@functools.cache
-def _open_sandbox(limits: CallLimits) -> Sandbox:
-    """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children=DECODERS)
 
 
 def hash_patient(fields: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""Recordings fetched and read one after the other, as a run reads them: files inside archive objects too.
+
+A run does the same work many at a time (``workflow/stages/load.py``), with the same fetch, the same unpacking and the same
+AudioLoader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dictalake.archive.fetch import fetch
+from dictalake.archive.members import Member
+from dictalake.archive.unpack import Contents, find_kind, open_members
+from dictalake.audio.load import AudioLoader, LoadedAudio
+from dictalake.config.sections import Config
+from dictalake.errors import TranscriptionError
+from dictalake.records import Recording
+
+
+def load_recording(
+    recording: Recording, config: Config, loader: AudioLoader
+) -> Iterator[tuple[Recording, LoadedAudio | TranscriptionError]]:
+    """``recording`` with its sound, or with the error that a run would write into its row.
+
+    An archive object gives each file in it instead, and itself with an error where it cannot be read as a whole.
+    """
+    try:
+        data = fetch(recording, config.archive, limits=config.limits)
+        kind = find_kind(data, config.archive)
+        if kind is None:
+            yield recording, loader.load(data, recording)
+            return
+        with open_members(data, kind, recording, config.archive, config.limits) as contents:
+            for inside, member in contents.members:
+                yield inside, _load_member(contents, inside, member, config, loader)
+            contents.check_whole()
+    except TranscriptionError as error:
+        yield recording, error
+
+
+def _load_member(
+    contents: Contents, recording: Recording, member: Member, config: Config, loader: AudioLoader
+) -> LoadedAudio | TranscriptionError:
+    try:
+        return loader.load(contents.read(recording, member, config.limits), recording)
+    except TranscriptionError as error:
+        return error
