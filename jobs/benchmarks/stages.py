@@ -35,7 +35,7 @@ from dictalake.records import SAMPLE_RATE_HZ, Emissions
 from dictalake.training.untrained import save_untrained_lasr
 from dictalake.workflow.columns import read_emissions, recordings_to_table
 from dictalake.workflow.identity import identify, read_vocabulary
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import Load
@@ -93,7 +93,7 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
     load, emit = Load(config), Emit(config, vocabulary, os.cpu_count() or 1)
     greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"kind": "greedy"})})
     decode, decode_greedy = Decode(config, vocabulary), Decode(greedy, vocabulary)
-    finish = Finish(config, identify(config, checkpoint), grid)
+    finish = Assemble(config, identify(config, checkpoint), grid)
     made: dict[str, pa.Table] = {}
     steps: dict[str, Callable[[], pa.Table]] = {
         "load": lambda: pa.concat_tables(list(load(recordings))),

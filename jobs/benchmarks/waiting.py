@@ -24,7 +24,7 @@ from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.workflow.columns import append_waveforms, extend
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.base import DeferredResource
 from dictalake.workflow.stages.emit import Emit
 from jobs.benchmarks.arms import list_waveforms
 

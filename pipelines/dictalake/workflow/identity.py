@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
 from dictalake.acoustic.engines.base import EngineSettings, settle
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.files import read_lasr_files
+from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
@@ -24,6 +26,7 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
     """Names the run and everything that can change its words, without a look into weights, tokenizer or language model."""
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     identity = checkpoint.identity
+    _warn_of_slow_dtype(config)
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
         settings = settle(config.acoustic)
@@ -41,6 +44,12 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
         engine=None if settings is None else settings.hashed,
         libraries=None if settings is None else settings.libraries,
     )
+
+
+def _warn_of_slow_dtype(config: Config) -> None:
+    """Tells the person who started the run. On a cluster of its own machines each row's provenance says which dtype ran."""
+    if config.ray.address is None and (warning := explain_slow_dtype(config.acoustic)) is not None:
+        logging.getLogger("dictalake").warning(warning, extra={"event": "slow_dtype"})
 
 
 def open_reading(config: Config, checkpoint: Checkpoint) -> Reading | None:

@@ -44,7 +44,7 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.identity import Reading, identify, open_reading
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import FromManifest, Load
@@ -208,7 +208,7 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
         vocabulary, grid = run.reading
         emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
         said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
-    finish = with_display_name("Finish", QuarantiningStage)("finish", Finish(config, run.provenance, grid), ledger)
+    finish = with_display_name("Finish", QuarantiningStage)("finish", Assemble(config, run.provenance, grid), ledger)
     reports = _in_tasks(said, plan.finish, finish)
     try:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dictalake.acoustic.checkpoint import find_folder
-from dictalake.acoustic.device import name_device, still_computes
+from dictalake.acoustic.device import name_device, still_computes, warn_of_float32
 from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, settle
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
@@ -39,7 +39,8 @@ class WhisperEngine:
         except ImportError:
             raise ConfigError(f"acoustic.kind = whisper needs the package faster-whisper; {INSTALL_WHISPER}") from None
         settings = settle(acoustic)
-        if acoustic.device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
+        device = _choose_device(acoustic.device)
+        if device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
             raise ConfigError("acoustic.device = cuda, but CTranslate2 sees no GPU here; use cpu or auto")
         folder, _ = find_folder(acoustic)
         ctranslate2.set_log_level(logging.ERROR)  # else it warns that a CPU computes float16 weights in float32
@@ -47,8 +48,8 @@ class WhisperEngine:
         try:
             model = WhisperModel(
                 str(folder),
-                device=acoustic.device,
-                compute_type=_COMPUTE_TYPES[acoustic.dtype],
+                device=device,
+                compute_type=choose_compute_type(acoustic.dtype, device),
                 cpu_threads=threads,
                 local_files_only=True,
             )
@@ -86,6 +87,29 @@ class WhisperEngine:
         )
         length_s = len(stretch) / SAMPLE_RATE_HZ  # its windows of 30 s end beyond it
         return [words_of_segment(segment, length_s) for segment in segments]
+
+
+def _choose_device(wanted: str) -> str:
+    """As CTranslate2 resolves ``auto``."""
+    import ctranslate2
+
+    return ("cuda" if ctranslate2.get_cuda_device_count() else "cpu") if wanted == "auto" else wanted
+
+
+def choose_compute_type(dtype: str, device: str) -> str:
+    """What CTranslate2 calls ``acoustic.dtype``; float32 where it has no bfloat16 on ``device``. It asks the libraries."""
+    import ctranslate2
+
+    has_it = dtype != "bfloat16" or "bfloat16" in ctranslate2.get_supported_compute_types(device)
+    return _COMPUTE_TYPES[dtype] if has_it else "float32"
+
+
+def explain_compute_type(acoustic: Acoustic) -> str | None:
+    """As ``explain_dtype``, for Whisper."""
+    device = _choose_device(acoustic.device)
+    if acoustic.dtype == choose_compute_type(acoustic.dtype, device) or acoustic.dtype == "auto":
+        return None
+    return warn_of_float32(f"CTranslate2 has no bfloat16 on this {'GPU' if device == 'cuda' else 'processor'}")
 
 
 def words_of_segment(segment: Any, length_s: float) -> list[Word]:

@@ -12,8 +12,7 @@ from dictalake.config.sections import Config
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.workflow import columns
-from dictalake.workflow.stages.base import capture_row_error, redact_errors
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.base import DeferredResource, capture_row_error, redact_errors
 
 
 class Decode:

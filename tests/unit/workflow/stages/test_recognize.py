@@ -15,7 +15,7 @@ from dictalake.config.sections import Config
 from dictalake.records import SAMPLE_RATE_HZ, Recording, Word
 from dictalake.workflow import columns
 from dictalake.workflow.identity import identify
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble, RowAssembler
 from dictalake.workflow.stages.load import Load
 from dictalake.workflow.stages.recognize import Recognize
 from tests.engine_models import save_random_qwen_asr
@@ -45,7 +45,7 @@ def test_every_recording_has_its_row_with_words_or_the_error_it_came_with(random
     assert heard["error"].to_pylist() == loaded["error"].to_pylist()
     assert "waveforms" not in heard.column_names
     provenance = identify(config, find_checkpoint(config.acoustic))
-    rows = [Finish(config, provenance, None).assemble(row) for row in heard.to_pylist()]
+    rows = [RowAssembler(config, provenance, None).assemble(row) for row in heard.to_pylist()]
     assert sorted(row["status"] for row in rows) == sorted("failed" if r else "ok" for r in MIXED_ARCHIVE.values())
     for row in rows:
         if row["status"] == "ok":
@@ -125,7 +125,7 @@ def test_a_recording_that_the_engine_cannot_hear_is_written_like_any_other(
     monkeypatch.setattr("dictalake.workflow.stages.recognize.open_engine", lambda *_: Counting())
     config = config_of(random_qwen, tmp_path)
     provenance = identify(config, find_checkpoint(config.acoustic))
-    report = Finish(config, provenance, None)(Recognize(config, threads=1)(load(config))).to_pylist()
+    report = Assemble(config, provenance, None)(Recognize(config, threads=1)(load(config))).to_pylist()
     assert sum(len(file["recording_ids"]) for file in report) == 2
     failures = [(failure["stage"], failure["reason"]) for file in report for failure in file["failures"]]
     assert failures == [("hear", "model_failed")]
