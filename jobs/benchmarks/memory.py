@@ -33,7 +33,7 @@ from jobs.benchmarks.load import read_demo_speech
 SHORT_S = 2.0
 # How Ray calls its workers, and what we call them; the decoders are plain Python processes below a load worker
 KINDS = {"(Load)": "load", "(Emit)": "emit", "(Decode)": "decode", "(Finish)": "finish"}
-OTHERS = ("sandboxed decoder", "driver", "ray")
+ALTERNATIVES = ("sandboxed decoder", "driver", "ray")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             peaks, summary = measure(config, Path(folder))
         results[name] = {"peak_mb": peaks, "ok": summary.ok, "failed": summary.failed, "wall_s": summary.wall_s}
         results[name]["speed"] = summary.audio_s / summary.wall_s
-    columns = [*KINDS.values(), *OTHERS]
+    columns = [*KINDS.values(), *ALTERNATIVES]
     table = Table("recordings", *columns, "rows", "speed", title="peak memory of the largest process of a kind, MB")
     for name, result in results.items():
         peaks = result["peak_mb"]

@@ -24,8 +24,8 @@ from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
 from dictalake.acoustic.ctc import CtcModel
 from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches, fuse_windows
 from dictalake.acoustic.sparse import sparsify_stretches
-from dictalake.acoustic.sparse_on_device import DeviceSparsifier, Part
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.acoustic.windows import cut_window, plan_windows
 from dictalake.archive.listing import list_recordings
 from dictalake.config.locations import ASSETS
@@ -144,11 +144,11 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
     audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     windows = cut(waveforms, model.grid)
     plans = [plan_windows(len(w), model.grid, config.windows.length_s, config.windows.overlap_s) for w in waveforms]
-    parts = model.parts(windows, [alone for plan in plans for alone in find_exclusive_frames(plan, model.grid)])
+    spans = model.frame_spans(windows, [frames for plan in plans for frames in find_exclusive_frames(plan, model.grid)])
     pruning = PruneConfig.below(config.decoding, blank_id=0)
     least: dict[str, float] = {}
     for _ in range(rounds + 1):
-        took, heard = _time_parts(model, windows, parts, pruning)
+        took, heard = _time_parts(model, windows, spans, pruning)
         said = iter(heard)
         started = time.perf_counter()
         for plan in plans:
@@ -159,10 +159,10 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
 
 
 def _time_parts(
-    model: CtcModel, windows: list[np.ndarray], parts: list[Part], pruning: PruneConfig
-) -> tuple[dict[str, float], list[Heard[Stretch]]]:
+    model: CtcModel, windows: list[np.ndarray], spans: list[FrameSpan], pruning: PruneConfig
+) -> tuple[dict[str, float], list[WindowOutput[Stretch]]]:
     took = dict.fromkeys(("features_s", "encoder_s", "select_s", "bytes_to_host"), 0.0)
-    heard: dict[int, Heard[Stretch]] = {}
+    heard: dict[int, WindowOutput[Stretch]] = {}
     for length, indices in model.batches([len(window) for window in windows]):
         begun = time.perf_counter()
         inputs = model.to_inputs([windows[index] for index in indices], length)
@@ -171,7 +171,7 @@ def _time_parts(
         logits = model.to_logits(inputs)
         synchronise()
         encoded = time.perf_counter()
-        selection = DeviceSparsifier(logits, [parts[index] for index in indices], pruning)
+        selection = DeviceSparsifier(logits, [spans[index] for index in indices], pruning)
         heard.update(zip(indices, selection.read(), strict=True))
         took["features_s"] += featured - begun
         took["encoder_s"] += encoded - featured

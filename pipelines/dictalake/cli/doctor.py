@@ -221,19 +221,19 @@ def check_lake_table(config: Config) -> str:
 def check_model(config: Config) -> str:
     """Loads it and has it hear a second of silence."""
     from dictalake.acoustic.checkpoint import find_checkpoint
-    from dictalake.acoustic.engines.base import settle
+    from dictalake.acoustic.engines.base import resolve_engine
     from dictalake.acoustic.engines.open import open_engine
     from dictalake.acoustic.model import open_model
 
     if config.acoustic.gives_text:
-        settle(config.acoustic)  # without its packages there is no need to read gigabytes first
+        resolve_engine(config.acoustic)  # without its packages there is no need to read gigabytes first
     checkpoint = find_checkpoint(config.acoustic)
     name = f"{checkpoint.identity.model_id}, sha256 {checkpoint.identity.sha256[:12]}…"
     silence = np.zeros(SAMPLE_RATE_HZ, dtype=np.int16)
     if config.acoustic.gives_text:
         engine = open_engine(config.acoustic, look_at_machine().cpus)
         started = time.monotonic()
-        engine.hear([silence])
+        engine.recognize([silence])
         took_ms = 1000 * (time.monotonic() - started)
         return f"{name}; a second of silence heard in {took_ms:.0f} ms, {engine.dtype} on {engine.device}"
     model = open_model(config.acoustic, config.windows.length_s)

@@ -1,13 +1,14 @@
-"""What a run is called by all that can change its words, and what its emissions mean."""
+"""Names a run by everything that can change its words, and reads what its emissions mean."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
-from dictalake.acoustic.engines.base import EngineSettings, settle
+from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.files import read_lasr_files
 from dictalake.acoustic.slow_dtype import explain_slow_dtype
@@ -18,8 +19,12 @@ from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
 from dictalake.transcript.provenance import Provenance, make_provenance
 
-Reading = tuple[Vocabulary, FrameGrid]
-"""What the columns of emissions mean, and where their frames lie."""
+
+class OutputSpec(NamedTuple):
+    """What the columns of emissions mean, and where their frames lie."""
+
+    vocabulary: Vocabulary
+    grid: FrameGrid
 
 
 def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
@@ -29,7 +34,7 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
     _warn_of_slow_dtype(config)
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
-        settings = settle(config.acoustic)
+        settings = resolve_engine(config.acoustic)
         decoder = settings.name
     else:
         config = locate_lm(config)
@@ -52,18 +57,18 @@ def _warn_of_slow_dtype(config: Config) -> None:
         logging.getLogger("dictalake").warning(warning, extra={"event": "slow_dtype"})
 
 
-def open_reading(config: Config, checkpoint: Checkpoint) -> Reading | None:
+def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | None:
     """The vocabulary and the grid; None where an engine gives text itself. Opens the decoder once: a bad one fails here, not in
     a worker. Takes two seconds more for a model that is not LASR, nearly all of them imports. Raises ConfigError.
     """
     if config.acoustic.gives_text:
         return None
-    vocabulary, grid = read_vocabulary(checkpoint)
-    open_decoder(locate_lm(config).decoding, vocabulary)
-    return vocabulary, grid
+    spec = read_vocabulary(checkpoint)
+    open_decoder(locate_lm(config).decoding, spec.vocabulary)
+    return spec
 
 
-def read_vocabulary(checkpoint: Checkpoint) -> Reading:
+def read_vocabulary(checkpoint: Checkpoint) -> OutputSpec:
     """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
 
     Raises ConfigError where there are no emissions.
@@ -74,10 +79,11 @@ def read_vocabulary(checkpoint: Checkpoint) -> Reading:
     files = read_lasr_files(checkpoint.folder)
     if files is None:
         return _ask_transformers(checkpoint)
-    return Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids), files.grid
+    vocabulary = Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids)
+    return OutputSpec(vocabulary, files.grid)
 
 
-def _ask_transformers(checkpoint: Checkpoint) -> Reading:
+def _ask_transformers(checkpoint: Checkpoint) -> OutputSpec:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
     try:
@@ -90,4 +96,4 @@ def _ask_transformers(checkpoint: Checkpoint) -> Reading:
             f"({type(error).__name__}); are its files whole?"
         ) from None
     vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
-    return vocabulary, frame_grid(config, extractor)
+    return OutputSpec(vocabulary, frame_grid(config, extractor))

@@ -42,7 +42,7 @@ from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
 from dictalake.reporting import subprocess_writer
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
-from dictalake.workflow.identity import Reading, identify, open_reading
+from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
@@ -69,7 +69,7 @@ class _Run:
     config: Config
     job: str
     provenance: Provenance
-    reading: Reading | None
+    reading: OutputSpec | None
     table: TranscriptTable
     log: RunLog
     stats: RunStats
@@ -99,7 +99,7 @@ def _open_run(config: Config, job: str, stats: RunStats) -> _Run:
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
+    reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
     logs.begin(provenance.run_id, provenance.fingerprint)
     return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats)
 

@@ -14,7 +14,7 @@ import torch
 
 from dictalake.acoustic.checkpoint import find_folder
 from dictalake.acoustic.device import name_device, still_computes, warn_of_float32
-from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, settle
+from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, resolve_engine
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -38,7 +38,7 @@ class WhisperEngine:
             from faster_whisper import WhisperModel
         except ImportError:
             raise ConfigError(f"acoustic.kind = whisper needs the package faster-whisper; {INSTALL_WHISPER}") from None
-        settings = settle(acoustic)
+        settings = resolve_engine(acoustic)
         device = _choose_device(acoustic.device)
         if device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
             raise ConfigError("acoustic.device = cuda, but CTranslate2 sees no GPU here; use cpu or auto")
@@ -69,15 +69,15 @@ class WhisperEngine:
     def dtype(self) -> str:
         return str(self._model.model.compute_type)
 
-    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
         """See :class:`dictalake.acoustic.engines.base.TextEngine`; confidence is the mean of a word's token probabilities."""
-        return [[word for segment in self.hear_segments(stretch) for word in segment] for stretch in stretches]
+        return [[word for segment in self.recognize_segments(stretch) for word in segment] for stretch in stretches]
 
     def is_usable(self) -> bool:
         """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
         return still_computes(self._device)
 
-    def hear_segments(self, stretch: np.ndarray) -> list[list[Word]]:
+    def recognize_segments(self, stretch: np.ndarray) -> list[list[Word]]:
         """The words of int16 ``(samples,)`` by Whisper's own segments, in order."""
         segments, _ = self._model.transcribe(
             stretch.astype(np.float32) / 32_768,

@@ -109,11 +109,11 @@ class RowAssembler:
         if row["error"] is None:
             with capture_row_error(row["recording_id"], "assemble", failure):
                 if self._grid is None:
-                    channels, nbest = columns.row_to_words(row["heard"]), None
+                    channels, nbest = columns.row_to_words(row["recognized_words"]), None
                 else:
                     best = [columns.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
                     channels = self._find_words(best, self._grid)
-                    nbest = self._list_hypotheses(best, row["others"], self._grid)
+                    nbest = self._list_hypotheses(best, row["alternatives"], self._grid)
                 transcript = self._render(channels) | {"nbest": nbest}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
                 measured = transcript.pop("markers") | {"uncovered_speech_s": uncovered_s}

@@ -21,7 +21,7 @@ import pyarrow as pa
 from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches
 from dictalake.acoustic.model import AcousticModel, open_model
 from dictalake.acoustic.sparse import sparsify_stretches
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.acoustic.windows import cut_window, plan_windows
 from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
@@ -40,7 +40,7 @@ class _Call:
     """Windows that the model gets at once, each with the frames that no other window covers."""
 
     windows: list[np.ndarray] = field(default_factory=list)
-    alone: list[tuple[int, int]] = field(default_factory=list)
+    exclusive_frames: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Batch:
     calls: Sequence[_Call]
 
 
-_ModelOutput = list[Heard[Stretch]]
+_ModelOutput = list[WindowOutput[Stretch]]
 
 
 class _Emission:
@@ -126,7 +126,7 @@ class Emit:
         )
         try:
             for call in batch.calls:
-                emissions.submit(model.hear(call.windows, call.alone, self._pruning))
+                emissions.submit(model.forward_windows(call.windows, call.exclusive_frames, self._pruning))
         except BaseException as error:
             emissions.fail(error)  # else the thread would wait for ever
             if not isinstance(error, Exception):
@@ -143,12 +143,12 @@ class Emit:
         calls: list[_Call] = []
         samples = most = self._group_samples * 5 // 4  # windows overlap: a group is a little more than its audio
         for channel, plan in zip(channels, plans, strict=True):
-            for window, alone in zip(plan, find_exclusive_frames(plan, grid), strict=True):
+            for window, frames in zip(plan, find_exclusive_frames(plan, grid), strict=True):
                 if samples + window.length > most:
                     calls.append(_Call())
                     samples = 0
                 calls[-1].windows.append(cut_window(channel, window))
-                calls[-1].alone.append(alone)
+                calls[-1].exclusive_frames.append(frames)
                 samples += window.length
         return _Batch([len(recording) for recording in recordings], plans, calls)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dictalake.acoustic.engines.base import TextEngine, settle
+from dictalake.acoustic.engines.base import TextEngine, resolve_engine
 from dictalake.acoustic.engines.open import open_engine
 from dictalake.acoustic.windows import cut_at_pauses, cut_window
 from dictalake.config.sections import Config
@@ -29,7 +29,7 @@ class Recognize:
     """
 
     def __init__(self, config: Config, threads: int) -> None:
-        self._stretch_s = settle(config.acoustic).stretch_s
+        self._stretch_s = resolve_engine(config.acoustic).stretch_s
         self._group_s = 4 * config.acoustic.batch_s
         self._opened: DeferredResource[TextEngine] = DeferredResource(lambda: open_engine(config.acoustic, threads))
         self._isolation = FailureIsolation(_STAGE, RecognizeFailed, "the engine", lambda: self._opened.get().is_usable())
@@ -41,7 +41,7 @@ class Recognize:
         self._opened.get()  # a bad engine stops the run here; below it would cost every row
         for group in columns.group_by_audio(table, ok, self._group_s):
             self._fill_rows(table, group, rows)
-        new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.DECODED_COLUMNS | columns.HEARD
+        new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.DECODED_COLUMNS | columns.RECOGNIZED
         return columns.extend(table, new_columns, rows, drop=columns.WAVEFORMS)
 
     def _fill_rows(self, table: pa.Table, group: list[int], rows: list[dict[str, Any]]) -> None:
@@ -56,7 +56,7 @@ class Recognize:
         recognized, _ = self._isolation.run(lambda: self._recognize(recordings), attempts)
         share_ms = 1000 * (time.perf_counter() - started) / len(group)
         for index, words in zip(group, recognized, strict=True):
-            rows[index] |= {"heard": columns.words_to_row(words or []), "emit_ms": share_ms}
+            rows[index] |= {"recognized_words": columns.words_to_row(words or []), "emit_ms": share_ms}
             rows[index] |= {"device": engine.device, "dtype": engine.dtype}
 
     def _recognize(self, recordings: Sequence[Sequence[np.ndarray]]) -> list[list[list[Word]]]:
@@ -67,8 +67,8 @@ class Recognize:
         ]
         plans = [cut_at_pauses(waveform, self._stretch_s) for waveform in distinct]
         stretches = [cut_window(waveform, s) for waveform, plan in zip(distinct, plans, strict=True) for s in plan]
-        heard = iter(self._opened.get().hear(stretches))
-        words = iter([[w for stretch in plan for w in _shift(next(heard), stretch.start)] for plan in plans])
+        outputs = iter(self._opened.get().recognize(stretches))
+        words = iter([[w for stretch in plan for w in _shift(next(outputs), stretch.start)] for plan in plans])
         results = []
         for equals in places:
             known = {number: next(words) for number in sorted(set(equals))}

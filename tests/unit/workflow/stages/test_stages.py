@@ -15,8 +15,8 @@ import pytest
 
 from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.acoustic.model import AcousticModel
-from dictalake.acoustic.sparse import compact, sparsify_stretches
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.sparse import sparsify, sparsify_stretches
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
@@ -105,7 +105,7 @@ def test_sure_blanks_only_are_an_ok_row_with_empty_text(random_lasr: Path, vocab
     write_wav(tmp_path / "archive/silence.wav", np.zeros(16_000))
     silent = np.full((22, 64), -20.0, dtype=np.float32)
     silent[:, vocabulary.blank_id] = 0.0
-    emissions = compact(silent, -5.5, 0.999, vocabulary.blank_id)
+    emissions = sparsify(silent, -5.5, 0.999, vocabulary.blank_id)
     assert emissions.kept == 1
     row = {"emissions": [columns.emissions_to_row(emissions)]}
     emitted = columns.extend(load(config), columns.EMITTED_COLUMNS | columns.EMISSIONS, [row], drop=columns.WAVEFORMS)
@@ -130,7 +130,7 @@ def test_other_readings_are_kept_where_they_are_asked_for(random_lasr: Path, voc
     assert row["nbest"][0]["text"] == row["text_raw"]
     assert all(r["total_score"] == pytest.approx(r["acoustic_score"] + r["lm_score"]) for r in row["nbest"])
     both = decoded.to_pylist()[0]
-    both["hypotheses"][1], both["others"][1] = both["hypotheses"][0], both["others"][0]  # dual mono
+    both["hypotheses"][1], both["alternatives"][1] = both["hypotheses"][0], both["alternatives"][0]  # dual mono
     once = RowAssembler(config, provenance_of(config), LASR).assemble(both)
     assert once["nbest"][0]["text"] == once["text_raw"]
     assert all(len(r["text"].split()) < 1.5 * len(once["text_raw"].split()) for r in once["nbest"])
@@ -230,7 +230,7 @@ def test_waveforms_and_emissions_survive_the_trip_through_arrow() -> None:
         again = columns.read_waveforms(table, row)
         assert all(np.shares_memory(one, other) for one, other in zip(got, again, strict=True)), "views, not copies"
     logits = random.normal(size=(50, 9)) * 3
-    emissions = compact((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), -4.0, 0.9, 0)
+    emissions = sparsify((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), -4.0, 0.9, 0)
     table = columns.extend(
         recordings.slice(0, 1), columns.EMISSIONS, [{"emissions": [columns.emissions_to_row(emissions)] * 2}]
     )
@@ -250,9 +250,9 @@ class Listener:
         self.calls = self.now = self.most = 0
         self.second = threading.Event()
 
-    def hear(
-        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: PruneConfig
-    ) -> list[Heard[Stretch]]:
+    def forward_windows(
+        self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
+    ) -> list[WindowOutput[Stretch]]:
         self.calls, self.now = self.calls + 1, self.now + 1
         self.most = max(self.most, self.now)
         if self.calls == 2:
@@ -260,7 +260,7 @@ class Listener:
         try:
             if self.calls == self._refuses:
                 raise MemoryError
-            return self._model.hear(windows, alone, pruning)
+            return self._model.forward_windows(windows, exclusive_frames, pruning)
         finally:
             self.now -= 1
 
