@@ -1,6 +1,6 @@
 """Peak memory of each kind of process of a run, over one three-hour stereo recording and over many short ones.
 
-    dictalake bench memory --out memory.json
+    python -m jobs.benchmarks memory --out memory.json
 
 Each archive goes through a whole run of its own, with the embedded model on this machine. Looked at ten times a second is what
 a process has for itself: resident memory less what it shares (Ray's object store, libraries). Other keys go to the run.

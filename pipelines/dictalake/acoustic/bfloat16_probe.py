@@ -39,7 +39,7 @@ def try_bfloat16() -> Bfloat16:
 
 
 def run_probe(script: Path = Path(__file__)) -> tuple[Bfloat16, bool]:
-    """Runs ``script`` as a child: what it said last, and whether another run would say the same."""
+    """Runs ``script`` as a child: the last outcome that it printed, and whether that is final."""
     # -P keeps this folder, whose modules have common names, off the child's path.
     command = [sys.executable, "-P", str(script)]
     try:
@@ -50,10 +50,10 @@ def run_probe(script: Path = Path(__file__)) -> tuple[Bfloat16, bool]:
             timeout=_PATIENCE_S,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        said, is_final = child.stdout, child.returncode != _KILLED
+        output, is_final = child.stdout, child.returncode != _KILLED
     except subprocess.TimeoutExpired as error:
-        said, is_final = error.stdout or b"", False
-    words = said.decode(errors="replace").split()
+        output, is_final = error.stdout or b"", False
+    words = output.decode(errors="replace").split()
     for outcome in get_args(Bfloat16):
         if outcome in words:
             return outcome, is_final

@@ -28,7 +28,7 @@ _TOKENS_PER_S, _TOKENS_MORE = 12, 32
 
 class QwenEngine:
     """Loaded once per actor. Stretches of one length in whole seconds go through together, each padded behind a mask to that
-    length, so that what is heard does not hang on the company but for the rounding of the arithmetic.
+    length, so that its words do not depend on the batch, except for rounding.
     """
 
     def __init__(self, model: Any, processor: Any, settings: EngineSettings, device: str, dtype: str, batch_s: float) -> None:

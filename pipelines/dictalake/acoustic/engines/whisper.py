@@ -1,6 +1,6 @@
-"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each told what the one
-before said, and sampling at a higher temperature where the beam search loops or is unsure. Sampling is the one thing here that
-is not the same twice: such a passage may read otherwise in another run.
+"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each given the text of
+the one before, and sampling at a higher temperature where the beam search loops or is unsure. Only sampling differs from run to
+run: such a passage may read otherwise in another run.
 """
 
 from __future__ import annotations
@@ -118,14 +118,14 @@ def words_of_segment(segment: Any, length_s: float) -> list[Word]:
     Where the aligner found no words, those of the text get the segment's times and its mean token probability.
     """
     words: list[Word] = []
-    for said in segment.words or ():
-        text, end_s = said.word.strip(), min(said.end, length_s)
-        if words and not said.word.startswith(" "):
+    for token in segment.words or ():
+        text, end_s = token.word.strip(), min(token.end, length_s)
+        if words and not token.word.startswith(" "):
             before = words.pop()
-            confidence = min(before.confidence or 0.0, said.probability)
+            confidence = min(before.confidence or 0.0, token.probability)
             words.append(Word(before.word + text, before.start_s, max(before.end_s, end_s), confidence))
         elif text:
-            words.append(Word(text, min(said.start, length_s), end_s, float(said.probability)))
+            words.append(Word(text, min(token.start, length_s), end_s, float(token.probability)))
     if words:
         return words
     start_s, end_s, confidence = min(segment.start, length_s), min(segment.end, length_s), float(np.exp(segment.avg_logprob))
