@@ -56,6 +56,6 @@ class StubDecode:
         for index, row in enumerate(rows):
             if row["error"] is None:
                 silent = [columns.hypothesis_to_row(Hypothesis((), 0.0, 0.0)) for _ in columns.read_emissions(table, index)]
-                row |= {"hypotheses": silent, "others": [[] for _ in silent], "decode_ms": 0.0}
-        new_columns = {"error": columns.ERROR} | columns.DECODED_COLUMNS | columns.HYPOTHESES | columns.OTHERS
+                row |= {"hypotheses": silent, "alternatives": [[] for _ in silent], "decode_ms": 0.0}
+        new_columns = {"error": columns.ERROR} | columns.DECODED_COLUMNS | columns.HYPOTHESES | columns.ALTERNATIVES
         return columns.extend(table, new_columns, rows, drop=columns.EMISSIONS)

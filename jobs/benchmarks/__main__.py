@@ -1,17 +1,17 @@
 """Measures on this machine, side by side in one run; timings live here and never in tests.
 
-    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, turn by turn
+    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, by turns
 
     python -m jobs.benchmarks NAME:
-      driver     what the driver itself does for each recording and each block
-      load       what the sandbox costs: the same bytes decoded in it and outside it, turn by turn
+      driver     the driver's own work for each recording and each block
+      load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
-      simulate   ten million recordings on 1 to 64 GPUs, from what was measured: how fast, and what limits it
-      resume     a run that has nothing to do: seconds and memory, over 1,000 to 100,000 done recordings
+      simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
+      resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
-Each prints a table and, with --out FILE.json, writes what it measured with the machine's name.
+Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0].startswith("--"):
         arguments = ["suite", *arguments]
     if arguments[0] not in BENCHMARKS:
-        raise ConfigError(f"bench {arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"{arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
     return int(importlib.import_module(f"jobs.benchmarks.{arguments[0]}").main(arguments[1:]))
 
 
@@ -70,4 +70,7 @@ def _read(path: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ConfigError as refusal:
+        sys.exit(f"jobs.benchmarks: {refusal}")

@@ -1,6 +1,6 @@
 """What the driver itself does for each recording and each block: it is one process, whatever the number of GPUs.
 
-    dictalake bench driver --out driver.json
+    python -m jobs.benchmarks driver --out driver.json
 
 Planning: recordings that are made up are found, put in order and written as a manifest, of two numbers of them. Blocks: two
 real runs of the embedded model over recordings of two seconds, each a block of its own. Both figures are the difference in the
@@ -41,7 +41,9 @@ from jobs.benchmarks.memory import write_short
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench driver", __doc__ or "")
     _add_sizes(parser)
-    parser.add_argument("--out", type=Path, help="JSON file for the figures; dictalake bench simulate --driver reads it")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the figures; python -m jobs.benchmarks simulate --driver reads it"
+    )
     arguments, overrides = parse(parser, argv)
     for name in ("blocks", "recordings"):
         fewer, more = getattr(arguments, name)

@@ -1,6 +1,6 @@
 """What the sandbox costs: the same bytes decoded in a child process and in this one, turn by turn.
 
-    dictalake bench load --runs 7 --out load.json
+    python -m jobs.benchmarks load --runs 7 --out load.json
 
 The recordings are made of the demo archive's speech: short (10 s) and usual (90 s) dictations, as 16-bit WAV, µ-law WAV
 at 8 kHz, FLAC, MP3 and Ogg Opus. One file at a time on both sides, each with the whole of loading: fetch, decode, resample,
@@ -47,7 +47,7 @@ FILES = 8  # of each coding and length
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="dictalake bench load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.benchmarks load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=7, help="turns of each side")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")

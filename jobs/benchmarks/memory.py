@@ -1,6 +1,6 @@
 """Peak memory of each kind of process of a run, over one three-hour stereo recording and over many short ones.
 
-    dictalake bench memory --out memory.json
+    python -m jobs.benchmarks memory --out memory.json
 
 Each archive goes through a whole run of its own, with the embedded model on this machine. Looked at ten times a second is what
 a process has for itself: resident memory less what it shares (Ray's object store, libraries). Other keys go to the run.
@@ -33,7 +33,7 @@ from jobs.benchmarks.load import read_demo_speech
 SHORT_S = 2.0
 # How Ray calls its workers, and what we call them; the decoders are plain Python processes below a load worker
 KINDS = {"(Load)": "load", "(Emit)": "emit", "(Decode)": "decode", "(Finish)": "finish"}
-OTHERS = ("sandboxed decoder", "driver", "ray")
+ALTERNATIVES = ("sandboxed decoder", "driver", "ray")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             peaks, summary = measure(config, Path(folder))
         results[name] = {"peak_mb": peaks, "ok": summary.ok, "failed": summary.failed, "wall_s": summary.wall_s}
         results[name]["speed"] = summary.audio_s / summary.wall_s
-    columns = [*KINDS.values(), *OTHERS]
+    columns = [*KINDS.values(), *ALTERNATIVES]
     table = Table("recordings", *columns, "rows", "speed", title="peak memory of the largest process of a kind, MB")
     for name, result in results.items():
         peaks = result["peak_mb"]

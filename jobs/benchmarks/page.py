@@ -1,4 +1,4 @@
-"""The figures of ``dictalake bench`` as one HTML page with bars, without script or network."""
+"""The figures of ``python -m jobs.benchmarks`` as one HTML page with bars, without script or network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from dictalake.html import BLUE, GREY, drawing, to_svg
 def render(result: Mapping[str, Any]) -> str:
     """The page of what ``bench.json`` holds."""
     machine = result["machine"]
-    title = f"dictalake bench: {machine['processor']}, {machine['cores']} cores, {result['device']}, {machine['at'][:10]}"
+    title = (
+        f"python -m jobs.benchmarks: {machine['processor']}, {machine['cores']} cores, {result['device']}, {machine['at'][:10]}"
+    )
     ratios = [
         [name, f"{one['median']:.2f}", f"{one['min']:.2f} – {one['max']:.2f}", str(one["runs"]), one["of"]]
         for name, one in result["ratios"].items()

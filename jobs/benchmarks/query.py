@@ -1,6 +1,6 @@
 """The questions of ``infra/queries`` and a count of each view, over a lake of synthetic rows.
 
-    dictalake bench query --out query-bench --rows 1000000
+    python -m jobs.benchmarks query --out query-bench --rows 1000000
 
 Rows have every column of a real lake: texts of about 80 words with their times, sections, specialties, devices, dates over
 five years, a file a month; one recording in ten was transcribed again by a second model, one in fifty failed. Each question is
@@ -61,7 +61,7 @@ sys.exit(code)
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="dictalake bench query", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.benchmarks query", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3, help="times that each question is asked; the median is shown")

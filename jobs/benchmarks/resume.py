@@ -39,7 +39,7 @@ _BLOCK, _FILES_A_COMMIT = 64, 64  # as a run writes them
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="dictalake bench resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.benchmarks resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="recordings in the archive")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; the median is shown")

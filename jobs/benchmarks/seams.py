@@ -1,6 +1,6 @@
 """What long recordings lose at the seams of their windows: word errors within two seconds of a seam, and elsewhere.
 
-    dictalake bench seams --archive.manifest long.csv
+    python -m jobs.benchmarks seams --archive.manifest long.csv
 
 Side by side, over the same recordings, model and decoder:
 

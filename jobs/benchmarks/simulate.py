@@ -1,6 +1,6 @@
 """Ten million recordings on 1 to 64 GPUs, simulated from what was measured: how fast, and what it is that holds it up.
 
-    dictalake bench simulate --out sim --measured infra/benchmarks/bench.json --driver infra/benchmarks/driver.json
+    python -m jobs.benchmarks simulate --out sim --measured infra/benchmarks/bench.json --driver infra/benchmarks/driver.json
 
 Stages of CPUs are those of --measured (model full, decoding on the emissions of mini), the driver's are of --driver; what a GPU
 does is stated by --gpu-speed in audio seconds a second unless --measured was written on one. All else that is stated and not
@@ -80,8 +80,10 @@ def main(argv: list[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = make_parser("bench simulate", __doc__ or "")
     parser.add_argument("--out", type=Path, required=True, help="folder for simulate.json, simulate.html and sizing.md")
-    parser.add_argument("--measured", type=Path, required=True, help="bench.json of dictalake bench --out")
-    parser.add_argument("--driver", type=Path, help="driver.json of dictalake bench driver; without: --block-s, --plan-s")
+    parser.add_argument("--measured", type=Path, required=True, help="bench.json of python -m jobs.benchmarks --out")
+    parser.add_argument(
+        "--driver", type=Path, help="driver.json of python -m jobs.benchmarks driver; without: --block-s, --plan-s"
+    )
     parser.add_argument("--recordings", type=int, default=10_000_000)
     parser.add_argument("--median-s", type=float, default=45.0, help="median length of a recording")
     parser.add_argument("--sigma", type=float, default=1.0, help="of the log-normal; 1.0: mean 74 s")
@@ -101,7 +103,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def read_measured(path: Path) -> dict[str, Any]:
-    """Raises ConfigError for a file that ``dictalake bench --out`` did not write."""
+    """Raises ConfigError for a file that ``python -m jobs.benchmarks --out`` did not write."""
     try:
         measured = json.loads(path.read_text(encoding="utf-8"))
         for name in ("full", "mini"):
@@ -112,7 +114,7 @@ def read_measured(path: Path) -> dict[str, Any]:
                 float(model["inside_emit"][f"{part}_s_per_audio_s"])
         float(measured["models"]["mini"]["waiting"]["waits_s_per_audio_s"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"--measured {path}: is not a bench.json; dictalake bench --out DIR writes one") from None
+        raise ConfigError(f"--measured {path}: is not a bench.json; python -m jobs.benchmarks --out DIR writes one") from None
     return dict(measured)
 
 
@@ -124,7 +126,9 @@ def read_driver(path: Path | None) -> dict[str, float]:
         driver = json.loads(path.read_text(encoding="utf-8"))
         return {name: float(driver[name]) for name in ("s_per_block", "plan_s_per_row")}
     except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"--driver {path}: is not a driver.json; dictalake bench driver --out FILE writes one") from None
+        raise ConfigError(
+            f"--driver {path}: is not a driver.json; python -m jobs.benchmarks driver --out FILE writes one"
+        ) from None
 
 
 def make_costs(measured: dict[str, Any], driver: dict[str, float], options: argparse.Namespace) -> Costs:
@@ -281,7 +285,7 @@ def render(results: Sequence[dict[str, Any]], helps: Sequence[dict[str, Any]], r
         ("Stated, not measured", ("", ""), [[name, str(value)] for name, value in result["stated"].items()]),
         ("Configured", ("", ""), [[name, str(value)] for name, value in result["configured"].items()]),
     ]
-    return render_page("dictalake bench simulate", tables, [("Audio-hours an hour, and how busy GPUs are", picture)])
+    return render_page("python -m jobs.benchmarks simulate", tables, [("Audio-hours an hour, and how busy GPUs are", picture)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How a run scales, by simulation: blocks of recordings go first come, first served through stages of many servers each.
 
-Nothing here knows Ray: what a stage costs is measured (``dictalake bench``) or stated, and handed in.
+Nothing here knows Ray: what a stage costs is measured (``python -m jobs.benchmarks``) or stated, and handed in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sizing table in words, from what ``dictalake bench simulate`` found: every number in it is of that run."""
+"""The sizing table in words, from what ``python -m jobs.benchmarks simulate`` found: every number in it is of that run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _say_what_it_is(result: Mapping[str, Any]) -> str:
     )
     driver = "measured" if result["driver_measured"] else "stated"
     return (
-        f"`dictalake bench simulate` sends {stated['recordings']:,} recordings ({result['audio_hours']:,} audio hours, "
+        f"`python -m jobs.benchmarks simulate` sends {stated['recordings']:,} recordings "
+        f"({result['audio_hours']:,} audio hours, "
         f"log-normal, median {stated['median_s']:g} s) through stages of CPUs as measured on {machine.get('cores', '?')} cores "
         f"of {machine.get('processor', 'an unnamed processor')}, a driver of {1000 * result['costs']['block_s']:.0f} ms a "
         f"block ({driver}) and {of_gpu}. Prices are stated, not quoted: {stated['gpu_price']:.2f} $ an hour for a GPU, "

@@ -24,8 +24,8 @@ from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
 from dictalake.acoustic.ctc import CtcModel
 from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches, fuse_windows
 from dictalake.acoustic.sparse import sparsify_stretches
-from dictalake.acoustic.sparse_on_device import DeviceSparsifier, Part
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.acoustic.windows import cut_window, plan_windows
 from dictalake.archive.listing import list_recordings
 from dictalake.config.locations import ASSETS
@@ -35,7 +35,7 @@ from dictalake.records import SAMPLE_RATE_HZ, Emissions
 from dictalake.training.untrained import save_untrained_lasr
 from dictalake.workflow.columns import read_emissions, recordings_to_table
 from dictalake.workflow.identity import identify, read_vocabulary
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import Load
@@ -93,7 +93,7 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
     load, emit = Load(config), Emit(config, vocabulary, os.cpu_count() or 1)
     greedy = config.model_copy(update={"decoding": config.decoding.model_copy(update={"kind": "greedy"})})
     decode, decode_greedy = Decode(config, vocabulary), Decode(greedy, vocabulary)
-    finish = Finish(config, identify(config, checkpoint), grid)
+    finish = Assemble(config, identify(config, checkpoint), grid)
     made: dict[str, pa.Table] = {}
     steps: dict[str, Callable[[], pa.Table]] = {
         "load": lambda: pa.concat_tables(list(load(recordings))),
@@ -144,11 +144,11 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
     audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     windows = cut(waveforms, model.grid)
     plans = [plan_windows(len(w), model.grid, config.windows.length_s, config.windows.overlap_s) for w in waveforms]
-    parts = model.parts(windows, [alone for plan in plans for alone in find_exclusive_frames(plan, model.grid)])
+    spans = model.frame_spans(windows, [frames for plan in plans for frames in find_exclusive_frames(plan, model.grid)])
     pruning = PruneConfig.below(config.decoding, blank_id=0)
     least: dict[str, float] = {}
     for _ in range(rounds + 1):
-        took, heard = _time_parts(model, windows, parts, pruning)
+        took, heard = _time_parts(model, windows, spans, pruning)
         said = iter(heard)
         started = time.perf_counter()
         for plan in plans:
@@ -159,10 +159,10 @@ def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, flo
 
 
 def _time_parts(
-    model: CtcModel, windows: list[np.ndarray], parts: list[Part], pruning: PruneConfig
-) -> tuple[dict[str, float], list[Heard[Stretch]]]:
+    model: CtcModel, windows: list[np.ndarray], spans: list[FrameSpan], pruning: PruneConfig
+) -> tuple[dict[str, float], list[WindowOutput[Stretch]]]:
     took = dict.fromkeys(("features_s", "encoder_s", "select_s", "bytes_to_host"), 0.0)
-    heard: dict[int, Heard[Stretch]] = {}
+    heard: dict[int, WindowOutput[Stretch]] = {}
     for length, indices in model.batches([len(window) for window in windows]):
         begun = time.perf_counter()
         inputs = model.to_inputs([windows[index] for index in indices], length)
@@ -171,7 +171,7 @@ def _time_parts(
         logits = model.to_logits(inputs)
         synchronise()
         encoded = time.perf_counter()
-        selection = DeviceSparsifier(logits, [parts[index] for index in indices], pruning)
+        selection = DeviceSparsifier(logits, [spans[index] for index in indices], pruning)
         heard.update(zip(indices, selection.read(), strict=True))
         took["features_s"] += featured - begun
         took["encoder_s"] += encoded - featured

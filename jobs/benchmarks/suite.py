@@ -1,7 +1,7 @@
 """What users would pick instead, against us, in one run on this machine: same weights, same audio, turn by turn.
 
-    dictalake bench --out DIR            every arm on both models, about half an hour on two cores
-    dictalake bench --out DIR --quick    the same arms over less audio, within five minutes
+    python -m jobs.benchmarks --out DIR            every arm on both models, about half an hour on two cores
+    python -m jobs.benchmarks --out DIR --quick    the same arms over less audio, within five minutes
 
 Arms: (a) transformers' pipeline, (b) a plain batched loop over the model, (c) our acoustic stage, (d) our whole job, greedy,
 (e) with the language model, (f) faster-whisper tiny.en in batches, where it is installed. Models: ``full``, MedASR's dimensions
@@ -77,7 +77,7 @@ QUICK = Plan({"full": 90, "mini": 180}, 2, {"full": (90, 1350)}, 1)
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="dictalake bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for bench.json and bench.html")
     parser.add_argument("--quick", action="store_true", help="less audio and fewer rounds")

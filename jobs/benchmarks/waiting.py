@@ -19,12 +19,12 @@ from dictalake.acoustic.checkpoint import find_folder
 from dictalake.acoustic.ctc import CtcModel
 from dictalake.acoustic.sparse_on_device import DeviceSparsifier, read_in_order
 from dictalake.acoustic.weights import load_checkpoint
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.workflow.columns import append_waveforms, extend
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.base import DeferredResource
 from dictalake.workflow.stages.emit import Emit
 from jobs.benchmarks.arms import list_waveforms
 
@@ -42,12 +42,12 @@ class StandIn:
         self.grid, self.device, self.dtype = model.grid, model.device, model.dtype
         self.worked_s = self._free_at = 0.0
 
-    def hear(
-        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: PruneConfig
-    ) -> list[Heard[Stretch]]:
-        call = (*map(len, windows), *alone, pruning)
+    def forward_windows(
+        self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
+    ) -> list[WindowOutput[Stretch]]:
+        call = (*map(len, windows), *exclusive_frames, pruning)
         if call not in self._known:
-            self._known[call] = list(self._model.select(windows, alone, pruning))
+            self._known[call] = list(self._model.select(windows, exclusive_frames, pruning))
         return read_in_order(self._play(windows, self._known[call]))
 
     def _play(

@@ -134,7 +134,7 @@ class Emissions:
 class Piece:
     """One emitted vocabulary entry over the true frames ``[start_frame, end_frame)``, with its peak log-probability there.
 
-    ``support`` 0–1 is the share of the n-best list, by its scores, that has this piece at this time.
+    ``posterior`` 0–1 is the share of the n-best list, by its scores, that has this piece at this time.
     """
 
     token_id: int
@@ -142,7 +142,7 @@ class Piece:
     start_frame: int
     end_frame: int
     logp: float
-    support: float = 1.0
+    posterior: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def test_what_the_gpu_selects_gives_the_emissions_of_all_its_numbers(random_lasr
         PruneConfig(-4.0, 0.5, 0),
         PruneConfig(-20.0, 1.0, 0),
     ):  # the second keeps more tokens than there is room for
-        heard = model.hear(windows, find_exclusive_frames(plan, model.grid), pruning)
+        heard = model.forward_windows(windows, find_exclusive_frames(plan, model.grid), pruning)
         got = sparsify_stretches(fuse_in_stretches(heard, plan, model.grid), pruning)
         wanted = sparsify_stretches([fuse_windows(model.emit(windows), plan, model.grid)], pruning)
         for name in ("frame_index", "offsets", "token_ids", "logp"):
@@ -87,11 +87,11 @@ def test_compiled_into_a_graph_the_model_gives_what_it_gives(random_lasr: Path, 
 def test_the_gpu_is_not_waited_for_until_its_numbers_are_read(random_lasr: Path, windows: list[np.ndarray]) -> None:
     import torch
 
-    model, alone = load(random_lasr, "cuda", batch_s=40.0), [(0, 1)] * len(windows)
-    model.hear(windows, alone, PruneConfig(-4.0, 0.5, 0))  # what is made once may wait
+    model, exclusive_frames = load(random_lasr, "cuda", batch_s=40.0), [(0, 1)] * len(windows)
+    model.forward_windows(windows, exclusive_frames, PruneConfig(-4.0, 0.5, 0))  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        started = list(model.select(windows, alone, PruneConfig(-4.0, 0.5, 0)))
+        started = list(model.select(windows, exclusive_frames, PruneConfig(-4.0, 0.5, 0)))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert sum(len(selection.read()) for _, selections in started for selection in selections) == len(windows)

@@ -16,13 +16,13 @@ from dictalake.workflow.cluster import Resources, make_plan
 from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, name_of, read_rows
 
-HEARD = ("radiology/chest-0420.mp3", "radiology/gallbladder.opus", "radiology/addendum-0450.dcm")
+RECOGNIZED = ("radiology/chest-0420.mp3", "radiology/gallbladder.opus", "radiology/addendum-0450.dcm")
 BROKEN = "medicine/voice-memo.wav"  # a text file
 
 
 def whisper(lake: Path, **acoustic: object) -> Config:
     keys = {"kind": "whisper", "model": "packaged:tiny.en", "device": "cpu", "dtype": "float32", **acoustic}
-    archive = {"uri": str(DEMO_ARCHIVE), "include": [*HEARD, BROKEN]}
+    archive = {"uri": str(DEMO_ARCHIVE), "include": [*RECOGNIZED, BROKEN]}
     return Config.model_validate({"acoustic": keys, "archive": archive, "lake": {"uri": str(lake)}, "ray": {"cpus": 2}})
 
 
@@ -33,13 +33,13 @@ def test_whisper_writes_its_words_into_the_lake(two_cpus: Resources, tmp_path: P
     summary = transcribe(config)
     assert (summary.found, summary.ok, summary.failures) == (4, 3, {"not_audio (load)": 1})
     rows = {name_of(row): row for row in read_rows(tmp_path / "lake")}
-    assert set(rows) == {*HEARD, BROKEN}
+    assert set(rows) == {*RECOGNIZED, BROKEN}
 
     listed = pyarrow.csv.read_csv(ASSETS / "demo-archive/references.csv").to_pylist()
     references = {row["uri"].removeprefix("recordings/"): row["reference"] for row in listed}
-    said = [(normalise_words_only(references[name]), normalise_words_only(rows[name]["text_raw"])) for name in HEARD]
+    said = [(normalise_words_only(references[name]), normalise_words_only(rows[name]["text_raw"])) for name in RECOGNIZED]
     assert jiwer.wer([reference for reference, _ in said], [heard for _, heard in said]) < 0.3
-    for row in (rows[name] for name in HEARD):
+    for row in (rows[name] for name in RECOGNIZED):
         words, duration_s = row["words"], row["quality"]["duration_s"]
         assert row["text_raw"] == " ".join(word["word"] for word in words)
         assert all(0 <= word["start_s"] <= word["end_s"] <= duration_s + 0.01 for word in words)

@@ -255,7 +255,7 @@ def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resour
     (tmp_path / f"lake/transcripts/fingerprint={summary.fingerprint}").write_text("in the way")
     with pytest.raises(RunError, match=r"^[^\n]+$") as caught:
         transcribe(config)
-    assert "Finish" in str(caught.value)
+    assert "Assemble" in str(caught.value)
     assert "CANARY" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 

@@ -3,7 +3,7 @@ wav2vec 2.0 family through their feature extractors.
 
 Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
 length that depends on their own length alone and masked, and the two are never mixed, so that a window gives the same
-numbers in any company (but for the last bits with ``acoustic.compile``, which is for full batches alone). Models that
+numbers in any batch (but for the last bits with ``acoustic.compile``, which serves full batches only). Models that
 normalise over all of the audio (``feat_extract_norm: group``), or whose layers look over the mask's edge
 (``wav2vec2-conformer``), get windows of one length together, without padding.
 
@@ -28,16 +28,16 @@ from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.compiled import CompiledLasr
 from dictalake.acoustic.lasr.features import LogMel
 from dictalake.acoustic.lasr.model import FastLasr
-from dictalake.acoustic.sparse_on_device import DeviceSparsifier, Part, read_in_order
+from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan, read_in_order
 from dictalake.acoustic.weights import load_checkpoint
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
 _BUCKET_S = 1.0
-# Nothing is heard alone: all frames come whole.
+# No token is pruned and no blank collapsed.
 _WHOLE = PruneConfig(0.0, 1.0, 0)
 
 
@@ -74,7 +74,7 @@ class CtcModel:
         return loaded
 
     def compile(self, window_s: float, backend: str | Callable[..., Any] = "inductor") -> None:
-        """For full batches of windows of ``window_s``. Raises ConfigError where that cannot be, or gains nothing."""
+        """Compiles for full batches of windows of ``window_s``. Raises ConfigError where it cannot or gains nothing."""
         if not isinstance(self._lasr, FastLasr):
             raise ConfigError("acoustic.compile: is for LASR models (MedASR) alone; leave it out")
         if self._lasr.is_packed:
@@ -95,24 +95,24 @@ class CtcModel:
 
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`dictalake.acoustic.model.AcousticModel`."""
-        return [heard.after for heard in self.hear(windows, [(0, 0)] * len(windows), _WHOLE)]
+        return [output.after for output in self.forward_windows(windows, [(0, 0)] * len(windows), _WHOLE)]
 
-    def hear(
-        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: PruneConfig
-    ) -> list[Heard[Stretch]]:
+    def forward_windows(
+        self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
+    ) -> list[WindowOutput[Stretch]]:
         """See :class:`dictalake.acoustic.model.AcousticModel`."""
-        return read_in_order(self.select(windows, alone, pruning))
+        return read_in_order(self.select(windows, exclusive_frames, pruning))
 
     def select(
-        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: PruneConfig
+        self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
     ) -> Iterator[tuple[list[int], list[DeviceSparsifier]]]:
-        """Indices of windows that went through the model together, with what it said; of ``hear`` the device's part."""
-        parts = self.parts(windows, alone)
+        """Indices of windows that went through the model together, with what it said; of ``hear`` the device's span."""
+        spans = self.frame_spans(windows, exclusive_frames)
         batches = list(self.batches([len(window) for window in windows]))
 
         def start(batch: tuple[int, list[int]]) -> list[DeviceSparsifier]:
             length, indices = batch
-            return self._start_within_memory([(windows[index], parts[index]) for index in indices], length, pruning)
+            return self._start_within_memory([(windows[index], spans[index]) for index in indices], length, pruning)
 
         if self._lanes is not None:
             with one_thread_each():
@@ -125,16 +125,18 @@ class CtcModel:
                 yield underway.popleft()
         yield from underway
 
-    def parts(self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]]) -> list[Part]:
+    def frame_spans(self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]]) -> list[FrameSpan]:
         """The frames of each window."""
-        return [Part(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, alone, strict=True)]
+        return [
+            FrameSpan(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, exclusive_frames, strict=True)
+        ]
 
     def is_usable(self) -> bool:
         """See :class:`dictalake.acoustic.model.AcousticModel`."""
         return still_computes(self._device)
 
     def _start_within_memory(
-        self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: PruneConfig
+        self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig
     ) -> list[DeviceSparsifier]:
         """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
         try:
@@ -145,7 +147,7 @@ class CtcModel:
         half = -(-len(asked) // 2)
         self.batch_s = min(self.batch_s, half * length * self._lane_count / SAMPLE_RATE_HZ)
         if isinstance(self._lasr, CompiledLasr):
-            self._lasr = self._lasr.model  # batches of that shape come no more
+            self._lasr = self._lasr.model  # batches of that shape no longer come
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return [
@@ -164,12 +166,12 @@ class CtcModel:
                 yield length, indices[start : start + size]
 
     def _most_windows(self, length: int) -> int:
-        """Of so many samples each, in a batch."""
+        """How many windows of ``length`` samples a batch holds."""
         return max(1, int(self.batch_s / self._lane_count * SAMPLE_RATE_HZ // length))
 
-    def _start(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: PruneConfig) -> DeviceSparsifier:
-        windows, parts = zip(*asked, strict=True)
-        return DeviceSparsifier(self.to_logits(self.to_inputs(windows, length)), parts, pruning)
+    def _start(self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig) -> DeviceSparsifier:
+        windows, spans = zip(*asked, strict=True)
+        return DeviceSparsifier(self.to_logits(self.to_inputs(windows, length)), spans, pruning)
 
     @torch.inference_mode()
     def to_inputs(self, windows: Sequence[np.ndarray], length: int) -> dict[str, torch.Tensor]:

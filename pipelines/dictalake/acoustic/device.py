@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from dictalake.acoustic.bfloat16_probe import try_bfloat16
 from dictalake.errors import ConfigError
 
 
@@ -23,13 +24,42 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_dtype(wanted: str, device: str) -> str:
-    """``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32."""
-    if wanted != "auto":
-        return wanted
+    """The dtype that the model runs in; another than ``wanted`` only where this machine cannot compute in that at all.
+
+    ``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32.
+    """
     if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native else "float32"
+        return ("bfloat16" if _is_native(device) else "float32") if wanted == "auto" else wanted
+    if wanted == "float32" or (wanted == "auto" and not _is_native(device)):
+        return "float32"
+    outcome = try_bfloat16()
+    return "bfloat16" if outcome == "packed" or (outcome == "plain" and wanted == "bfloat16") else "float32"
+
+
+def explain_dtype(wanted: str, device: str) -> str | None:
+    """What to tell a person who asked for a dtype that this machine has not, or is slow in; None where all is well."""
+    if wanted != "bfloat16":
+        return None
+    if choose_dtype(wanted, device) == "float32":
+        return warn_of_float32("this processor cannot compute in bfloat16")
+    if _is_native(device) and (device == "cuda" or try_bfloat16() == "packed"):
+        return None
+    return (
+        "acoustic.dtype = bfloat16: this machine does not multiply in bfloat16, so the model runs in it slowly; "
+        "acoustic.dtype = auto takes float32 here, which is faster"
+    )
+
+
+def warn_of_float32(reason: str) -> str:
+    """The warning where bfloat16 was asked for and float32 runs."""
+    return f"acoustic.dtype = bfloat16: {reason}, so the model runs in float32; set acoustic.dtype = auto"
+
+
+def _is_native(device: str) -> bool:
+    """Whether the hardware says that it multiplies in bfloat16."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def open_lanes(count: int) -> ThreadPoolExecutor:

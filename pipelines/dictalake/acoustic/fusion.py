@@ -2,9 +2,9 @@
 
 Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights: frames near a
 window's edge, which lack context, count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
-Then two neighbours are worth nearly the same at the edge of either, and a short last window, which is heavy in its middle,
-outweighs its neighbour where it hears worse: words were lost there. So the halves of the Hamming window lie over the overlap,
-and what one window hears alone passes as it is.
+With that, two neighbours weigh nearly the same at the edge of either, and a short last window, which is heavy in its middle,
+outweighs its neighbour where it is less reliable: words were lost there. So here the halves of the Hamming window lie over
+the overlap, and frames of one window only pass unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from dictalake.acoustic.window_output import Alone, Heard
+from dictalake.acoustic.window_output import Exclusive, WindowOutput
 from dictalake.records import FrameGrid, Window
 
 _LEAST_LOGP = np.float32(-69.0)
@@ -23,19 +23,21 @@ _LEAST_LOGP = np.float32(-69.0)
 def fuse_windows(log_probs: Sequence[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> np.ndarray:
     """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording, none below -69, from those of its ``windows`` in
     order."""
-    stretches = fuse_in_stretches(cut_heard(log_probs, windows, grid), windows, grid)
+    stretches = fuse_in_stretches(cut_window_outputs(log_probs, windows, grid), windows, grid)
     return np.maximum(np.concatenate(list(stretches)), _LEAST_LOGP, dtype=np.float32)
 
 
-def cut_heard(log_probs: Iterable[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> Iterator[Heard[np.ndarray]]:
+def cut_window_outputs(
+    log_probs: Iterable[np.ndarray], windows: Sequence[Window], grid: FrameGrid
+) -> Iterator[WindowOutput[np.ndarray]]:
     """Log-probabilities ``(frames, vocabulary)`` of each of ``windows``, cut where their neighbours begin and end."""
-    for said, (first, end) in zip(log_probs, find_exclusive_frames(windows, grid), strict=True):
-        yield Heard(said[:first], said[first:end], said[end:])
+    for output, (first, end) in zip(log_probs, find_exclusive_frames(windows, grid), strict=True):
+        yield WindowOutput(output[:first], output[first:end], output[end:])
 
 
 def find_exclusive_frames(windows: Sequence[Window], grid: FrameGrid) -> list[tuple[int, int]]:
-    """Of each window its frames ``[first, end)`` that no other of ``windows`` hears; those before are an earlier window's too,
-    those after a later one's."""
+    """For each window the frames ``[first, end)`` that no other of ``windows`` covers. Those before are an earlier window's
+    too, those after a later one's."""
     found, reached = [], 0
     for start, end in zip(*_bounds(windows, grid), strict=True):
         done = end - start
@@ -45,24 +47,24 @@ def find_exclusive_frames(windows: Sequence[Window], grid: FrameGrid) -> list[tu
 
 
 def fuse_in_stretches(
-    heard: Iterable[Heard[Alone]], windows: Sequence[Window], grid: FrameGrid
-) -> Iterator[np.ndarray | Alone]:
+    outputs: Iterable[WindowOutput[Exclusive]], windows: Sequence[Window], grid: FrameGrid
+) -> Iterator[np.ndarray | Exclusive]:
     """All frames of a recording in order, in stretches, each as soon as no later window reaches into it: hours are never held
-    at once. Frames of several windows come as their fused log-probabilities, the others as they were heard.
+    at once. Frames of several windows come as fused log-probabilities, the others unchanged.
 
-    ``heard`` are the ``windows``, cut as ``find_exclusive_frames`` says, taken one at a time. Windows may
+    ``outputs`` are those of the ``windows``, cut as ``find_exclusive_frames`` says, taken one at a time. Windows may
     overlap with later ones than the next.
     """
-    each = iter(heard)
+    each = iter(outputs)
     taper = _narrowest_overlap(windows, grid)
     held = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
     for window, (first, done) in zip(windows, find_exclusive_frames(windows, grid), strict=True):
-        said, weights = next(each), _taper(grid.frames_of(window.length), taper)
+        output, weights = next(each), _taper(grid.frames_of(window.length), taper)
         if first:
-            total = weights[:first] * np.exp(said.before, dtype=np.float32) + held[:first]
+            total = weights[:first] * np.exp(output.before, dtype=np.float32) + held[:first]
             yield np.log(np.maximum(total / (weights[:first] + weight_sum[:first]), np.exp(_LEAST_LOGP)))
-        yield said.alone
-        held = _add(held[done:], weights[done:] * np.exp(said.after, dtype=np.float32))
+        yield output.exclusive
+        held = _add(held[done:], weights[done:] * np.exp(output.after, dtype=np.float32))
         weight_sum = _add(weight_sum[done:], weights[done:])
 
 

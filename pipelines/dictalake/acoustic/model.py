@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -25,12 +25,12 @@ class AcousticModel(Protocol):
     @property
     def dtype(self) -> str: ...
 
-    def hear(
-        self, windows: Sequence[np.ndarray], alone: Sequence[tuple[int, int]], pruning: PruneConfig
-    ) -> list[Heard[Stretch]]:
-        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → what they say, in order. Of each
-        ``alone`` tells which frames ``[first, end)`` no other window hears. What a window gives does not depend on its
-        neighbours."""
+    def forward_windows(
+        self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
+    ) -> list[WindowOutput[Stretch]]:
+        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → their outputs, in order.
+        ``exclusive_frames``: for each window the frames ``[first, end)`` that no other window covers. A window's output does
+        not depend on the other windows."""
         ...
 
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:

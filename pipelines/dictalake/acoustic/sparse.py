@@ -17,7 +17,7 @@ from dictalake.records import Emissions
 _MOST_TOKENS = np.iinfo(np.uint16).max + 1
 
 
-def compact(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
+def sparsify(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blank_id: int) -> Emissions:
     """One matrix of natural-log probabilities ``(frames, vocabulary)`` → Emissions; see ``sparsify_stretches``."""
     return sparsify_stretches([log_probs], PruneConfig(min_logp, collapse_blank, blank_id))
 
@@ -46,7 +46,7 @@ def sparsify_stretches(stretches: Iterable[np.ndarray | Stretch], pruning: Prune
     frame_index, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     token_ids, logps = [np.empty(0, np.uint16)], [np.empty(0, np.float16)]
     for given in stretches:
-        stretch = given if isinstance(given, Stretch) else _compact_one(given, pruning)
+        stretch = given if isinstance(given, Stretch) else _sparsify_one(given, pruning)
         vocabulary_size = stretch.vocabulary_size
         if not stretch.frames:
             continue
@@ -99,7 +99,7 @@ def arrange(
     return frames[keep][likeliest], counts, tokens[keep].astype(np.uint16), logp[keep].astype(np.float16)
 
 
-def _compact_one(log_probs: np.ndarray, pruning: PruneConfig) -> Stretch:
+def _sparsify_one(log_probs: np.ndarray, pruning: PruneConfig) -> Stretch:
     if log_probs.ndim != 2:
         raise ValueError(f"log-probabilities must have the shape (frames, vocabulary), not {log_probs.shape}")
     frames, vocabulary_size = log_probs.shape

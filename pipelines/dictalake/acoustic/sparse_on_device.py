@@ -1,6 +1,6 @@
-"""On the model's device: of log-probabilities what decoders may use, so that little crosses the bus to the host.
+"""Makes log-probabilities sparse on the model's device, so that little crosses the bus to the host.
 
-Frames that one window hears alone leave the device as tokens with their log-probabilities, runs of sure blanks as one frame:
+Frames that only one window covers leave the device as tokens with their log-probabilities, runs of sure blanks as one frame:
 about 50 bytes a frame instead of 2 kB for 512 pieces. Frames that two windows share go whole, since they are fused first. What
 is selected is what :mod:`dictalake.acoustic.sparse` keeps of the same numbers; the host sorts it.
 
@@ -19,15 +19,15 @@ import torch
 
 from dictalake.acoustic.device import fetch, send
 from dictalake.acoustic.sparse import arrange, least_sure, require_numbers, require_tokens_fit
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 
 # medasr-mini keeps 1.2 tokens a frame on average, counted over all frames.
 _TOKENS_A_FRAME = 4
 
 
 @dataclass(frozen=True)
-class Part:
-    """Of a window ``frames`` are no padding, and it hears ``[first, end)`` of them alone."""
+class FrameSpan:
+    """The ``frames`` of a window without padding; no other window covers ``[first, end)`` of them."""
 
     frames: int
     first: int
@@ -39,26 +39,26 @@ class DeviceSparsifier:
 
     @torch.inference_mode()
     def __init__(
-        self, logits: torch.Tensor, parts: Sequence[Part], pruning: PruneConfig, tokens_a_frame: int = _TOKENS_A_FRAME
+        self, logits: torch.Tensor, spans: Sequence[FrameSpan], pruning: PruneConfig, tokens_a_frame: int = _TOKENS_A_FRAME
     ) -> None:
         """``logits`` ``(windows, frames, vocabulary)``, not normalised. Raises ValueError for over 65,536 columns, and for
-        fewer frames than ``parts`` have: else one window would be given the next one's."""
+        fewer frames than ``spans`` have: else one window would be given the next one's."""
         require_tokens_fit(logits.shape[2])
-        most = max(part.frames for part in parts)
+        most = max(span.frames for span in spans)
         if most > logits.shape[1]:
             raise ValueError(f"the model gave {logits.shape[1]} frames of a window, where its configuration says {most}")
-        self._parts, self._pruning, self._tokens_a_frame = parts, pruning, tokens_a_frame
+        self._spans, self._pruning, self._tokens_a_frame = spans, pruning, tokens_a_frame
         self._log_probs = logits.float().log_softmax(-1)
         device, (_, frames, vocabulary) = logits.device, logits.shape
-        shared = [np.r_[: part.first, part.end : part.frames] + row * frames for row, part in enumerate(parts)]
+        shared = [np.r_[: span.first, span.end : span.frames] + row * frames for row, span in enumerate(spans)]
         self._shared_counts = [len(rows) for rows in shared]
         rows = send(torch.from_numpy(np.concatenate(shared)), device)
         self._shared = fetch(self._log_probs.view(-1, vocabulary).index_select(0, rows))
-        alone = sum(part.end - part.first for part in parts)
+        exclusive = sum(span.end - span.first for span in spans)
         self._tokens: _Tokens | None = None
-        if alone:
-            self._edges = send(torch.tensor([(part.first, part.end) for part in parts]), device)
-            self._tokens = self._select(tokens_a_frame * alone)
+        if exclusive:
+            self._edges = send(torch.tensor([(span.first, span.end) for span in spans]), device)
+            self._tokens = self._select(tokens_a_frame * exclusive)
         self._copied: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._copied = torch.cuda.Event(blocking=True)  # whoever waits leaves its core to the others
@@ -69,12 +69,12 @@ class DeviceSparsifier:
         """What crosses the bus to the host of a GPU, room that is left empty included."""
         if self._tokens is None:
             return self._shared.nbytes
-        room = sum(part.end - part.first for part in self._parts) * self._tokens_a_frame
+        room = sum(span.end - span.first for span in self._spans) * self._tokens_a_frame
         place = self._tokens.places.element_size() + self._tokens.logp.element_size()
-        return self._shared.nbytes + room * place + 2 * len(self._parts)
+        return self._shared.nbytes + room * place + 2 * len(self._spans)
 
     @torch.inference_mode()
-    def read(self) -> list[Heard[Stretch]]:
+    def read(self) -> list[WindowOutput[Stretch]]:
         """Waits for it. Raises what the device met, and ValueError for numbers that are none."""
         if self._copied is not None:
             self._copied.synchronize()
@@ -86,20 +86,20 @@ class DeviceSparsifier:
         stretches = self._cut(tokens)
         shared = np.split(self._shared.numpy(), np.cumsum(self._shared_counts)[:-1])
         return [
-            Heard(rows[: part.first], stretch, rows[part.first :])
-            for rows, stretch, part in zip(shared, stretches, self._parts, strict=True)
+            WindowOutput(rows[: span.first], stretch, rows[span.first :])
+            for rows, stretch, span in zip(shared, stretches, self._spans, strict=True)
         ]
 
     def _select(self, room: int) -> _Tokens:
         log_probs, first, end = self._log_probs, self._edges[:, :1], self._edges[:, 1:]
         frame = torch.arange(log_probs.shape[1], device=log_probs.device)
-        is_alone = (frame >= first) & (frame < end)
+        is_exclusive = (frame >= first) & (frame < end)
         sure = log_probs[:, :, self._pruning.blank_id] > least_sure(self._pruning)
-        # A run begins anew where the window is first alone: whether it goes on from there is seen where stretches meet.
+        # A run starts anew at the first exclusive frame: whether it continues is decided where stretches meet.
         repeated = torch.zeros_like(sure)
         repeated[:, 1:] = sure[:, 1:] & sure[:, :-1] & (frame[1:] > first)
         likeliest = log_probs.amax(-1)
-        least = torch.where(is_alone & ~repeated, likeliest.clamp(max=self._pruning.min_logp), math.inf)
+        least = torch.where(is_exclusive & ~repeated, likeliest.clamp(max=self._pruning.min_logp), math.inf)
         keep = (log_probs >= least[:, :, None]).flatten()
         if keep.device.type == "cpu":
             places = torch.from_numpy(np.flatnonzero(keep.numpy()))  # an eighth of torch.nonzero's time
@@ -113,7 +113,7 @@ class DeviceSparsifier:
             count=fetch(keep.sum()),
             begins_blank=fetch(sure.gather(1, first.clamp(max=sure.shape[1] - 1))[:, 0]),
             ends_blank=fetch(sure.gather(1, last)[:, 0]),
-            likeliest=fetch(likeliest.where(is_alone, 0.0).sum()),
+            likeliest=fetch(likeliest.where(is_exclusive, 0.0).sum()),
         )
 
     def _cut(self, tokens: _Tokens | None) -> list[Stretch]:
@@ -121,20 +121,20 @@ class DeviceSparsifier:
         _, frames, vocabulary = self._log_probs.shape
         if tokens is None:
             nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.float16)
-            return [Stretch(0, vocabulary, *nothing)] * len(self._parts)
+            return [Stretch(0, vocabulary, *nothing)] * len(self._spans)
         require_numbers(tokens.likeliest.numpy())
         count = int(tokens.count)
         rows, ids = np.divmod(tokens.places.numpy()[:count], vocabulary)
         kept, counts, ids, logp = arrange(rows, ids, tokens.logp.numpy()[:count], self._pruning.min_logp)
-        bounds = np.searchsorted(kept, np.arange(len(self._parts) + 1) * frames)
+        bounds = np.searchsorted(kept, np.arange(len(self._spans) + 1) * frames)
         token_bounds = np.concatenate([[0], np.cumsum(counts)])[bounds]
         stretches = []
-        for row, part in enumerate(self._parts):
+        for row, span in enumerate(self._spans):
             own, own_tokens = slice(*bounds[row : row + 2]), slice(*token_bounds[row : row + 2])
             stretch = Stretch(
-                part.end - part.first,
+                span.end - span.first,
                 vocabulary,
-                kept[own] - (row * frames + part.first),
+                kept[own] - (row * frames + span.first),
                 counts[own],
                 ids[own_tokens],
                 logp[own_tokens],
@@ -145,12 +145,12 @@ class DeviceSparsifier:
         return stretches
 
 
-def read_in_order(batches: Iterable[tuple[list[int], list[DeviceSparsifier]]]) -> list[Heard[Stretch]]:
-    """What was heard of windows by their indices, of which a batch has some; each batch is read when it is there."""
-    heard: dict[int, Heard[Stretch]] = {}
+def read_in_order(batches: Iterable[tuple[list[int], list[DeviceSparsifier]]]) -> list[WindowOutput[Stretch]]:
+    """The outputs of windows in the order of their indices; each batch is read as soon as it is there."""
+    outputs: dict[int, WindowOutput[Stretch]] = {}
     for indices, selections in batches:
-        heard.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
-    return [heard[index] for index in range(len(heard))]
+        outputs.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
+    return [outputs[index] for index in range(len(outputs))]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What passes from the acoustic model to fusion and compaction: a window's frames, as far as possible sparse already."""
+"""What passes from the acoustic model to fusion: the frames of a window, already sparse where no other window covers them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dictalake.config.sections import Decoding
 
 _MARGIN = 0.5
 
-Alone = TypeVar("Alone")
-Alone_co = TypeVar("Alone_co", covariant=True)
+Exclusive = TypeVar("Exclusive")
+Exclusive_co = TypeVar("Exclusive_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Heard(Generic[Alone_co]):
-    """One window: log-probabilities float32 ``(frames, vocabulary)`` of its first frames, which an earlier window hears too,
-    and of those from which on a later one does; between them what it hears alone."""
+class WindowOutput(Generic[Exclusive_co]):
+    """One window's frames: log-probabilities float32 ``(frames, vocabulary)`` of those ``before``, which an earlier window
+    covers too, and of those ``after``, which a later one covers; between them the ``exclusive`` frames."""
 
     before: np.ndarray
-    alone: Alone_co
+    exclusive: Exclusive_co
     after: np.ndarray

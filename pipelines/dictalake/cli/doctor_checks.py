@@ -168,12 +168,12 @@ def check_model(config: Config) -> str:
     from transformers.utils.logging import disable_progress_bar
 
     from dictalake.acoustic.checkpoint import find_checkpoint
-    from dictalake.acoustic.engines.base import settle
+    from dictalake.acoustic.engines.base import resolve_engine
     from dictalake.acoustic.engines.open import open_engine
     from dictalake.acoustic.model import open_model
 
     if config.acoustic.gives_text:
-        settle(config.acoustic)  # first: without its packages there is no need to read gigabytes
+        resolve_engine(config.acoustic)  # first: without its packages there is no need to read gigabytes
     disable_progress_bar()
     checkpoint = find_checkpoint(config.acoustic)
     name = f"{checkpoint.identity.model_id}, sha256 {checkpoint.identity.sha256[:12]}…"
@@ -181,7 +181,7 @@ def check_model(config: Config) -> str:
     if config.acoustic.gives_text:
         engine = open_engine(config.acoustic, look_at_machine().cpus)
         started = time.monotonic()
-        engine.hear([silence])
+        engine.recognize([silence])
         took_ms = 1000 * (time.monotonic() - started)
         return f"{name}; a second of silence transcribed in {took_ms:.0f} ms, {engine.dtype} on {engine.device}"
     model = open_model(config.acoustic, config.windows.length_s)

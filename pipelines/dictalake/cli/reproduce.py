@@ -196,7 +196,7 @@ def _remake(
     given: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[Row, Result]]:
     """The rows of one run."""
-    from dictalake.workflow.identity import identify, open_reading
+    from dictalake.workflow.identity import identify, open_output_spec
 
     config = recall_config(recorded, here, given)
     move = None
@@ -206,7 +206,7 @@ def _remake(
             raise ConfigError("archive.uri: the run did not record what its recordings were below; leave archive.uri out")
         move = Move(root, str(config.archive.uri), config.archive.storage_options)
     checkpoint = find_checkpoint(config.acoustic)
-    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
+    reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
     maker = Reproducer(config, provenance, reading, os.cpu_count() or 1)
     for batch in split_by_uri(rows):
         for row, now in _make(maker, batch, move):

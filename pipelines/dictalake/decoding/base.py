@@ -1,4 +1,4 @@
-"""The swap point: emissions of one channel in, readings of it out."""
+"""The swap point: emissions of one channel in, hypotheses of it out."""
 
 from __future__ import annotations
 

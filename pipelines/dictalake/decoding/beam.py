@@ -1,6 +1,6 @@
 """CTC beam search with a KenLM language model fused into the search (shallow fusion), as in Google's recipe for MedASR.
 
-Every piece of the vocabulary is made a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
+Every piece of the vocabulary becomes a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
 with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) + word_score`` for each piece.
 Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++, see ``fast_engine.py``), three times as
 fast where its wheel exists. They differ in one thing: pyctcdecode walks the tokens of a frame in the order of a Python set, the
@@ -50,7 +50,7 @@ WHOLE_FRAMES = 3000
 CONTEXT_FRAMES = 200
 # Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
 _LEAST_KNOWN_SHARE = 0.3
-_SLACK = 2  # frames that a piece may move between two readings and be the same
+_SLACK = 2  # frames that a piece may move between two hypotheses and be the same
 _UNKNOWN_WORD = "⁇"  # what both engines call <unk>
 
 _Spoken = tuple[str, tuple[int, int]]  # a word of an engine, and its first and last frame, exclusive
@@ -85,7 +85,7 @@ class BeamDecoder:
         """
         if emissions.kept <= WHOLE_FRAMES:
             return self._search(emissions)
-        readings: list[Hypothesis] = [Hypothesis(())]
+        hypotheses: list[Hypothesis] = [Hypothesis(())]
         for start, end in cut_at_pauses(emissions, self._vocabulary.blank_id):
             context_start, context_end = max(0, start - CONTEXT_FRAMES), min(emissions.kept, end + CONTEXT_FRAMES)
             first_frame = int(emissions.frame_index[start])
@@ -94,28 +94,28 @@ class BeamDecoder:
                 replace(one, pieces=tuple(piece for piece in one.pieces if first_frame <= piece.start_frame < next_frame))
                 for one in self._search(slice_frames(emissions, context_start, context_end))
             ]
-            readings = join_readings(readings, of_part, self._config.beam_width)
-        return readings
+            hypotheses = join_hypotheses(hypotheses, of_part, self._config.beam_width)
+        return hypotheses
 
     def _search(self, emissions: Emissions) -> list[Hypothesis]:
         if emissions.kept == 0:
             return [Hypothesis(())]
-        told, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
-        log_probs = told.dense()
+        kept, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
+        log_probs = kept.dense()
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
-        frame_index = told.frame_index.tolist()
+        frame_index = kept.frame_index.tolist()
         known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
         plain = [_hypothesis((*beam[:3], beam[3] + skipped_logp, beam[4] + skipped_logp), known) for beam in beams]
         # On nothing but blanks ctc-beam-decoder gives no beam at all.
-        readings = plain or [Hypothesis(())]
+        hypotheses = plain or [Hypothesis(())]
         if self._hotwords is not None:
-            readings = self._search_for_hotwords(readings, emissions, emissions.dense())
-        return [measure_support(readings), *readings[1:]]
+            hypotheses = self._search_for_hotwords(hypotheses, emissions, emissions.dense())
+        return [measure_posterior(hypotheses), *hypotheses[1:]]
 
     def _search_for_hotwords(
         self, plain: Sequence[Hypothesis], emissions: Emissions, log_probs: np.ndarray
     ) -> list[Hypothesis]:
-        """The readings with hotwords; where the guard refused something, that reading first and then those without."""
+        """The hypotheses with hotwords; where the guard refused something, that hypothesis first and then those without."""
         assert self._hotwords is not None
         scorer, words = self._hotwords, self._vocabulary.lm_words()
         scorer.reset()
@@ -126,24 +126,24 @@ class BeamDecoder:
         beams: list[_EngineBeam] = self._biased_engine._decode_logits(
             log_probs, prune_history=False, hotword_scorer=scorer, **self._limits()
         )
-        readings = []
+        hypotheses = []
         frame_index = emissions.frame_index.tolist()
         known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
         for beam in beams:
             begun = scorer.score(" ".join(word for word, _ in beam[2]))
-            reading = _hypothesis((*beam[:4], beam[4] - begun), known)
-            readings.append(replace(reading, hotword_score=count_bonus(reading.pieces)))
-        readings.sort(key=lambda reading: -reading.total_score)
-        best, *others = readings
+            hypothesis = _hypothesis((*beam[:4], beam[4] - begun), known)
+            hypotheses.append(replace(hypothesis, hotword_score=count_bonus(hypothesis.pieces)))
+        hypotheses.sort(key=lambda hypothesis: -hypothesis.total_score)
+        best, *alternatives = hypotheses
         guard = float(self._config.hotword_guard)
         blank_id = self._vocabulary.blank_id
         pieces = drop_unheard(best.pieces, plain[0].pieces, log_probs, emissions.frame_index, blank_id, guard, count_bonus)
         if _ids(pieces) != _ids(best.pieces):
             source = plain[0] if _ids(pieces) == _ids(plain[0].pieces) else best
             best = replace(source, pieces=pieces)
-            others = list(plain)
-        best, *others = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (best, *others))
-        return [best, *(other for other in others if _ids(other.pieces) != _ids(best.pieces))]
+            alternatives = list(plain)
+        best, *alternatives = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (best, *alternatives))
+        return [best, *(other for other in alternatives if _ids(other.pieces) != _ids(best.pieces))]
 
     def _limits(self) -> dict[str, Any]:
         names = ("beam_prune_logp", "token_min_logp")
@@ -208,47 +208,47 @@ def name_search(config: Decoding) -> str:
     return " + hotwords in ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
-def measure_support(readings: Sequence[Hypothesis]) -> Hypothesis:
-    """The first of ``readings`` (n-best of one search), each piece with the share of them that has it, too, at this time.
+def measure_posterior(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+    """The first of ``hypotheses`` (n-best of one search), each piece with the share of them that has it, too, at this time.
 
-    Readings count by the softmax of their acoustic and language model scores: the posterior of the list, as in confusion
+    Hypotheses count by the softmax of their acoustic and language model scores: the posterior of the list, as in confusion
     networks (Mangu et al. 2000).
     """
-    best = readings[0]
+    best = hypotheses[0]
     # Without what hotwords were worth: that is a wish, and no evidence.
-    scores = np.array([reading.acoustic_score + reading.lm_score for reading in readings])
+    scores = np.array([hypothesis.acoustic_score + hypothesis.lm_score for hypothesis in hypotheses])
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
-    support = [1.0] * len(best.pieces)
-    for reading, share in zip(readings[1:], shares[1:].tolist(), strict=True):
-        there = {id(piece) for piece in reading.pieces}  # the same objects, of the same search
+    posterior = [1.0] * len(best.pieces)
+    for hypothesis, share in zip(hypotheses[1:], shares[1:].tolist(), strict=True):
+        there = {id(piece) for piece in hypothesis.pieces}  # the same objects, of the same search
         missing = [index for index, piece in enumerate(best.pieces) if id(piece) not in there]
         tokens = {best.pieces[index].token_id for index in missing}
         places = {
             (p.token_id, frame)
-            for p in reading.pieces
+            for p in hypothesis.pieces
             if p.token_id in tokens
             for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)
         }
         for index in missing:
             if (best.pieces[index].token_id, best.pieces[index].start_frame) not in places:
-                support[index] = max(0.0, support[index] - share)
+                posterior[index] = max(0.0, posterior[index] - share)
     pieces = (
-        piece if share == piece.support else replace(piece, support=share)
-        for piece, share in zip(best.pieces, support, strict=True)
+        piece if share == piece.posterior else replace(piece, posterior=share)
+        for piece, share in zip(best.pieces, posterior, strict=True)
     )
     return replace(best, pieces=tuple(pieces))
 
 
-def join_readings(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
-    """The ``most`` best pairs of a reading of what came before and one of what comes after it; the two bests first, whatever
-    their scores, as a refused hotword leaves its score behind. Of readings with the same pieces the first counts.
+def join_hypotheses(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
+    """The ``most`` best pairs of a hypothesis from ``before`` and one from ``after``. The two best come first, whatever their
+    scores, as a refused hotword leaves its score behind. Of hypotheses with the same pieces the first counts.
     """
     distinct: dict[tuple[int, ...], Hypothesis] = {}
     for one in after:
         distinct.setdefault(tuple(_ids(one.pieces)), one)
-    best, *others = product(before, distinct.values())
-    others = nlargest(most - 1, others, key=lambda pair: pair[0].total_score + pair[1].total_score)
+    best, *alternatives = product(before, distinct.values())
+    alternatives = nlargest(most - 1, alternatives, key=lambda pair: pair[0].total_score + pair[1].total_score)
     return [
         Hypothesis(
             one.pieces + other.pieces,
@@ -256,7 +256,7 @@ def join_readings(before: Sequence[Hypothesis], after: Sequence[Hypothesis], mos
             one.lm_score + other.lm_score,
             one.hotword_score + other.hotword_score,
         )
-        for one, other in (best, *others)
+        for one, other in (best, *alternatives)
     ]
 
 

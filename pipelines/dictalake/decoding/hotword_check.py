@@ -1,7 +1,7 @@
-"""The guard against over-biasing: what hotwords changed stays only where the sound bears it.
+"""The guard against over-biasing: a change that hotwords made stays only where the acoustics support it.
 
 Shallow fusion with hotwords trades sound against the list, and a long list with a high weight invents terms. Therefore each
-place where the reading with hotwords differs from the one without is judged by the sound alone: by the CTC likelihood of
+place where the hypothesis with hotwords differs from the one without is judged by the sound alone: by the CTC likelihood of
 either's pieces over the frames of that place.
 """
 
@@ -20,7 +20,7 @@ _SLACK_FRAMES = 2
 
 @dataclass
 class _Place:
-    """Where the readings differ; without difference ``theirs`` is ``mine``."""
+    """Where the hypotheses differ; without difference ``theirs`` is ``mine``."""
 
     mine: tuple[Piece, ...]
     theirs: tuple[Piece, ...]
@@ -54,7 +54,7 @@ def drop_unheard(
         before = places[index - 1].mine[-1].end_frame if index else 0
         after = places[index + 1].mine[0].start_frame if index + 1 < len(places) else int(frame_index[-1]) + 1
         inside = [*place.mine, *place.theirs]
-        # The shared neighbours may have moved between the readings: what either says here must fit in.
+        # The shared neighbours may have moved between the hypotheses: what either says here must fit in.
         first_frame = min([before, *(piece.start_frame for piece in inside)])
         last_frame = max([after, *(piece.end_frame for piece in inside)])
         first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
@@ -76,7 +76,7 @@ def drop_unheard(
 
 
 def _find_places(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[_Place]:
-    """What the readings share, and what lies between. A piece is shared if both have it at the same time: text alone would
+    """What the hypotheses share, and what lies between. A piece is shared if both have it at the same time: text alone would
     pair a frequent piece with another one of its kind."""
     matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
     pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]

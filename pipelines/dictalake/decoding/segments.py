@@ -1,4 +1,4 @@
-"""Which frames of a channel a search sees: not those that tell it nothing, and of a long channel one part at a time."""
+"""Which frames of a channel a search sees: repeated blanks are skipped, and a long channel is cut at pauses."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def skip_repeated_blanks(emissions: Emissions, blank_id: int, min_logp: float) -
     blank = tried & (emissions.token_ids[first] == blank_id)
     repeated = blank & np.concatenate([[False], blank[:-1]])
     kept = ~repeated
-    told = replace(
+    shortened = replace(
         emissions,
         frame_index=emissions.frame_index[kept],
         offsets=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int32),
         token_ids=emissions.token_ids[kept[rows]],
         logp=emissions.logp[kept[rows]],
     )
-    return told, float(emissions.logp[first[repeated]].sum(dtype=np.float64))
+    return shortened, float(emissions.logp[first[repeated]].sum(dtype=np.float64))
 
 
 def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:

@@ -28,5 +28,5 @@ class Whisper:
         said: list[list[Word]] = []
         for index, waveform in enumerate(waveforms):
             if not any(np.array_equal(waveform, earlier) for earlier in waveforms[:index]):
-                said += [segment for segment in self._engine.hear_segments(waveform) if segment]
+                said += [segment for segment in self._engine.recognize_segments(waveform) if segment]
         return " ".join(word.word for segment in sorted(said, key=lambda words: words[0].start_s) for word in segment)

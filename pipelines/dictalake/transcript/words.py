@@ -44,7 +44,7 @@ def measure_evidence(pieces: Sequence[Piece]) -> tuple[float, float]:
     """The evidence for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
     sounding = [piece for piece in pieces if piece.text != _WORD_START]
     sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in sounding]))
-    return _logit(sound), _logit(min(piece.support for piece in sounding))
+    return _logit(sound), _logit(min(piece.posterior for piece in sounding))
 
 
 def confidence_of(evidence: tuple[float, float], calibration: Confidence) -> float:

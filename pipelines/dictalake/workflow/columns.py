@@ -84,7 +84,7 @@ HYPOTHESES = {
                 "start_frames": pa.list_(pa.int32()),
                 "end_frames": pa.list_(pa.int32()),
                 "logp": pa.list_(pa.float32()),
-                "support": pa.list_(pa.float32()),
+                "posterior": pa.list_(pa.float32()),
                 "acoustic_score": pa.float64(),
                 "lm_score": pa.float64(),
                 "hotword_score": pa.float64(),
@@ -92,9 +92,9 @@ HYPOTHESES = {
         )
     )
 }
-# Of each channel the words of an engine that gives text itself
-HEARD = {
-    "heard": pa.list_(
+# For each channel the words of an engine that gives text itself
+RECOGNIZED = {
+    "recognized_words": pa.list_(
         pa.list_(
             pa.struct(
                 {"word": pa.string(), "start_s": pa.float64(), "end_s": pa.float64(), "confidence": pa.float32()}  # may be null
@@ -102,8 +102,8 @@ HEARD = {
         )
     )
 }
-# Of each channel the readings after the best, where they are asked for
-OTHERS = {"others": pa.list_(HYPOTHESES["hypotheses"])}
+# For each channel the hypotheses after the best, where decoding.nbest asks for them
+ALTERNATIVES = {"alternatives": pa.list_(HYPOTHESES["hypotheses"])}
 
 
 def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
@@ -219,7 +219,7 @@ def read_emissions(table: pa.Table, row: int) -> list[Emissions]:
 
 
 def hypothesis_to_row(hypothesis: Hypothesis) -> dict[str, Any]:
-    """One channel's best reading as a struct of the column ``hypotheses``."""
+    """One channel's best hypothesis as a struct of the column ``hypotheses``."""
     pieces = hypothesis.pieces
     return {
         "token_ids": [piece.token_id for piece in pieces],
@@ -227,7 +227,7 @@ def hypothesis_to_row(hypothesis: Hypothesis) -> dict[str, Any]:
         "start_frames": [piece.start_frame for piece in pieces],
         "end_frames": [piece.end_frame for piece in pieces],
         "logp": [piece.logp for piece in pieces],
-        "support": [piece.support for piece in pieces],
+        "posterior": [piece.posterior for piece in pieces],
         "acoustic_score": hypothesis.acoustic_score,
         "lm_score": hypothesis.lm_score,
         "hotword_score": hypothesis.hotword_score,
@@ -236,13 +236,13 @@ def hypothesis_to_row(hypothesis: Hypothesis) -> dict[str, Any]:
 
 def row_to_hypothesis(row: dict[str, Any]) -> Hypothesis:
     """The hypothesis that ``hypothesis_to_row`` wrote."""
-    columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"], row["support"])
+    columns = (row["token_ids"], row["pieces"], row["start_frames"], row["end_frames"], row["logp"], row["posterior"])
     pieces = tuple(Piece(*values) for values in zip(*columns, strict=True))
     return Hypothesis(pieces, row["acoustic_score"], row["lm_score"], row["hotword_score"])
 
 
 def words_to_row(channels: Sequence[Sequence[Word]]) -> list[list[dict[str, Any]]]:
-    """The words of each channel as a value of the column ``heard``."""
+    """The words of each channel as a value of the column ``recognized_words``."""
     names = ("word", "start_s", "end_s", "confidence")
     return [[{name: getattr(word, name) for name in names} for word in words] for words in channels]
 

@@ -1,14 +1,17 @@
-"""What a run is called by all that can change its words, and what its emissions mean."""
+"""Names a run by everything that can change its words, and reads what its emissions mean."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
-from dictalake.acoustic.engines.base import EngineSettings, settle
+from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.files import read_lasr_files
+from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
@@ -16,17 +19,22 @@ from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
 from dictalake.transcript.provenance import Provenance, make_provenance
 
-Reading = tuple[Vocabulary, FrameGrid]
-"""What the columns of emissions mean, and where their frames lie."""
+
+class OutputSpec(NamedTuple):
+    """What the columns of emissions mean, and where their frames lie."""
+
+    vocabulary: Vocabulary
+    grid: FrameGrid
 
 
 def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
     """Names the run and everything that can change its words, without a look into weights, tokenizer or language model."""
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     identity = checkpoint.identity
+    _warn_of_slow_dtype(config)
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
-        settings = settle(config.acoustic)
+        settings = resolve_engine(config.acoustic)
         decoder = settings.name
     else:
         config = locate_lm(config)
@@ -43,18 +51,24 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
     )
 
 
-def open_reading(config: Config, checkpoint: Checkpoint) -> Reading | None:
+def _warn_of_slow_dtype(config: Config) -> None:
+    """Tells the person who started the run. On a cluster of its own machines each row's provenance says which dtype ran."""
+    if config.ray.address is None and (warning := explain_slow_dtype(config.acoustic)) is not None:
+        logging.getLogger("dictalake").warning(warning, extra={"event": "slow_dtype"})
+
+
+def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | None:
     """The vocabulary and the grid; None where an engine gives text itself. Opens the decoder once: a bad one fails here, not in
     a worker. Takes two seconds more for a model that is not LASR, nearly all of them imports. Raises ConfigError.
     """
     if config.acoustic.gives_text:
         return None
-    vocabulary, grid = read_vocabulary(checkpoint)
-    open_decoder(locate_lm(config).decoding, vocabulary)
-    return vocabulary, grid
+    spec = read_vocabulary(checkpoint)
+    open_decoder(locate_lm(config).decoding, spec.vocabulary)
+    return spec
 
 
-def read_vocabulary(checkpoint: Checkpoint) -> Reading:
+def read_vocabulary(checkpoint: Checkpoint) -> OutputSpec:
     """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
 
     Raises ConfigError where there are no emissions.
@@ -65,10 +79,11 @@ def read_vocabulary(checkpoint: Checkpoint) -> Reading:
     files = read_lasr_files(checkpoint.folder)
     if files is None:
         return _ask_transformers(checkpoint)
-    return Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids), files.grid
+    vocabulary = Vocabulary.from_entries(files.entries, files.columns, files.blank_id, files.special_ids)
+    return OutputSpec(vocabulary, files.grid)
 
 
-def _ask_transformers(checkpoint: Checkpoint) -> Reading:
+def _ask_transformers(checkpoint: Checkpoint) -> OutputSpec:
     from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
     try:
@@ -81,4 +96,4 @@ def _ask_transformers(checkpoint: Checkpoint) -> Reading:
             f"({type(error).__name__}); are its files whole?"
         ) from None
     vocabulary = Vocabulary.from_tokenizer(tokenizer, config.vocab_size, config.pad_token_id)
-    return vocabulary, frame_grid(config, extractor)
+    return OutputSpec(vocabulary, frame_grid(config, extractor))

@@ -24,7 +24,7 @@ from dictalake.records import FrameGrid, Recording, make_recording_id
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import columns
 from dictalake.workflow.compare_rows import ROW_SECTIONS
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import RowAssembler
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import Load
@@ -136,7 +136,7 @@ class Reproducer:
         else:
             vocabulary, grid = reading
             self._stages = [Emit(config, vocabulary, threads), Decode(config, vocabulary)]
-        self._finish = Finish(config, provenance, grid)
+        self._finish = RowAssembler(config, provenance, grid)
 
     def make(self, objects: Sequence[Recording], uris: Collection[str]) -> dict[str, Row]:
         """URI → the row of each of ``uris`` that ``objects`` hold, as it would be in the lake.

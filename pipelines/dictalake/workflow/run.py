@@ -42,9 +42,9 @@ from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
 from dictalake.reporting import subprocess_writer
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
-from dictalake.workflow.identity import Reading, identify, open_reading
+from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import FromManifest, Load
@@ -69,7 +69,7 @@ class _Run:
     config: Config
     job: str
     provenance: Provenance
-    reading: Reading | None
+    reading: OutputSpec | None
     table: TranscriptTable
     log: RunLog
     stats: RunStats
@@ -99,7 +99,7 @@ def _open_run(config: Config, job: str, stats: RunStats) -> _Run:
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    reading, provenance = open_reading(config, checkpoint), identify(config, checkpoint)
+    reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
     logs.begin(provenance.run_id, provenance.fingerprint)
     return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats)
 
@@ -208,7 +208,7 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
         vocabulary, grid = run.reading
         emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
         said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
-    finish = with_display_name("Finish", QuarantiningStage)("finish", Finish(config, run.provenance, grid), ledger)
+    finish = with_display_name("Finish", QuarantiningStage)("finish", Assemble(config, run.provenance, grid), ledger)
     reports = _in_tasks(said, plan.finish, finish)
     try:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

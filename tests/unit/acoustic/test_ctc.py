@@ -28,8 +28,8 @@ from dictalake.acoustic.checkpoint import find_checkpoint, find_folder, hash_fol
 from dictalake.acoustic.ctc import CtcModel, choose_device, choose_dtype
 from dictalake.acoustic.fusion import fuse_windows
 from dictalake.acoustic.model import open_model
-from dictalake.acoustic.sparse import compact
-from dictalake.acoustic.sparse_on_device import DeviceSparsifier, Part
+from dictalake.acoustic.sparse import sparsify
+from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan
 from dictalake.acoustic.weights import load_checkpoint
 from dictalake.acoustic.window_output import PruneConfig
 from dictalake.acoustic.windows import cut_window, plan_windows
@@ -68,7 +68,7 @@ def hear(model: CtcModel, waveform: np.ndarray) -> Emissions:
     """As the pipeline does it: windows, model, fusion, compaction."""
     windows = plan_windows(len(waveform), model.grid, 20.0, 2.0)
     emitted = model.emit([cut_window(waveform, window) for window in windows])
-    return compact(fuse_windows(emitted, windows, model.grid), -5.5, 0.999, BLANK)
+    return sparsify(fuse_windows(emitted, windows, model.grid), -5.5, 0.999, BLANK)
 
 
 # What transformers says
@@ -266,7 +266,7 @@ def random_parakeet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_parakeet_gives_what_transformers_gives(random_parakeet: Path) -> None:
-    """Alone and behind its mask there, batched and padded to whole seconds here."""
+    """Exclusive and behind its mask there, batched and padded to whole seconds here."""
     model = load(random_parakeet)
     assert model.grid == FrameGrid(step=1280, receptive=320)
     extractor = ParakeetFeatureExtractor.from_pretrained(random_parakeet)
@@ -408,7 +408,7 @@ class SmallDevice(CtcModel):
     most = 3
     asked: list[int]
 
-    def _start(self, asked: list[tuple[np.ndarray, Part]], length: int, pruning: PruneConfig) -> DeviceSparsifier:
+    def _start(self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig) -> DeviceSparsifier:
         self.asked.append(len(asked))
         if len(asked) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")

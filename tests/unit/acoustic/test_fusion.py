@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dictalake.acoustic.fusion import cut_heard, fuse_in_stretches, fuse_windows
+from dictalake.acoustic.fusion import cut_window_outputs, fuse_in_stretches, fuse_windows
 from dictalake.acoustic.windows import plan_windows
 from dictalake.records import FrameGrid, Window
 
@@ -69,7 +69,7 @@ def test_stretches_come_out_as_if_all_had_been_fused_at_once(samples: int, secon
         weights = np.where(beside <= shared, ramp, 1.0).astype(np.float32)[:, None]
         fused[window.start // 640 :][: len(log_probs)] += weights * np.exp(log_probs)
         weight_sum[window.start // 640 :][: len(log_probs)] += weights
-    stretches = list(fuse_in_stretches(cut_heard(emitted, windows, LASR), windows, LASR))
+    stretches = list(fuse_in_stretches(cut_window_outputs(emitted, windows, LASR), windows, LASR))
     assert max(len(stretch) for stretch in stretches) <= LASR.frames_of(windows[0].length)
     if len(windows) > 1:
         np.testing.assert_allclose(np.concatenate(stretches), np.log(fused / weight_sum), atol=1e-5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dictalake.acoustic.ctc import CtcModel
 from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches, fuse_windows
 from dictalake.acoustic.sparse import sparsify_stretches
-from dictalake.acoustic.sparse_on_device import DeviceSparsifier, Part
+from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan
 from dictalake.acoustic.window_output import PruneConfig
 from dictalake.acoustic.windows import cut_window, plan_windows
 from dictalake.config.sections import Acoustic
@@ -37,11 +37,11 @@ class Batch:
         return [GRID.frames_of(window.length) for window in self.plan]
 
     @property
-    def parts(self) -> list[Part]:
-        return [Part(n, *alone) for n, alone in zip(self.frames, find_exclusive_frames(self.plan, GRID), strict=True)]
+    def spans(self) -> list[FrameSpan]:
+        return [FrameSpan(n, *alone) for n, alone in zip(self.frames, find_exclusive_frames(self.plan, GRID), strict=True)]
 
     def select(self, tokens_a_frame: int = 4) -> Emissions:
-        heard = DeviceSparsifier(self.logits, self.parts, self.pruning, tokens_a_frame).read()
+        heard = DeviceSparsifier(self.logits, self.spans, self.pruning, tokens_a_frame).read()
         return sparsify_stretches(fuse_in_stretches(heard, self.plan, GRID), self.pruning)
 
     def usual(self) -> Emissions:
@@ -95,12 +95,12 @@ def test_more_tokens_than_there_was_room_for_are_all_there(batch: Batch, tokens_
 def test_windows_heard_with_nothing_alone_come_whole(batch: Batch) -> None:
     log_probs = batch.logits.float().log_softmax(-1).numpy()
     for heard, rows, frames in zip(
-        DeviceSparsifier(batch.logits, [Part(n, 0, 0) for n in batch.frames], batch.pruning).read(),
+        DeviceSparsifier(batch.logits, [FrameSpan(n, 0, 0) for n in batch.frames], batch.pruning).read(),
         log_probs,
         batch.frames,
         strict=True,
     ):
-        assert (len(heard.before), heard.alone.frames) == (0, 0)
+        assert (len(heard.before), heard.exclusive.frames) == (0, 0)
         np.testing.assert_array_equal(heard.after, rows[:frames])
 
 
@@ -121,12 +121,12 @@ def test_a_number_that_is_none_is_an_error_wherever_it_is_and_not_in_padding(fra
 def test_a_model_with_fewer_frames_than_it_should_have_is_refused() -> None:
     """Else one window would be given the next one's."""
     with pytest.raises(ValueError, match="gave 12 frames of a window, where its configuration says 24"):
-        DeviceSparsifier(torch.zeros(2, 12, 5), [Part(24, 0, 0)] * 2, PruneConfig(-5.5, 0.999, 0))
+        DeviceSparsifier(torch.zeros(2, 12, 5), [FrameSpan(24, 0, 0)] * 2, PruneConfig(-5.5, 0.999, 0))
 
 
 def test_a_vocabulary_beyond_uint16_is_refused() -> None:
     with pytest.raises(ValueError, match="70000 does not fit uint16; at most 65536"):
-        DeviceSparsifier(torch.zeros(1, 1, 70_000), [Part(1, 0, 1)], PruneConfig(-5.5, 0.999, 0))
+        DeviceSparsifier(torch.zeros(1, 1, 70_000), [FrameSpan(1, 0, 1)], PruneConfig(-5.5, 0.999, 0))
 
 
 def test_little_crosses_the_bus_where_a_model_is_sure() -> None:
@@ -135,8 +135,8 @@ def test_little_crosses_the_bus_where_a_model_is_sure() -> None:
     logits[:, ::7, 5] = 30.0
     logits[:, 1::7, 0] = 30.0
     dense = logits.nbytes
-    whole = DeviceSparsifier(logits, [Part(497, 0, 0)] * 8, PruneConfig(-5.5, 0.999, 0))
-    sparse = DeviceSparsifier(logits, [Part(497, 47, 450)] * 8, PruneConfig(-5.5, 0.999, 0))
+    whole = DeviceSparsifier(logits, [FrameSpan(497, 0, 0)] * 8, PruneConfig(-5.5, 0.999, 0))
+    sparse = DeviceSparsifier(logits, [FrameSpan(497, 47, 450)] * 8, PruneConfig(-5.5, 0.999, 0))
     assert whole.bytes_to_host == dense
     assert sparse.bytes_to_host < dense * 94 / 497 + dense / 20
 
@@ -149,7 +149,7 @@ def test_a_real_model_hears_sparsely_what_it_emits(random_lasr: Path, seconds: f
     waveform = np.rint(make_sound(seconds, 3) * 32_767).astype(np.int16)
     plan, pruning = plan_windows(len(waveform), model.grid, 20.0, 2.0), PruneConfig(-4.0, 0.5, 0)
     windows = [cut_window(waveform, window) for window in plan]
-    heard = model.hear(windows, find_exclusive_frames(plan, model.grid), pruning)
+    heard = model.forward_windows(windows, find_exclusive_frames(plan, model.grid), pruning)
     assert_same(
         sparsify_stretches(fuse_in_stretches(heard, plan, model.grid), pruning),
         sparsify_stretches([fuse_windows(model.emit(windows), plan, model.grid)], pruning),

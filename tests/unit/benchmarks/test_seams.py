@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dictalake.acoustic.fusion import fuse_windows
-from dictalake.acoustic.sparse import compact
+from dictalake.acoustic.sparse import sparsify
 from dictalake.acoustic.windows import plan_windows
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
@@ -69,7 +69,7 @@ def test_no_text_is_lost_or_repeated_at_a_seam(
     plan = plan_windows(samples, GRID, length_s, overlap_s)
     fused = fuse_windows([hear(spoken, window, rng) for window in plan], plan, GRID)
     decoder = open_decoder(Decoding.model_validate({"kind": kind, "lm": None}), VOCABULARY)
-    best = decoder.decode(compact(fused, -5.5, 0.999, 0))[0]
+    best = decoder.decode(sparsify(fused, -5.5, 0.999, 0))[0]
     assert [piece.token_id for piece in best.pieces] == list(spoken.values())
 
 
@@ -83,7 +83,7 @@ def test_a_cut_without_fusion_would_lose_or_repeat_text() -> None:
         plan = plan_windows(samples, GRID, 6.0, 0.3)
         cut = cut_in_the_middle([hear(spoken, window, rng) for window in plan], plan, GRID)
         decoder = open_decoder(Decoding.model_validate({"kind": "greedy"}), VOCABULARY)
-        best = decoder.decode(compact(cut, -5.5, 0.999, 0))[0]
+        best = decoder.decode(sparsify(cut, -5.5, 0.999, 0))[0]
         wrong += [piece.token_id for piece in best.pieces] != list(spoken.values())
     assert wrong > 10
 

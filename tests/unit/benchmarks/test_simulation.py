@@ -199,8 +199,11 @@ def test_keys_of_the_configuration_change_the_blocks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--measured", str(ROOT / "pyproject.toml")], "is not a bench.json; dictalake bench --out DIR writes one"),
-        ([*MEASURED[:2], "--driver", MEASURED[1]], "is not a driver.json; dictalake bench driver --out FILE writes one"),
+        (["--measured", str(ROOT / "pyproject.toml")], "is not a bench.json; python -m jobs.benchmarks --out DIR writes one"),
+        (
+            [*MEASURED[:2], "--driver", MEASURED[1]],
+            "is not a driver.json; python -m jobs.benchmarks driver --out FILE writes one",
+        ),
         ([*MEASURED, "--recordings", "0"], "--recordings 0: must be more than 0"),
         ([*MEASURED, "--acoustic.gpus_per_actor", "0.1"], "10 actors a GPU leave -2 of 8 CPUs"),
     ],

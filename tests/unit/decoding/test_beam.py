@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dictalake.acoustic.sparse import compact
+from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
-from dictalake.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES, measure_support
+from dictalake.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES, measure_posterior
 from dictalake.decoding.ctc_beam_decoder import faster_decoder
 from dictalake.decoding.segments import PART_FRAMES, cut_at_pauses, skip_repeated_blanks
 from dictalake.decoding.vocabulary import Vocabulary
@@ -92,7 +92,7 @@ def test_reading_is_that_of_pyctcdecode_on_the_same_matrix(engine: str, random_l
     reference = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5)
     decoder = open_decoder(recipe(engine, lm), VOCABULARY)
     for seed in range(30):
-        emissions = compact(peaky(seed, pieces=2 + seed, doubt=1.0), -6.0, 0.999, 0)
+        emissions = sparsify(peaky(seed, pieces=2 + seed, doubt=1.0), -6.0, 0.999, 0)
         expected = [restore(beam[0]) for beam in reference.decode_beams(emissions.dense(), beam_width=8)]
         read = [text(hypothesis) for hypothesis in decoder.decode(emissions)]
         # pyctcdecode walks a set, so the last places of a list of near-equals are its own affair.
@@ -107,7 +107,7 @@ def test_text_is_that_of_googles_recipe_on_full_emissions(engine: str, random_lm
     decoder = open_decoder(recipe(engine, lm), VOCABULARY)
     for seed in range(30):
         log_probs = peaky(seed, pieces=2 + seed, doubt=0.3)
-        best = decoder.decode(compact(log_probs, -6.0, 0.999, 0))[0]
+        best = decoder.decode(sparsify(log_probs, -6.0, 0.999, 0))[0]
         assert text(best) == restore(reference.decode_beams(log_probs, beam_width=8)[0][0])
 
 
@@ -115,13 +115,13 @@ def test_scores_are_those_of_the_recipe(engine: str, random_lm: str) -> None:
     log_probs = peaky(3, pieces=12)
     reference = pyctcdecode.build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
     _, _, _, acoustic_score, total_score = reference.decode_beams(log_probs, beam_width=8)[0]
-    best = open_decoder(recipe(engine, random_lm), VOCABULARY).decode(compact(log_probs, -6.0, 1.0, 0))[0]
+    best = open_decoder(recipe(engine, random_lm), VOCABULARY).decode(sparsify(log_probs, -6.0, 1.0, 0))[0]
     assert best.acoustic_score == pytest.approx(acoustic_score, abs=0.05)
     assert best.total_score == pytest.approx(total_score, abs=0.05)
 
 
 def test_pieces_are_in_order_on_the_true_time_axis(engine: str, random_lm: str) -> None:
-    emissions = compact(peaky(5, pieces=60, gap=8), -6.0, 0.999, 0)
+    emissions = sparsify(peaky(5, pieces=60, gap=8), -6.0, 0.999, 0)
     assert emissions.kept < emissions.frames
     for hypothesis in open_decoder(recipe(engine, random_lm), VOCABULARY).decode(emissions):
         assert all(0 <= piece.start_frame < piece.end_frame <= emissions.frames for piece in hypothesis.pieces)
@@ -197,7 +197,7 @@ def test_frames_that_tell_nothing_new_change_no_reading(
     for seed in range(40):
         log_probs = peaky(seed, pieces=seed, gap=1 + seed % 9, doubt=(0.0, 0.3, 1.0)[seed % 3])
         log_probs[seed % 7 :: 11, 1] = -0.5  # </s>, which an engine glues to the word before
-        emissions = compact(log_probs, -5.5, (1.0, 0.999)[seed % 2], 0)
+        emissions = sparsify(log_probs, -5.5, (1.0, 0.999)[seed % 2], 0)
         skipped += emissions.kept - skip_repeated_blanks(emissions, 0, -5.0)[0].kept
         fewer = decoder.decode(emissions)
         with monkeypatch.context() as patch:
@@ -211,14 +211,14 @@ def test_frames_that_tell_nothing_new_change_no_reading(
     assert skipped > 100
 
 
-def spans(reading: Hypothesis) -> list[tuple[int, int, int, float]]:
-    return [(piece.token_id, piece.start_frame, piece.end_frame, round(piece.logp, 3)) for piece in reading.pieces]
+def spans(hypothesis: Hypothesis) -> list[tuple[int, int, int, float]]:
+    return [(piece.token_id, piece.start_frame, piece.end_frame, round(piece.logp, 3)) for piece in hypothesis.pieces]
 
 
 @given(seed=st.integers(0, 10_000), pieces=st.integers(0, 40), gap=st.integers(1, 12), doubt=st.sampled_from([0.0, 0.3, 1.0]))
 @settings(max_examples=50, deadline=None)
 def test_only_a_blank_that_follows_a_blank_is_left_out(seed: int, pieces: int, gap: int, doubt: float) -> None:
-    emissions = compact(peaky(seed, pieces, gap, doubt), -5.5, 1.0, 0)
+    emissions = sparsify(peaky(seed, pieces, gap, doubt), -5.5, 1.0, 0)
     told, skipped_logp = skip_repeated_blanks(emissions, 0, -5.0)
     lost = sorted(set(emissions.frame_index.tolist()) - set(told.frame_index.tolist()))
     assert len(lost) == emissions.kept - told.kept
@@ -247,7 +247,7 @@ def hear_toy(*frames: dict[int, float]) -> Emissions:
     probabilities = np.full((len(frames), len(TOY.pieces)), 1e-6)
     for row, heard in zip(probabilities, frames, strict=True):
         row[list(heard)] = list(heard.values())
-    return compact(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)), -6.0, 0.999, 0)
+    return sparsify(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)), -6.0, 0.999, 0)
 
 
 AMBIGUOUS = hear_toy({3: 0.95, 0: 0.05}, {0: 1.0}, {4: 0.35, 5: 0.65}, {0: 1.0})
@@ -292,7 +292,7 @@ def test_silence_is_one_reading_without_pieces(engine: str, random_lm: str, with
     log_probs[:, 0] = 0.0
     decoder = open_decoder(Decoding(engine=engine, lm=random_lm if with_lm else None), VOCABULARY)
     for collapse_blank in (0.999, 1.0):
-        (best,) = decoder.decode(compact(log_probs, -6.0, collapse_blank, 0))
+        (best,) = decoder.decode(sparsify(log_probs, -6.0, collapse_blank, 0))
         assert best.pieces == ()
 
 
@@ -303,7 +303,7 @@ def test_silence_is_one_reading_without_pieces(engine: str, random_lm: str, with
 def test_long_recording_reads_in_parts_like_the_whole(engine: str, random_lm: str, with_lm: bool) -> None:
     lm = random_lm if with_lm else None
     log_probs = peaky(11, pieces=1100, doubt=0.0)
-    emissions = compact(log_probs, -6.0, 0.999, 0)
+    emissions = sparsify(log_probs, -6.0, 0.999, 0)
     assert emissions.kept > WHOLE_FRAMES + 500
     whole = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5).decode_beams(log_probs, beam_width=8)[0]
     best = open_decoder(recipe(engine, lm), VOCABULARY).decode(emissions)[0]
@@ -317,7 +317,7 @@ def test_parts_of_a_long_recording_are_nearer_to_a_wide_search_than_the_whole_is
     decoder = open_decoder(Decoding(lm=random_lm), VOCABULARY)
     off_whole, off_parts = [], []
     for seed in (11, 13):
-        emissions = compact(peaky(seed, pieces=1100, doubt=0.1), -6.0, 0.999, 0)
+        emissions = sparsify(peaky(seed, pieces=1100, doubt=0.1), -6.0, 0.999, 0)
         wide, whole = (
             reference.decode_beams(emissions.dense(), beam_width=width)[0][0].replace("</s>", "").split() for width in (100, 8)
         )
@@ -337,7 +337,7 @@ def count_differences(expected: Sequence[str], actual: Sequence[str]) -> int:
 def test_parts_cover_every_frame_once_and_stay_short(seed: int, frames: int) -> None:
     rng = np.random.default_rng(seed)
     blank = rng.random(frames)
-    emissions = compact(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.9, 0)
+    emissions = sparsify(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.9, 0)
     parts = cut_at_pauses(emissions, blank_id=0)
     assert parts[0][0] == 0
     assert parts[-1][1] == emissions.kept
@@ -350,7 +350,7 @@ def test_cut_is_at_the_longest_pause() -> None:
     blank = np.full(5000, 0.5)
     blank[1400:1500] = 0.9999
     blank[1700:1900] = 0.9999
-    emissions = compact(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.999, 0)
+    emissions = sparsify(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.999, 0)
     assert emissions.frame_index[cut_at_pauses(emissions, blank_id=0)[0][1]] == 1700
 
 
@@ -400,33 +400,37 @@ def test_name_says_which_engine_and_version(wanted: str, expected: Sequence[str]
 def test_readings_come_best_first_with_scores_that_add_up(engine: str, random_lm: str) -> None:
     decoder = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY)
     for seed in range(10):
-        readings = decoder.decode(compact(peaky(seed, pieces=15), -6.0, 0.999, 0))
-        totals = [reading.total_score for reading in readings]
+        hypotheses = decoder.decode(sparsify(peaky(seed, pieces=15), -6.0, 0.999, 0))
+        totals = [hypothesis.total_score for hypothesis in hypotheses]
         assert totals == sorted(totals, reverse=True)
-        assert 1 < len(readings) <= 8
-        assert len({tuple(piece.token_id for piece in reading.pieces) for reading in readings}) == len(readings)
-        assert all(r.total_score == pytest.approx(r.acoustic_score + r.lm_score) and r.hotword_score == 0 for r in readings)
+        assert 1 < len(hypotheses) <= 8
+        assert len({tuple(piece.token_id for piece in hypothesis.pieces) for hypothesis in hypotheses}) == len(hypotheses)
+        assert all(r.total_score == pytest.approx(r.acoustic_score + r.lm_score) and r.hotword_score == 0 for r in hypotheses)
 
 
 def test_readings_of_a_long_recording_are_the_best_pairs_of_its_parts(engine: str, random_lm: str) -> None:
-    emissions = compact(peaky(11, pieces=1300), -6.0, 0.999, 0)
+    emissions = sparsify(peaky(11, pieces=1300), -6.0, 0.999, 0)
     assert emissions.kept > WHOLE_FRAMES
-    readings = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY).decode(emissions)
-    totals = [reading.total_score for reading in readings]
-    assert len(readings) == 8
+    hypotheses = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY).decode(emissions)
+    totals = [hypothesis.total_score for hypothesis in hypotheses]
+    assert len(hypotheses) == 8
     assert totals == sorted(totals, reverse=True)
-    assert all(a.end_frame <= b.start_frame for reading in readings for a, b in pairwise(reading.pieces))
+    assert all(a.end_frame <= b.start_frame for hypothesis in hypotheses for a, b in pairwise(hypothesis.pieces))
 
 
 def test_support_is_the_share_of_the_list_that_agrees() -> None:
-    def reading(total: float, *names: str) -> Hypothesis:
+    def hypothesis(total: float, *names: str) -> Hypothesis:
         pieces = (Piece(PIECES.index(name), name, 10 * i, 10 * i + 1, -0.1) for i, name in enumerate(names))
         return Hypothesis(tuple(pieces), total)
 
-    best = measure_support(
-        [reading(math.log(0.5), "▁w1", "▁w2"), reading(math.log(0.3), "▁w1", "▁w3"), reading(math.log(0.2), "▁w3", "▁w2")]
+    best = measure_posterior(
+        [
+            hypothesis(math.log(0.5), "▁w1", "▁w2"),
+            hypothesis(math.log(0.3), "▁w1", "▁w3"),
+            hypothesis(math.log(0.2), "▁w3", "▁w2"),
+        ]
     )
-    assert [piece.support for piece in best.pieces] == pytest.approx([0.8, 0.7])
+    assert [piece.posterior for piece in best.pieces] == pytest.approx([0.8, 0.7])
 
 
 @pytest.mark.parametrize("packed", ["arpa", "arpa.gz"])
@@ -436,7 +440,7 @@ def test_a_language_model_gives_the_same_scores_in_whatever_form(
     path = tmp_path / f"lm.{packed}"
     content = Path(random_lm).read_bytes()
     path.write_bytes(gzip.compress(content) if packed.endswith("gz") else content)
-    emissions = compact(peaky(4, pieces=20), -6.0, 0.999, 0)
+    emissions = sparsify(peaky(4, pieces=20), -6.0, 0.999, 0)
     for known_pieces in (True, False):
         expected, read = (
             open_decoder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dictalake.acoustic.sparse import compact
+from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.greedy import GreedyDecoder
@@ -21,7 +21,7 @@ def emit(*frames: tuple[int, float], collapse_blank: float = 1.0) -> Emissions:
     for row, (token, p) in zip(probabilities, frames, strict=True):
         row[:] = (1 - p) / (len(row) - 1)
         row[token] = p
-    return compact(np.log(probabilities), -5.0, collapse_blank, 0)
+    return sparsify(np.log(probabilities), -5.0, collapse_blank, 0)
 
 
 def test_repeats_merge_and_pieces_carry_their_true_frames_and_peak() -> None:

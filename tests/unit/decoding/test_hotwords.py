@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dictalake.acoustic.sparse import compact
+from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.hotword_check import drop_unheard, log_likelihood
@@ -57,7 +57,7 @@ def hear(*frames: dict[str, float]) -> Emissions:
     for row, heard in zip(probabilities[::2], frames, strict=True):
         for piece, share in heard.items():
             row[PIECES.index(piece)] = share
-    return compact(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)), -6.0, 0.999, 0)
+    return sparsify(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)), -6.0, 0.999, 0)
 
 
 # Heard: "a pixelaband". What was said: "apixaban".
@@ -82,9 +82,9 @@ def test_a_term_of_many_pieces_is_heard_with_the_list_and_not_without(tmp_path: 
 
 def test_text_flips_as_the_weight_grows(tmp_path: Path) -> None:
     hotwords = write(tmp_path / "drugs.txt", "apixaban")
-    readings = [read(MISHEARD, hotwords, hotword_weight=weight) == "apixaban" for weight in (0.0, 0.05, 0.5, 3.0)]
-    assert readings == sorted(readings)
-    assert (readings[0], readings[-1]) == (False, True)
+    hypotheses = [read(MISHEARD, hotwords, hotword_weight=weight) == "apixaban" for weight in (0.0, 0.05, 0.5, 3.0)]
+    assert hypotheses == sorted(hypotheses)
+    assert (hypotheses[0], hypotheses[-1]) == (False, True)
 
 
 def test_a_weight_in_the_file_counts(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_piece_that_comes_again_is_not_taken_for_the_one_before() -> None:
     plain = [piece("▁left", 0), piece("▁a", 2), piece("ban", 4), piece("a", 6), piece("▁a", 8)]
     heard = [{"▁left": 1.0}, {"▁a": 0.9, "▁ne": 0.1}, {"ban": 0.98, "phro": 0.02}, {"a": 0.98, "stomy": 0.02}, {"▁a": 1.0}]
     assert guard(biased, plain, heard, 4.0, "nephrostomy") == ["▁left", "▁a", "ban", "a", "▁a"]
-    # A model may also end otherwise in the two readings
+    # A model may also end otherwise in the two hypotheses
     assert guard(biased[:4], plain, heard, 4.0, "nephrostomy") == ["▁left", "▁a", "ban", "a", "▁a"]
 
 
@@ -247,10 +247,10 @@ def test_a_refused_hotword_is_refused_in_parts_too_and_leaves_the_support_alone(
     whole = decoder.decode(emissions)
     monkeypatch.setattr("dictalake.decoding.beam.WHOLE_FRAMES", 4)
     in_parts = decoder.decode(emissions)
-    for readings in (whole, in_parts):
-        assert VOCABULARY.text_of(one.text for one in readings[0].pieces) == "left abana pixel"
-        assert all(one.support > 0.5 for one in readings[0].pieces)
-        totals = [reading.total_score for reading in readings]
+    for hypotheses in (whole, in_parts):
+        assert VOCABULARY.text_of(one.text for one in hypotheses[0].pieces) == "left abana pixel"
+        assert all(one.posterior > 0.5 for one in hypotheses[0].pieces)
+        totals = [hypothesis.total_score for hypothesis in hypotheses]
         assert totals == sorted(totals, reverse=True)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import LasrTokenizer
 
-from dictalake.acoustic.sparse import compact
+from dictalake.acoustic.sparse import sparsify
 from dictalake.cli.build_lm import main
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
@@ -181,7 +181,7 @@ def test_job_builds_a_model_that_the_decoder_takes(
     pieces = [piece.replace("▁", "#") for piece in tokenizer.tokenize("no acute fracture {period}")]
     assert model.score(" ".join(pieces)) > model.score(" ".join(reversed(pieces)))
     vocabulary = Vocabulary.from_tokenizer(tokenizer, len(tokenizer))
-    (best,) = open_decoder(Decoding(lm=str(lm)), vocabulary).decode(compact(_silence(len(tokenizer)), -6.0, 0.999, 0))
+    (best,) = open_decoder(Decoding(lm=str(lm)), vocabulary).decode(sparsify(_silence(len(tokenizer)), -6.0, 0.999, 0))
     assert best.pieces == ()
 
 

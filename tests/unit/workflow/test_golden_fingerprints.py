@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.acoustic.engines.base import settle
+from dictalake.acoustic.engines.base import resolve_engine
 from dictalake.config.load import load_config
 from dictalake.records import make_recording_id
 from dictalake.transcript.provenance import make_provenance
@@ -37,7 +37,7 @@ def test_without_a_configuration_the_fingerprint_is_that_of_the_demo() -> None:
 @pytest.mark.parametrize(("name", "fingerprint"), OTHERS)
 def test_the_shipped_configurations_keep_the_fingerprints_of_0_1_0(name: str, fingerprint: str) -> None:
     config = load_config(name, [("decoding.lm", "null")], environment={})
-    engine = settle(config.acoustic).hashed if config.acoustic.gives_text else None
+    engine = resolve_engine(config.acoustic).hashed if config.acoustic.gives_text else None
     provenance = make_provenance(
         config, "run", model_id="m", model_revision=None, model_sha256="0" * 64, decoder="d", engine=engine
     )

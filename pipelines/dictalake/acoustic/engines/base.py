@@ -17,7 +17,7 @@ INSTALL_WHISPER = "install the extra: pip install 'dictalake[whisper]'"
 
 
 class TextEngine(Protocol):
-    """A recogniser that hears stretches of speech and gives written words."""
+    """A recogniser: stretches of speech in, written words out."""
 
     @property
     def device(self) -> str: ...
@@ -25,11 +25,11 @@ class TextEngine(Protocol):
     @property
     def dtype(self) -> str: ...
 
-    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
         """int16 stretches ``(samples,)`` at 16 kHz → the words of each, in order; joined by spaces they are the engine's text.
 
-        Times are seconds from the stretch's beginning; an engine that has none for words gives each word the times of all
-        that it was heard in. ``confidence`` is None where the engine has none.
+        Times are seconds from the stretch's beginning; an engine without times for words gives each word the times of its
+        stretch. ``confidence`` is None where the engine has none.
         """
         ...
 
@@ -40,7 +40,7 @@ class TextEngine(Protocol):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What beside the weights can change an engine's words. ``libraries`` (name and version) are named, not hashed."""
+    """What can change an engine's words, besides its weights. ``libraries`` (name → version) are not hashed."""
 
     language: str
     beam_width: int
@@ -59,7 +59,7 @@ class EngineSettings:
         return f"{library} {version}, beam {self.beam_width}, {self.language}"
 
 
-def settle(acoustic: Acoustic) -> EngineSettings:
+def resolve_engine(acoustic: Acoustic) -> EngineSettings:
     """``auto`` resolved for ``acoustic.kind``. Raises ConfigError for ``ctc`` and where the engine's package is missing."""
     match acoustic.kind:
         case "whisper":

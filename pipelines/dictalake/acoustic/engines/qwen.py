@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen3ASRForConditionalGenera
 
 from dictalake.acoustic.checkpoint import find_folder
 from dictalake.acoustic.device import choose_device, choose_dtype, name_device, still_computes
-from dictalake.acoustic.engines.base import EngineSettings, settle
+from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -28,7 +28,7 @@ _TOKENS_PER_S, _TOKENS_MORE = 12, 32
 
 class QwenEngine:
     """Loaded once per actor. Stretches of one length in whole seconds go through together, each padded behind a mask to that
-    length, so that what is heard does not hang on the company but for the rounding of the arithmetic.
+    length, so that its words do not depend on the batch, except for rounding.
     """
 
     def __init__(self, model: Any, processor: Any, settings: EngineSettings, device: str, dtype: str, batch_s: float) -> None:
@@ -40,7 +40,7 @@ class QwenEngine:
     def load(cls, acoustic: Acoustic, threads: int) -> QwenEngine:
         """Raises ConfigError when the folder holds no Qwen3-ASR in the form of transformers."""
         torch.set_num_threads(threads)
-        settings = settle(acoustic)
+        settings = resolve_engine(acoustic)
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         try:
@@ -73,7 +73,7 @@ class QwenEngine:
     def dtype(self) -> str:
         return str(self._dtype).removeprefix("torch.")
 
-    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
         """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
         results: list[list[Word]] = [[] for _ in stretches]
         for length, indices in self._batches([len(stretch) for stretch in stretches]):

@@ -1,6 +1,6 @@
-"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each told what the one
-before said, and sampling at a higher temperature where the beam search loops or is unsure. Sampling is the one thing here that
-is not the same twice: such a passage may read otherwise in another run.
+"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each given the text of
+the one before, and sampling at a higher temperature where the beam search loops or is unsure. Only sampling differs from run to
+run: such a passage may read otherwise in another run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from dictalake.acoustic.checkpoint import find_folder
-from dictalake.acoustic.device import name_device, still_computes
-from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, settle
+from dictalake.acoustic.device import name_device, still_computes, warn_of_float32
+from dictalake.acoustic.engines.base import INSTALL_WHISPER, EngineSettings, resolve_engine
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -38,8 +38,9 @@ class WhisperEngine:
             from faster_whisper import WhisperModel
         except ImportError:
             raise ConfigError(f"acoustic.kind = whisper needs the package faster-whisper; {INSTALL_WHISPER}") from None
-        settings = settle(acoustic)
-        if acoustic.device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
+        settings = resolve_engine(acoustic)
+        device = _choose_device(acoustic.device)
+        if device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
             raise ConfigError("acoustic.device = cuda, but CTranslate2 sees no GPU here; use cpu or auto")
         folder, _ = find_folder(acoustic)
         ctranslate2.set_log_level(logging.ERROR)  # else it warns that a CPU computes float16 weights in float32
@@ -47,8 +48,8 @@ class WhisperEngine:
         try:
             model = WhisperModel(
                 str(folder),
-                device=acoustic.device,
-                compute_type=_COMPUTE_TYPES[acoustic.dtype],
+                device=device,
+                compute_type=choose_compute_type(acoustic.dtype, device),
                 cpu_threads=threads,
                 local_files_only=True,
             )
@@ -68,15 +69,15 @@ class WhisperEngine:
     def dtype(self) -> str:
         return str(self._model.model.compute_type)
 
-    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
         """See :class:`dictalake.acoustic.engines.base.TextEngine`; confidence is the mean of a word's token probabilities."""
-        return [[word for segment in self.hear_segments(stretch) for word in segment] for stretch in stretches]
+        return [[word for segment in self.recognize_segments(stretch) for word in segment] for stretch in stretches]
 
     def is_usable(self) -> bool:
         """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
         return still_computes(self._device)
 
-    def hear_segments(self, stretch: np.ndarray) -> list[list[Word]]:
+    def recognize_segments(self, stretch: np.ndarray) -> list[list[Word]]:
         """The words of int16 ``(samples,)`` by Whisper's own segments, in order."""
         segments, _ = self._model.transcribe(
             stretch.astype(np.float32) / 32_768,
@@ -88,20 +89,43 @@ class WhisperEngine:
         return [words_of_segment(segment, length_s) for segment in segments]
 
 
+def _choose_device(wanted: str) -> str:
+    """As CTranslate2 resolves ``auto``."""
+    import ctranslate2
+
+    return ("cuda" if ctranslate2.get_cuda_device_count() else "cpu") if wanted == "auto" else wanted
+
+
+def choose_compute_type(dtype: str, device: str) -> str:
+    """What CTranslate2 calls ``acoustic.dtype``; float32 where it has no bfloat16 on ``device``. It asks the libraries."""
+    import ctranslate2
+
+    has_it = dtype != "bfloat16" or "bfloat16" in ctranslate2.get_supported_compute_types(device)
+    return _COMPUTE_TYPES[dtype] if has_it else "float32"
+
+
+def explain_compute_type(acoustic: Acoustic) -> str | None:
+    """As ``explain_dtype``, for Whisper."""
+    device = _choose_device(acoustic.device)
+    if acoustic.dtype == choose_compute_type(acoustic.dtype, device) or acoustic.dtype == "auto":
+        return None
+    return warn_of_float32(f"CTranslate2 has no bfloat16 on this {'GPU' if device == 'cuda' else 'processor'}")
+
+
 def words_of_segment(segment: Any, length_s: float) -> list[Word]:
     """The words of faster-whisper's ``Segment``: what it divides without a space (``24`` ``/7``) is one word.
 
     Where the aligner found no words, those of the text get the segment's times and its mean token probability.
     """
     words: list[Word] = []
-    for said in segment.words or ():
-        text, end_s = said.word.strip(), min(said.end, length_s)
-        if words and not said.word.startswith(" "):
+    for token in segment.words or ():
+        text, end_s = token.word.strip(), min(token.end, length_s)
+        if words and not token.word.startswith(" "):
             before = words.pop()
-            confidence = min(before.confidence or 0.0, said.probability)
+            confidence = min(before.confidence or 0.0, token.probability)
             words.append(Word(before.word + text, before.start_s, max(before.end_s, end_s), confidence))
         elif text:
-            words.append(Word(text, min(said.start, length_s), end_s, float(said.probability)))
+            words.append(Word(text, min(token.start, length_s), end_s, float(token.probability)))
     if words:
         return words
     start_s, end_s, confidence = min(segment.start, length_s), min(segment.end, length_s), float(np.exp(segment.avg_logprob))

@@ -7,7 +7,8 @@ What differs, and why it is faster (``infra/benchmarks/notes.md`` has the figure
 - BatchNorm is folded into the depthwise convolution, residual weights into the layers before them, in float32;
 - queries, keys and values are one product, and rotated together;
 - the head computes in float32 whatever the encoder's dtype;
-- on CPUs weights are packed once for oneDNN, which in float32 is twice as fast here as PyTorch's usual product on AMD.
+- on CPUs weights are packed once for oneDNN, which in float32 is twice as fast here as PyTorch's usual product on AMD;
+  weights in bfloat16 only where the processor can do it.
 
 Attention without a mask when all windows are full, else over the frames that a mask leaves, as in transformers.
 """
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LasrCTCConfig, LasrEncoderConfig
 
+from dictalake.acoustic.bfloat16_probe import try_bfloat16
 from dictalake.acoustic.device import one_thread_each
 from dictalake.errors import ConfigError
 
@@ -220,7 +222,7 @@ class FastLasr(nn.Module):
             part.to(device, torch.float32 if part in (self.head, self._rotary) else dtype)
         if device.type == "cpu" and torch.backends.mkldnn.is_available():
             for module in self.modules():
-                if isinstance(module, _Product):
+                if isinstance(module, _Product) and (module.weight.dtype != torch.bfloat16 or try_bfloat16() == "packed"):
                     module.pack()
         return self
 

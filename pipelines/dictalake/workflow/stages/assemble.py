@@ -1,14 +1,12 @@
-"""What the stages after Load (``loading.py``) and Emit (``emitting.py``) do to a block: Arrow table in, Arrow table out, the
-same rows in order.
+"""The last stage, Assemble: hypotheses → rows of the lake → Parquet files, which the driver commits.
 
-Ray Data calls these (``transcribe.py`` wires them), but nothing here knows Ray. The one per-recording boundary is
-``guard``: whatever goes wrong with a recording becomes the ``error`` of its row, and later stages leave that row alone.
+Three steps: ``RowAssembler`` makes the rows, ``write_staged`` writes them, ``report_files`` counts what each file holds.
+The plan, the ledger and the metrics call this stage ``finish``; the lake's ``error.stage`` is ``assemble``. Both are stored.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +17,7 @@ from dictalake.audio.vad import join_intervals, subtract_intervals, total_s
 from dictalake.config.sections import Config
 from dictalake.errors import Erased
 from dictalake.lake.schema import make_transcripts
-from dictalake.lake.staged_files import STAGED, write_staged
+from dictalake.lake.staged_files import STAGED, StagedFile, write_staged
 from dictalake.records import FrameGrid, Hypothesis, Word
 from dictalake.transcript.formatting import format_text
 from dictalake.transcript.nbest import combine_channels
@@ -28,7 +26,7 @@ from dictalake.transcript.words import find_distinct, join_words, mean_confidenc
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redact_errors
 
-_WORD_MARGIN_S = 0.5  # a detector hears a word begin earlier and end later than its pieces say
+_WORD_MARGIN_S = 0.5  # speech begins earlier and ends later than a word's pieces say
 _TIMED = ("load", "emit", "decode")
 
 REPORT = pa.schema(
@@ -43,57 +41,82 @@ REPORT = pa.schema(
 )
 
 
-class Finish:
-    """Hypotheses → rows of the lake, written as Parquet files that the driver commits; returns what it wrote (REPORT).
+class Assemble:
+    """Hypotheses → files with rows of the lake; gives a report (REPORT) of each file.
 
     Without ``grid`` the rows hold the words of an engine that gives text itself.
     """
 
     def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid | None) -> None:
-        self._lake, self._provenance, self._grid = config.lake, provenance, grid
-        self._numbers = config.formatting.numbers
-        self._uncovered_s, self._confidence, self._nbest = config.quality.uncovered_s, config.confidence, config.decoding.nbest
+        self._lake, self._uncovered_s = config.lake, config.quality.uncovered_s
+        self._assembler = RowAssembler(config, provenance, grid)
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
-        transcripts = [self.assemble(row) for row in table.to_pylist()]
-        by_id = {row["recording_id"]: row for row in transcripts}
-        retries = Counter[str]()
-        staged = write_staged(make_transcripts(transcripts), self._lake, lambda: retries.update(["lake"]))
-        retries["archive"] = sum(count or 0 for count in table["retries"].to_pylist())
-        report = []
-        for file in staged:
-            rows = [by_id[recording_id] for recording_id in file.recording_ids]
-            failures = [{"recording_id": r["recording_id"], **r["error"]} for r in rows if r["error"]]
-            measured = [(r["recording_id"], r["quality"]) for r in rows if r["quality"]]
-            uncovered = [
-                {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
-                for recording_id, quality in measured
-                if (quality.get("uncovered_speech_s") or 0.0) > self._uncovered_s
-            ]
-            audio_s = sum(quality["duration_s"] for _, quality in measured)
-            report.append({**file.to_row(), "audio_s": audio_s, "failures": failures, "uncovered": uncovered})
-            report[-1]["stage_s"] = {s: sum(r["timings"][f"{s}_ms"] or 0.0 for r in rows) / 1000 for s in _TIMED}
-            report[-1]["retries"] = sum(retries.values())  # of the block, told once
-            retries.clear()
-        return pa.Table.from_pylist(report, schema=REPORT)
+        rows = [self._assembler.assemble(row) for row in table.to_pylist()]
+        retries = sum(count or 0 for count in table["retries"].to_pylist())
+
+        def count_retry() -> None:
+            nonlocal retries
+            retries += 1
+
+        files = write_staged(make_transcripts(rows), self._lake, count_retry)
+        by_id = {row["recording_id"]: row for row in rows}
+        return pa.Table.from_pylist(report_files(files, by_id, self._uncovered_s, retries), schema=REPORT)
+
+
+def report_files(
+    files: Sequence[StagedFile], rows: Mapping[str, dict[str, Any]], uncovered_s: float, retries: int
+) -> list[dict[str, Any]]:
+    """For each file what its rows add up to. ``rows`` are by recording id; the first file has the ``retries`` of the block."""
+    reports = [
+        report_file(file, [rows[recording_id] for recording_id in file.recording_ids], uncovered_s) | {"retries": 0}
+        for file in files
+    ]
+    if reports:
+        reports[0]["retries"] = retries
+    return reports
+
+
+def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: float) -> dict[str, Any]:
+    """Seconds of audio and of each stage, failures, and the recordings with more than ``uncovered_s`` of lost speech."""
+    measured = [(row["recording_id"], row["quality"]) for row in rows if row["quality"]]
+    return {
+        **file.to_row(),
+        "audio_s": sum(quality["duration_s"] for _, quality in measured),
+        "failures": [{"recording_id": row["recording_id"], **row["error"]} for row in rows if row["error"]],
+        "uncovered": [
+            {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
+            for recording_id, quality in measured
+            if (quality.get("uncovered_speech_s") or 0.0) > uncovered_s
+        ],
+        "stage_s": {stage: sum(row["timings"][f"{stage}_ms"] or 0.0 for row in rows) / 1000 for stage in _TIMED},
+    }
+
+
+class RowAssembler:
+    """Makes rows of the lake from the rows that travel between stages."""
+
+    def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid | None) -> None:
+        self._lake, self._provenance, self._grid = config.lake, provenance, grid
+        self._numbers, self._confidence, self._nbest = config.formatting.numbers, config.confidence, config.decoding.nbest
 
     def assemble(self, row: dict[str, Any]) -> dict[str, Any]:
         """One travelling row as one row of the schema TRANSCRIPTS."""
-        said: dict[str, Any] = {}
+        transcript: dict[str, Any] = {}
         measured: dict[str, Any] = {}
         failure = {"error": row["error"]}
         if row["error"] is None:
             with capture_row_error(row["recording_id"], "assemble", failure):
                 if self._grid is None:
-                    channels, readings = columns.row_to_words(row["heard"]), None
+                    channels, nbest = columns.row_to_words(row["recognized_words"]), None
                 else:
                     best = [columns.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
                     channels = self._find_words(best, self._grid)
-                    readings = self._list_readings(best, row["others"], self._grid)
-                said = self._render(channels) | {"nbest": readings}
+                    nbest = self._list_hypotheses(best, row["alternatives"], self._grid)
+                transcript = self._render(channels) | {"nbest": nbest}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
-                measured = said.pop("markers") | {"uncovered_speech_s": uncovered_s}
+                measured = transcript.pop("markers") | {"uncovered_speech_s": uncovered_s}
         erased = failure["error"] is not None and failure["error"]["reason"] == Erased.reason
         return {
             "recording_id": row["recording_id"],
@@ -102,7 +125,7 @@ class Finish:
             "attempt": row["attempt"],
             "archive_id": row["archive_id"],
             "archive_rows": row["archive_rows"],
-            **said,
+            **transcript,
             "quality": None if row["duration_s"] is None else self._quality(row, measured),
             "error": failure["error"],
             **({} if erased else self._origin(row)),
@@ -115,14 +138,14 @@ class Finish:
     def _find_words(self, channels: Sequence[Hypothesis], grid: FrameGrid) -> list[list[Word]]:
         return [words_of(one, grid, channel, self._confidence) for channel, one in enumerate(channels)]
 
-    def _list_readings(
-        self, best: Sequence[Hypothesis], others: Sequence[Sequence[dict[str, Any]]], grid: FrameGrid
+    def _list_hypotheses(
+        self, best: Sequence[Hypothesis], alternatives: Sequence[Sequence[dict[str, Any]]], grid: FrameGrid
     ) -> list[dict[str, Any]] | None:
-        """The column ``nbest``: readings of the whole recording, the best first; None where one is enough."""
+        """The column ``nbest``: hypotheses of the whole recording, the best first; None where one is enough."""
         if self._nbest == 1:
             return None
-        lists = [[one, *map(columns.row_to_hypothesis, rest)] for one, rest in zip(best, others, strict=True)]
-        # Two equal channels are one, as in the text; of silence one is left.
+        lists = [[one, *map(columns.row_to_hypothesis, rest)] for one, rest in zip(best, alternatives, strict=True)]
+        # Equal channels count once, as in the text; of silent channels one stays.
         distinct = find_distinct(self._find_words(best, grid)) or [0]
         return [
             {
@@ -133,7 +156,7 @@ class Finish:
         ]
 
     def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Where the recording comes from; of an erased one not even that is kept."""
+        """Where the recording comes from; an erased one keeps not even that."""
         return {
             "source": {
                 **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
@@ -181,7 +204,7 @@ class Finish:
         }
 
     def _month(self, when: datetime | None) -> str:
-        """``YYYY-MM``; a date before the configured range or in the future is a clock's fault, hence unknown."""
+        """``YYYY-MM``; ``unknown`` for a date before the configured range or in the future, which a wrong clock gave."""
         if when is None or when > datetime.now(UTC):
             return "unknown"
         month = f"{when:%Y-%m}" if when.year >= 1000 else "unknown"

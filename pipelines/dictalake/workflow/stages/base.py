@@ -1,22 +1,43 @@
-"""Where failures stop: at the row of the recording that met them, or at the block, without a word of rows or paths."""
+"""What all stages share: failures stop at one row, or at the block without quoting rows or paths; resources open once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
 from dictalake.errors import ConfigError, DictalakeError, InternalError, RunError, TranscriptionError, name_place
 
 Stage = TypeVar("Stage")
+Resource = TypeVar("Resource")
+
+
+class DeferredResource(Generic[Resource]):
+    """A model, an engine or a decoder that an actor opens once. A ConfigError waits for the first block, because Ray passes
+    on no more than the traceback's text of what a constructor raises.
+    """
+
+    def __init__(self, open_it: Callable[[], Resource]) -> None:
+        self._resource: Resource | None = None
+        self._refusal: ConfigError | None = None
+        try:
+            self._resource = open_it()
+        except ConfigError as error:
+            self._refusal = error
+
+    def get(self) -> Resource:
+        if self._resource is None:
+            assert self._refusal is not None
+            raise self._refusal
+        return self._resource
 
 
 @contextmanager
 def capture_row_error(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]:
-    """The one place that catches everything: puts what went wrong into ``row['error']``."""
+    """Puts whatever goes wrong into ``row['error']``: the one place in a stage that catches everything."""
     try:
         yield
     except TranscriptionError as error:
@@ -34,7 +55,7 @@ def error_row(error: TranscriptionError) -> dict[str, Any]:
 
 @contextmanager
 def redacting(stage: object) -> Iterator[None]:
-    """What fails for a whole block leaves the worker as a DictalakeError that quotes no row and no path."""
+    """Turns what fails for a whole block into a DictalakeError that quotes no row and no path."""
     try:
         yield
     except DictalakeError:
@@ -42,12 +63,12 @@ def redacting(stage: object) -> Iterator[None]:
     except Exception as error:  # its words may quote a row
         raise RunError(
             f"the stage {type(stage).__name__} failed on a whole block: {name_place(error)}; what is committed stays, "
-            "the same command goes on"
+            "run the same command again to resume"
         ) from None
 
 
 def redact_errors(call: Callable[[Stage, pa.Table], pa.Table]) -> Callable[[Stage, pa.Table], pa.Table]:
-    """``redacting`` around a stage's ``__call__``."""
+    """Puts ``redacting`` around a stage's ``__call__``."""
 
     @wraps(call)
     def wrapper(stage: Stage, table: pa.Table) -> pa.Table:

@@ -12,12 +12,11 @@ from dictalake.config.sections import Config
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.workflow import columns
-from dictalake.workflow.stages.base import capture_row_error, redact_errors
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.base import DeferredResource, capture_row_error, redact_errors
 
 
 class Decode:
-    """Emissions → the best hypothesis of each channel, and with ``decoding.nbest`` others."""
+    """Emissions → the best hypothesis of each channel, and with ``decoding.nbest`` alternatives."""
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._nbest = config.decoding.nbest
@@ -35,7 +34,9 @@ class Decode:
             with capture_row_error(ids[index], "decode", row):
                 channels = [decoder.decode(channel)[: self._nbest] for channel in columns.read_emissions(table, index)]
                 row["hypotheses"] = [columns.hypothesis_to_row(best) for best, *_ in channels]
-                row["others"] = [[columns.hypothesis_to_row(other) for other in others] for _, *others in channels]
+                row["alternatives"] = [
+                    [columns.hypothesis_to_row(one) for one in alternatives] for _, *alternatives in channels
+                ]
             row["decode_ms"] = 1000 * (time.perf_counter() - started)
-        new_columns = {"error": columns.ERROR} | columns.DECODED_COLUMNS | columns.HYPOTHESES | columns.OTHERS
+        new_columns = {"error": columns.ERROR} | columns.DECODED_COLUMNS | columns.HYPOTHESES | columns.ALTERNATIVES
         return columns.extend(table, new_columns, rows, drop=columns.EMISSIONS)

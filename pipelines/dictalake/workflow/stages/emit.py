@@ -1,20 +1,18 @@
 """The stage Emit: waveforms → emissions, in an actor that holds the acoustic model.
 
-What the model says is fused and made sparse in a thread beside it, while the model hears the next windows: a GPU must not wait
-for numpy. The model is called from the actor's own thread. On a CPU it computes in lanes of its own, in batches small enough
-for the arenas from which glibc gives memory to other threads: with large batches it was a tenth slower there.
+The model is called from the actor's own thread. A second thread fuses what it gives and makes it sparse, while the model
+computes the next windows: a GPU must not wait for numpy. On a CPU the model computes in lanes of its own, in batches small
+enough for the arenas from which glibc gives memory to other threads: with large batches it was a tenth slower there.
 """
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -23,47 +21,52 @@ import pyarrow as pa
 from dictalake.acoustic.fusion import find_exclusive_frames, fuse_in_stretches
 from dictalake.acoustic.model import AcousticModel, open_model
 from dictalake.acoustic.sparse import sparsify_stretches
-from dictalake.acoustic.window_output import Heard, PruneConfig, Stretch
+from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.acoustic.windows import cut_window, plan_windows
 from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import EmitFailed
 from dictalake.records import SAMPLE_RATE_HZ, Emissions, Window
 from dictalake.workflow import columns
-from dictalake.workflow.quarantine import end_worker
-from dictalake.workflow.stages.base import capture_row_error, redact_errors
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.background import BackgroundTask
+from dictalake.workflow.stages.base import DeferredResource, redact_errors
+from dictalake.workflow.stages.isolate import Attempt, FailureIsolation
 
-_CALLS_WAITING = 2  # of what the model said: 8 MB for ten minutes of 512 pieces
+_CALLS_WAITING = 2  # of the model's output: 8 MB for ten minutes of 512 pieces
 
 
 @dataclass
 class _Call:
-    """Windows that the model gets at once, each with its frames that no other hears."""
+    """Windows that the model gets at once, each with the frames that no other window covers."""
 
     windows: list[np.ndarray] = field(default_factory=list)
-    alone: list[tuple[int, int]] = field(default_factory=list)
+    exclusive_frames: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Recordings that are heard together: how the windows of each channel lie, and the calls in which the model gets them all
-    in order; of a long recording a few minutes at a time."""
+    """Recordings that go through the model together: the windows of each channel, and the calls of the model with all of
+    them in order; a long recording takes several calls."""
 
     channels: Sequence[int]  # of each recording
     plans: Sequence[tuple[Window, ...]]
     calls: Sequence[_Call]
 
 
-@dataclass(frozen=True)
-class _Emitted:
-    """``emissions`` of each channel of each recording, as soon as they are made; ``took_s`` is what the model took."""
-
-    emissions: Future[list[list[Emissions]]]
-    took_s: float
+_ModelOutput = list[WindowOutput[Stretch]]
 
 
-_Said = queue.Queue[list[Heard[Stretch]] | BaseException]
+class _Emission:
+    """A batch on its way through the model; its emissions are made in another thread."""
+
+    def __init__(self, emissions: BackgroundTask[_ModelOutput, list[list[Emissions]]] | Exception, model_s: float) -> None:
+        self._emissions, self.model_s = emissions, model_s
+
+    def result(self) -> list[list[Emissions]]:
+        """Waits for the emissions of each channel of each recording. Raises what went wrong."""
+        if isinstance(self._emissions, Exception):
+            raise self._emissions
+        return self._emissions.result()
 
 
 class Emit:
@@ -79,108 +82,79 @@ class Emit:
         self._opened: DeferredResource[AcousticModel] = DeferredResource(
             lambda: open_model(config.acoustic, config.windows.length_s)
         )
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="sparse")
+        self._isolation = FailureIsolation("emit", EmitFailed, "the acoustic model", lambda: self._opened.get().is_usable())
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sparse")
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
         self._opened.get()  # a bad model stops the run here; below it would cost every row
-        underway = deque[tuple[list[int], _Emitted]]()
+        started = deque[tuple[list[int], _Emission]]()
         for group in columns.group_by_audio(table, ok, self._group_samples / SAMPLE_RATE_HZ):
-            underway.append((group, self._hear([columns.read_waveforms(table, i) for i in group])))
-            if len(underway) > 1:
-                self._settle(table, *underway.popleft(), rows)
-        for group, heard in underway:
-            self._settle(table, group, heard, rows)
+            started.append((group, self._start([columns.read_waveforms(table, i) for i in group])))
+            if len(started) > 1:
+                self._fill_rows(table, *started.popleft(), rows)
+        for group, emission in started:
+            self._fill_rows(table, group, emission, rows)
         new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.EMISSIONS
         return columns.extend(table, new_columns, rows, drop=columns.WAVEFORMS)
 
-    def _settle(self, table: pa.Table, group: list[int], heard: _Emitted, rows: list[dict[str, Any]]) -> None:
-        """Puts what was heard of the recordings ``group`` into their rows."""
+    def _fill_rows(self, table: pa.Table, group: list[int], emission: _Emission, rows: list[dict[str, Any]]) -> None:
+        """Puts the emissions of the recordings ``group`` into their rows."""
+        model, ids = self._opened.get(), table["recording_id"]
+
+        def try_alone(index: int) -> Attempt[list[Emissions]]:
+            waveforms = columns.read_waveforms(table, index)
+            return Attempt(ids[index].as_py(), rows[index], lambda: self._start([waveforms]).result()[0])
+
+        emitted, alone_s = self._isolation.run(emission.result, [try_alone(index) for index in group])
+        share_ms = 1000 * (emission.model_s + alone_s) / len(group)
+        for index, channels in zip(group, emitted, strict=True):
+            rows[index] |= {"emissions": [columns.emissions_to_row(channel) for channel in channels or ()]}
+            rows[index] |= {"emit_ms": share_ms, "device": model.device, "dtype": model.dtype}
+
+    def _start(self, recordings: list[list[np.ndarray]]) -> _Emission:
+        """All windows of all channels of ``recordings`` through the model. What goes wrong is raised by its ``result``."""
         model, started = self._opened.get(), time.perf_counter()
-        try:
-            emitted, took_s = heard.emissions.result(), heard.took_s
-        except Exception:  # something in this company is too much for the model: find the guilty one, alone
-            self._require_usable()
-            ids = table["recording_id"]
-            emitted = [self._emit_alone(columns.read_waveforms(table, i), ids[i].as_py(), rows[i]) for i in group]
-            took_s = heard.took_s + time.perf_counter() - started
-        for index, emissions in zip(group, emitted, strict=True):
-            rows[index] |= {"emissions": [columns.emissions_to_row(e) for e in emissions]}
-            rows[index] |= {"emit_ms": 1000 * took_s / len(group), "device": model.device, "dtype": model.dtype}
-
-    def _emit_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[Emissions]:
-        emissions: list[Emissions] = []
-        with capture_row_error(recording_id, "emit", row):
-            try:
-                emissions = self._hear([channels]).emissions.result()[0]
-            except (RuntimeError, MemoryError) as error:
-                self._require_usable()
-                raise EmitFailed(recording_id, f"the acoustic model failed on this recording: {type(error).__name__}") from None
-        return emissions
-
-    def _require_usable(self) -> None:
-        """Ends the process where the device no longer computes."""
-        if not self._opened.get().is_usable():
-            end_worker()
-
-    def _hear(self, recordings: list[list[np.ndarray]]) -> _Emitted:
-        """All windows of all channels of ``recordings`` through the model, of a long recording a few minutes at a time. What
-        the model raises is raised by ``emissions``."""
-        model, started = self._opened.get(), time.perf_counter()
-        said: _Said = queue.Queue(_CALLS_WAITING)
         try:
             batch = self._plan(recordings)
-        except Exception as error:  # a defect of ours must cost a row, not the block: it comes up where the others do
-            unplanned = Future[list[list[Emissions]]]()
-            unplanned.set_exception(error)
-            return _Emitted(unplanned, 0.0)
-        emissions = self._beside.submit(self._make_sparse, batch, said)
-
-        def pass_on(words: list[Heard[Stretch]] | BaseException) -> None:
-            while not emissions.done():  # it is over where making them sparse failed
-                with suppress(queue.Full):
-                    said.put(words, timeout=1.0)
-                    return
-
+        except Exception as error:  # a defect of ours must cost a row, not the block
+            return _Emission(error, 0.0)
+        emissions = BackgroundTask[_ModelOutput, list[list[Emissions]]](
+            self._pool, lambda outputs: self._make_sparse(batch, outputs), _CALLS_WAITING
+        )
         try:
             for call in batch.calls:
-                pass_on(model.hear(call.windows, call.alone, self._pruning))
+                emissions.submit(model.forward_windows(call.windows, call.exclusive_frames, self._pruning))
         except BaseException as error:
-            pass_on(error)  # else the thread would wait for ever
+            emissions.fail(error)  # else the thread would wait for ever
             if not isinstance(error, Exception):
                 raise
-        return _Emitted(emissions, time.perf_counter() - started)
+        else:
+            emissions.finish()
+        return _Emission(emissions, time.perf_counter() - started)
 
     def _plan(self, recordings: list[list[np.ndarray]]) -> _Batch:
-        """All windows of all channels of ``recordings``, in as few calls as memory allows; only what is padded is copied."""
+        """All windows of all channels of ``recordings``, in as few calls as memory allows; only padded windows are copied."""
         grid = self._opened.get().grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
         calls: list[_Call] = []
         samples = most = self._group_samples * 5 // 4  # windows overlap: a group is a little more than its audio
         for channel, plan in zip(channels, plans, strict=True):
-            for window, alone in zip(plan, find_exclusive_frames(plan, grid), strict=True):
+            for window, frames in zip(plan, find_exclusive_frames(plan, grid), strict=True):
                 if samples + window.length > most:
                     calls.append(_Call())
                     samples = 0
                 calls[-1].windows.append(cut_window(channel, window))
-                calls[-1].alone.append(alone)
+                calls[-1].exclusive_frames.append(frames)
                 samples += window.length
         return _Batch([len(recording) for recording in recordings], plans, calls)
 
-    def _make_sparse(self, batch: _Batch, said: _Said) -> list[list[Emissions]]:
-        """The emissions of each channel of each recording. Raises what was said instead of windows."""
-        grid, heard = self._opened.get().grid, _take(said)
-        fused = (fuse_in_stretches(islice(heard, len(plan)), plan, grid) for plan in batch.plans)
+    def _make_sparse(self, batch: _Batch, outputs: Iterator[_ModelOutput]) -> list[list[Emissions]]:
+        """The emissions of each channel of each recording."""
+        grid, windows = self._opened.get().grid, chain.from_iterable(outputs)
+        fused = (fuse_in_stretches(islice(windows, len(plan)), plan, grid) for plan in batch.plans)
         results = iter([sparsify_stretches(stretches, self._pruning) for stretches in fused])
         return [[next(results) for _ in range(count)] for count in batch.channels]
-
-
-def _take(said: _Said) -> Iterator[Heard[Stretch]]:
-    while True:
-        words = said.get()
-        if isinstance(words, BaseException):
-            raise words
-        yield from words

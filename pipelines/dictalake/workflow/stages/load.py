@@ -68,7 +68,7 @@ class Load:
         self._most_bytes = config.ray.block_mb * 1e6
         compile_globs(config.archive.member_include, "archive.member_include")
         if config.archive.patient_fields:
-            read_patient_key()  # a missing one is told before the run, not by its first worker
+            read_patient_key()  # a missing key is refused before the run, not by its first worker
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         with redacting(self), ThreadPoolExecutor(_THREADS) as pool:

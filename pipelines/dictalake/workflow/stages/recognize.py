@@ -1,4 +1,4 @@
-"""The stage Recognize: what stands in the place of Emit and Decode (``stages.py``) where an engine gives text by itself."""
+"""The stage Recognize: takes the place of Emit and Decode where an engine gives text itself (Whisper, Qwen3-ASR)."""
 
 from __future__ import annotations
 
@@ -10,62 +10,56 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dictalake.acoustic.engines.base import TextEngine, settle
+from dictalake.acoustic.engines.base import TextEngine, resolve_engine
 from dictalake.acoustic.engines.open import open_engine
 from dictalake.acoustic.windows import cut_at_pauses, cut_window
 from dictalake.config.sections import Config
 from dictalake.errors import RecognizeFailed
 from dictalake.records import SAMPLE_RATE_HZ, Word
 from dictalake.workflow import columns
-from dictalake.workflow.quarantine import end_worker
-from dictalake.workflow.stages.base import capture_row_error, redact_errors
-from dictalake.workflow.stages.deferred import DeferredResource
+from dictalake.workflow.stages.base import DeferredResource, redact_errors
+from dictalake.workflow.stages.isolate import Attempt, FailureIsolation
+
+_STAGE = "hear"  # what the lake's error.stage and the metrics call this stage; a stored value, so it keeps its old name
 
 
 class Recognize:
-    """Waveforms → the words of each channel: stretches of the recordings through the engine. Channels that are equal are heard
+    """Waveforms → the words of each channel: stretches of the recordings through the engine. Equal channels go through it
     once.
     """
 
     def __init__(self, config: Config, threads: int) -> None:
-        self._stretch_s = settle(config.acoustic).stretch_s
+        self._stretch_s = resolve_engine(config.acoustic).stretch_s
         self._group_s = 4 * config.acoustic.batch_s
         self._opened: DeferredResource[TextEngine] = DeferredResource(lambda: open_engine(config.acoustic, threads))
+        self._isolation = FailureIsolation(_STAGE, RecognizeFailed, "the engine", lambda: self._opened.get().is_usable())
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
-        ids = table["recording_id"].to_pylist()
-        engine = self._opened.get()  # a bad engine stops the run here; below it would cost every row
+        self._opened.get()  # a bad engine stops the run here; below it would cost every row
         for group in columns.group_by_audio(table, ok, self._group_s):
-            started = time.perf_counter()
-            try:
-                heard = self._hear([columns.read_waveforms(table, i) for i in group])
-            except Exception:
-                if not engine.is_usable():
-                    end_worker()
-                # Something in this company is too much for the engine: find the guilty one, alone.
-                heard = [self._hear_alone(columns.read_waveforms(table, i), ids[i], rows[i]) for i in group]
-            share_ms = 1000 * (time.perf_counter() - started) / len(group)
-            for index, channels in zip(group, heard, strict=True):
-                rows[index] |= {"heard": columns.words_to_row(channels), "emit_ms": share_ms}
-                rows[index] |= {"device": engine.device, "dtype": engine.dtype}
-        new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.DECODED_COLUMNS | columns.HEARD
+            self._fill_rows(table, group, rows)
+        new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.DECODED_COLUMNS | columns.RECOGNIZED
         return columns.extend(table, new_columns, rows, drop=columns.WAVEFORMS)
 
-    def _hear_alone(self, channels: list[np.ndarray], recording_id: str, row: dict[str, Any]) -> list[list[Word]]:
-        heard: list[list[Word]] = []
-        with capture_row_error(recording_id, "hear", row):
-            try:
-                heard = self._hear([channels])[0]
-            except (RuntimeError, MemoryError) as error:
-                if not self._opened.get().is_usable():
-                    end_worker()
-                raise RecognizeFailed(recording_id, f"the engine failed on this recording: {type(error).__name__}") from None
-        return heard
+    def _fill_rows(self, table: pa.Table, group: list[int], rows: list[dict[str, Any]]) -> None:
+        """Puts the words of the recordings ``group`` into their rows."""
+        engine, ids, started = self._opened.get(), table["recording_id"], time.perf_counter()
+        recordings = [columns.read_waveforms(table, index) for index in group]
 
-    def _hear(self, recordings: Sequence[Sequence[np.ndarray]]) -> list[list[list[Word]]]:
+        def try_alone(index: int, channels: list[np.ndarray]) -> Attempt[list[list[Word]]]:
+            return Attempt(ids[index].as_py(), rows[index], lambda: self._recognize([channels])[0])
+
+        attempts = [try_alone(index, channels) for index, channels in zip(group, recordings, strict=True)]
+        recognized, _ = self._isolation.run(lambda: self._recognize(recordings), attempts)
+        share_ms = 1000 * (time.perf_counter() - started) / len(group)
+        for index, words in zip(group, recognized, strict=True):
+            rows[index] |= {"recognized_words": columns.words_to_row(words or []), "emit_ms": share_ms}
+            rows[index] |= {"device": engine.device, "dtype": engine.dtype}
+
+    def _recognize(self, recordings: Sequence[Sequence[np.ndarray]]) -> list[list[list[Word]]]:
         """Of each recording the words of each channel, in as few calls as memory allows."""
         places = [[_find_equal(channels, number) for number in range(len(channels))] for channels in recordings]
         distinct = [
@@ -73,8 +67,8 @@ class Recognize:
         ]
         plans = [cut_at_pauses(waveform, self._stretch_s) for waveform in distinct]
         stretches = [cut_window(waveform, s) for waveform, plan in zip(distinct, plans, strict=True) for s in plan]
-        heard = iter(self._opened.get().hear(stretches))
-        words = iter([[w for stretch in plan for w in _shift(next(heard), stretch.start)] for plan in plans])
+        outputs = iter(self._opened.get().recognize(stretches))
+        words = iter([[w for stretch in plan for w in _shift(next(outputs), stretch.start)] for plan in plans])
         results = []
         for equals in places:
             known = {number: next(words) for number in sorted(set(equals))}

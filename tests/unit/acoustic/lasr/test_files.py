@@ -120,11 +120,11 @@ import sys
 import dictalake.workflow.run
 from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.config.sections import Config
-from dictalake.workflow.identity import identify, open_reading, read_vocabulary
+from dictalake.workflow.identity import identify, open_output_spec, read_vocabulary
 
 config = Config.model_validate({"acoustic": {"model": "embedded:medasr-mini"}})
 checkpoint = find_checkpoint(config.acoustic)
-print(len(read_vocabulary(checkpoint)[0].pieces), len(open_reading(config, checkpoint)[0].pieces))
+print(len(read_vocabulary(checkpoint)[0].pieces), len(open_output_spec(config, checkpoint)[0].pieces))
 identify(config, checkpoint)
 print(*(name for name in sys.argv[1:] if name in sys.modules))
 """

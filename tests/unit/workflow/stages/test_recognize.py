@@ -15,7 +15,7 @@ from dictalake.config.sections import Config
 from dictalake.records import SAMPLE_RATE_HZ, Recording, Word
 from dictalake.workflow import columns
 from dictalake.workflow.identity import identify
-from dictalake.workflow.stages.assemble import Finish
+from dictalake.workflow.stages.assemble import Assemble, RowAssembler
 from dictalake.workflow.stages.load import Load
 from dictalake.workflow.stages.recognize import Recognize
 from tests.engine_models import save_random_qwen_asr
@@ -45,7 +45,7 @@ def test_every_recording_has_its_row_with_words_or_the_error_it_came_with(random
     assert heard["error"].to_pylist() == loaded["error"].to_pylist()
     assert "waveforms" not in heard.column_names
     provenance = identify(config, find_checkpoint(config.acoustic))
-    rows = [Finish(config, provenance, None).assemble(row) for row in heard.to_pylist()]
+    rows = [RowAssembler(config, provenance, None).assemble(row) for row in heard.to_pylist()]
     assert sorted(row["status"] for row in rows) == sorted("failed" if r else "ok" for r in MIXED_ARCHIVE.values())
     for row in rows:
         if row["status"] == "ok":
@@ -69,7 +69,7 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def hear(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
+    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
         if any(stretch[0] == 666 for stretch in stretches):
             raise RuntimeError("a word of the patient")
         self.asked += [len(stretch) for stretch in stretches]
@@ -93,7 +93,7 @@ def test_words_of_a_long_recording_are_on_its_own_time_axis(monkeypatch: pytest.
     loud[8 * SAMPLE_RATE_HZ : 8 * SAMPLE_RATE_HZ + 1_600] = 0  # a pause of a tenth of a second
     table, engine = hear(monkeypatch, [[loud]], stretch_s=10)
     assert engine.asked == [128_800, 159_200, 112_000]
-    times = [(word["word"], word["start_s"], word["end_s"]) for word in table["heard"].to_pylist()[0][0]]
+    times = [(word["word"], word["start_s"], word["end_s"]) for word in table["recognized_words"].to_pylist()[0][0]]
     assert times == [("128800", 0.0, 8.05), ("159200", 8.05, 18.0), ("112000", 18.0, 25.0)]
 
 
@@ -101,7 +101,7 @@ def test_a_channel_that_is_the_same_is_heard_once_and_told_twice(monkeypatch: py
     sound, other = np.full(100, 5, dtype=np.int16), np.full(300, 7, dtype=np.int16)
     table, engine = hear(monkeypatch, [[sound, other, sound], [other]])
     assert engine.asked == [100, 300, 300]
-    words = [[[word["word"] for word in channel] for channel in row] for row in table["heard"].to_pylist()]
+    words = [[[word["word"] for word in channel] for channel in row] for row in table["recognized_words"].to_pylist()]
     assert words == [[["100"], ["300"], ["100"]], [["300"]]]
 
 
@@ -112,7 +112,7 @@ def test_what_the_engine_cannot_hear_is_one_row_and_tells_no_text(monkeypatch: p
     assert first is last is None
     assert (error["stage"], error["reason"], error["retryable"]) == ("hear", "model_failed", True)
     assert error["detail"] == "the engine failed on this recording: RuntimeError"
-    words = [[word["word"] for channel in row for word in channel] for row in table["heard"].to_pylist()]
+    words = [[word["word"] for channel in row for word in channel] for row in table["recognized_words"].to_pylist()]
     assert words == [["300"], [], ["300"]]
 
 
@@ -125,7 +125,7 @@ def test_a_recording_that_the_engine_cannot_hear_is_written_like_any_other(
     monkeypatch.setattr("dictalake.workflow.stages.recognize.open_engine", lambda *_: Counting())
     config = config_of(random_qwen, tmp_path)
     provenance = identify(config, find_checkpoint(config.acoustic))
-    report = Finish(config, provenance, None)(Recognize(config, threads=1)(load(config))).to_pylist()
+    report = Assemble(config, provenance, None)(Recognize(config, threads=1)(load(config))).to_pylist()
     assert sum(len(file["recording_ids"]) for file in report) == 2
     failures = [(failure["stage"], failure["reason"]) for file in report for failure in file["failures"]]
     assert failures == [("hear", "model_failed")]
