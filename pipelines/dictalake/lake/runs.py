@@ -46,7 +46,7 @@ class RunRecord:
     """A row of the table ``runs``; the fields are documented in ``schema.RUNS``. What is not known yet is None."""
 
     run_id: str
-    event: Literal["started", "finished", "failed"]
+    event: Literal["started", "finished", "failed", "stopped"]
     job: str | None = None
     at: datetime = field(default_factory=_now)
     fingerprint: str | None = None
