@@ -30,7 +30,7 @@ class ProgressReport(Observer):
     def __init__(self, stats: RunStats, console: Console) -> None:
         self._stats = stats
         self._last_line = time.monotonic()
-        self._spinner: Spinner | None = None
+        self._spinner: Spinner | None = Spinner("dots", Text("starting …"))
         self._live: Live | None = None
         if console.is_terminal and not logs.is_json():
             self._live = Live(
@@ -58,9 +58,9 @@ class ProgressReport(Observer):
 
     def _render(self) -> RenderableType:
         """Two lines of less than 80 characters each."""
-        if self._spinner is not None and not self._stats.in_work:
-            return self._spinner
         stats = self._stats
+        if self._spinner is not None:
+            return Group(self._spinner, Text(describe_stages(stats.in_work), style="dim")) if stats.in_work else self._spinner
         line = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(1, stats.wanted), completed=stats.done, width=_BAR_WIDTH)
         line.add_row("transcribing", bar, f"{stats.done} of {stats.wanted} recordings", self._describe_rest())

@@ -87,7 +87,8 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
     with terminal.quiet_libraries(job) as library_log:
-        console = console or Console(file=terminal.stderr())
+        if console is None or console.stderr:  # the terminal, which is no longer behind sys.stderr
+            console = Console(file=terminal.stderr())
         # Piped, the nightly job prints one line at most: its other lines go to logs.file, and beside what libraries wrote.
         is_quiet = job == "nightly" and not console.is_terminal
         stats = RunStats()
@@ -125,7 +126,7 @@ def _open_run(config: Config, job: str, stats: RunStats, observers: Observers) -
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
-    warn_of_model(config)
+    warn_of_model(config, job)
     return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats, observers)
 
 

@@ -44,15 +44,15 @@ def is_synthetic(config: Config) -> bool:
     return config.acoustic.model == _SYNTHETIC
 
 
-def warn_of_model(config: Config) -> None:
-    """Warns, once in a process, that the embedded model is not for patients."""
+def warn_of_model(config: Config, job: str) -> None:
+    """Warns, once in a process, that the embedded model is not for patients. The one line of a night says so itself."""
     if is_synthetic(config):
-        _warn_once()
+        _warn_once(logs.INFO if job == "nightly" else logs.WARNING)
 
 
 @cache
-def _warn_once() -> None:
-    logs.log_event("synthetic_model", SYNTHETIC_ADVICE, level=logs.WARNING)
+def _warn_once(level: int) -> None:
+    logs.log_event("synthetic_model", SYNTHETIC_ADVICE, level=level)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class RunSummary:
 
     Objects: ``found`` are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows failed; ``claimed``
     were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again; ``archives`` were
-    unpacked. Recordings: ``ok`` and ``failed``. ``failures`` maps "reason (stage)" to their count, ``uncovered`` the recordings with more
-    than ``quality.uncovered_s`` of speech without a word to those seconds. ``hidden_warnings`` are in ``log_file``.
+    unpacked. Recordings: ``ok`` and ``failed``. ``failures`` maps "reason (stage)" to their count, ``uncovered`` the recordings
+    with more than ``quality.uncovered_s`` of speech without a word to those seconds. ``hidden_warnings`` are in ``log_file``.
     """
 
     run_id: str

@@ -36,15 +36,24 @@ class Listener(Observer):
 
 @pytest.mark.parametrize(
     ("error", "state"),
-    [(RunError("the lake is gone"), "failed"), (ValueError("x"), "failed"), (KeyboardInterrupt(), "stopped")]
-    + [(SystemExit(143), "stopped")],
+    [
+        (RunError("the lake is gone"), "failed"),
+        (ValueError("x"), "failed"),
+        (KeyboardInterrupt(), "stopped"),
+        (SystemExit(143), "stopped"),
+    ],
 )
 def test_all_hear_how_a_run_ended(error: BaseException, state: str) -> None:
     listeners = [Listener(), Listener()]
-    with pytest.raises(type(error)), observing(listeners) as observers:
-        observers.step_started("starting Ray")
-        observers.block_finished()
-        raise error
+
+    def run() -> None:
+        with observing(listeners) as observers:
+            observers.step_started("starting Ray")
+            observers.block_finished()
+            raise error
+
+    with pytest.raises(type(error)):
+        run()
     assert [one.told for one in listeners] == [["starting Ray", "block", state]] * 2
 
 

@@ -290,7 +290,7 @@ def script(lake: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]
     process = subprocess.Popen(
         [sys.executable, "scripts/ours.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "pipelines"), "TMPDIR": str(folder / "temporary")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
