@@ -209,17 +209,23 @@ def watch(pid: int) -> None:
     for line in sys.stdin.buffer:
         facts |= json.loads(line)
     if not facts.get("ended"):
-        print(describe_death(facts, _read_signal(pid)), file=sys.stderr, flush=True)
+        print(describe_death(facts, _read_status(pid)), file=sys.stderr, flush=True)
 
 
-def describe_death(facts: dict[str, Any], number: int | None) -> str:
-    """One line for the user: what ended the run, and where what was written in its last moments is."""
+def describe_death(facts: dict[str, Any], status: int | None) -> str:
+    """One line for the user: what ended the run, and where what was written in its last moments is.
+
+    ``status`` is that of waitpid(2), None where it is not known.
+    """
     file = Path(facts["file"])
+    number = None if status is None or not status & 0x7F else status & 0x7F
     try:
         written = _DEATH.findall(file.read_bytes())
     except OSError:
         written = []
-    if number == signal.SIGKILL or (number is None and not written):
+    if status is not None and number is None:
+        cause = f"ended by a library with exit status {status >> 8}"
+    elif number == signal.SIGKILL or (number is None and not written):
         cause = "killed by signal 9 (SIGKILL); the usual reason is that the machine ran out of memory"
     elif number is not None:
         cause = f"ended by signal {number} ({signal.Signals(number).name}): a crash inside of a library"
@@ -235,15 +241,15 @@ def describe_death(facts: dict[str, Any], number: int | None) -> str:
     return json.dumps(record | {name: facts[name] for name in ("job", "run_id") if name in facts})
 
 
-def _read_signal(pid: int) -> int | None:
-    """The signal that ended the process ``pid``; None where its parent has already taken note of its end (proc(5))."""
+def _read_status(pid: int) -> int | None:
+    """How the process ``pid`` ended, as waitpid(2) has it; None where its parent has taken note of its end (proc(5))."""
     for _ in range(20):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             return None
         if fields[0] == "Z":
-            return int(fields[49]) & 0x7F or None
+            return int(fields[49])
         time.sleep(0.01)  # its files are closed a moment before it is over
     return None
 

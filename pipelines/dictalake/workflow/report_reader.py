@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 
 
 class ReportReader:
-    """Iterates over ``reports`` as they arrive, and gives None after each ``tick_s`` without one."""
+    """Iterates over ``reports`` as they arrive, and gives None after each ``tick_s`` without one.
 
-    def __init__(self, reports: Iterable[pa.Table], tick_s: float) -> None:
-        self._reports, self._tick_s = reports, tick_s
+    ``interrupt`` makes ``reports`` end soon, also while the thread waits for the next one.
+    """
+
+    def __init__(self, reports: Iterable[pa.Table], tick_s: float, interrupt: Callable[[], None] = lambda: None) -> None:
+        self._reports, self._tick_s, self._interrupt = reports, tick_s, interrupt
         self._arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
         self._is_over = threading.Event()
         # A daemon all the same: a Ray that hangs must not keep the process from its end.
@@ -34,9 +37,11 @@ class ReportReader:
             yield report
 
     def stop(self, patience_s: float) -> bool:
-        """Waits for the thread, whose Ray is gone or about to give its next report; whether it ended."""
+        """Ends the thread and waits for it; whether it ended. To be called while Ray is still there: a thread that asks Ray for
+        something after its shutdown has Ray end the process."""
         self._is_over.set()
-        if self._thread.ident is not None:
+        if self._thread.is_alive():
+            self._interrupt()
             self._thread.join(patience_s)
         return not self._thread.is_alive()
 

@@ -202,8 +202,7 @@ def _do_work(run: _Run, work: Work, places: pa.Table) -> None:
     config, stats, table, wanted = run.config, run.stats, run.table, work.counts
     stats.expect(wanted.pending, work.done_before)
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
-    # Left in the reverse order: Ray first, then the thread that reads from it, which ends with it.
-    with ExitStack() as readers, cluster.running_cluster(config) as resources:
+    with cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = cluster.make_plan(config, resources)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
@@ -215,7 +214,8 @@ def _do_work(run: _Run, work: Work, places: pa.Table) -> None:
                 first_part = places["part"][-1].as_py() + 1
                 places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
                 stats.expect(stats.done + work.counts.pending, work.done_before)
-            reader = ReportReader(_run_stages(places, run, plan, ledger), _TICK_S)
+            flow = _connect_stages(places, run, plan, ledger)
+            reader = ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
             readers.callback(reader.stop, _PATIENCE_S)
             _commit_as_they_come(reader, table, stats, observers, config.lake.commit_every_s, config.limits.storage_failures)
             _find_work(run, work, None, is_same_run=True)
@@ -236,7 +236,7 @@ def _write_manifest(work: Work, config: Config, run_id: str, table: TranscriptTa
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> Iterator[pa.Table]:
+def _connect_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ray.data.Dataset:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
@@ -252,7 +252,11 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
         emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
         texts = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
     finish = with_display_name("Finish", QuarantiningStage)("finish", Finish(config, run.provenance, grid), ledger)
-    reports = _in_tasks(texts, plan.finish, finish)
+    return _in_tasks(texts, plan.finish, finish)
+
+
+def _read_reports(reports: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Runs the flow. Raises RunError, ConfigError for what a worker met."""
     try:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         return
