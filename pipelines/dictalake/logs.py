@@ -1,24 +1,27 @@
-"""What a job tells its operators: lines for people, or with ``logs.format: json`` one JSON object a line on stderr.
+"""Lines for operators: for people on the terminal, or with ``logs.format: json`` one JSON object a line on stderr.
 
     {"time": "2026-03-01T01:30:12.5+00:00", "level": "INFO", "event": "progress", "job": "nightly", "run_id": "…", "message":
-     "640 of 900 done, …", "done": 640, "wanted": 900, "failed": 2, "failures": {"not_audio (load)": 2}, "audio_hours": 41.2, …}
+     "640 of 900 recordings done, …", "done": 640, "wanted": 900, "failed": 2, "failures": {"not_audio (load)": 2}, …}
 
-Numbers, run ids, reasons; never a transcript's text or the name of an object. What libraries log may quote one, so of that only
-the logger, the level and the place are told.
+They hold numbers, run ids and reasons; never a transcript's text or the name of an object. What libraries log may quote one, so
+only their logger, the level and the place are repeated.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 
+from dictalake import terminal
 from dictalake.errors import ConfigError, name_place
 
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -40,7 +43,12 @@ def set_up(job: str, kind: str = "text", file: str | None = None) -> None:
     for old in list(_LOGGER.handlers):
         _LOGGER.removeHandler(old)
         old.close()
-    as_json = JsonFormatter("%(levelname)s %(message)s", rename_fields={"levelname": "level"}, timestamp="time")
+    as_json = JsonFormatter(
+        "%(levelname)s %(message)s",
+        rename_fields={"levelname": "level"},
+        timestamp="time",
+        reserved_attrs=[*RESERVED_ATTRS, "is_shown"],
+    )
     if kind == "json":
         _LOGGER.addHandler(_OnStderr())
     if file is not None:
@@ -52,12 +60,12 @@ def set_up(job: str, kind: str = "text", file: str | None = None) -> None:
     for handler in _LOGGER.handlers:
         handler.setFormatter(as_json if kind == "json" else as_text)
     if kind == "json":
-        sys.excepthook = _tell_defect
-        take_over()
+        sys.excepthook = _log_defect
+        take_over_libraries()
 
 
-def take_over() -> None:
-    """In json, what libraries log comes as lines of ours. Again after ``ray.init``, which puts its own handlers in place."""
+def take_over_libraries() -> None:
+    """In JSON, turns what libraries log into lines of ours. Again after ``ray.init``, which installs its own handlers."""
     if not is_json():
         return
     logging.captureWarnings(True)
@@ -70,39 +78,77 @@ def is_json() -> bool:
     return any(isinstance(handler, _OnStderr) for handler in _LOGGER.handlers)
 
 
-def begin(run_id: str, fingerprint: str) -> None:
-    """Every line from here on names the run."""
-    _CONTEXT.update(run_id=run_id)
-    tell("run_started", f"run {run_id} under fingerprint {fingerprint}", fingerprint=fingerprint)
-
-
-def tell(event: str, line: str, show: Show | None = None, level: int = INFO, **fields: Any) -> None:
-    """One line: ``show`` shows it to people, JSON and ``logs.file`` get it with its ``fields``."""
+def log_event(event: str, line: str, show: Show | None = None, level: int = INFO, **fields: Any) -> None:
+    """One line: people see it by ``show``, else by ``console_handler``; JSON and ``logs.file`` get its ``fields`` too."""
     if show is not None and not is_json():
         show(line)
     if _LOGGER.handlers:
-        _LOGGER.log(level, line, extra={"event": event, **_CONTEXT, **fields})
+        _LOGGER.log(level, line, extra={"event": event, "is_shown": show is not None, **_CONTEXT, **fields})
+
+
+def log_run_start(run_id: str, fingerprint: str, model: str) -> None:
+    """Says which model transcribes. Every line from here on names the run."""
+    _CONTEXT.update(run_id=run_id)
+    log_event("run_started", f"transcribing with {model} (run {run_id})", fingerprint=fingerprint, model=model)
+
+
+@contextmanager
+def console_handler(console: Console | None) -> Iterator[OnConsole]:
+    """Shows lines on ``console`` while the block lasts. With None they go to the file that libraries write to."""
+    handler = OnConsole(console)
+    level = _LOGGER.level
+    if level == logging.NOTSET:  # used as a library, without ``set_up``
+        _LOGGER.setLevel(logging.INFO)
+    _LOGGER.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
 
 
 def shown_on(console: Console) -> Show:
     """Prints a line as it is, however long."""
-    return partial(console.print, highlight=False, soft_wrap=True)
+    return partial(console.print, highlight=False, soft_wrap=True, markup=False)
 
 
 class _OnStderr(logging.StreamHandler):
-    """Writes to what ``sys.stderr`` is at that moment."""
+    """Writes to what the terminal is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
+        self.stream = terminal.stderr()
         super().emit(record)
+
+
+class OnConsole(logging.Handler):
+    """For people, unless the lines are JSON. ``hidden_warnings`` counts those that no console showed."""
+
+    def __init__(self, console: Console | None) -> None:
+        super().__init__()
+        self._console, self.hidden_warnings = console, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_json() or getattr(record, "is_shown", False):
+            return
+        if self._console is not None:
+            shown_on(self._console)(record.getMessage())
+            return
+        self.hidden_warnings += record.levelno >= WARNING
+        if (log := terminal.library_log()) is not None:
+            log.write(f"dictalake: {record.levelname} {record.getMessage()}")
 
 
 class _OfLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{record.module}:{record.lineno}"
-        tell("library", f"{record.name} at {place}", None, record.levelno, logger=record.name, place=place)
+        line = f"{record.name} at {place}"
+        log_event("library", line, _show_nowhere, record.levelno, logger=record.name, place=place)
 
 
-def _tell_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _show_nowhere(line: str) -> None:
+    """For lines that JSON alone holds."""
+
+
+def _log_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     place = name_place(error) if trace is not None else kind.__name__
-    tell("crashed", f"a defect of dictalake: {place}", None, ERROR, error=kind.__name__, place=place)
+    log_event("crashed", f"a defect of dictalake: {place}", None, ERROR, error=kind.__name__, place=place)

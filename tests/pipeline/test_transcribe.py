@@ -23,8 +23,10 @@ from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
+from dictalake.observers.base import Observer
+from dictalake.observers.stats import FailureKind, RunStats
 from dictalake.workflow.cluster import ClusterCrashLedger, Node, Resources, describe_wait, make_plan
+from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.run import _commit_as_they_come, _require_all, _require_storage, transcribe
 from dictalake.workflow.stages.assemble import REPORT
 from tests.lake_rows import done_ids, make_rows
@@ -260,10 +262,6 @@ def test_what_fails_for_a_whole_block_is_one_line_without_paths(two_cpus: Resour
     assert str(tmp_path) not in str(caught.value)
 
 
-def watch(stats: RunStats) -> StallMonitor:
-    return StallMonitor(ProgressReport(stats, Console(file=io.StringIO())), stats, 1000, lambda _: "")
-
-
 def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: Path) -> None:
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     table, seen = TranscriptTable(lake), []
@@ -280,13 +278,13 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
             time.sleep(0.2)
 
     stats = RunStats(wanted=2)
-    _commit_as_they_come(reports(), table, stats, watch(stats), every_s=0.1)
+    _commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=0.1)
     assert seen == [("a", 0)]
     assert (stats.ok, stats.audio_s) == (1, 2.0)
 
 
 def test_a_run_in_which_a_recording_got_no_row_does_not_pass_for_complete() -> None:
-    with pytest.raises(RunError, match=r"^1 of 3 recordings got no row; what is committed stays, the same command takes up"):
+    with pytest.raises(RunError, match=r"^1 of 3 recordings got no row; what is committed stays, run the same command again"):
         _require_all(1, 3)
     _require_all(0, 3)
 
@@ -304,7 +302,7 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
 
     stats = RunStats(wanted=2)
     with pytest.raises(RunError, match="the cluster is gone"):
-        _commit_as_they_come(reports(), table, stats, watch(stats), every_s=1000)
+        _commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=1000)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
@@ -316,8 +314,8 @@ def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
 
 
 def test_a_run_stops_when_the_storage_gives_nothing_any_more() -> None:
-    stats = RunStats(wanted=5000, failed=40, withheld=40)
-    stats.failures["credentials_expired (load)"] = 40
+    stats = RunStats(wanted=5000, failed=40, consecutive_storage_failures=40)
+    stats.failures[FailureKind("credentials_expired", "load")] = 40
     _require_storage(stats, 0)
     _require_storage(stats, 41)
     with pytest.raises(RunError, match=r"did not give any of the last 40 recordings \(credentials_expired \(load\): 40\)"):

@@ -20,7 +20,9 @@ from dictalake import logs
 from dictalake.cli import main as command_line
 from dictalake.config.observability import Logs
 from dictalake.observers import progress
-from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
+from dictalake.observers.base import RunEnd
+from dictalake.observers.progress import ProgressReport, StallMonitor
+from dictalake.observers.stats import FailureKind, RunStats
 
 
 @pytest.fixture(autouse=True)
@@ -47,17 +49,21 @@ def read(text: str) -> list[dict[str, Any]]:
 
 
 def make_tally() -> RunStats:
-    stats = RunStats(wanted=200, started=time.monotonic() - 10_000)
+    now = time.monotonic()
+    stats = RunStats(started=now - 10_000)
+    stats.expect(200, {})
+    stats.note_pace(now - 10_000)
     stats.ok, stats.failed, stats.audio_s = 97, 3, 3_600_000.0
-    stats.failures.update({"not_audio (load)": 3})
+    stats.note_pace(now)
+    stats.failures[FailureKind("not_audio", "load")] = 3
     stats.uncovered["secret"] = 8.0
     return stats
 
 
 def test_a_line_of_json_says_when_what_and_of_which_run(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="json")
-    logs.begin("r1", "f1")
-    logs.tell("claims", "waiting for r0", print, logs.WARNING, others=1)
+    logs.log_run_start("r1", "f1", "medasr-mini")
+    logs.log_event("claims", "waiting for r0", print, logs.WARNING, others=1)
     printed = capsys.readouterr()
     assert printed.out == "", "people's way of showing it is not taken"
     started, waiting = read(printed.err)
@@ -80,8 +86,10 @@ def test_the_progress_has_its_numbers_as_fields(capsys: pytest.CaptureFixture[st
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     bar = io.StringIO()
     stats = make_tally()
-    with ProgressReport(stats, Console(file=bar, force_terminal=True)) as report:
-        report.update()
+    report = ProgressReport(stats, Console(file=bar, force_terminal=True))
+    report.step_started("listing the archive")
+    report.time_passed()
+    report.run_ended(RunEnd())
     assert bar.getvalue() == "", "no bar between the lines, also on a terminal"
     [line] = read(capsys.readouterr().err)
     assert line["message"] == stats.describe()
@@ -96,9 +104,9 @@ def test_the_progress_has_its_numbers_as_fields(capsys: pytest.CaptureFixture[st
 def test_a_run_that_stands_still_is_a_warning_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="json")
     stats = make_tally()
-    watch = StallMonitor(ProgressReport(stats, Console(file=io.StringIO())), stats, 0.01, lambda _: "waiting for a GPU")
+    watch = StallMonitor(stats, 0.01, lambda _: "waiting for a GPU")
     time.sleep(0.02)
-    watch.look()
+    watch.time_passed()
     [line] = read(capsys.readouterr().err)
     assert (line["event"], line["level"], line["message"]) == ("waiting", "WARNING", "waiting for a GPU")
     assert (line["idle_s"], line["done"]) == (0, 100)
@@ -106,8 +114,8 @@ def test_a_run_that_stands_still_is_a_warning_with_its_seconds(capsys: pytest.Ca
 
 def test_text_is_shown_as_it_always_was_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="text")
-    logs.begin("r1", "f1")
-    logs.tell("claims", "waiting for r0", print, others=1)
+    logs.log_run_start("r1", "f1", "medasr-mini")
+    logs.log_event("claims", "waiting for r0", print, others=1)
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("waiting for r0\n", "")
 
@@ -119,7 +127,7 @@ def test_a_file_gets_the_lines_too_and_keeps_what_is_in_it(
     path = tmp_path / "dictalake.log"
     for number in range(2):
         set_up(format=kind, file=str(path))
-        logs.tell("claims", f"line {number}", print)
+        logs.log_event("claims", f"line {number}", print)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2
     if kind == "json":

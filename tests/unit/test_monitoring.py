@@ -14,8 +14,8 @@ import promql_parser
 import pytest
 import yaml
 
-from dictalake.observers.progress import RunStats
 from dictalake.observers.prometheus import GpuCollector, RunCollector, SuccessCollector
+from dictalake.observers.stats import FailureKind, RunStats
 from tests.unit.observers.test_prometheus import PROVENANCE
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def selectors(query: str) -> Iterator[Any]:
 def ours() -> dict[str, set[str]]:
     """Sample name → labels, of a run that has something to tell of everything."""
     stats = RunStats(wanted=3, ok=1, failed=1, last_commit_at=5.0)
-    stats.failures["not_audio (load)"] = 1
+    stats.failures[FailureKind("not_audio", "load")] = 1
     stats.stage_s["load"] = 1.0
     run = RunCollector("backfill", stats)
     run.provenance = PROVENANCE

@@ -49,7 +49,7 @@ def read_retry(arguments: argparse.Namespace) -> Retry | None:
 def tell_end(summary: RunSummary, line: str, show: logs.Show | None) -> None:
     """How a run ended, for people by ``show``."""
     level = logs.WARNING if summary.failed else logs.INFO
-    logs.tell("run_finished", line, show, level, **number_summary(summary))
+    logs.log_event("run_finished", line, show, level, **number_summary(summary))
 
 
 if __name__ == "__main__":

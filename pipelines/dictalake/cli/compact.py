@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     counts = {"files_before": sum(d.files_before for d in compacted), "files_after": sum(d.files_after for d in compacted)}
     counts["removed"] = sum(d.removed for d in compacted)
     line = "{files_before} files are now {files_after}, {removed} old ones removed".format(**counts)
-    logs.tell("compacted", line, lambda _: Console().print(table), **counts)
+    logs.log_event("compacted", line, lambda _: Console().print(table), **counts)
     if left := sum(one.log_files_left for one in compacted):
         line = f"{left} files of the Delta log still hold texts or URIs, as a run was at work: run the same command again"
-        logs.tell("log_left", line, logs.shown_on(Console(stderr=True)), logs.WARNING, files=left)
+        logs.log_event("log_left", line, logs.shown_on(Console(stderr=True)), logs.WARNING, files=left)
     sweep(config.lake)  # what a run that was at work during an erasure left behind
     return 0
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     receipt = forget(read_config(arguments, overrides).lake, subjects, dry_run=arguments.dry_run)
     line = f"{receipt.recordings} recordings {'would be ' if arguments.dry_run else ''}erased"
     counts = {name: getattr(receipt, name) for name in ("recordings", "unknown")} | {"dry_run": arguments.dry_run}
-    logs.tell("erased", line, lambda _: show_receipt(receipt, Console(), dry_run=arguments.dry_run), **counts)
+    logs.log_event("erased", line, lambda _: show_receipt(receipt, Console(), dry_run=arguments.dry_run), **counts)
     return 0
 
 

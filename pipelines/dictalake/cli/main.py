@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def end(line: str, exit_code: int) -> int:
         show = partial(print, file=sys.stderr)
-        logs.tell("failed", f"dictalake {job}: {line}", show, logs.ERROR, exit_code=exit_code)
+        logs.log_event("failed", f"dictalake {job}: {line}", show, logs.ERROR, exit_code=exit_code)
         return exit_code
 
     try:

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror})") from None
     about = [part.run.run_id if part.run else "the whole lake" for part in report.parts]
     line = f"{out}: {', '.join(about)}; {len(page) / 1e3:.0f} kB"
-    logs.tell("report", line, print, about=about, kilobytes=round(len(page) / 1e3))
+    logs.log_event("report", line, print, about=about, kilobytes=round(len(page) / 1e3))
     return 0
 
 

@@ -1,63 +1,84 @@
-"""What a run did, for people: one table, or one line."""
+"""What a run did, for people: a list of at most 80 columns, or one line."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
-from dictalake.observers.progress import format_duration
-from dictalake.workflow.run import RunSummary
+from dictalake.observers.stats import format_duration
+from dictalake.workflow.summary import RunSummary
 
 _WORST = 20
+_WIDTH = 80
 
 
 def show_summary(summary: RunSummary, console: Console) -> None:
-    """One table: counts, hours, speed, and failures by reason."""
-    table = Table(title=f"run {summary.run_id}, fingerprint {summary.fingerprint}", show_header=False)
-    table.add_row("recordings found", str(summary.found))
-    of_them = f", {summary.skipped_failed} of them failed" if summary.skipped_failed else ""
-    table.add_row("done before", f"{summary.skipped}{of_them}")
-    if summary.claimed:
-        table.add_row("left to other runs", f"{summary.claimed} ({', '.join(summary.others)})")
-    if summary.erased:
-        table.add_row("erased, left out", str(summary.erased))
-    if summary.retried:
-        table.add_row("tried again", str(summary.retried))
-    if summary.archives:
-        table.add_row("archives unpacked", str(summary.archives))
-    table.add_row("transcribed", str(summary.ok))
-    table.add_row("failed", str(summary.failed))
-    for reason, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
-        table.add_row(f"  {reason}", str(count))
-    table.add_row("audio hours", f"{summary.audio_s / 3600:.3f}")
-    table.add_row("time", format_duration(summary.wall_s))
-    speed = summary.audio_s / summary.wall_s if summary.wall_s else 0.0
-    table.add_row("speed", f"{speed:.1f}x real time" if summary.ok + summary.failed else "nothing to do")
-    if summary.retries:
-        table.add_row("storage requests made again", str(summary.retries))
-    if summary.uncovered:
-        lost_s = sum(summary.uncovered.values())
-        table.add_row("speech without words", f"{len(summary.uncovered)} recordings, {format_duration(lost_s)}")
-    console.print(table)
+    """Prints run, model and lake, the counts of objects and of recordings, and failures by reason.
+
+    Ids and the lake's URI stand on lines of their own, which are never cut or wrapped.
+    """
+    for name, value in (
+        ("run", summary.run_id),
+        ("fingerprint", summary.fingerprint),
+        ("model", summary.model),
+        ("lake", summary.lake_uri),
+    ):
+        if value:
+            console.print(f"{name:12} {value}", highlight=False, markup=False, soft_wrap=True)
+    for other in summary.others if summary.claimed else ():
+        console.print(f"{'other run':12} {other}", highlight=False, markup=False, soft_wrap=True)
+    console.print(_list_counts(summary), width=min(_WIDTH, console.width))
     _show_uncovered(summary.uncovered, console)
 
 
+def _list_counts(summary: RunSummary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    table.add_row("objects in the archive", str(summary.objects))
+    of_them = f"with {summary.skipped_failed} failed recordings" if summary.skipped_failed else ""
+    table.add_row("  done before", str(summary.skipped), of_them)
+    rows = (
+        ("left to other runs", summary.claimed),
+        ("erased, left out", summary.erased),
+        ("tried again", summary.retried),
+        ("archives unpacked", summary.archives),
+    )
+    for name, count in rows:
+        if count:
+            table.add_row(f"  {name}", str(count))
+    table.add_row("recordings of this run", str(summary.recordings))
+    table.add_row("  transcribed", str(summary.ok))
+    table.add_row("  failed", str(summary.failed))
+    for reason, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
+        table.add_row(f"    {reason}", str(count))
+    table.add_row("audio hours", f"{summary.audio_s / 3600:.3f}")
+    speed = summary.audio_s / summary.wall_s if summary.wall_s else 0.0
+    table.add_row("time", format_duration(summary.wall_s), f"{speed:.1f}x real time" if summary.recordings else "nothing to do")
+    if summary.retries:
+        table.add_row("storage requests retried", str(summary.retries))
+    if summary.uncovered:
+        lost_s = sum(summary.uncovered.values())
+        table.add_row("speech without words", str(len(summary.uncovered)), f"recordings, {format_duration(lost_s)}")
+    return table
+
+
 def _show_uncovered(uncovered: dict[str, float], console: Console) -> None:
-    """The recordings where speech was heard and nothing was written: silent loss, worst first."""
+    """Lists the recordings with speech but without words, the worst first: loss that nobody would notice."""
     if not uncovered:
         return
-    title = (
-        f"speech without words, the worst {_WORST} of {len(uncovered)}" if len(uncovered) > _WORST else "speech without words"
-    )
-    table = Table("recording_id", "seconds", title=title)
+    of_all = f", the worst {_WORST} of {len(uncovered)}" if len(uncovered) > _WORST else ""
+    console.print(f"\nseconds of speech without words{of_all}:", highlight=False)
     for recording_id, seconds in sorted(uncovered.items(), key=lambda item: -item[1])[:_WORST]:
-        table.add_row(recording_id, f"{seconds:.1f}")
-    console.print(table)
+        console.print(f"{seconds:8.1f}  {recording_id}", highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(summary: RunSummary) -> str:
-    """One line about what a night did; empty when there was nothing to do and nothing was left to others."""
-    if not (summary.ok or summary.failed or summary.claimed):
+    """One line about what a night did; empty when there was nothing to do, nothing was left to others and nobody warned."""
+    if not (summary.recordings or summary.claimed):
+        if summary.hidden_warnings:
+            return f"run {summary.run_id}: nothing to do{_describe_warnings(summary)}"
         return ""
     parts = [f"{summary.ok} transcribed"]
     if summary.failed:
@@ -70,7 +91,15 @@ def describe(summary: RunSummary) -> str:
     if summary.erased:
         parts.append(f"{summary.erased} erased ones left out")
     took = format_duration(summary.wall_s)
+    model = f" with {summary.model}" if summary.model else ""
+    if summary.is_synthetic:
+        model += " (synthetic voices only, not for patients: take google/medasr, or --config whisper)"
     return (
-        f"run {summary.run_id}: {', '.join(parts)}; {summary.audio_s / 3600:.2f} audio hours in {took}, "
-        f"{summary.skipped} of {summary.found} were done before"
+        f"run {summary.run_id}{model}: {', '.join(parts)}; {summary.audio_s / 3600:.2f} audio hours in {took}, "
+        f"{summary.skipped} of {summary.objects} objects were done before{_describe_warnings(summary)}"
     )
+
+
+def _describe_warnings(summary: RunSummary) -> str:
+    count = summary.hidden_warnings
+    return f"; {count} warning{'s' if count > 1 else ''} in {summary.log_file}" if count else ""

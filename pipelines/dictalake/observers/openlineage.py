@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,12 +42,14 @@ from dictalake.lake.places import LINEAGE_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import describe_config
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
-from dictalake.observers.progress import RunStats
+from dictalake.observers.base import Observer, RunEnd, RunStart, State
+from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 
 API_KEY, PARENT, ROOT = "OPENLINEAGE_API_KEY", "OPENLINEAGE_PARENT_ID", "OPENLINEAGE_ROOT_PARENT_ID"  # the client's own names
 FACET = "dictalake_provenance"
 _PATIENCE_S = 5.0  # of one event
+_STATES: dict[State, RunState] = {"finished": RunState.COMPLETE, "failed": RunState.FAIL, "stopped": RunState.ABORT}
 
 
 @attr.define(kw_only=True)
@@ -72,7 +73,7 @@ class ProvenanceRunFacet(facet_v2.RunFacet):
 
 @dataclass(frozen=True)
 class Teller:
-    """Makes the events of one run. ``tally`` is read when an event is made."""
+    """Makes the events of one run. ``stats`` are read when an event is made."""
 
     config: Config
     provenance: Provenance
@@ -135,30 +136,31 @@ class Teller:
         )
 
 
-@contextmanager
-def told(config: Config, provenance: Provenance, job: str, stats: RunStats, show: logs.Show) -> Iterator[None]:
-    """Tells START now and how the run ended when it is over.
+class LineageEmitter(Observer):
+    """Tells START when the run has a name, and how it ended when it is over.
 
     Lineage never costs a run: what cannot be told within a few seconds gives a warning.
     """
-    if config.lineage.kind == "off":
-        yield
-        return
-    teller = Teller(config, provenance, job, stats)
-    try:
-        _tell(teller, RunState.START, show)  # in here: a run that is stopped meanwhile has an end too
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        _tell(teller, RunState.ABORT, show)
-        raise
-    except BaseException as error:
-        _tell(teller, RunState.FAIL, show, error)
-        raise
-    _tell(teller, RunState.COMPLETE, show)
+
+    name = "lineage"
+
+    def __init__(self, stats: RunStats) -> None:
+        self._stats = stats
+        self._teller: Teller | None = None
+
+    def run_started(self, start: RunStart) -> None:
+        if start.config.lineage.kind != "off":
+            self._teller = Teller(start.config, start.provenance, start.job, self._stats)
+            emit_lineage(self._teller, RunState.START)
+
+    def run_ended(self, end: RunEnd) -> None:
+        if self._teller is not None:
+            error = end.error if end.state == "failed" else None
+            emit_lineage(self._teller, _STATES[end.state], error)
 
 
-def _tell(teller: Teller, state: RunState, show: logs.Show, error: BaseException | None = None) -> None:
-    """Sends from a thread of its own: no name server, slow answer or storage that is tried again holds a run up for longer."""
+def emit_lineage(teller: Teller, state: RunState, error: BaseException | None = None) -> None:
+    """Sends an event from a thread of its own: no name server, slow answer or retried storage holds a run up for longer."""
     lineage = teller.config.lineage
     failures: list[BaseException] = []
 
@@ -174,7 +176,8 @@ def _tell(teller: Teller, state: RunState, show: logs.Show, error: BaseException
     if thread.is_alive() or failures:
         what = f"no answer within {_PATIENCE_S:g} s" if not failures else _describe_failure(failures[0])
         where = "lineage.kind = file" if lineage.kind == "file" else f"lineage.server = {lineage.server}"
-        logs.tell("lineage", f"{where}: {what}; the run goes on, its event {state.value} is not told", show, logs.WARNING)
+        line = f"{where}: {what}; the run goes on, its event {state.value} is not told"
+        logs.log_event("lineage", line, level=logs.WARNING)
 
 
 def _send(teller: Teller, event: RunEvent) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 from dictalake import logs
 from dictalake.config.observability import Metrics
 from dictalake.errors import ConfigError
-from dictalake.observers.progress import RunStats
+from dictalake.observers.base import Observer, RunEnd, RunStart
+from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 
 SUCCESS = "dictalake_last_success_timestamp_seconds"
@@ -32,7 +33,7 @@ _PUSH_TIMEOUT_S = 10.0
 
 
 class RunCollector(Collector):
-    """The metrics of one run, made from its ``tally`` at the moment of asking. ``exit_status`` is None while it runs,
+    """The metrics of one run, made from its ``stats`` at the moment of asking. ``exit_status`` is None while it runs,
     ``provenance`` until it is known which run this is."""
 
     def __init__(self, command: str, stats: RunStats) -> None:
@@ -63,7 +64,7 @@ class RunCollector(Collector):
         yield self._gauge("dictalake_run_end_time_seconds", "When it ended; absent before", self._ended_at)
         yield self._gauge(
             "dictalake_run_exit_status",
-            "0 all ok, 3 some recordings failed, 2 bad configuration, 1 it failed",
+            "0 all ok, 3 some recordings failed, 2 bad configuration, 1 it failed, 130 or 143 it was stopped",
             self.exit_status,
         )
 
@@ -78,9 +79,8 @@ class RunCollector(Collector):
             "Recordings that failed, by the stage and the reason",
             labels=("command", "stage", "reason"),
         )
-        for name, count in dict(stats.failures).items():
-            reason, _, stage = name.removesuffix(")").partition(" (")
-            failed.add_metric((command, stage, reason), count)
+        for kind, count in dict(stats.failures).items():
+            failed.add_metric((command, kind.stage, kind.reason), count)
         yield failed
         yield self._counter("dictalake_audio_seconds", "Seconds of audio in finished recordings", stats.audio_s)
         yield self._counter("dictalake_storage_retries", "Requests to archive and lake that were made again", stats.retries)
@@ -94,7 +94,7 @@ class RunCollector(Collector):
         yield self._gauge(
             "dictalake_storage_withheld",
             "Recordings in a row, up to now, that the archive's storage did not give",
-            stats.withheld,
+            stats.consecutive_storage_failures,
         )
 
     def _times(self) -> Iterator[Metric]:
@@ -187,27 +187,49 @@ class BesideOthers(Collector):
         yield from others.values()
 
 
-@contextmanager
-def exposed(settings: Metrics, command: str, stats: RunStats, show: logs.Show) -> Iterator[RunCollector]:
-    """Whoever asks gets the numbers of ``tally`` until the run is over; then file and Pushgateway are told how it ended.
+def serve_metrics(settings: Metrics, command: str, stats: RunStats) -> MetricsPublisher:
+    """Serves the numbers of ``stats`` on ``metrics.port`` from now on, before the run has a name and before anything can fail.
 
-    Entered before anything can fail; the run's ``provenance`` is set when it is known.
-    Metrics never cost a run: a port that is taken or a gateway that is gone gives a warning.
+    A port that is taken gives a warning.
     """
-    run = RunCollector(command, stats)
-    with ExitStack() as stack:
-        if settings.port:
-            _serve(settings.port, run, stack, show)
+    publisher = MetricsPublisher(settings, command, stats)
+    if settings.port:
+        publisher.serve(settings.port)
+    return publisher
+
+
+class MetricsPublisher(Observer):
+    """Answers whoever asks until the run is over; then tells file and Pushgateway how it ended."""
+
+    name = "metrics"
+
+    def __init__(self, settings: Metrics, command: str, stats: RunStats) -> None:
+        self._settings, self._command, self._stats = settings, command, stats
+        self._run = RunCollector(command, stats)
+        self._server = ExitStack()
+
+    def serve(self, port: int) -> None:
+        registry = _registry(self._run, GpuCollector())
+        ProcessCollector(registry=registry)
         try:
-            yield run
-            run.end(3 if stats.failed else 0)
-        except BaseException as error:
-            run.end(exit_status(error))
-            raise
-        finally:
+            server, thread = start_http_server(port, registry=registry)
+        except OSError as error:
+            _warn(f"metrics.port = {port}", error)
+            return
+        self._server.callback(thread.join)
+        self._server.callback(server.server_close)
+        self._server.callback(server.shutdown)
+
+    def run_started(self, start: RunStart) -> None:
+        self._run.provenance = start.provenance
+
+    def run_ended(self, end: RunEnd) -> None:
+        run, settings, command = self._run, self._settings, self._command
+        run.end(exit_status(end.error) if end.error is not None else 3 if self._stats.failed else 0)
+        with self._server:
             for key, publish, target in (("textfile", _write, settings.textfile), ("pushgateway", _push, settings.pushgateway)):
                 if target is not None:
-                    _try(partial(publish, target, run, command), f"metrics.{key} = {target}", show)
+                    _try(partial(publish, target, run, command), f"metrics.{key} = {target}")
 
 
 def exit_status(error: BaseException) -> int:
@@ -224,19 +246,6 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
     for collector in collectors:
         registry.register(collector)
     return registry
-
-
-def _serve(port: int, run: RunCollector, stack: ExitStack, show: logs.Show) -> None:
-    registry = _registry(run, GpuCollector())
-    ProcessCollector(registry=registry)
-    try:
-        server, thread = start_http_server(port, registry=registry)
-    except OSError as error:
-        _warn(f"metrics.port = {port}", error, show)
-        return
-    stack.callback(thread.join)
-    stack.callback(server.server_close)
-    stack.callback(server.shutdown)
 
 
 def _write(path: str, run: RunCollector, command: str) -> None:
@@ -269,13 +278,13 @@ def _read_families(path: Path) -> list[Metric]:
         return []
 
 
-def _try(publish: Callable[[], None], where: str, show: logs.Show) -> None:
+def _try(publish: Callable[[], None], where: str) -> None:
     try:
         publish()
-    except Exception as error:  # whatever it is, it must not cost the run
-        _warn(where, error, show)
+    except Exception as error:  # whatever it is, it must not cost the run, nor what is told to others
+        _warn(where, error)
 
 
-def _warn(where: str, error: BaseException, show: logs.Show) -> None:
+def _warn(where: str, error: BaseException) -> None:
     line = f"{where}: {type(error).__name__}; the run goes on, its metrics do not get there"
-    logs.tell("metrics", line, show, logs.WARNING, error=type(error).__name__)
+    logs.log_event("metrics", line, level=logs.WARNING, error=type(error).__name__)

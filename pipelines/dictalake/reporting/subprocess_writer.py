@@ -30,7 +30,8 @@ from tempfile import TemporaryDirectory
 from dictalake import logs
 from dictalake.config.sections import Config
 from dictalake.errors import name_place
-from dictalake.observers.progress import RunStats
+from dictalake.observers.base import Observer, RunEnd, RunStart
+from dictalake.observers.stats import RunStats
 
 _LONGEST_S = 3600.0
 _SECTIONS = {"lake", "report"}  # all that a report asks for; others may hold what JSON cannot
@@ -40,32 +41,36 @@ _FIRST_TO_GO = "1000"  # for the kernel, where memory is short: a report can be 
 # -- in the driver -------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def written(config: Config, run_id: str, stats: RunStats, show: logs.Show) -> Iterator[None]:
+class ReportWriter(Observer):
     """Leaves the run's report in the lake when it is over and did something, also when it failed.
 
     A report never costs a run: what goes wrong gives a warning. A run that is being stopped has no time for one.
     """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
-        _write(config, run_id, stats, show)
-        raise
-    _write(config, run_id, stats, show)
+
+    name = "report"
+
+    def __init__(self, stats: RunStats) -> None:
+        self._stats = stats
+        self._start: RunStart | None = None
+
+    def run_started(self, start: RunStart) -> None:
+        self._start = start
+
+    def run_ended(self, end: RunEnd) -> None:
+        start = self._start
+        if start is not None and end.state != "stopped" and start.config.report.write and self._stats.committed:
+            write_report(start.config, start.provenance.run_id)
 
 
-def _write(config: Config, run_id: str, stats: RunStats, show: logs.Show) -> None:
-    if not config.report.write or not stats.committed:
-        return
+def write_report(config: Config, run_id: str) -> None:
+    """Has a child write the report; a warning where that fails."""
     try:
         wrong = _have_written(config, run_id)
     except Exception as error:  # no memory for a process, no disk
         wrong = name_place(error)
     if wrong is not None:
         line = f"the report of the run is not written ({wrong}); dictalake report --run {run_id} makes it again"
-        logs.tell("report", line, show, logs.WARNING)
+        logs.log_event("report", line, level=logs.WARNING)
 
 
 def _have_written(config: Config, run_id: str) -> str | None:

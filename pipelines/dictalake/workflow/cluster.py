@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dictalake import logs
+from dictalake import logs, terminal
 from dictalake.config.sections import Config
-from dictalake.errors import ConfigError, RunError
+from dictalake.errors import ConfigError, RunError, name_place
+from dictalake.observers.base import Observer
+from dictalake.observers.progress import show_stage
+from dictalake.observers.stats import RunStats
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.workflow.quarantine import CrashLedger
 
 # Ray reads these when it is imported: no usage reports, no colours or progress of its own.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Nor does a stray call, such as one of a thread that is late at the end, start a second Ray.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 # Beside its actors a small machine has more workers than CPUs, and Ray ends the others a second after they have nothing to do:
@@ -25,6 +32,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 
 import ray
+import ray.data
 import ray.exceptions
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -46,6 +54,7 @@ class ClusterCrashLedger:
             # A lambda travels as itself: by the name of a function of this module the actor would have to import Ray Data.
             .remote(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]})
         )
+        self._question: Any = None
 
     def begin(self, stage: str, key: str, recordings: int) -> int:
         node = ray.get_runtime_context().get_node_id()
@@ -58,11 +67,53 @@ class ClusterCrashLedger:
         """See CrashLedger.in_work; empty where the ledger does not answer."""
         return self._ask(self._actor.in_work.remote()) or {}
 
+    def peek(self) -> dict[str, tuple[int, float]] | None:
+        """The newest answer of ``in_work`` without a wait for it; None where there is none yet."""
+        if self._question is None:
+            self._question = self._actor.in_work.remote()
+        if not ray.wait([self._question], timeout=0)[0]:
+            return None
+        answer, self._question = self._ask(self._question), None
+        return answer
+
     def _ask(self, answer: Any) -> Any:
         try:
             return ray.get(answer, timeout=self._PATIENCE_S)
         except ray.exceptions.RayError:
             return None
+
+
+class StageCounter(Observer):
+    """Keeps ``stats.in_work`` up to date: what each stage of ``plan`` has in hand."""
+
+    name = "stage counter"
+
+    def __init__(self, plan: Plan, ledger: ClusterCrashLedger, stats: RunStats) -> None:
+        self._plan, self._ledger, self._stats = plan, ledger, stats
+
+    def time_passed(self) -> None:
+        in_work = self._ledger.peek()
+        if in_work is not None:
+            stages = (stage.name for stage in self._plan.stages)
+            self._stats.in_work = {stage: in_work[stage][0] for stage in stages if stage in in_work}
+
+
+def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
+    """A function that ends ``flow`` while it runs. Ray Data has none for an iteration that waits: its executor has."""
+    executors: list[Any] = []
+    create = flow._create_executor
+
+    def create_and_keep() -> Any:
+        executors.append(create())
+        return executors[-1]
+
+    flow._create_executor = create_and_keep  # type: ignore[method-assign]
+
+    def interrupt() -> None:
+        for executor in executors:
+            executor.shutdown(force=True)
+
+    return interrupt
 
 
 def describe_wait(plan: Plan, ledger: ClusterCrashLedger, idle_s: float) -> str:
@@ -73,9 +124,11 @@ def describe_wait(plan: Plan, ledger: ClusterCrashLedger, idle_s: float) -> str:
     parts = []
     for stage in plan.stages:
         count, age_s = in_work.get(stage.name, (0, 0.0))
-        parts.append(f"{stage.name} {count} in work" + (f" for {age_s:.0f} s" if count else ""))
+        parts.append(f"{show_stage(stage.name)} {count} in work" + (f" for {age_s:.0f} s" if count else ""))
     there = ", ".join(f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s free" for kind in ("CPU", "GPU") if has.get(kind))
-    asks = "; ".join(f"{s.name} {s.workers} x ({s.cpus:g} CPU, {s.gpus:g} GPU, {s.memory_mb:g} MB)" for s in plan.stages)
+    asks = "; ".join(
+        f"{show_stage(s.name)} {s.workers} x ({s.cpus:g} CPU, {s.gpus:g} GPU, {s.memory_mb:g} MB)" for s in plan.stages
+    )
     what = "a worker to finish what it has" if in_work else "workers to start"
     return (
         f"nothing finished for {idle_s:.0f} s, waiting for {what}: {', '.join(parts)}; the cluster has {nodes} nodes, "
@@ -168,6 +221,7 @@ def _start(config: Config) -> None:
     if config.logs.format == "json":  # what workers and Ray's core write; the driver's own lines are ours again below
         os.environ.setdefault("RAY_BACKEND_LOG_JSON", "1")
         as_json = ray.LoggingConfig(encoding="JSON", log_level="ERROR")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, logging_config=as_json)
@@ -182,8 +236,25 @@ def _start(config: Config) -> None:
                 logging_config=as_json,
             )
     except ConnectionError:
+        if address is None:
+            raise RunError(_explain_no_start("ConnectionError")) from None
         raise RunError(f"ray.address = {address}: no Ray cluster answers there; start one, or leave the key out") from None
-    logs.take_over()
+    except Exception as error:  # Ray raises bare ones when a process of its own does not come up
+        raise RunError(_explain_no_start(name_place(error))) from None
+    # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide ours.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
+    terminal.renew_faulthandler()
+    logs.take_over_libraries()
+
+
+def _explain_no_start(what: str) -> str:
+    folder = os.environ.get("RAY_TMPDIR")
+    where = "RAY_TMPDIR, else /tmp" if folder is None else f"RAY_TMPDIR = {folder}"
+    return (
+        f"Ray cannot start on this machine ({what}). It needs a folder that it can write to ({where}), with a path of less "
+        "than 60 characters, free disk and memory, and open ports on 127.0.0.1"
+    )
 
 
 def _set_context(config: Config) -> None:

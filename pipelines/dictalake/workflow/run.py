@@ -3,21 +3,19 @@
     archive ──► manifest ──► load ──► emit ──► decode ──► finish ──► lake
     (objects)                CPU      GPU      CPU        CPU        (Delta table)
 
-An engine that gives text itself (Whisper, Qwen3-ASR) stands in the place of emit and decode: load ──► hear ──► finish.
+An engine that writes text itself (Whisper, Qwen3-ASR) takes the place of emit and decode: load ──► recognize ──► finish.
 
-What is done under this run's fingerprint is left out, and so is what another live run has claimed. The rest becomes the run's
-manifest on the lake and goes through Ray Data in blocks; the last stage writes Parquet files that nobody sees until the driver,
-here, commits them. Killed at any moment, the same command goes on where the last commit was.
+A run leaves out what is done under its fingerprint and what another live run has claimed. It writes the rest to the lake as its
+manifest and sends it through Ray Data in blocks. The last stage writes Parquet files that nobody sees until the driver, here,
+commits them. After a kill at any moment, the same command resumes at the last commit.
 """
 
 from __future__ import annotations
 
 import gc
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from dictalake import logs
+from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Config
@@ -37,28 +35,34 @@ from dictalake.lake.manifests import Manifests
 from dictalake.lake.runs import RunLog
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
-from dictalake.observers import openlineage, prometheus
-from dictalake.observers.progress import ProgressReport, RunStats, StallMonitor
-from dictalake.reporting import subprocess_writer
+from dictalake.observers.base import Observer, Observers, RunEnd, RunStart, observing
+from dictalake.observers.openlineage import LineageEmitter
+from dictalake.observers.progress import ProgressReport, StallMonitor
+from dictalake.observers.prometheus import serve_metrics
+from dictalake.observers.stats import RunStats
+from dictalake.reporting.subprocess_writer import ReportWriter
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
+from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import FromManifest, Load
 from dictalake.workflow.stages.recognize import Recognize
 from dictalake.workflow.summary import RunSummary as RunSummary
-from dictalake.workflow.summary import end_record, start_record, summarise
+from dictalake.workflow.summary import end_record, name_model, start_record, summarise, warn_of_model
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
 
 import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
 import ray.exceptions  # isort: skip
 
 _TICK_S = 1.0
+_PATIENCE_S = 10.0  # with the thread that reads from Ray, once the run is over
 _ROUNDS = 3  # over what is still missing
 _MOST_TASKS = 4096  # of the first stage: each costs Ray some of the driver's time and memory before any work begins
+_HOW = {"failed": "failed", "stopped": "was stopped", "finished": "finished"}
 _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
@@ -73,23 +77,42 @@ class _Run:
     table: TranscriptTable
     log: RunLog
     stats: RunStats
+    observers: Observers
     others: tuple[str, ...] = ()
 
 
 def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
 
-    Raises ConfigError, RunError.
+    Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
-    console = console or Console(stderr=True)
-    stats, show = RunStats(), logs.shown_on(console)
-    with prometheus.exposed(config.metrics, job, stats, show) as exposed:
-        run = _open_run(config, job, stats)
-        exposed.provenance, stats.started = run.provenance, time.monotonic()  # a run takes what comes after its name
-        return _carry_out(run, retry, console, show)
+    with terminal.quiet_libraries(job) as library_log:
+        if console is None or console.stderr:  # the terminal, which is no longer behind sys.stderr
+            console = Console(file=terminal.stderr())
+        # Piped, the nightly job prints one line at most: its other lines go to logs.file, and beside what libraries wrote.
+        is_quiet = job == "nightly" and not console.is_terminal
+        stats = RunStats()
+        with logs.console_handler(None if is_quiet else console) as handler:
+            observers = [
+                ProgressReport(stats, console),
+                LineageEmitter(stats),
+                ReportWriter(stats),
+                serve_metrics(config.metrics, job, stats),
+            ]
+            try:
+                with observing(observers) as told:
+                    told.step_started("reading the model's files")
+                    run = _open_run(config, job, stats, told)
+                    summary = _carry_out(run, retry)
+            except BaseException as error:
+                _name_library_log(error, library_log)
+                raise
+            if handler.hidden_warnings and library_log is not None:
+                summary = replace(summary, hidden_warnings=handler.hidden_warnings, log_file=str(library_log.path))
+            return summary
 
 
-def _open_run(config: Config, job: str, stats: RunStats) -> _Run:
+def _open_run(config: Config, job: str, stats: RunStats, observers: Observers) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
@@ -100,22 +123,26 @@ def _open_run(config: Config, job: str, stats: RunStats) -> _Run:
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
     reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
-    logs.begin(provenance.run_id, provenance.fingerprint)
-    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats)
+    logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
+    if (library_log := terminal.library_log()) is not None:
+        library_log.name_run(provenance.run_id, json=logs.is_json())
+    warn_of_model(config, job)
+    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats, observers)
 
 
-def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show) -> RunSummary:
-    """The run from its claim to its end, which claims, run records, lineage and report tell of, however it ends."""
+def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
+    """The run from its claim to its end. Observers, run records and the claim tell how it ends."""
     config, provenance, stats = run.config, run.provenance, run.stats
+    stats.started = time.monotonic()  # a run's time begins when it has a name
     board, claim = LeaseStore(config.lake), make_lease(provenance.run_id, run.job, provenance.fingerprint)
+    run.observers.run_started(RunStart(config, provenance, run.job))
     with (
-        subprocess_writer.written(config, provenance.run_id, stats, show),
-        openlineage.told(config, provenance, run.job, stats, show),
         board.hold(claim, stats.put_into) as renew,
-        _recorded(run, show),
+        _recorded(run),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
-        others = board.await_peers(claim, renew, lambda line: logs.tell("claims", line, show))
+        run.observers.step_started("listing the archive")
+        others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
         work = WorkList(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
@@ -125,23 +152,36 @@ def _carry_out(run: _Run, retry: Retry | None, console: Console, show: logs.Show
         else:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
-            _do_work(run, work, places, console)
-    return summarise(provenance, counts, run.others, stats)
+            _do_work(run, work, places)
+    return summarise(config, provenance, counts, run.others, stats)
 
 
 @contextmanager
-def _recorded(run: _Run, show: logs.Show) -> Iterator[None]:
+def _recorded(run: _Run) -> Iterator[None]:
     """The run records say how it ended, also where it failed before it knew its work."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         early = [] if run.log.has_started else [start_record(run.config, run.provenance, run.job)]
+        state = RunEnd(error).state
         try:
-            run.log.append(*early, end_record("failed", run.provenance, run.job, run.stats))
-        except RunError as error:  # the lake is what failed, or is gone too
-            logs.tell("runs", f"the run records do not say that the run failed: {name_place(error)}", show, logs.WARNING)
+            run.log.append(*early, end_record(state, run.provenance, run.job, run.stats))
+        except RunError as problem:  # the lake is what failed, or is gone too
+            line = f"the run records do not say that the run {_HOW[state]}: {name_place(problem)}"
+            logs.log_event("runs", line, level=logs.WARNING)
         raise
     run.log.append(end_record("finished", run.provenance, run.job, run.stats))
+
+
+def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> None:
+    """Has the message of a failure name the file where Ray and others say more, if they wrote anything."""
+    if log is None or log.is_empty() or RunEnd(error).state == "stopped" or isinstance(error, ConfigError):
+        return
+    where = f"what Ray and other libraries wrote is in {log.path}"
+    if type(error) is RunError:
+        error.args = (f"{error}; {where}",)
+    else:
+        error.add_note(where)  # a defect: Python shows it below the traceback
 
 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
@@ -157,26 +197,30 @@ def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: b
     run.stats.claimed = work.counts.claimed
 
 
-def _do_work(run: _Run, work: WorkList, places: pa.Table, console: Console) -> None:
+def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
     """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
     config, stats, table, wanted = run.config, run.stats, run.table, work.counts
     stats.expect(wanted.pending, work.done_before)
-    with cluster.running_cluster(config) as resources:
+    run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
+    with cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = cluster.make_plan(config, resources)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
-        with ProgressReport(stats, console) as progress:
-            ledger = cluster.ClusterCrashLedger()
-            watch = StallMonitor(progress, stats, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
-            for attempt in range(_ROUNDS):
-                if attempt:  # what died between its tables may have been cut elsewhere the second time
-                    first_part = places["part"][-1].as_py() + 1
-                    places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
-                    stats.expect(stats.done + work.counts.pending, work.done_before)
-                reports = _run_stages(places, run, plan, ledger)
-                _commit_as_they_come(reports, table, stats, watch, config.lake.commit_every_s, config.limits.storage_failures)
-                _find_work(run, work, None, is_same_run=True)
-                if work.counts.pending == 0:
-                    break
+        run.observers.step_started("loading the model")
+        ledger = cluster.ClusterCrashLedger()
+        stalls = StallMonitor(stats, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
+        observers = Observers([stalls, cluster.StageCounter(plan, ledger, stats), run.observers])
+        for attempt in range(_ROUNDS):
+            if attempt:  # what died between its tables may have been cut elsewhere the second time
+                first_part = places["part"][-1].as_py() + 1
+                places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
+                stats.expect(stats.done + work.counts.pending, work.done_before)
+            flow = _connect_stages(places, run, plan, ledger)
+            reader = ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
+            readers.callback(reader.stop, _PATIENCE_S)
+            _commit_as_they_come(reader, table, stats, observers, config.lake.commit_every_s, config.limits.storage_failures)
+            _find_work(run, work, None, is_same_run=True)
+            if work.counts.pending == 0:
+                break
         _require_all(work.counts.pending, wanted.pending)
 
 
@@ -186,14 +230,13 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
     parts = (columns.recordings_to_table(block) for block in work.blocks())
     places = list(manifests.write(run_id, parts, pa.schema(columns.RECORDING_COLUMNS), first_part))
     forbidden = table.read_erasures()
-    if (
-        not forbidden.hashes <= table.forbidden.hashes
-    ):  # erased since it was found: an erasure that is over came too early for it
+    # Erased since it was found: that erasure was over before this manifest was written, and could not blank it.
+    if not forbidden.hashes <= table.forbidden.hashes:
         blank_manifests(manifests, forbidden, run_id)
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> Iterator[pa.Table]:
+def _connect_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ray.data.Dataset:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
@@ -203,13 +246,17 @@ def _run_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster
     load = with_display_name("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
     loaded = _in_tasks(recordings, plan.load, load)
     if run.reading is None:  # the engine gives text itself
-        said = _in_actors(loaded, plan.emit, ledger, Recognize, config, plan.threads)
+        texts = _in_actors(loaded, plan.emit, ledger, Recognize, config, plan.threads)
     else:
         vocabulary, grid = run.reading
         emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
-        said = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
+        texts = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
     finish = with_display_name("Finish", QuarantiningStage)("finish", Assemble(config, run.provenance, grid), ledger)
-    reports = _in_tasks(said, plan.finish, finish)
+    return _in_tasks(texts, plan.finish, finish)
+
+
+def _read_reports(reports: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Runs the flow. Raises RunError, ConfigError for what a worker met."""
     try:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         return
@@ -250,30 +297,32 @@ def _in_actors(
 
 
 def _commit_as_they_come(
-    reports: Iterable[pa.Table],
+    reports: Iterable[pa.Table | None],
     table: TranscriptTable,
     stats: RunStats,
-    watch: StallMonitor,
+    observers: Observer,
     every_s: float,
-    most_withheld: int = 0,
+    most_storage_failures: int = 0,
 ) -> None:
     """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
 
-    Between two reports the clock goes on: what is finished is committed, and the progress lives, while one block takes long.
+    ``reports`` gives None when time passed without a report: what is finished is committed, and the progress lives, while one
+    block takes long.
     """
     waiting: list[StagedFile] = []
     last_commit = time.monotonic()
     try:
-        for report in _until_exhausted(reports, _TICK_S):
+        for report in reports:
             for row in report.to_pylist() if report is not None else ():
                 waiting.append(StagedFile.from_row(row))
                 stats.add_report(row)
+                observers.block_finished()
             if waiting and time.monotonic() - last_commit >= every_s:
                 batch, waiting = waiting, []
                 _commit(batch, table, stats)
                 last_commit = time.monotonic()
-            _require_storage(stats, most_withheld)
-            watch.look()
+            _require_storage(stats, most_storage_failures)
+            observers.time_passed()
     finally:
         if waiting:
             _commit(waiting, table, stats)
@@ -286,52 +335,27 @@ def _commit(batch: list[StagedFile], table: TranscriptTable, stats: RunStats) ->
     stats.add_commit(sum(len(file.recording_ids) for file in batch), result.storage_retries, time.monotonic() - started)
 
 
-def _require_storage(stats: RunStats, most_withheld: int) -> None:
+def _require_storage(stats: RunStats, most: int) -> None:
     """Storage that refuses everything would make a failed row of each of millions. Raises RunError."""
-    if most_withheld and stats.withheld >= most_withheld:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in stats.failures.most_common(3))
+    failures = stats.consecutive_storage_failures
+    if most and failures >= most:
+        reasons = ", ".join(f"{kind}: {count}" for kind, count in stats.failures.most_common(3))
         raise RunError(
-            f"the storage of the archive did not give any of the last {stats.withheld} recordings ({reasons}): see to its "
-            "credentials and the network; then run again with --retry-failed, which takes up those too"
+            f"the storage of the archive did not give any of the last {failures} recordings ({reasons}): check its "
+            "credentials and the network; then run again with --retry-failed, which tries those recordings again too"
         )
 
 
 def _require_all(missing: int, wanted: int) -> None:
-    """The law, looked up in the table itself. Raises RunError where rows are missing."""
+    """Looks in the table itself whether every recording has its row. Raises RunError where rows are missing."""
     if missing:
         raise RunError(
-            f"{missing} of {wanted} recordings got no row; what is committed stays, the same command takes up the others"
+            f"{missing} of {wanted} recordings got no row; what is committed stays, run the same command again for the others"
         )
 
 
-def _until_exhausted(reports: Iterable[pa.Table], tick_s: float) -> Iterator[pa.Table | None]:
-    """The reports as they come, and None after each ``tick_s`` without one."""
-    arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
-
-    def read() -> None:
-        try:
-            for report in reports:
-                arrived.put(report)
-            arrived.put(None)
-        except BaseException as error:
-            arrived.put(error)
-
-    threading.Thread(target=read, name="reports", daemon=True).start()
-    while True:
-        try:
-            report = arrived.get(timeout=tick_s)
-        except queue.Empty:
-            yield None
-            continue
-        if report is None:
-            return
-        if isinstance(report, BaseException):
-            raise report
-        yield report
-
-
 def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
-    """What a worker met, without Ray's wrapping: a ConfigError as itself, all else by its type and place.
+    """The error of a worker without Ray's wrapping: a ConfigError as itself, all else by its type and place.
 
     The words of an exception, and Ray's, may quote a path or a row: they stay out.
     """
@@ -342,4 +366,6 @@ def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
         if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
             return type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0])
     names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
-    return RunError(f"a worker failed and the run cannot go on ({names}); what is committed stays, the same command goes on")
+    return RunError(
+        f"a worker failed and the run cannot go on ({names}); what is committed stays, run the same command again to resume"
+    )

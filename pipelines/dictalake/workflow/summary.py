@@ -1,24 +1,68 @@
-"""What a run tells: its summary for people, and its two records in ``runs/`` of the lake."""
+"""What a run leaves to read: its summary for people, and its two records in ``runs/`` of the lake.
+
+An *object* is what the archive lists; a *recording* is what gets a row. An object with sound in it is one recording, an
+archive object (ZIP, TAR) as many as it has members. ``found``, ``skipped``, ``claimed``, ``erased`` and ``retried`` count
+objects, since they are decided before an object is opened. ``ok``, ``failed`` and the live progress count recordings. ``runs``
+of the lake stores the former in the record of the start and the latter in that of the end.
+"""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from dictalake import logs
+from dictalake.config.locations import EMBEDDED
 from dictalake.config.sections import Config
 from dictalake.lake.runs import RunRecord, describe_config
-from dictalake.observers.progress import RunStats
+from dictalake.observers.base import State
+from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow.worklist import Counts
+
+_SYNTHETIC = f"{EMBEDDED}medasr-mini"
+SYNTHETIC_ADVICE = (
+    "medasr-mini knows synthetic voices only: do not use it for patients. For real voices take google/medasr "
+    "(--acoustic.model google/medasr, needs a Hugging Face token), or Whisper tiny.en, which needs no account and no network "
+    "(--config whisper --acoustic.model packaged:tiny.en)"
+)
+
+
+def name_model(config: Config) -> str:
+    """The model as people call it: a Hub id as it is, of an embedded one or a folder the last part."""
+    model = config.acoustic.model
+    if model.startswith(EMBEDDED) or Path(model).expanduser().is_dir():
+        return Path(model.removeprefix(EMBEDDED)).name
+    return model
+
+
+def is_synthetic(config: Config) -> bool:
+    """Whether the model was trained on synthetic voices alone."""
+    return config.acoustic.model == _SYNTHETIC
+
+
+def warn_of_model(config: Config, job: str) -> None:
+    """Warns, once in a process, that the embedded model is not for patients. The one line of a night says so itself."""
+    if is_synthetic(config):
+        _warn_once(logs.INFO if job == "nightly" else logs.WARNING)
+
+
+@cache
+def _warn_once(level: int) -> None:
+    logs.log_event("synthetic_model", SYNTHETIC_ADVICE, level=level)
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. ``found`` objects are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows
-    failed; ``claimed`` were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again.
-    ``failures`` maps reason to count, ``uncovered`` the recordings with more than ``quality.uncovered_s`` of speech without a
-    word to those seconds. Of the ``archives`` among the objects (ZIP, TAR) each file counts in ``ok`` or ``failed``.
+    """What a run did.
+
+    Objects: ``found`` are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows failed; ``claimed``
+    were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again; ``archives`` were
+    unpacked. Recordings: ``ok`` and ``failed``. ``failures`` maps "reason (stage)" to their count, ``uncovered`` the recordings
+    with more than ``quality.uncovered_s`` of speech without a word to those seconds. ``hidden_warnings`` are in ``log_file``.
     """
 
     run_id: str
@@ -38,6 +82,22 @@ class RunSummary:
     retries: int
     failures: dict[str, int]
     uncovered: dict[str, float]
+    model: str = ""
+    is_synthetic: bool = False
+    lake_uri: str = ""
+    state: State = "finished"
+    hidden_warnings: int = 0
+    log_file: str | None = None
+
+    @property
+    def objects(self) -> int:
+        """What the archive lists."""
+        return self.found
+
+    @property
+    def recordings(self) -> int:
+        """What got a row from this run."""
+        return self.ok + self.failed
 
 
 def start_record(
@@ -76,7 +136,7 @@ def start_record(
     )
 
 
-def end_record(event: Literal["finished", "failed"], provenance: Provenance, job: str, stats: RunStats) -> RunRecord:
+def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) -> RunRecord:
     """At the end, with the counts of what the run wrote."""
     return RunRecord(
         run_id=provenance.run_id,
@@ -89,13 +149,16 @@ def end_record(event: Literal["finished", "failed"], provenance: Provenance, job
         wall_s=stats.wall_s,
         speed=stats.speed,
         storage_retries=stats.retries,
-        failures=dict(stats.failures),
+        failures=stats.named_failures,
     )
 
 
-def summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], stats: RunStats) -> RunSummary:
+def summarise(config: Config, provenance: Provenance, counts: Counts, others: tuple[str, ...], stats: RunStats) -> RunSummary:
     """What the commands print; ``others`` are the live runs beside this one."""
     return RunSummary(
+        model=name_model(config),
+        is_synthetic=is_synthetic(config),
+        lake_uri=config.lake.uri or "",
         run_id=provenance.run_id,
         fingerprint=provenance.fingerprint,
         found=counts.found,
@@ -111,7 +174,7 @@ def summarise(provenance: Provenance, counts: Counts, others: tuple[str, ...], s
         audio_s=stats.audio_s,
         wall_s=stats.wall_s,
         retries=stats.retries,
-        failures=dict(stats.failures),
+        failures=stats.named_failures,
         uncovered=stats.uncovered,
     )
 
@@ -132,6 +195,8 @@ def number_summary(summary: RunSummary) -> dict[str, Any]:
     )
     return {name: getattr(summary, name) for name in names} | {
         "fingerprint": summary.fingerprint,
+        "model": summary.model,
+        "state": summary.state,
         "storage_retries": summary.retries,
         "others": list(summary.others),
         "audio_hours": round(summary.audio_s / 3600, 4),

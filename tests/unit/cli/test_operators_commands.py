@@ -48,7 +48,7 @@ def test_a_night_is_told_in_one_line() -> None:
     night = replace(NOTHING, skipped=3, claimed=2, others=("r8",), ok=4, failed=1, retried=1, audio_s=7200.0, wall_s=600.0)
     assert describe(replace(night, failures={"not_audio (load)": 1})) == (
         "run r9: 4 transcribed, 1 failed (not_audio (load) 1), 1 of them tried again, 2 left to r8; "
-        "2.00 audio hours in 10 min, 3 of 10 were done before"
+        "2.00 audio hours in 10 min, 3 of 10 objects were done before"
     )
 
 

@@ -36,18 +36,19 @@ from dictalake.lake.runs import RunLog, describe_config
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
-from dictalake.logs import shown_on
+from dictalake.logs import console_handler
 from dictalake.observers import openlineage
+from dictalake.observers.base import RunStart, observing
 from dictalake.observers.openlineage import (
+    LineageEmitter,
     ProvenanceRunFacet,
     describe_fields,
     list_inputs,
     make_run_uuid,
     name_dataset,
     read_parent,
-    told,
 )
-from dictalake.observers.progress import RunStats
+from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow.summary import start_record
 from dictalake.workflow.worklist import Counts
@@ -91,11 +92,14 @@ def make_config(tmp_path: Path, **settings: Any) -> Config:
     return Config.model_validate({"archive": archive, "lake": {"uri": str(tmp_path / "lake")}, "lineage": settings})
 
 
+@contextmanager
 def run(
     config: Config, stats: RunStats | None = None, said: io.StringIO | None = None, provenance: Provenance = PROVENANCE
-) -> Any:
-    show = shown_on(Console(file=said or io.StringIO(), width=400))
-    return told(config, provenance, "nightly", stats or RunStats(), show)
+) -> Iterator[None]:
+    console = Console(file=said or io.StringIO(), width=400)
+    with console_handler(console), observing([LineageEmitter(stats or RunStats())]) as observers:
+        observers.run_started(RunStart(config, provenance, "nightly"))
+        yield
 
 
 def read_events(config: Config) -> dict[str, dict[str, Any]]:

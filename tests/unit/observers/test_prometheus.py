@@ -22,9 +22,10 @@ from dictalake.config.load import load_config
 from dictalake.config.observability import Metrics
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, RunError
-from dictalake.logs import shown_on
-from dictalake.observers.progress import RunStats
-from dictalake.observers.prometheus import GpuCollector, exit_status, exposed
+from dictalake.logs import console_handler
+from dictalake.observers.base import RunStart, observing
+from dictalake.observers.prometheus import GpuCollector, exit_status, serve_metrics
+from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow.run import transcribe
 
@@ -84,10 +85,11 @@ def free_port() -> int:
 
 @contextmanager
 def run(stats: RunStats, said: io.StringIO | None = None, command: str = "nightly", **settings: Any) -> Iterator[None]:
-    show = shown_on(Console(file=said or io.StringIO(), width=400))
-    with exposed(Metrics.model_validate(settings), command, stats, show) as collector:
-        collector.provenance = PROVENANCE
-        yield
+    with console_handler(Console(file=said or io.StringIO(), width=400)):
+        publisher = serve_metrics(Metrics.model_validate(settings), command, stats)
+        with observing([publisher]) as observers:
+            observers.run_started(RunStart(Config(), PROVENANCE, command))
+            yield
 
 
 def test_a_scrape_tells_what_the_run_has_done_up_to_now() -> None:

@@ -6,6 +6,7 @@ Where a child has to be met alive, the lake is a server that takes a connection 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import RunError
@@ -30,9 +32,12 @@ from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from dictalake.observers.progress import RunStats
+from dictalake.logs import console_handler
+from dictalake.observers.base import RunStart, observing
+from dictalake.observers.stats import RunStats
 from dictalake.reporting import subprocess_writer
-from dictalake.reporting.subprocess_writer import written
+from dictalake.reporting.subprocess_writer import ReportWriter
+from dictalake.transcript.provenance import Provenance
 from tests.lake_rows import make_row
 
 ROOT = Path(__file__).parents[3]
@@ -43,8 +48,12 @@ GONE_S = 20.0
 SCRIPT = """
 import json, signal, sys
 from dictalake.config.sections import Config
-from dictalake.observers.progress import RunStats
-from dictalake.reporting.subprocess_writer import written
+from dictalake.logs import console_handler
+from dictalake.observers.base import RunStart, observing
+from dictalake.observers.stats import RunStats
+from dictalake.reporting.subprocess_writer import ReportWriter
+from rich.console import Console
+from types import SimpleNamespace
 
 def stop(number, frame):
     raise SystemExit(128 + number)
@@ -53,12 +62,25 @@ signal.signal(signal.SIGTERM, stop)
 tally = RunStats()
 tally.add_commit(1, 0, 0.1)
 try:
-    with written(Config.model_validate(json.loads(sys.stdin.readline())), "r1", tally, print):
-        pass
+    with console_handler(Console(file=sys.stdout, width=400)), observing([ReportWriter(tally)]) as observers:
+        config = Config.model_validate(json.loads(sys.stdin.readline()))
+        observers.run_started(RunStart(config, SimpleNamespace(run_id="r1"), "backfill"))
     print("loaded:", *(name for name in ("matplotlib", "jinja2", "dictalake.reporting.queries") if name in sys.modules))
 except KeyboardInterrupt:
     print("stopped")
 """
+
+
+@contextlib.contextmanager
+def run(config: Config, run_id: str, stats: RunStats, said: list[str] | None = None) -> Iterator[None]:
+    """A run that leaves its report at its end; ``said`` gets what it shows meanwhile."""
+    provenance = Provenance(run_id, FINGERPRINT, "a", "d", "f", "0", None, "m", None, "s", None, "greedy", {})
+    shown = io.StringIO()
+    with console_handler(Console(file=shown, width=400)), observing([ReportWriter(stats)]) as observers:
+        observers.run_started(RunStart(config, provenance, "backfill"))
+        yield
+    if said is not None:
+        said += shown.getvalue().splitlines()
 
 
 def committed() -> RunStats:
@@ -146,7 +168,7 @@ def meet_child(store: SilentStore, do: Callable[[psutil.Process], object]) -> th
 
 def test_a_run_leaves_its_report_in_the_lake(lake: Lake) -> None:
     said: list[str] = []
-    with written(make_config(lake, price_per_hour=3.5, currency="€"), "r1", committed(), said.append):
+    with run(make_config(lake, price_per_hour=3.5, currency="€"), "r1", committed(), said):
         assert Reports(lake).find() == []
     assert said == []
     page = Reports(lake).read("r1")
@@ -158,18 +180,18 @@ def test_a_run_leaves_its_report_in_the_lake(lake: Lake) -> None:
 
 
 def test_a_run_that_failed_leaves_one_too_and_one_that_is_stopped_does_not(lake: Lake) -> None:
-    with pytest.raises(SystemExit), written(make_config(lake), "r1", committed(), print):
+    with pytest.raises(SystemExit), run(make_config(lake), "r1", committed()):
         raise SystemExit(143)
     assert Reports(lake).find() == []
-    with pytest.raises(RunError), written(make_config(lake), "r1", committed(), print):
+    with pytest.raises(RunError), run(make_config(lake), "r1", committed()):
         raise RunError("the storage is gone")
     assert Reports(lake).find() == ["r1"]
 
 
 def test_a_run_that_did_nothing_or_shall_not_leaves_none(lake: Lake) -> None:
-    with written(make_config(lake), "r1", RunStats(), print):
+    with run(make_config(lake), "r1", RunStats()):
         pass
-    with written(make_config(lake, write=False), "r1", committed(), print):
+    with run(make_config(lake, write=False), "r1", committed()):
         pass
     assert Reports(lake).find() == []
 
@@ -177,7 +199,7 @@ def test_a_run_that_did_nothing_or_shall_not_leaves_none(lake: Lake) -> None:
 def test_a_report_that_fails_does_not_cost_the_run(lake: Lake) -> None:
     (Path(str(lake.uri)) / "reports").write_text("in the way")
     said: list[str] = []
-    with written(make_config(lake), "r1", committed(), said.append):
+    with run(make_config(lake), "r1", committed(), said):
         pass
     assert len(said) == 1
     assert re.match(r"the report of the run is not written \((FileExists|NotADirectory)Error in \w+\.py:\d+\)", said[0])
@@ -186,7 +208,7 @@ def test_a_report_that_fails_does_not_cost_the_run(lake: Lake) -> None:
 
 def test_a_run_that_the_lake_does_not_know_is_told_as_where_it_was_found(lake: Lake) -> None:
     said: list[str] = []
-    with written(make_config(lake), "r9", committed(), said.append):
+    with run(make_config(lake), "r9", committed(), said):
         pass
     assert len(said) == 1
     assert re.match(r"the report of the run is not written \(ConfigError in queries\.py:\d+\)", said[0])
@@ -206,7 +228,7 @@ def test_a_child_that_is_killed_does_not_cost_the_run(
 
     said: list[str] = []
     meeting = meet_child(store, kill)
-    with written(make_config(store.lake), "r1", committed(), said.append):
+    with run(make_config(store.lake), "r1", committed(), said):
         pass
     meeting.join()
     told = "the report of the run is not written (its process ended by signal 9); dictalake report --run r1 makes it again"
@@ -218,10 +240,10 @@ def test_a_child_that_is_killed_does_not_cost_the_run(
 def test_a_child_that_cannot_start_does_not_cost_the_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(sys, "executable", shutil.which("false"))  # ends before it reads a word
-    with written(make_config(lake), "r1", committed(), said.append):
+    with run(make_config(lake), "r1", committed(), said):
         pass
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with written(make_config(lake), "r1", committed(), said.append):
+    with run(make_config(lake), "r1", committed(), said):
         pass
     first, second = said
     assert "(its process ended with status 1)" in first
@@ -231,7 +253,7 @@ def test_a_child_that_cannot_start_does_not_cost_the_run(lake: Lake, monkeypatch
 def test_a_child_that_takes_too_long_is_ended(store: SilentStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess_writer, "_LONGEST_S", 0.1)
     said: list[str] = []
-    with written(make_config(store.lake), "r1", committed(), said.append):
+    with run(make_config(store.lake), "r1", committed(), said):
         pass
     assert said == [
         "the report of the run is not written (it was not done within an hour); dictalake report --run r1 makes it again"
@@ -248,7 +270,7 @@ def test_credentials_arrive_whole_and_are_seen_by_nobody(store: SilentStore) -> 
 
     said: list[str] = []
     meeting = meet_child(store, look)
-    with written(make_config(store.lake), "r1", committed(), said.append):
+    with run(make_config(store.lake), "r1", committed(), said):
         pass
     meeting.join()
     assert f"x-amz-security-token: {SECRETS[2]}\r\n".encode() in store.heard
@@ -268,7 +290,7 @@ def script(lake: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]
     process = subprocess.Popen(
         [sys.executable, "scripts/ours.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "pipelines"), "TMPDIR": str(folder / "temporary")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -329,7 +351,7 @@ def test_ctrl_c_is_for_the_driver(store: SilentStore) -> None:
         child.kill()
 
     meeting = meet_child(store, interrupt)
-    with written(make_config(store.lake), "r1", committed(), print):
+    with run(make_config(store.lake), "r1", committed()):
         pass
     meeting.join()
     assert living == [True]

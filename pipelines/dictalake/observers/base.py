@@ -1,0 +1,118 @@
+"""Who follows a run: the progress on the terminal, metrics, lineage and the report. The run tells all of them the same.
+
+An observer never costs the run: what goes wrong in one becomes a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dictalake import logs
+from dictalake.config.sections import Config
+from dictalake.errors import name_place
+from dictalake.transcript.provenance import Provenance
+
+State = Literal["finished", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """Which run it is. Known once the model and the decoder are."""
+
+    config: Config
+    provenance: Provenance
+    job: str
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended: with ``error``, or without one."""
+
+    error: BaseException | None = None
+
+    @property
+    def state(self) -> State:
+        """A run that a person or the machine's owner stops (Ctrl-C, SIGTERM) has not failed."""
+        if self.error is None:
+            return "finished"
+        return "stopped" if isinstance(self.error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+class Observer:
+    """Does nothing; those below override what concerns them. The methods are called in this order, in the run's own thread."""
+
+    name = "observer"
+
+    def step_started(self, step: str) -> None:
+        """The run begins with ``step``, such as "starting Ray". Also before the run has a name."""
+
+    def run_started(self, start: RunStart) -> None:
+        """The run has a name."""
+
+    def block_finished(self) -> None:
+        """A block of recordings is through; its counts are in the RunStats."""
+
+    def time_passed(self) -> None:
+        """About once a second, whether anything finished or not."""
+
+    def run_ended(self, end: RunEnd) -> None:
+        """The run is over. Also called for a run that failed before it had a name."""
+
+
+class Observers(Observer):
+    """All observers of a run, as one."""
+
+    name = "observers"
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def step_started(self, step: str) -> None:
+        for observer in self._observers:
+            _call(observer, observer.step_started, step)
+
+    def run_started(self, start: RunStart) -> None:
+        for observer in self._observers:
+            _call(observer, observer.run_started, start)
+
+    def block_finished(self) -> None:
+        for observer in self._observers:
+            _call(observer, observer.block_finished)
+
+    def time_passed(self) -> None:
+        for observer in self._observers:
+            _call(observer, observer.time_passed)
+
+    def run_ended(self, end: RunEnd) -> None:
+        """Each observer hears of the end, also where the user stops the run while an earlier one is still busy with it."""
+        stopped: BaseException | None = None
+        for observer in self._observers:
+            try:
+                _call(observer, observer.run_ended, end)
+            except BaseException as error:
+                stopped, end = error, RunEnd(error)
+        if stopped is not None:
+            raise stopped
+
+
+@contextmanager
+def observing(observers: Sequence[Observer]) -> Iterator[Observers]:
+    """Tells the observers how the block ended."""
+    all_of_them = Observers(observers)
+    try:
+        yield all_of_them
+    except BaseException as error:
+        all_of_them.run_ended(RunEnd(error))
+        raise
+    all_of_them.run_ended(RunEnd())
+
+
+def _call(observer: Observer, method: Callable[..., None], *arguments: Any) -> None:
+    try:
+        method(*arguments)
+    except Exception as error:  # whatever it is, it must not cost the run
+        line = f"{observer.name}: {name_place(error)}; the run goes on without it"
+        logs.log_event("observer", line, level=logs.WARNING, observer=observer.name)

@@ -1,0 +1,258 @@
+"""The terminal shows dictalake's own lines; what Ray, delta-rs and other libraries write goes to a file.
+
+Libraries in C++ and Rust write to file descriptor 2, past ``sys.stderr``. ``quiet_libraries`` points that descriptor, which
+Ray's processes inherit, at a file that only its owner may read:
+
+    ~/.cache/dictalake/logs/20260301T013000-abcdef.log      (below $XDG_CACHE_HOME, or the folder for temporary files)
+
+Our own lines go to ``stderr()``, the terminal as it was before. A run that fails names the file. A run that dies without a word
+(a segmentation fault, the kernel's out-of-memory killer) cannot: a small process that outlives it does so. This module is also
+that process, started as a script, and therefore imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import re
+import secrets
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+_FILES_KEPT = 20
+_MOST_BYTES = 16 << 20
+_HEAD_BYTES = 64 << 10  # how much of the start of a long file stays: the first complaint is often the cause
+_DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) received")  # faulthandler's words, or those of Ray
+_current: LibraryLog | None = None
+
+
+class LibraryLog:
+    """The file that libraries write to, and the terminal that they no longer reach."""
+
+    def __init__(self, path: Path, file: int, terminal: TextIO, watcher: subprocess.Popen[bytes] | None) -> None:
+        self.path, self.terminal = path, terminal
+        self._file, self._watcher = file, watcher
+
+    def describe_to_watcher(self, **facts: Any) -> None:
+        """Tells the watcher what it needs in order to report a sudden death."""
+        if self._watcher is not None and self._watcher.stdin is not None:
+            with suppress(OSError):
+                self._watcher.stdin.write(json.dumps(facts | {"file": str(self.path)}).encode() + b"\n")
+
+    def name_run(self, run_id: str, **facts: Any) -> None:
+        """Gives the file the name of the run, once that is known."""
+        with suppress(OSError):
+            self.path = self.path.rename(self.path.with_name(f"{run_id}.log"))
+        self.describe_to_watcher(run_id=run_id, **facts)
+
+    def is_empty(self) -> bool:
+        return os.fstat(self._file).st_size == 0
+
+    def write(self, line: str) -> None:
+        """A line of ours that the terminal does not show."""
+        os.write(self._file, f"{line}\n".encode())
+
+    def trim(self) -> None:
+        """Keeps the file small, however much a library writes: the start and the newest lines stay."""
+        if os.fstat(self._file).st_size <= _MOST_BYTES:
+            return
+        with self.path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            stream.seek(-(_MOST_BYTES // 4), os.SEEK_END)
+            tail = stream.read()
+        os.ftruncate(self._file, 0)
+        os.write(self._file, head + b"\n... lines left out ...\n" + tail)
+
+    def close(self) -> None:
+        """Ends the watcher, and removes the file where nobody wrote anything."""
+        if self._watcher is not None and self._watcher.stdin is not None:
+            with suppress(OSError):
+                self._watcher.stdin.write(b'{"ended": true}\n')
+            with suppress(OSError):
+                self._watcher.stdin.close()
+            self._watcher.wait()
+        if self.is_empty():
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def stderr() -> TextIO:
+    """Where our own lines go."""
+    return sys.stderr if _current is None else _current.terminal
+
+
+def library_log() -> LibraryLog | None:
+    """The file of now; None where libraries write to the terminal."""
+    return _current
+
+
+@contextmanager
+def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
+    """Keeps what libraries write to file descriptor 2 out of the terminal, until the block ends.
+
+    Inside of another such block it changes nothing. Gives None where no file can be written: then libraries are heard.
+    """
+    global _current
+    opened = None if _current is not None else _open_file(job)
+    if opened is None:
+        yield _current
+        return
+    path, file = opened
+    try:
+        saved = os.dup(2)
+    except OSError:  # a daemon without a standard error
+        os.close(file)
+        path.unlink(missing_ok=True)
+        yield None
+        return
+    sys.stderr.flush()
+    terminal = open(saved, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    log = LibraryLog(path, file, terminal if _is_standard(sys.stderr) else sys.stderr, _start_watcher(saved))
+    log.describe_to_watcher(job=job)
+    os.dup2(file, 2)
+    was_enabled = enable_faulthandler()
+    _current = log
+    try:
+        yield log
+    finally:
+        _current = None
+        sys.stderr.flush()
+        terminal.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        if not was_enabled:
+            faulthandler.disable()
+        log.close()
+
+
+def enable_faulthandler() -> bool:
+    """Has a crash write the Python lines of all threads to the file; returns whether somebody had asked for that already.
+
+    Ray installs a handler of its own when it starts: to be called again then.
+    """
+    was_enabled = faulthandler.is_enabled()
+    if not was_enabled:
+        faulthandler.enable(2)
+    return was_enabled
+
+
+def renew_faulthandler() -> None:
+    """After ``ray.init``, whose handlers of signals took the place of ours."""
+    if _current is not None and faulthandler.is_enabled():
+        faulthandler.disable()
+        faulthandler.enable(2)
+
+
+def _is_standard(stream: TextIO) -> bool:
+    """Whether it writes to file descriptor 2: not so in a notebook or under pytest."""
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _open_file(job: str) -> tuple[Path, int] | None:
+    """A new empty file for its owner alone; the oldest ones go. None where there is no place for one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dictalake/logs"
+    for folder in (cache, Path(tempfile.gettempdir()) / f"dictalake-logs-{os.getuid()}"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.lstat().st_uid != os.getuid() or stat.S_ISLNK(folder.lstat().st_mode):
+                continue  # a folder that somebody else laid out for us in a shared place
+            path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}-{job}.log"
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        except (OSError, RuntimeError):  # RuntimeError: there is no home
+            continue
+        _remove_oldest(folder)
+        return path, file
+    return None
+
+
+def _remove_oldest(folder: Path) -> None:
+    with suppress(OSError):  # another run clears up too
+        files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-_FILES_KEPT]:
+            path.unlink(missing_ok=True)
+
+
+def _start_watcher(terminal: int) -> subprocess.Popen[bytes] | None:
+    """A process that reports the death of this one: in a session of its own, so that what ends this one spares it."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError:  # no memory for a process: the run goes on unwatched
+        return None
+
+
+# -- the process that watches --------------------------------------------------------------------------------------------
+
+
+def watch(pid: int) -> None:
+    """Reads what the run tells until it ends. A run that ends without saying so has died."""
+    facts: dict[str, Any] = {}
+    for line in sys.stdin.buffer:
+        facts |= json.loads(line)
+    if not facts.get("ended"):
+        print(describe_death(facts, _read_status(pid)), file=sys.stderr, flush=True)
+
+
+def describe_death(facts: dict[str, Any], status: int | None) -> str:
+    """One line for the user: what ended the run, and where what was written in its last moments is.
+
+    ``status`` is that of waitpid(2), None where it is not known.
+    """
+    file = Path(facts["file"])
+    number = None if status is None or not status & 0x7F else status & 0x7F
+    try:
+        written = _DEATH.findall(file.read_bytes())
+    except OSError:
+        written = []
+    if status is not None and number is None:
+        cause = f"ended by a library with exit status {status >> 8}"
+    elif number == signal.SIGKILL or (number is None and not written):
+        cause = "killed by signal 9 (SIGKILL); the usual reason is that the machine ran out of memory"
+    elif number is not None:
+        cause = f"ended by signal {number} ({signal.Signals(number).name}): a crash inside of a library"
+    else:
+        cause = f"ended by a crash inside of a library ({b''.join(written[-1]).decode()})"
+    line = (
+        f"dictalake {facts.get('job', '')}: the process was {cause}. What is committed stays; run the same command again to "
+        f"resume. What libraries wrote is in {file}"
+    )
+    if not facts.get("json"):
+        return line
+    record = {"time": datetime.now(UTC).isoformat(), "level": "ERROR", "event": "died", "message": line, "signal": number}
+    return json.dumps(record | {name: facts[name] for name in ("job", "run_id") if name in facts})
+
+
+def _read_status(pid: int) -> int | None:
+    """How the process ``pid`` ended, as waitpid(2) has it; None where its parent has taken note of its end (proc(5))."""
+    for _ in range(20):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        if fields[0] == "Z":
+            return int(fields[49])
+        time.sleep(0.01)  # its files are closed a moment before it is over
+    return None
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))

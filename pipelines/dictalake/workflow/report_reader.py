@@ -1,0 +1,56 @@
+"""Reads what Ray Data gives, in a thread of its own, so that the driver keeps its own time meanwhile."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import pyarrow as pa
+
+
+class ReportReader:
+    """Iterates over ``reports`` as they arrive, and gives None after each ``tick_s`` without one.
+
+    ``interrupt`` makes ``reports`` end soon, also while the thread waits for the next one.
+    """
+
+    def __init__(self, reports: Iterable[pa.Table], tick_s: float, interrupt: Callable[[], None] = lambda: None) -> None:
+        self._reports, self._tick_s, self._interrupt = reports, tick_s, interrupt
+        self._arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+        self._is_over = threading.Event()
+        # A daemon all the same: a Ray that hangs must not keep the process from its end.
+        self._thread = threading.Thread(target=self._read, name="reports", daemon=True)
+
+    def __iter__(self) -> Iterator[pa.Table | None]:
+        self._thread.start()
+        while True:
+            try:
+                report = self._arrived.get(timeout=self._tick_s)
+            except queue.Empty:
+                yield None
+                continue
+            if report is None:
+                return
+            if isinstance(report, BaseException):
+                raise report
+            yield report
+
+    def stop(self, patience_s: float) -> bool:
+        """Ends the thread and waits for it; whether it ended. To be called while Ray is still there: a thread that asks Ray for
+        something after its shutdown has Ray end the process."""
+        self._is_over.set()
+        if self._thread.is_alive():
+            self._interrupt()
+            self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def _read(self) -> None:
+        try:
+            for report in self._reports:
+                if self._is_over.is_set():
+                    return
+                self._arrived.put(report)
+            self._arrived.put(None)
+        except BaseException as error:
+            self._arrived.put(error)
