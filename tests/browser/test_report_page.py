@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dictalake.cli.report import main
+
 from dictalake.config.sections import Lake
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from dictalake.cli.backfill import add_retry, read_retry
+from dictalake.cli.runs import list_runs, make_table
 from rich.console import Console
 
-from dictalake.cli.backfill import add_retry, read_retry
 from dictalake.cli.options import make_parser, parse
 from dictalake.cli.run_summary import describe
-from dictalake.cli.runs import list_runs, make_table
 from dictalake.errors import ConfigError
 from dictalake.lake.claims import Lease, SeenLease
 from dictalake.workflow.run import RunSummary

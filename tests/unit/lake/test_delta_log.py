@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from dictalake.cli.forget import show_receipt
 from rich.console import Console
 
-from dictalake.cli.forget import show_receipt
 from dictalake.cli.schema import main
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dictalake.cli.report import main
+
 from dictalake.config.load import list_keys
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, list_reasons
