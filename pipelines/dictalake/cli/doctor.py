@@ -1,17 +1,8 @@
-"""Checks what a run needs on this machine, with the configuration that the run will have, and says what to fix.
-
-    dictalake doctor --config medasr --archive.uri gs://bucket/dictations --lake.uri gs://lake/speech
-
-Everything is tried and not only looked up: some recordings are listed, read and decoded, an object is written to the lake and
-removed, writers race for the versions of a Delta table there, the model hears a second of silence. All checks are made, also
-when one fails. Exit code 0: nothing failed, 2: something did. On a cluster run it where the work is done: every machine needs
-what is checked here.
-"""
+"""Checks what a run needs on this machine, with the configuration that the run will have, and says what to fix."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -20,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -28,15 +19,11 @@ import numpy as np
 import psutil
 from packaging.requirements import Requirement
 from packaging.version import Version
-from rich.console import Console
-from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.manifest import scan_recordings
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.resample import resample_blocks
-from dictalake.cli.options import make_parser, parse, read_config
 from dictalake.config.sections import Config
 from dictalake.errors import AccessDenied, CredentialsExpired, DictalakeError, TranscriptionError, name_place
 from dictalake.records import SAMPLE_RATE_HZ
@@ -77,19 +64,6 @@ class Machine:
     free_bytes: int
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("doctor", __doc__ or "")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    arguments, overrides = parse(parser, argv)
-    disable_progress_bar()
-    findings = list(examine(read_config(arguments, overrides)))
-    if arguments.format == "json":
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        show(findings, Console())
-    return 2 if any(finding.state == FAIL for finding in findings) else 0
-
-
 def examine(config: Config) -> Iterator[CheckResult]:
     """Every check of ``CHECKS``. What fails says what to do: its own words, or else those of the check."""
     for name, (check, todo) in CHECKS.items():
@@ -104,15 +78,6 @@ def examine(config: Config) -> Iterator[CheckResult]:
             yield CheckResult(name, FAIL, f"{type(error).__name__}: {said}", todo)
         except Exception as error:  # where a damaged file leads a library: the other checks are made all the same
             yield CheckResult(name, FAIL, name_place(error), todo)
-
-
-def show(findings: list[CheckResult], console: Console) -> None:
-    table = Table("check", "", "what was found", "what to do")
-    colours = {OK: "green", WARN: "yellow", FAIL: "bold red"}
-    for finding in findings:
-        state = f"[{colours[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.check, state, finding.what.replace("[", r"\["), finding.todo.replace("[", r"\["))
-    (console if console.is_terminal else Console(width=max(console.width, 150))).print(table)
 
 
 def check_python(config: Config) -> str:
@@ -356,7 +321,3 @@ CHECKS: dict[str, tuple[Callable[[Config], str], str]] = {
     "workers": (check_workers, "give the machine or container more, or lower what the message names"),
     "disk": (check_disk, "set RAY_TMPDIR to a folder that is there and has room"),
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,37 +1,16 @@
-"""Who is at work on the lake, and what the last runs did.
-
-dictalake runs --lake.uri gs://lake/speech
-"""
+"""The runs of a lake, put together from the run records and the leases of those at work."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from dictalake.cli.options import make_parser, parse, read_config
-from dictalake.lake.claims import LeaseStore, SeenLease
-from dictalake.lake.runs import RunLog
+from dictalake.cli.tables import Column, print_table
+from dictalake.lake.claims import SeenLease
 from dictalake.observers.progress import format_duration
-
-_SHOWN = 20
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("runs", __doc__ or "")
-    parser.add_argument("--last", type=int, default=_SHOWN, help="how many runs to show, the newest last")
-    arguments, overrides = parse(parser, argv)
-    lake = read_config(arguments, overrides).lake
-    rows = list_runs(RunLog(lake, must_exist=True).read().to_pylist(), LeaseStore(lake).read())
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 160))
-    console.print(make_table(rows[-arguments.last :] if arguments.last else rows))
-    return 0
 
 
 def list_runs(records: Iterable[dict[str, Any]], claims: Iterable[SeenLease]) -> list[dict[str, Any]]:
@@ -55,30 +34,24 @@ def list_runs(records: Iterable[dict[str, Any]], claims: Iterable[SeenLease]) ->
     return sorted(runs.values(), key=lambda run: run.get("started") or datetime.min.replace(tzinfo=UTC))
 
 
-def make_table(rows: Iterable[dict[str, Any]]) -> Table:
-    table = Table(title="runs, times in UTC")
-    for header in ("run", "job", "state", "last sign of life", "started", "took", "host", "fingerprint"):
-        table.add_column(header, no_wrap=True)
-    for header in ("wanted", "ok", "failed", "audio hours"):
-        table.add_column(header, justify="right")
-    for run in rows:
-        started = run.get("started")
-        took = run.get("wall_s")
-        table.add_row(
-            run.get("run_id") or "",
-            run.get("job") or "",
-            run["state"],
-            run.get("sign") or "",
-            "" if started is None else f"{started:%Y-%m-%d %H:%M:%S}",
-            "" if took is None else format_duration(took),
-            run.get("host") or "",
-            run.get("fingerprint") or "",
-            str(run.get("wanted") if run.get("wanted") is not None else ""),
-            *("" if run.get(name) is None else str(run[name]) for name in ("ok", "failed")),
-            "" if run.get("audio_hours") is None else f"{run['audio_hours']:.2f}",
-        )
-    return table
+def show_runs(rows: Iterable[dict[str, Any]], console: Console | None = None) -> None:
+    """One line a run, or one field a line where that is too wide."""
+    columns = [*("run", "job", "state", "last sign of life", "started", "took", "host", "fingerprint")]
+    numbers = [Column(name, is_number=True) for name in ("wanted", "ok", "failed", "audio hours")]
+    print_table([*columns, *numbers], [_cells(run) for run in rows], title="runs, times in UTC", console=console)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _cells(run: dict[str, Any]) -> list[str]:
+    started, took, hours = run.get("started"), run.get("wall_s"), run.get("audio_hours")
+    return [
+        run.get("run_id") or "",
+        run.get("job") or "",
+        run["state"],
+        run.get("sign") or "",
+        "" if started is None else f"{started:%Y-%m-%d %H:%M:%S}",
+        "" if took is None else format_duration(took),
+        run.get("host") or "",
+        run.get("fingerprint") or "",
+        *("" if run.get(name) is None else str(run[name]) for name in ("wanted", "ok", "failed")),
+        "" if hours is None else f"{hours:.2f}",
+    ]
