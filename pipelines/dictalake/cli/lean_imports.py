@@ -8,6 +8,16 @@ where that is done, and only for a process that runs one such command.
 from __future__ import annotations
 
 import sys
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+
+class _NoPandas(MetaPathFinder):
+    """Finds no module; refuses pandas."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ImportError("pandas is left out of commands that only read a lake")
 
 
 def leave_pandas_out() -> None:
@@ -16,8 +26,9 @@ def leave_pandas_out() -> None:
         return
     import pyarrow as pa
 
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # Python's own sign for a module that cannot be imported
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
     try:
         pa.array([0])
     finally:
-        del sys.modules["pandas"]
+        sys.meta_path.remove(finder)

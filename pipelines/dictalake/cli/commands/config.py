@@ -28,6 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from dictalake.cli.tables import Column, print_json, print_table
     from dictalake.config.load import list_keys, load_with_origins
+    from dictalake.config.locations import shipped_configs
 
     config, origins = load_with_origins(arguments.config, collect_overrides(arguments), os.environ)
     values = config.model_dump(mode="json")
@@ -39,8 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:
+        shipped = f"{shipped_configs()}/"
         columns = [Column("key"), Column("value", may_wrap=True), Column("from", may_wrap=True)]
-        print_table(columns, [(key, show_value(value), origin) for key, value, origin in rows])
+        print_table(columns, [(key, show_value(value), origin.removeprefix(shipped)) for key, value, origin in rows])
     return 0
 
 
