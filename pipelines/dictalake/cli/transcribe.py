@@ -86,10 +86,11 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     rows = connect(config.lake.uri, config.lake.storage_options).execute(
         f"""
         SELECT uri, text, reason FROM (
-            SELECT source.uri AS uri, text, error.reason AS reason, provenance.transcribed_at AS at, attempt FROM history
+            SELECT source.uri AS uri, text, error.reason AS reason, provenance.transcribed_at AS written_at, attempt
+            FROM history
             WHERE fingerprint = ?
         ) WHERE {" OR ".join(conditions)}
-        QUALIFY row_number() OVER (PARTITION BY uri ORDER BY at DESC NULLS LAST, attempt DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY uri ORDER BY written_at DESC NULLS LAST, attempt DESC) = 1
         ORDER BY uri
         """,
         values,
