@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dictalake.cli.options import make_parser, read_config
+from dictalake.cli.options import CommandParser, make_parser, read_config
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.evaluation.tuning_page import render_page
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser() -> CommandParser:
     parser = make_parser("bench simulate", __doc__ or "")
     parser.add_argument("--out", type=Path, required=True, help="folder for simulate.json, simulate.html and sizing.md")
     parser.add_argument("--measured", type=Path, required=True, help="bench.json of dictalake bench --out")

@@ -69,7 +69,7 @@ def show_table(rows: Sequence[Sequence[str]], console: Console) -> None:
     others = sum(max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in range(len(COLUMNS)) if i != 2)
     room = max(_SHORTEST_TEXT, console.width - others - 3 * len(COLUMNS) - 1)
     short = [[*row[:2], row[2] if len(row[2]) <= room else row[2][: room - 1] + "…", *row[3:]] for row in rows]
-    columns = [*COLUMNS[:3], *(Column(name, is_number=True) for name in COLUMNS[3:])]
+    columns = [*map(Column, COLUMNS[:3]), *(Column(name, is_number=True) for name in COLUMNS[3:])]
     print_table(columns, short, title="demo archive", console=console)
 
 

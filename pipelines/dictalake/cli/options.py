@@ -50,10 +50,8 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--config", metavar="FILE", help="a YAML file, or the name of one that ships with dictalake")
         group = self.add_argument_group("configuration keys (--help-all shows all of them)")
         for key in list_keys():
-            action = group.add_argument(f"--{key.name}", action=_SetKey, help=argparse.SUPPRESS)
-            action.full_help = _describe(key)
-            if key.name in shown:
-                action.help = action.full_help
+            action = group.add_argument(f"--{key.name}", action=_SetKey, full_help=_describe(key))
+            action.help = _describe(key) if key.name in shown else argparse.SUPPRESS
 
     def format_help(self) -> str:
         codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in sorted({**self.exit_codes, **_STOPPED}.items()))
@@ -93,10 +91,9 @@ class CommandParser(argparse.ArgumentParser):
 class _SetKey(argparse.Action):
     """``--section.key VALUE``: one more of ``overrides``."""
 
-    full_help = ""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, full_help: str, **options: Any) -> None:
         super().__init__(option_strings, "overrides", default=argparse.SUPPRESS, metavar="VALUE", **options)
+        self.full_help = full_help
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
         namespace.overrides = [*namespace.overrides, (self.option_strings[0].removeprefix("--"), values)]

@@ -220,19 +220,8 @@ def test_a_negation_ends_with_its_sentence_and_after_five_words(tmp_path: Path) 
 def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
     columns = "recording_id, metadata, NULL::TEXT AS n, '' AS e, confidence, words[1:1] AS w"
     sql = f"SELECT {columns} FROM transcripts WHERE recording_id = 'c'"
-    assert run_command("query", ["--format=csv", sql, "--lake.uri", lake]) == 0
-    out = capfd.readouterr().out
-    assert out.splitlines()[1].startswith('"c","{""department"": ""cardiology""}",,"",0.9,')
-    (row,) = csv.DictReader(out.splitlines())
-    assert row["w"] == '[{"word": "denies", "start_s": 0.25, "end_s": 0.75, "confidence": 0.8999999761581421, "channel": 0}]'
-
-
-@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
-def test_files_hold_every_row(lake: str, tmp_path: Path, form: str) -> None:
-    out = tmp_path / f"answer.{form}"
-    assert (
-        run_command("query", ["--lake.uri", lake, "--out", str(out), "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"])
-        == 0
+    sql = "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"
+    assert run_command("query", ["--lake.uri", lake, "--out", str(out), sql]) == 0
     )
     read = {"csv": pyarrow.csv.read_csv, "parquet": pq.read_table, "arrow": lambda path: pa.ipc.open_file(path).read_all()}
     table = read[form](str(out))

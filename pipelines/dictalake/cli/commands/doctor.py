@@ -40,7 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
         print_json([asdict(result) for result in results])
     else:
         colours = {OK: "green", WARN: "yellow", FAIL: "bold red"}
-        columns = ["check", "state", Column("what was found", may_wrap=True), Column("what to do", may_wrap=True)]
+        columns = [
+            Column("check"),
+            Column("state"),
+            Column("what was found", may_wrap=True),
+            Column("what to do", may_wrap=True),
+        ]
         rows = [(one.check, Text(one.state, colours[one.state]), one.what, one.todo) for one in results]
         print_table(columns, rows)
     return 2 if any(result.state == FAIL for result in results) else 0
