@@ -50,9 +50,7 @@ def choose_lake(given: str | None, places: Sequence[Place], here: Path | None = 
     if given is not None:
         path = Path(os.path.abspath(os.path.expanduser(given)))
         if "://" not in given and (inside := _find_around(path, folders)):
-            raise ConfigError(
-                f"the lake {given} is inside {inside}, whose files are transcribed; give --lake a folder elsewhere"
-            )
+            raise ConfigError(f"the lake {given} is inside {inside}, which is transcribed; give --lake a folder elsewhere")
         return given
     path = (here or Path.cwd()) / DEFAULT_LAKE
     while inside := _find_around(path, folders):

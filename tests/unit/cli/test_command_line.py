@@ -88,7 +88,7 @@ def test_help_all_shows_keys_that_help_leaves_out(capsys: pytest.CaptureFixture[
         (["synthesize"], "dictalake synthesize: the following arguments are required: --texts, --out"),
         (
             ["bench"],
-            "dictalake bench: the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchm",
+            "dictalake bench: the benchmarks are not installed with dictalake: in a checkout run python",
         ),
     ],
 )
@@ -145,13 +145,13 @@ def test_config_says_where_each_value_comes_from(
     assert "token: (not shown)" in " ".join(printed.split())
 
 
-def test_keys_that_a_help_shows_exist() -> None:
+def test_a_help_shows_a_dozen_keys_at_most() -> None:
     for name in COMMANDS:
         parser = make_command_parser(name)
-        assert "--config" not in parser.format_help() or "configuration keys" in parser.format_help()
-        assert len(parser.format_help().split("configuration keys")[-1].split("exit codes")[0].split("\n  --")) <= 14
+        keys = parser.format_help().partition("configuration keys")[2].partition("exit codes")[0]
+        assert keys.count("\n  --") <= 12, name
 
 
 def test_an_option_of_a_parser_is_never_abbreviated() -> None:
-    with pytest.raises(ConfigError, match="unknown key lake.ur from the command line"):
+    with pytest.raises(ConfigError, match=r"unknown key lake\.ur from the command line"):
         make_parser("runs", "").parse(["--lake.ur", "x"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shutil
@@ -222,7 +221,6 @@ def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: 
     sql = f"SELECT {columns} FROM transcripts WHERE recording_id = 'c'"
     sql = "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"
     assert run_command("query", ["--lake.uri", lake, "--out", str(out), sql]) == 0
-    )
     read = {"csv": pyarrow.csv.read_csv, "parquet": pq.read_table, "arrow": lambda path: pa.ipc.open_file(path).read_all()}
     table = read[form](str(out))
     assert table.column_names == ["i", "j"]

@@ -40,7 +40,7 @@ def test_the_lake_is_beside_a_folder_that_holds_the_current_one(here: Path, monk
 
 @pytest.mark.parametrize("lake", ["recs/lake", "recs", "./recs/deep/../lake"])
 def test_a_lake_among_the_recordings_is_refused(here: Path, lake: str) -> None:
-    with pytest.raises(ConfigError, match="is inside .*recs, which is transcribed"):
+    with pytest.raises(ConfigError, match=r"is inside .*recs, which is transcribed"):
         choose_lake(lake, [find_place("./recs/")])
 
 

@@ -47,5 +47,5 @@ def run(arguments: argparse.Namespace) -> int:
             Column("what to do", may_wrap=True),
         ]
         rows = [(one.check, Text(one.state, colours[one.state]), one.what, one.todo) for one in results]
-        print_table(columns, rows)
+        print_table(["check", "state", *prose], rows)
     return 2 if any(result.state == FAIL for result in results) else 0
