@@ -21,7 +21,7 @@ from dictalake.errors import ConfigError
 POSITIONALS = {"archive": "archive.uri", "lake": "lake.uri", "manifest": "archive.manifest"}
 LAKE_KEYS = ("lake.uri", "lake.storage_options")
 RUN_KEYS = (
-    *("archive.uri", "archive.include", "archive.manifest", "archive.since", "lake.uri"),
+    *("archive.uri", "archive.include", "archive.manifest", "lake.uri"),
     *("acoustic.kind", "acoustic.model", "acoustic.device", "decoding.kind", "decoding.lm", "decoding.hotwords"),
     *("ray.cpus", "logs.format"),
 )

@@ -219,6 +219,16 @@ def test_a_negation_ends_with_its_sentence_and_after_five_words(tmp_path: Path) 
 def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
     columns = "recording_id, metadata, NULL::TEXT AS n, '' AS e, confidence, words[1:1] AS w"
     sql = f"SELECT {columns} FROM transcripts WHERE recording_id = 'c'"
+    assert run_command("query", ["--format=csv", sql, "--lake.uri", lake]) == 0
+    out = capfd.readouterr().out
+    assert out.splitlines()[1].startswith('"c","{""department"": ""cardiology""}",,"",0.9,')
+    (row,) = csv.DictReader(out.splitlines())
+    assert row["w"] == '[{"word": "denies", "start_s": 0.25, "end_s": 0.75, "confidence": 0.8999999761581421, "channel": 0}]'
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+def test_files_hold_every_row(lake: str, tmp_path: Path, form: str) -> None:
+    out = tmp_path / f"answer.{form}"
     sql = "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"
     assert run_command("query", ["--lake.uri", lake, "--out", str(out), sql]) == 0
     read = {"csv": pyarrow.csv.read_csv, "parquet": pq.read_table, "arrow": lambda path: pa.ipc.open_file(path).read_all()}
@@ -226,6 +236,22 @@ def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: 
     assert table.column_names == ["i", "j"]
     assert table["i"].to_pylist() == list(range(25000))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_json_keeps_structs_and_lists(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT recording_id, metadata, len(words) AS n, NULL AS nothing FROM transcripts WHERE recording_id = 'c'"
+    assert run_command("query", [lake, sql, "--format", "json"]) == 0
+    row = {"recording_id": "c", "metadata": {"department": "cardiology"}, "n": 8, "nothing": None}
+    assert json.loads(capfd.readouterr().out) == [row]
+    assert run_command("query", [lake, "SELECT 1 WHERE false", "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out) == []
+
+
+def test_a_row_of_many_columns_is_one_field_a_line(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command("query", [lake, "SELECT * FROM transcripts WHERE recording_id = 'c'"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "-- 1 --"
+    assert lines[1].split() == ["recording_id", "c"]
 
 
 def test_parquet_and_arrow_go_through_a_pipe(lake: str) -> None:

@@ -40,12 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json([asdict(result) for result in results])
     else:
         colours = {OK: "green", WARN: "yellow", FAIL: "bold red"}
-        columns = [
-            Column("check"),
-            Column("state"),
-            Column("what was found", may_wrap=True),
-            Column("what to do", may_wrap=True),
-        ]
+        prose = [Column(name, may_wrap=True) for name in ("what was found", "what to do")]
         rows = [(one.check, Text(one.state, colours[one.state]), one.what, one.todo) for one in results]
         print_table(["check", "state", *prose], rows)
     return 2 if any(result.state == FAIL for result in results) else 0
