@@ -279,7 +279,7 @@ def test_bad_arguments_are_explained(arguments: list[str], said: str, tmp_path: 
 
 
 def test_an_unknown_system_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^--systems: 'siri' is none of greedy, lm, hotwords, whisper$"):
+    with pytest.raises(ConfigError, match=r"^--systems: 'siri' is none of greedy, lm, hotwords, whisper$"):
         run_command("evaluate", ["--systems", "greedy,siri"])
 
 
