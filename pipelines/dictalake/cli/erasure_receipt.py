@@ -36,7 +36,8 @@ def show_receipt(receipt: Receipt, console: Console | None = None, *, dry_run: b
             ("tombstones", str(receipt.tombstones)),
         ]
     if not receipt.recordings and not receipt.unknown:
-        fields.append(("note", "the lake has no such row: check the spelling; a later recording of that name is kept out"))
+        kept_out = "" if dry_run else "; what you named is kept out all the same"
+        fields.append(("note", f"the lake has no such row: check the spelling{kept_out}"))
     if receipt.unknown:
         fields.append(("recordings that the lake does not know", str(receipt.unknown)))
     if receipt.log_files_left:

@@ -12,7 +12,8 @@ import pytest
 from transformers import LasrTokenizer
 
 from dictalake.acoustic.sparse import compact
-from dictalake.cli.main import run_command
+from dictalake.cli.build_lm import format_size
+from dictalake.cli.main import main, run_command
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
@@ -264,11 +265,17 @@ def test_mixture_that_cannot_be_is_refused(
     (tmp_path / "foreign.arpa").write_text(
         "\\data\\\nngram 1=3\n\n\\1-grams:\n-0.4\tfoo\n-0.4\tbar\n-0.4\t</s>\n\n\\end\\\n", encoding="utf-8"
     )
-    assert run_command("build-lm", [*mix, *options]) == 2
+    assert main(["build-lm", *mix, *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "lm.kenlm").exists()
 
 
 def test_bad_arguments_end_with_status_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("build-lm", ["--text", "x", "--model", "y", "--out", str(tmp_path / "lm"), "--order", "9"]) == 2
-    assert capsys.readouterr().err == "--order 9: must be from 2 to 6, the most that the decoders can read\n"
+    assert main(["build-lm", "--text", "x", "--model", "y", "--out", str(tmp_path / "lm"), "--order", "9"]) == 2
+    line = "dictalake build-lm: --order 9: must be from 2 to 6, the most that the decoders can read\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("size_bytes", "shown"), [(812, "0.8 kB"), (4_096, "4.1 kB"), (2_500_000, "2.5 MB"), (3e9, "3.00 GB")])
+def test_a_size_is_in_the_unit_that_says_something(size_bytes: int, shown: str) -> None:
+    assert format_size(size_bytes) == shown
