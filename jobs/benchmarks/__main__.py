@@ -9,6 +9,7 @@
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
       simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
+      start-up   processor seconds until each command shows its help, and of query and runs on a small lake
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -28,7 +29,7 @@ from typing import Any
 
 from dictalake.errors import ConfigError
 
-BENCHMARKS = ("suite", "driver", "load", "memory", "query", "resume", "seams", "simulate")
+BENCHMARKS = ("suite", "driver", "load", "memory", "query", "resume", "seams", "simulate", "start-up")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = ["suite", *arguments]
     if arguments[0] not in BENCHMARKS:
         raise ConfigError(f"{arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
-    return int(importlib.import_module(f"jobs.benchmarks.{arguments[0]}").main(arguments[1:]))
+    return int(importlib.import_module(f"jobs.benchmarks.{arguments[0].replace('-', '_')}").main(arguments[1:]))
 
 
 def describe_machine() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.options import make_parser, read_config
 from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.manifests import Manifests
@@ -41,15 +41,13 @@ from jobs.benchmarks.memory import write_short
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench driver", __doc__ or "")
     _add_sizes(parser)
-    parser.add_argument(
-        "--out", type=Path, help="JSON file for the figures; python -m jobs.benchmarks simulate --driver reads it"
-    )
-    arguments, overrides = parse(parser, argv)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures; the benchmark simulate reads it (--driver)")
+    arguments = parser.parse(argv)
     for name in ("blocks", "recordings"):
         fewer, more = getattr(arguments, name)
         if not 0 < fewer < more:
             raise ConfigError(f"--{name} {fewer} {more}: the first number must be positive and less than the second")
-    config = read_config(arguments, overrides, default="demo")
+    config = read_config(arguments, default="demo")
     plan_s = [_measure_planning(config, count) for count in arguments.recordings]
     block_s = _measure_blocks(config, arguments.blocks)
     result: dict[str, Any] = {

@@ -23,7 +23,7 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.options import make_parser, read_config
 from dictalake.config.sections import Archive, Config, Lake
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.workflow.run import RunSummary, transcribe
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         "--short", type=int, nargs="+", default=[1_000, 20_000], help="numbers of short recordings, each in a run of its own"
     )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    arguments, overrides = parse(parser, argv)
-    config = read_config(arguments, overrides, default="demo")
+    arguments = parser.parse(argv)
+    config = read_config(arguments, default="demo")
     speech = read_demo_speech()
     cases: dict[str, Callable[[Path], None]] = {
         f"one of {arguments.hours:g} h, stereo": lambda folder: write_long(folder, speech, arguments.hours),

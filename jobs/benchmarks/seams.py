@@ -34,7 +34,7 @@ from dictalake.acoustic.model import AcousticModel, open_model
 from dictalake.acoustic.sparse import sparsify_stretches
 from dictalake.acoustic.window_output import PruneConfig
 from dictalake.acoustic.windows import cut_window, plan_windows
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.options import make_parser, read_config
 from dictalake.config.sections import Config
 from dictalake.decoding.base import open_decoder
 from dictalake.evaluation.normalise import normalise_medasr
@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench seams", __doc__ or "")
     parser.add_argument("--whole-s", type=float, default=180.0, help="longest recording that is heard in one pass")
     parser.add_argument("--result", type=Path, help="write what was measured as JSON")
-    arguments, overrides = parse(parser, argv)
-    config = locate_lm(read_config(arguments, overrides))
+    arguments = parser.parse(argv)
+    config = locate_lm(read_config(arguments))
     from dictalake.workflow.identity import read_vocabulary
 
     vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))

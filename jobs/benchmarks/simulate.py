@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.options import CommandParser, make_parser, read_config
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.evaluation.tuning_page import render_page
@@ -40,11 +40,11 @@ _HEADER = ("GPUs", "CPUs", "hours", "audio-hours an hour", "$ per 1,000 audio-ho
 
 
 def main(argv: list[str] | None = None) -> int:
-    options, overrides = parse(_make_parser(), argv)
+    options = _make_parser().parse(argv)
     for name in ("recordings", "median_s", "gpu_speed", "listing_per_s", "bytes_per_audio_s", "node_gbit_s"):
         if getattr(options, name) <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name):g}: must be more than 0")
-    config = read_config(options, overrides, default="medasr")
+    config = read_config(options, default="medasr")
     measured = read_measured(options.measured)
     costs = make_costs(measured, read_driver(options.driver), options)
     lengths = draw_lengths(options.recordings, options.median_s, options.sigma)
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser() -> CommandParser:
     parser = make_parser("bench simulate", __doc__ or "")
     parser.add_argument("--out", type=Path, required=True, help="folder for simulate.json, simulate.html and sizing.md")
     parser.add_argument("--measured", type=Path, required=True, help="bench.json of python -m jobs.benchmarks --out")

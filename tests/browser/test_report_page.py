@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dictalake.cli.report import main
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Lake
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = RunRecord(run_id="run-1", event="started", job="backfill", fingerprint=FINGERPRINT, host=ATTACK)
     RunLog(lake).append(start, RunRecord(run_id="run-1", event="finished", ok=20, failed=1, wall_s=60.0, speed=20.0))
     out = folder / "report.html"
-    assert main(["--lake.uri", str(lake.uri), "--out", str(out), "--with-text"]) == 0
+    assert run_command("report", ["--lake.uri", str(lake.uri), "--out", str(out), "--with-text"]) == 0
     return out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dictalake.cli import demo
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Config
 from dictalake.workflow.cluster import Resources
 from dictalake.workflow.run import RunSummary, transcribe
@@ -43,7 +43,7 @@ def mixed_run(two_cpus: Resources, random_lasr: Path, tmp_path_factory: pytest.T
 def demo_lake(two_cpus: Resources, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Filled by the demo, whose exit status says that exactly the two broken files failed. Tests may write to it."""
     lake = tmp_path_factory.mktemp("demo") / "lake"
-    assert demo.main(["--lake.uri", str(lake)]) == 0
+    assert run_command("demo", ["--lake.uri", str(lake)]) == 0
     shutil.copytree(lake, lake.parent / "untouched")
     return lake
 

@@ -10,7 +10,7 @@ import kenlm
 import pytest
 from safetensors import safe_open
 
-from dictalake.cli import demo, evaluate
+from dictalake.cli.main import run_command
 from dictalake.config.locations import ASSETS
 from dictalake.workflow.cluster import Resources
 from dictalake.workflow.run import transcribe
@@ -30,7 +30,7 @@ def test_the_embedded_model_is_small_and_has_a_six_gram_over_its_pieces() -> Non
 
 
 def test_the_demo_understands_most_words_and_shows_every_file(demo_lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--lake.uri", str(demo_lake)]) == 0
+    assert run_command("demo", ["--lake.uri", str(demo_lake)]) == 0
     shown = capsys.readouterr().out
     files = [path.relative_to(DEMO_ARCHIVE).as_posix() for path in DEMO_ARCHIVE.rglob("*") if path.is_file()]
     assert all(f" {name} " in shown for name in files)
@@ -43,7 +43,7 @@ def test_evaluation_scores_the_same_rows_by_voice(demo_lake: Path, capsys: pytes
     manifest = "embedded:demo-archive/references.csv"
     arguments = ["--config", "demo", "--archive.manifest", manifest, "--lake.uri", str(demo_lake), "--by", "voice"]
     arguments += ["--normaliser", "medasr"]
-    assert evaluate.main(arguments) == 3  # two recordings failed
+    assert run_command("evaluate", arguments) == 3  # two recordings failed
     shown = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
     rows = [row for row in rows if len(row) == 11]  # not those of the table of terms, negations, sides and numbers

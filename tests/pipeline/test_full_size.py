@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from dictalake.cli import backfill
+from dictalake.cli.main import run_command
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.workflow.cluster import Resources
 from tests.models import save_random_lasr, write_arpa
@@ -34,7 +34,7 @@ def test_medasr_configuration_runs_the_full_architecture(
         "--lake.uri": str(tmp_path / "lake"),
     }
 
-    assert backfill.main([text for option in options.items() for text in option]) == 0
+    assert run_command("backfill", [text for option in options.items() for text in option]) == 0
 
     assert " 2 " in next(line for line in capsys.readouterr().out.splitlines() if "transcribed" in line)
     rows = read_rows(tmp_path / "lake")

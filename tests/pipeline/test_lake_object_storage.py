@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
-from dictalake.cli.query import main
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import RunError
 from dictalake.lake.erase import Subjects, forget
@@ -166,5 +166,5 @@ def test_sql_is_answered_from_the_files_of_the_bucket(lake: Lake, tmp_path: Path
         yaml.safe_dump({"lake": {"uri": lake.uri, "storage_options": dict(lake.storage_options)}}), encoding="utf-8"
     )
     sql = "SELECT (SELECT count(*) FROM transcripts) AS transcripts, run_id, state FROM runs"
-    assert main(["--config", str(config), "--format", "csv", sql]) == 0
+    assert run_command("query", ["--config", str(config), "--format", "csv", sql]) == 0
     assert capfd.readouterr().out == '"transcripts","run_id","state"\n2,"r1","unfinished"\n'

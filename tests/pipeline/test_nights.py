@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from dictalake.cli import nightly
+from dictalake.cli.main import run_command
 from dictalake.lake.query import connect
 from dictalake.workflow import run as story
 from dictalake.workflow.cluster import Resources
@@ -74,7 +74,7 @@ class Nights(RuleBasedStateMachine):
         options += ["--acoustic.model", str(model_path[0]), "--acoustic.device", "cpu", "--decoding.kind", "greedy"]
         options += [f"--archive.storage_options={{sick: {self.sick}}}"]
         options += [] if retry is None else ["--retry-failed", *([retry] if retry else [])]
-        assert nightly.main(options) == (3 if failed else 0)
+        assert run_command("nightly", options) == (3 if failed else 0)
         self.check()
 
     def put(self, name: str, kind: str, day: int) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.cli import query
+from dictalake.cli.main import run_command
 from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Acoustic
 from dictalake.lake.query import VIEWS
@@ -30,14 +30,14 @@ def test_readme_shows_what_each_view_answers_on_the_demo_lake(
     )
     capfd.readouterr()
     for sql, expected in asked:
-        assert query.main(["--lake.uri", str(untouched_demo_lake), sql]) == 0
+        assert run_command("query", ["--lake.uri", str(untouched_demo_lake), sql]) == 0
         assert capfd.readouterr().out == expected
     assert {re.findall(r"FROM (\w+)", sql)[0] for sql, _ in asked} == {*VIEWS, "history"}
 
 
 def test_one_query_says_which_model_code_configuration_and_bytes_made_a_row(untouched_demo_lake: Path, tmp_path: Path) -> None:
     file, out = ROOT / "infra/queries/provenance_of_a_row.sql", tmp_path / "rows.parquet"
-    assert query.main(["--lake.uri", str(untouched_demo_lake), "--file", str(file), "--out", str(out)]) == 0
+    assert run_command("query", ["--lake.uri", str(untouched_demo_lake), "--file", str(file), "--out", str(out)]) == 0
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == 2 * 29
     identity = find_checkpoint(Acoustic()).identity

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dictalake.cli import reproduce
+from dictalake.cli.main import run_command
 from dictalake.config.locations import ASSETS
 
 
 def remake(lake: Path, out: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit code, and what the JSON says of each row."""
-    code = reproduce.main(["--lake.uri", str(lake), "--json", str(out), *options])
+    code = run_command("reproduce", ["--lake.uri", str(lake), "--json", str(out), *options])
     return code, json.loads(out.read_text(encoding="utf-8"))["rows"]
 
 

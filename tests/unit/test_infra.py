@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dictalake.cli.main import EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, JOBS
-from dictalake.cli.options import make_parser, parse
+from dictalake.cli.main import COMMANDS, EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, make_command_parser
 from dictalake.config.load import list_keys, load_config
 from dictalake.config.sections import Config
 
@@ -91,9 +90,9 @@ def test_every_document_of_a_manifest_says_what_it_is_and_is_applied_by_a_kustom
 
 @pytest.mark.parametrize(("where", "arguments"), CALLS, ids=[f"{where}-{a[0]}" for where, a in CALLS])
 def test_a_command_names_a_job_and_keys_that_exist(where: str, arguments: list[str]) -> None:
-    assert arguments[0] in JOBS
-    options, overrides = parse(make_parser(arguments[0], ""), arguments[1:])
-    assert {key for key, _ in overrides} <= {key.name for key in list_keys()}
+    assert arguments[0] in COMMANDS
+    options = make_command_parser(arguments[0]).parse(arguments[1:])
+    assert {key for key, _ in options.overrides} <= {key.name for key in list_keys()}
     assert options.config in (None, "medasr", f"{CONFIG_FOLDER}/dictalake.yaml")
 
 
@@ -256,7 +255,7 @@ def test_scripts_call_the_installed_command() -> None:
     for path in (INFRA / "evaluation_set.sh", ROOT / "jobs/train_medasr_mini.sh", INFRA / "Dockerfile"):
         text = path.read_text(encoding="utf-8")
         assert "python -m jobs" not in text
-        assert set(re.findall(r"\bdictalake ([a-z]+(?:-[a-z]+)*)\b", text)) <= {*JOBS, "as"}
+        assert set(re.findall(r"\bdictalake ([a-z]+(?:-[a-z]+)*)\b", text)) <= {*COMMANDS, "as"}
     kept = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     copied = {line[1:].rstrip("/") for line in kept if line.startswith("!")}
     assert all((ROOT / name).exists() for name in copied)

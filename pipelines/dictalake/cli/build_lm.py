@@ -1,17 +1,4 @@
-"""Builds the n-gram language model that beam search fuses, over the pieces of one acoustic model.
-
-    dictalake build-lm --text reports.csv --model google/medasr --out lm_6.kenlm
-    dictalake build-lm --text train.txt more.csv --exclude held_out.csv --model medasr-mini/ --quantize --out lm_6.kenlm
-    dictalake build-lm --text reports.csv --base general.arpa.gz --dev dev.csv --held-out test.csv --prune-threshold 1e-8 \\
-        --model google/medasr --out lm_6.kenlm --arpa lm_6.arpa.gz --report lm_6.json
-
-Text is spoken form with the model's markup, one dictation a line (or a CSV column): "no acute fracture {period}".
-The file goes into ``decoding.lm``. KenLM's tools are taken from PATH, or built once from the source package on PyPI.
-
-``--base`` (ARPA, over the same pieces) or ``--base-text`` is mixed in: p = (1 - W) p_text + W p_base. ``--base-weight auto``
-finds W on ``--dev``. Perplexity is of ``--held-out``: dictations that share a sentence with ``--dev`` are left out of it,
-and both texts out of ``--text`` and ``--base-text``; what a ``--base`` was made from cannot be known here.
-"""
+"""Builds the n-gram language model that beam search fuses: estimates, mixes, prunes, measures, and writes it."""
 
 from __future__ import annotations
 
@@ -20,7 +7,6 @@ import gzip
 import itertools
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import kenlm
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoConfig, AutoTokenizer
 
+from dictalake.cli.tables import Column, print_table
 from dictalake.config.locations import resolve
 from dictalake.decoding.vocabulary import Vocabulary
-from dictalake.errors import ConfigError, RunError
+from dictalake.errors import ConfigError
 from dictalake.training.arpa import BEGIN, END, UNKNOWN, read_arpa, read_head, write_arpa
 from dictalake.training.interpolation import alone, best_base_weight, interpolate, token_probabilities
 from dictalake.training.kenlm_tools import KenlmTools, default_cache, find_or_build_tools
@@ -135,19 +120,8 @@ class Workshop:
         return Built(name, arpa, binary)
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = _parse(argv)
-    try:
-        return _build(arguments)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-def _build(options: argparse.Namespace) -> int:
+def build(options: argparse.Namespace) -> int:
+    """Writes the model to ``options.out``. Raises ConfigError, RunError."""
     plan = LmPlan(options.order, tuple(options.prune), options.quantize, options.memory)
     _check(options)
     tools = find_or_build_tools(options.kenlm_bin, options.cache or default_cache(), print)
@@ -172,7 +146,7 @@ def _build(options: argparse.Namespace) -> int:
             models.append(shop.finish("pruned", pruned))
         facts = [_facts(model, vocabulary, held_out) for model in models]
         _deliver(models[-1], options)
-    _say(facts, options, weight)
+    _show(facts, options, weight)
     return 0
 
 
@@ -261,15 +235,15 @@ def _deliver(model: Built, options: argparse.Namespace) -> None:
         part.replace(target)
 
 
-def _say(facts: list[Facts], options: argparse.Namespace, weight: float | None) -> None:
+def _show(facts: list[Facts], options: argparse.Namespace, weight: float | None) -> None:
     last = facts[-1]
     if weight is not None:
         print(f"base weight: {weight:.4f} ({'found on --dev' if options.base_weight == AUTO else 'as given'})")
     print(f"vocabulary: {last.known_pieces} of the model's {last.all_pieces} pieces are known")
     if last.held_out is not None:
         title = f"held-out text: {last.held_out.lines} dictations, {last.held_out.words} words, {last.held_out.pieces} pieces"
-        Console().print(_table(facts, title))
-    print(f"{options.out}: {len(last.ngrams)}-gram, {last.size_bytes / 1e6:.2f} MB")
+        _print_perplexities(facts, title)
+    print(f"{options.out}: {len(last.ngrams)}-gram, {format_size(last.size_bytes)}")
     if options.report is not None:
         found = {
             "base_weight": weight,
@@ -281,58 +255,21 @@ def _say(facts: list[Facts], options: argparse.Namespace, weight: float | None) 
         options.report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def _table(facts: list[Facts], title: str) -> Table:
-    """Perplexities count the ends of dictations; ``known piece`` leaves out pieces that the model does not know."""
-    table = Table(title=title, caption="perplexity, ends of dictations counted; compare words across tokenizers")
-    for name in ("model", "n-grams", "MB", "a piece", "a known piece", "a word", "unknown pieces"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name in ("model", "n-grams", "MB"))
+def format_size(size_bytes: int) -> str:
+    """In the unit in which the number says something."""
+    if size_bytes < 1e6:
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
+
+
+def _print_perplexities(facts: list[Facts], title: str) -> None:
+    """They count the ends of dictations; ``known piece`` leaves out pieces that the model does not know."""
+    numbers = ("n-grams", "size", "a piece", "a known piece", "a word", "unknown")
+    rows = []
     for model in facts:
         if (found := model.held_out) is not None:
             perplexities = [f"{found.per_piece:.2f}", f"{found.per_known_piece:.2f}", f"{found.per_word:,.0f}"]
-            size = f"{model.size_bytes / 1e6:.2f}"
-            table.add_row(model.name, f"{sum(model.ngrams):,}", size, *perplexities, str(found.unknown))
-    return table
-
-
-def _weight(given: str) -> float | str:
-    if given == AUTO:
-        return AUTO
-    try:
-        return float(given)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{given!r} is neither a number nor auto") from None
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="dictalake build-lm", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--text", type=Path, nargs="+", required=True, help="text files (one dictation a line) or CSVs")
-    parser.add_argument("--column", help="CSV column with the text (default: text, else reference)")
-    parser.add_argument("--exclude", type=Path, nargs="+", default=[], help="text that must not be in the model")
-    parser.add_argument("--base", type=Path, help="model to mix in: .arpa or .arpa.gz over the same pieces")
-    parser.add_argument("--base-text", type=Path, nargs="+", default=[], help="text to build the model to mix in from")
-    parser.add_argument("--base-weight", type=_weight, default=AUTO, metavar="W", help="its share: 0 to 1, or auto (default)")
-    parser.add_argument("--dev", type=Path, nargs="+", default=[], help="text that --base-weight auto finds the share on")
-    parser.add_argument(
-        "--held-out", type=Path, nargs="+", default=[], help="text to measure perplexity on; kept out of the model"
-    )
-    parser.add_argument(
-        "--prune-threshold", type=float, help="entropy pruning: drop n-grams that raise perplexity by less: 1e-8"
-    )
-    parser.add_argument("--model", required=True, help="the acoustic model, for its tokenizer: a folder or a Hugging Face id")
-    parser.add_argument("--revision", help="revision of --model")
-    parser.add_argument("--out", type=Path, required=True, help="KenLM binary to write")
-    parser.add_argument("--arpa", type=Path, help="also write the ARPA file (.arpa or .arpa.gz), to be a --base later")
-    parser.add_argument("--report", type=Path, help="also write sizes and perplexities as JSON")
-    parser.add_argument("--order", type=int, default=6, help="length of the n-grams, 2 to 6 (default 6)")
-    parser.add_argument("--prune", type=int, nargs="+", default=[], help="drop n-grams seen at most so often: 0 0 1")
-    parser.add_argument("--quantize", action="store_true", help="8 bits for each probability")
-    parser.add_argument("--memory", default="1G", help="memory for counting (default 1G)")
-    parser.add_argument("--kenlm-bin", type=Path, help="folder of lmplz and build_binary")
-    parser.add_argument("--cache", type=Path, help="where lmplz is built if it has to be (default ~/.cache/dictalake)")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            size = format_size(model.size_bytes)
+            rows.append([model.name, f"{sum(model.ngrams):,}", size, *perplexities, str(found.unknown)])
+    print_table(["model", *(Column(name, is_number=True) for name in numbers)], rows, title=title)
+    print("perplexity, ends of dictations counted; compare words across tokenizers")

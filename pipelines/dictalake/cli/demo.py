@@ -1,24 +1,15 @@
-"""Transcribes the embedded demo archive, greedy and with the language model, and shows what came out.
-
-    dictalake demo --lake.uri ./demo-lake
-
-Two of its files are broken on purpose and have no reference; it ends with 0 when exactly those failed, else with 3. Run
-again, it reads the rows from the lake. Every configuration key but those of the archive can be given.
-"""
+"""Runs the embedded demo archive through two systems, and shows what came out."""
 
 from __future__ import annotations
 
-import sys
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.tables import Column, print_json, print_table, to_records
 from dictalake.config.sections import Archive, Config
-from dictalake.errors import ConfigError
 from dictalake.evaluation.normalise import normalise_medasr
 from dictalake.evaluation.systems import (
     REFERENCE,
@@ -38,33 +29,30 @@ from dictalake.records import Recording
 MANIFEST = "embedded:demo-archive/references.csv"
 LAKE = "./demo-lake"
 SYSTEMS = ("greedy", "lm")
+COLUMNS = ("file", "status", "text", "WER greedy", "WER LM")
 _SHORTEST_TEXT = 20
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments, overrides = parse(make_parser("demo", __doc__ or ""), argv)
-    if any(key.startswith("archive.") for key, _ in overrides):
-        raise ConfigError("the demo reads its own archive; for another one use dictalake backfill or dictalake evaluate")
-    config = read_config(arguments, overrides, default="demo")
+def show_demo(config: Config, form: str) -> int:
+    """Transcribes with ``greedy`` and with the language model; the exit code."""
     lake = config.lake.model_copy(update={"uri": config.lake.uri or LAKE})
     config = config.model_copy(update={"archive": Archive.model_validate({"manifest": MANIFEST}), "lake": lake})
-
     started = time.monotonic()
     recordings = read_references(config.archive)
     transcripts = run_systems(make_systems(config, list(SYSTEMS), ()), recordings)
     took_s = time.monotonic() - started
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 140))
-    console.print(make_table(recordings, transcripts, console.width))
-    _show_totals(recordings, transcripts, console)
-    _show_lake(config, took_s, console)
+    if form == "json":
+        print_json(to_records(COLUMNS, make_rows(recordings, transcripts)))
+    else:
+        console = Console()
+        show_table(make_rows(recordings, transcripts), console)
+        _show_totals(recordings, transcripts, console)
+        _show_lake(config, took_s, console)
     return 0 if failed_as_intended(recordings, transcripts) else 3
 
 
-def make_table(recordings: Sequence[Recording], transcripts: Transcripts, width: int) -> Table:
-    """One row per file; the text is the language model's, shortened so that the table is ``width`` characters wide."""
+def make_rows(recordings: Sequence[Recording], transcripts: Transcripts) -> list[list[str]]:
+    """One row a file, of ``COLUMNS``; the text is the language model's."""
     rows = []
     for recording in recordings:
         heard = {system: transcripts[system][recording.recording_id] for system in SYSTEMS}
@@ -73,21 +61,16 @@ def make_table(recordings: Sequence[Recording], transcripts: Transcripts, width:
         text = " ".join(((failed.detail if failed else heard["lm"].text) or "").split())
         rates = [_rate(recording, heard[system]) for system in SYSTEMS]
         rows.append([name, (failed.reason if failed else None) or "ok", text, *rates])
+    return rows
 
-    table = Table(title="demo archive")
-    for header in ("file", "status", "text"):
-        table.add_column(header, no_wrap=True)
-    for header in ("WER greedy", "WER LM"):
-        table.add_column(header, justify="right")
-    borders = 3 * len(table.columns) + 1
-    others = sum(
-        max(len(str(column.header)), *(len(row[i]) for row in rows)) for i, column in enumerate(table.columns) if i != 2
-    )
-    text_width = max(_SHORTEST_TEXT, width - borders - others)
-    for row in rows:
-        text = row[2] if len(row[2]) <= text_width else row[2][: text_width - 1] + "…"
-        table.add_row(*(escape(cell) for cell in [*row[:2], text, *row[3:]]))
-    return table
+
+def show_table(rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Only the beginning of each text, so that the table is as wide as the terminal."""
+    others = sum(max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in range(len(COLUMNS)) if i != 2)
+    room = max(_SHORTEST_TEXT, console.width - others - 3 * len(COLUMNS) - 1)
+    short = [[*row[:2], row[2] if len(row[2]) <= room else row[2][: room - 1] + "…", *row[3:]] for row in rows]
+    columns = [*map(Column, COLUMNS[:3]), *(Column(name, is_number=True) for name in COLUMNS[3:])]
+    print_table(columns, short, title="demo archive", console=console)
 
 
 def _rate(recording: Recording, heard: SystemOutput) -> str:
@@ -126,14 +109,7 @@ def _show_lake(config: Config, took_s: float, console: Console) -> None:
     assert config.lake.uri is not None
     rows = open_lake(config.lake.uri, config.lake.storage_options).count_rows()
     console.print(f"{rows} rows in the lake {config.lake.uri}; took {format_duration(took_s)}", highlight=False)
-    console.print("\nto query it from Python:\n", highlight=False)
-    for line in (
-        "import duckdb; from dictalake.lake.query import open_lake",
-        f"transcripts = open_lake({config.lake.uri!r})",
-        'duckdb.sql("SELECT fingerprint, status, count(*), avg(confidence) FROM transcripts GROUP BY ALL").show()',
-    ):
-        console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    place = shlex.quote(config.lake.uri)
+    console.print("\nask it a question:\n", highlight=False)
+    question = "SELECT fingerprint, status, count(*), avg(confidence) FROM history GROUP BY ALL"
+    console.print(f'    dictalake query {place} "{question}"', highlight=False, markup=False, soft_wrap=True)

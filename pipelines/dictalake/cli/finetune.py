@@ -1,21 +1,11 @@
-"""Trains a CTC model on labelled audio: fine-tunes ``google/medasr`` (or any LASR checkpoint), or starts from nothing.
-
-    dictalake finetune --manifest train.csv --held-out held_out.csv --base google/medasr --out checkpoint/ --peak-rate 1e-4
-    dictalake finetune --manifest train.csv --held-out held_out.csv --from-scratch --out medasr-mini/
-
-A manifest is a CSV with the columns ``uri`` (a local file, relative to the manifest; those longer than --max-utterance-s are
-left out and counted) and ``reference``. The checkpoint folder is what
-``acoustic.model`` takes. Killed, the same command goes on where the last saved state was.
-"""
+"""Trains or fine-tunes a CTC model on labelled audio, and measures it on held-out audio after each epoch."""
 
 from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from dataclasses import fields, replace
-from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, LasrCTCConfig, LasrEncoderConfig, LasrFeatureExtractor, LasrForCTC, LasrProcessor
@@ -25,15 +15,16 @@ from dictalake.acoustic.lasr.features import LogMel
 from dictalake.errors import ConfigError
 from dictalake.evaluation.normalise import normalise_medasr
 from dictalake.evaluation.word_errors import count_errors
-from dictalake.training.finetune import Trainer, TrainingPlan, initialise
+from dictalake.training.finetune import Trainer, initialise
 from dictalake.training.lm import read_dictations
+from dictalake.training.plan import TrainingPlan
 from dictalake.training.tokenizer import build_tokenizer
 from dictalake.training.utterances import TrainingUtterance, load_waveform, read_utterances
 from dictalake.training.voices import VOICES
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = _parse(argv)
+def finetune(arguments: argparse.Namespace) -> int:
+    """Reads the audio, trains, and saves the model into the folder ``arguments.out``."""
     torch.manual_seed(arguments.seed)
     disable_progress_bar()  # a checkpoint is written after each epoch
     if arguments.threads:
@@ -96,44 +87,5 @@ def _make_trainer(arguments: argparse.Namespace, plan: TrainingPlan, train: list
     return Trainer(model, processor.tokenizer, processor.feature_extractor, arguments.out, plan, device)
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="dictalake finetune", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--manifest", type=Path, required=True, action="append", help="CSV of the training audio: uri, reference; repeatable"
-    )
-    parser.add_argument("--held-out", type=Path, required=True, help="CSV of audio for the error rate after each epoch")
-    parser.add_argument("--held-out-limit", type=int, default=300, help="at most so many held-out utterances (default 300)")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder; holds the state to resume from too")
-    start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--base", help="checkpoint to start from: a folder or a Hugging Face id")
-    start.add_argument("--from-scratch", action="store_true", help="build a tokenizer and a small model instead")
-    parser.add_argument("--revision", help="revision of --base")
-    parser.add_argument(
-        "--tokenizer-text",
-        type=Path,
-        action="append",
-        default=[],
-        help="from scratch: CSV or text file to learn the vocabulary from, repeatable (default: the training references)",
-    )
-    parser.add_argument("--pieces", type=int, default=320, help="from scratch: vocabulary size")
-    parser.add_argument("--hidden-size", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    for field in fields(TrainingPlan):
-        name = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
-        else:
-            parser.add_argument(name, type=type(field.default), default=field.default, help=f"default {field.default}")
-    return parser.parse_args(argv)
-
-
 def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

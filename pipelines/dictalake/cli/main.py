@@ -1,78 +1,171 @@
-"""``dictalake <job>``: runs one of the jobs and turns errors into one clear line and an exit code.
+"""``dictalake COMMAND``: finds the command, runs it, and turns errors into one clear line and an exit code.
 
-0 all ok · 3 finished, some recordings failed · 2 bad configuration · 1 the run itself failed
+0 all ok · 3 finished, some recordings failed · 2 bad configuration · 1 the run itself failed · 130 Ctrl-C · 143 SIGTERM
+
+This module knows the commands by name alone. A command's module in ``cli/commands`` declares its arguments
+(``add_arguments``) and does its work (``run``); it is imported when the command is chosen, and imports what is heavy in
+``run``, so help and mistakes are answered at once.
 """
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
-from functools import partial
-from types import FrameType
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING
 
-JOBS = {
-    "backfill": "transcribe what is in an archive and not yet in the lake",
-    "nightly": "transcribe what is new, for a scheduler: one line, or none when there is nothing",
-    "runs": "who is at work on a lake, and what the last runs did",
-    "query": "ask a lake a question in SQL: a table, CSV, Parquet or Arrow",
-    "search": "find words in the transcripts of a lake, with where they stand",
-    "report": "write a page about a run or a lake: counts, speed, cost, failures and what to do",
-    "doctor": "check what a run needs on this machine, and say what to fix",
-    "schema": "what the columns of a lake mean: write the documentation, check it, upgrade a lake",
-    "reproduce": "make rows of a lake again, and say whether they are identical or what differs",
-    "compact": "put a lake's small files together and remove what is out of use",
-    "forget": "erase recordings from a lake for good",
-    "evaluate": "score configurations on recordings with reference texts",
-    "demo": "transcribe the embedded demo archive and show the result",
-    "finetune": "train a CTC model on labelled audio",
-    "tune": "find decoder settings and calibrate confidence on labelled recordings",
-    "build-lm": "build the n-gram language model from text",
-    "write-dictations": "write synthetic dictation texts",
-    "synthesize": "speak texts with text-to-speech voices",
-    "lengthen": "make long dictations out of short utterances",
+if TYPE_CHECKING:
+    from dictalake.cli.options import CommandParser
+
+GROUPS = {
+    "Transcribe": {
+        "transcribe": "transcribe your own files or folders and show the texts",
+        "demo": "transcribe the embedded demo archive and show the result",
+        "backfill": "transcribe everything in an archive that is not yet in the lake",
+        "nightly": "transcribe what is new, for a scheduler; prints one line, or none",
+        "doctor": "check what a run needs on this machine and say what to fix",
+        "config": "show the effective configuration and where each value comes from",
+    },
+    "Look into a lake": {
+        "query": "ask a question in SQL; answer as a table, CSV, JSON, Parquet or Arrow",
+        "search": "find words in the transcripts",
+        "runs": "show which runs are at work and what the last ones did",
+        "report": "write an HTML page about a run or the whole lake",
+        "reproduce": "transcribe recordings again and compare with their rows",
+        "schema": "document the columns, check the schema, upgrade an older lake",
+    },
+    "Care for a lake": {
+        "compact": "merge small files and remove those out of use",
+        "forget": "erase recordings from a lake for good",
+    },
+    "Evaluate and train": {
+        "evaluate": "score configurations on recordings with reference texts",
+        "tune": "find decoder settings and calibrate confidence on labelled recordings",
+        "finetune": "train a CTC model on labelled audio",
+        "build-lm": "build the n-gram language model from text",
+        "write-dictations": "write synthetic dictation texts",
+        "synthesize": "read texts aloud with text-to-speech voices",
+        "lengthen": "join short utterances into long dictations",
+    },
+    "Help": {
+        "help": "show the help of a command",
+        "completion": "print the completion script for bash or zsh",
+    },
 }
+COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
+_BENCH = "the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchmarks NAME"
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """A machine that is taken away says so with SIGTERM: what is finished is committed, and the run's claim given back."""
-    raise SystemExit(128 + number)
-
-
-def main(argv: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command line ``argv``, by default this program's."""
+    is_program = argv is None
+    arguments = sys.argv[1:] if argv is None else list(argv)
     # Before anything imports Ray or transformers: no reports home, no chatter.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print("usage: dictalake JOB [options]     dictalake JOB --help for its options\n")
-        for name, what in JOBS.items():
-            print(f"  {name:17} {what}")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(make_root_parser().format_help(), end="")
         return EXIT_OK if arguments else EXIT_BAD_CONFIG
-    job = arguments[0]
-    if job not in JOBS:
-        print(f"dictalake: unknown job {job}; jobs are {', '.join(JOBS)}", file=sys.stderr)
+    if arguments[0] == "--version":
+        print(f"dictalake {importlib.metadata.version('dictalake')}")
+        return EXIT_OK
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"dictalake{' bench' if name == 'bench' else ''}: {explain_unknown(name)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
     signal.signal(signal.SIGTERM, _stop)
+    return _run_safely(name, arguments[1:], is_program=is_program)
+
+
+def run_command(name: str, argv: Sequence[str], *, is_program: bool = False) -> int:
+    """The exit code of a command. Raises DictalakeError, and SystemExit where help was asked for."""
+    module = find_command(name)
+    arguments = make_command_parser(name).parse(argv)
+    if is_program and getattr(module, "WITHOUT_PANDAS", False):
+        from dictalake.cli.lean_imports import leave_pandas_out
+
+        leave_pandas_out()
+    return int(module.run(arguments))
+
+
+def find_command(name: str) -> ModuleType:
+    return importlib.import_module(f"dictalake.cli.commands.{name.replace('-', '_')}")
+
+
+def make_command_parser(name: str) -> CommandParser:
+    """The parser of a command, with its help and all its options."""
+    from dictalake.cli.options import CommandParser
+
+    module = find_command(name)
+    parser = CommandParser(f"dictalake {name}", module.__doc__ or "")
+    module.add_arguments(parser)
+    return parser
+
+
+def make_root_parser(*, with_commands: bool = False) -> argparse.ArgumentParser:
+    """The parser of ``dictalake`` itself; ``with_commands`` imports every command and takes its arguments in."""
+    lines = [f"\n{title}:\n" + "\n".join(f"  {n:<17} {what}" for n, what in group.items()) for title, group in GROUPS.items()]
+    root = argparse.ArgumentParser(
+        prog="dictalake",
+        usage="dictalake COMMAND [options]     dictalake help COMMAND",
+        description="Turns an archive of medical dictations into a lake of transcripts.\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="store_true", help="show the version and exit")
+    if with_commands:
+        from dictalake.cli.options import CommandParser
+
+        subparsers = root.add_subparsers(prog="dictalake", metavar="COMMAND", parser_class=CommandParser)
+        for name, summary in COMMANDS.items():
+            module = find_command(name)
+            parser = subparsers.add_parser(name, help=summary, description=module.__doc__ or "")
+            module.add_arguments(parser)
+            parser.show_all_keys()
+    return root
+
+
+def _run_safely(name: str, argv: Sequence[str], *, is_program: bool) -> int:
     from dictalake import logs
     from dictalake.errors import ConfigError, DictalakeError
 
     def end(line: str, exit_code: int) -> int:
-        show = partial(print, file=sys.stderr)
-        logs.log_event("failed", f"dictalake {job}: {line}", show, logs.ERROR, exit_code=exit_code)
+        def show(text: str) -> None:
+            print(text, file=sys.stderr)
+
+        logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code)
         return exit_code
 
     try:
-        return int(importlib.import_module(f"dictalake.cli.{job.replace('-', '_')}").main(arguments[1:]))
+        return run_command(name, argv, is_program=is_program)
     except ConfigError as error:
         return end(str(error), EXIT_BAD_CONFIG)
     except DictalakeError as error:
         return end(str(error), EXIT_RUN_FAILED)
     except KeyboardInterrupt:
-        return end("stopped; what was committed stays, the same command goes on", 130)
+        return end("stopped; what was committed stays, run the same command again to resume", 130)
+
+
+def explain_unknown(name: str) -> str:
+    """What to type instead of a command that does not exist."""
+    if name == "bench":
+        return _BENCH
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(COMMANDS)}"
+    return f"unknown {'option' if name.startswith('-') else 'command'} {name}: {hint}"
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A machine that is taken away says so with SIGTERM: finished work is committed, and the run's lease is given back."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

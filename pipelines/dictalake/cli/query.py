@@ -1,12 +1,4 @@
-"""Asks the lake a question in SQL and changes nothing in it.
-
-    dictalake query --lake.uri gs://lake/speech "SELECT recorded_month, count(*) FROM transcripts GROUP BY ALL"
-    dictalake query --lake.uri gs://lake/speech --file infra/queries/volume_by_month.sql --out volume.parquet
-
-Views: transcripts (newest good row of each recording), transcript_words, transcript_sections, failures, runs and history (every
-row). The language is DuckDB's. A condition on recorded_month keeps the files of other months closed. As a table the first 1,000
-rows are shown, in CSV, Parquet and Arrow (an IPC file) all are written.
-"""
+"""Answers one question in SQL about a lake, and changes nothing in it: what is asked, how it is read, and how it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,79 +17,32 @@ import duckdb
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.tables import Column, print_table
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
 from dictalake.lake.query import connect, lock
 
-ENDINGS = {".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN = 1000
 _BATCH_ROWS = 10_000
-_OPTION = re.compile(r"--[\w.-]+(=.*)?", re.DOTALL)
 # Their messages quote the question and never a row.
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
 _UNREADABLE = "reading the stream registered as "
 
 
-def main(argv: list[str] | None = None) -> int:
-    sql, options = split_sql(sys.argv[1:] if argv is None else argv)
-    parser = make_parser("query", __doc__ or "")
-    parser.usage = 'dictalake query --lake.uri LAKE [options] ("SQL" | --file FILE)'
-    parser.add_argument("--file", type=Path, help="take the SQL from this file")
-    parser.add_argument(
-        "--format", choices=("table", *ENDINGS.values()), help="by default the ending of --out says, else table"
-    )
-    parser.add_argument("--out", type=Path, help="write to this file: .csv, .parquet or .arrow")
-    arguments, overrides = parse(parser, options)
-    question = check_question(read_question(sql, arguments.file))
-    form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
-    lake = read_config(arguments, overrides).lake
+def answer(lake: Lake, question: str, form: str, out: Path | None) -> None:
+    """Writes the answer in the format ``form`` to ``out`` or standard output. Raises ConfigError, RunError."""
     try:
         with TemporaryDirectory(prefix="dictalake-query-") as spill, ask(lake, question, Path(spill)) as (schema, batches):
             if form == "table":
                 show(schema, batches)
             else:
-                with open_sink(arguments.out) as sink:
+                with open_sink(out) as sink:
                     WRITERS[form](schema, batches, sink)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads, such as head, has enough; Python would complain once more when it ends
+    except BrokenPipeError:  # the reader, such as head, has enough; Python would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def split_sql(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The SQL, the one argument that is neither an option nor an option's value, and the rest: every option has a value.
-
-    Raises ConfigError when there are several.
-    """
-    questions, options = [], []
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "-h" or argument == "--help":
-            options.append(argument)
-        elif match := _OPTION.fullmatch(argument):
-            options += [argument] if match[1] else [argument, *itertools.islice(arguments, 1)]
-        else:
-            questions.append(argument)
-    if len(questions) > 1:
-        raise ConfigError(f"{len(questions)} questions were given, one is answered: put the SQL into quotation marks")
-    return (questions[0] if questions else None), options
-
-
-def read_question(sql: str | None, file: Path | None) -> str:
-    """Raises ConfigError unless exactly one of the two is given and can be read."""
-    if (sql is None) == (file is None):
-        raise ConfigError('give either the SQL in quotation marks, dictalake query "SELECT …", or --file FILE')
-    if file is None:
-        return str(sql)
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--file {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
 
 
 def check_question(sql: str) -> str:
@@ -118,7 +63,8 @@ def choose_format(given: str | None, out: Path | None, is_terminal: bool) -> str
     """``--format``, else what the ending of ``--out`` says. Raises ConfigError for what cannot be shown or written."""
     form = given or (ENDINGS.get(out.suffix.lower(), "unknown") if out else "table")
     if out and form not in ENDINGS.values():
-        raise ConfigError(f"--out {out}: its name must end in {', '.join(ENDINGS)}, or --format be one of csv, parquet, arrow")
+        allowed = f"its name must end in {', '.join(ENDINGS)}, or --format be one of {', '.join(ENDINGS.values())}"
+        raise ConfigError(f"--out {out}: {allowed}")
     if not out and is_terminal and form in ("parquet", "arrow"):
         raise ConfigError(f"--format {form} is not for a terminal: give --out FILE, or send it to another program")
     return form
@@ -206,29 +152,35 @@ def write_arrow(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: Bina
             writer.write_batch(batch)
 
 
+def write_json(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO) -> None:
+    """One array with an object for each row."""
+    lead = "[\n"
+    for batch in batches:
+        for row in batch.to_pylist(maps_as_pydicts="lossy"):
+            sink.write(f"{lead}{json.dumps(row, default=str, ensure_ascii=False)}".encode())
+            lead = ",\n"
+    sink.write(b"[]\n" if lead == "[\n" else b"\n]\n")
+
+
 WRITERS: dict[str, Callable[[pa.Schema, Iterable[pa.RecordBatch], BinaryIO], None]] = {
     "csv": write_csv,
+    "json": write_json,
     "parquet": write_parquet,
     "arrow": write_arrow,
 }
 
 
 def show(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """A table for eyes on a terminal, else lines of columns with two spaces between them."""
+    """A table for eyes; one field a line where it would be wider than the terminal."""
     rows = list(itertools.islice(format_rows(schema, batches), _SHOWN + 1))
     numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) for kind in schema.types]
-    if sys.stdout.isatty():
-        table = Table()
-        for name, is_number in zip(schema.names, numeric, strict=True):
-            table.add_column(Text(printable(name)), justify="right" if is_number else "left", overflow="fold")
-        for row in rows[:_SHOWN]:
-            table.add_row(*(Text(printable(cell, keep="\n")) for cell in row))
-        Console().print(table)
-    else:
-        for line in align_columns([schema.names, *rows[:_SHOWN]], numeric):
-            print(line)
+    columns = [Column(printable(name), is_number) for name, is_number in zip(schema.names, numeric, strict=True)]
+    # On a terminal the lines of a text stay lines; elsewhere a row is one line.
+    keep = "\n" if sys.stdout.isatty() else ""
+    cells = [[printable(cell, keep) for cell in row] for row in rows[:_SHOWN]]
+    print_table(columns, cells, show_empty=True)
     if len(rows) > _SHOWN:
-        print(f"only the first {_SHOWN:,} rows are shown; --format csv, parquet or arrow gives all", file=sys.stderr)
+        print(f"only the first {_SHOWN:,} rows are shown; --format csv, json, parquet or arrow gives all", file=sys.stderr)
 
 
 def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[list[str]]:
@@ -236,15 +188,6 @@ def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
         flat = flatten(pa.Table.from_batches([batch], schema))
         cells = [column.cast(pa.string()).to_pylist() for column in flat.columns]
         yield from (["NULL" if cell is None else cell for cell in row] for row in zip(*cells, strict=True))
-
-
-def align_columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:
-    """One line a row, numbers to the right. What would break a line is written as in Python: a line end is \\n."""
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
-    for row in shown:
-        cells = [c.rjust(w) if is_right else c.ljust(w) for c, w, is_right in zip(row, widths, right, strict=True)]
-        yield "  ".join(cells).rstrip()
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -266,7 +209,3 @@ def _to_json(column: pa.ChunkedArray) -> pa.Array:
     values: list[Any] = column.to_pylist(maps_as_pydicts="lossy")
     texts = [None if value is None else json.dumps(value, default=str, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,19 +1,4 @@
-"""Makes rows of a lake again and says whether they come out identical, or what differs. Changes nothing in the lake.
-
-    dictalake reproduce --lake.uri gs://lake/speech 5f0c9a… 81d2e7…
-    dictalake reproduce --lake.uri gs://lake/speech --sample 20 --json again.json
-    dictalake reproduce --lake.uri gs://lake/speech 5f0c9a… --acoustic.device cpu
-
-A row is made from the configuration that its run recorded and from the recording at its recorded version, by the stages of a
-run in this process. Keys on the command line lie over that configuration; from --config and the environment only the lake and
-archive.storage_options are taken. --archive.uri says where the archive lies now, if it was moved. Of a recording with several
-rows it is the newest good one, or with --fingerprint that of the fingerprint.
-
-What made the row and is not what it was is named even if nothing came of it: bytes, object version, weights, language model,
-configuration, device, dtype, versions, code. Times that are nearer than 1 ms are equal, and confidences nearer than 0.001, of a
-row made in bfloat16 0.01: what else a batch holds may move the last bits. Text is shown only with --show-text. Exit code: 0 all
-identical, 3 some differ or could not be made again.
-"""
+"""Makes rows of a lake again and says whether they come out identical, or what differs. Changes nothing in the lake."""
 
 from __future__ import annotations
 
@@ -21,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,12 +15,10 @@ from typing import Any
 import pyarrow.dataset as ds
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.cli.options import make_parser, parse, read_config
-from dictalake.config.load import load_config
+from dictalake.cli.tables import Column, print_json, print_table
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.query import connect, open_lake
@@ -44,8 +26,6 @@ from dictalake.workflow.compare_rows import ROW_SECTIONS, Cause, Effect, Toleran
 from dictalake.workflow.reproduce import Move, Reproducer, find_object, recall_config, root_of, why_not
 
 IDENTICAL, DIFFERS, NOT_MADE = "identical", "differs", "not made again"
-_ID = re.compile(r"[0-9a-f]{32}")
-_FLAGS = {"--show-text"}
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}")
 Row = dict[str, Any]
 
@@ -67,53 +47,25 @@ class Result:
         return DIFFERS if self.effect.fields else IDENTICAL
 
 
-def main(argv: list[str] | None = None) -> int:
-    ids, options = split_ids(sys.argv[1:] if argv is None else argv)
-    arguments, overrides = parse(_make_parser(), options)
-    here = read_config(arguments, overrides)
+def reproduce_rows(arguments: argparse.Namespace, here: Config, given: Mapping[str, Mapping[str, Any]], ids: list[str]) -> int:
+    """Prints and writes what came out; the exit code. ``given`` are the keys of the command line."""
     disable_progress_bar()
-    if bool(ids) == (arguments.sample is not None) or (arguments.sample is not None and arguments.sample < 1):
-        raise ConfigError("give recording ids, 32 hex digits each, or --sample N with N from 1 on")
     rows = read_rows(here.lake, choose_rows(here.lake, ids, arguments.sample, arguments.seed, arguments.fingerprint))
-    given = load_config(None, overrides, {}).model_dump(exclude_unset=True)
     results = reproduce(rows, read_runs(here.lake, {row["run_id"] for row in rows}), here, given)
-    console = Console()
-    show(results, console if console.is_terminal else Console(width=max(console.width, 160)), with_text=arguments.show_text)
+    if arguments.format == "json":
+        print_json(to_document(results, with_text=arguments.show_text))
+    else:
+        show(results, Console(), with_text=arguments.show_text)
     if arguments.json:
         write_json(arguments.json, results, with_text=arguments.show_text)
     return 0 if all(result.verdict == IDENTICAL for result in results) else 3
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = make_parser("reproduce", __doc__ or "")
-    parser.usage = "dictalake reproduce --lake.uri LAKE [options] (RECORDING_ID ... | --sample N)"
-    parser.add_argument("--sample", type=int, metavar="N", help="N recordings of the lake, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0, help="another number draws other recordings; default 0")
-    parser.add_argument("--fingerprint", help="take the rows under this fingerprint")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON too")
-    parser.add_argument("--show-text", action="store_true", help="show, and write, the texts of rows that differ")
-    return parser
-
-
-def split_ids(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Recording ids, which are no option's value, each once, and the rest."""
-    ids, options = [], []
-    is_value = False
-    for argument in argv:
-        if not is_value and _ID.fullmatch(argument):
-            ids.append(argument)
-            continue
-        options.append(argument)
-        is_value = argument.startswith("--") and "=" not in argument and argument not in _FLAGS
-    return list(dict.fromkeys(ids)), options
 
 
 def choose_rows(
     lake: Lake, ids: Sequence[str], sample: int | None, seed: int, fingerprint: str | None
 ) -> list[tuple[str, str, int]]:
     """Recording id, fingerprint and attempt of one row of each recording. Raises ConfigError where one has none."""
-    if lake.uri is None:
-        raise ConfigError("lake.uri is missing: say which lake, e.g. --lake.uri ./lake")
+    assert lake.uri is not None
     wanted, values = ["true"], list[Any]()
     if ids:
         wanted.append(f"recording_id IN ({', '.join('?' * len(ids))})")
@@ -246,15 +198,10 @@ def show(results: Sequence[Result], console: Console, *, with_text: bool = False
     """Two tables: the rows, and what made them then and now."""
     counts = Counter(result.verdict for result in results)
     title = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (IDENTICAL, DIFFERS, NOT_MADE) if counts[verdict])
-    table = Table(title=title)
-    table.add_column("recording_id", no_wrap=True)
-    for name in ("fingerprint", "row", "made again", "what differs"):
-        table.add_column(name)
-    for name in ("words", "changed", "WER", "time", "confidence"):
-        table.add_column(name, justify="right")
-    for result in results:
-        table.add_row(*(escape(cell) for cell in _cells(result)))
-    console.print(table)
+    columns = [Column("recording_id"), Column("fingerprint"), Column("row"), Column("made again")]
+    columns += [Column("what differs", may_wrap=True)]
+    columns += [Column(name, is_number=True) for name in ("words", "changed", "WER", "time", "confidence")]
+    print_table(columns, [_cells(result) for result in results], title=title, console=console)
     _show_causes(results, console)
     for result in results:
         if with_text and result.verdict == DIFFERS and result.now is not None:
@@ -296,12 +243,9 @@ def _show_causes(results: Sequence[Result], console: Console) -> None:
             code = ", by the same commit" if is_code_known else ""
             console.print(f"made from the same bytes, by the same weights, configuration, device and versions{code}")
         return
-    table = Table("what made them", "then", "now", title="not as it was")
-    table.add_column("rows", justify="right")
-    for cause, count in rows.items():
-        then, now = _shorten(cause.then, cause.now)
-        table.add_row(escape(cause.what), escape(then), escape(now), str(count))
-    console.print(table)
+    columns = [Column(name, may_wrap=True) for name in ("what made them", "then", "now")] + [Column("rows", is_number=True)]
+    cells = [(cause.what, *_shorten(cause.then, cause.now), str(count)) for cause, count in rows.items()]
+    print_table(columns, cells, title="not as it was", console=console)
 
 
 def _is_code_known(result: Result) -> bool:
@@ -325,8 +269,8 @@ def _shorten(then: str | None, now: str | None) -> tuple[str, str]:
     return (texts[0], texts[1]) if short[0] == short[1] else (short[0], short[1])
 
 
-def write_json(path: Path, results: Sequence[Result], *, with_text: bool = False) -> None:
-    """One object a row: verdict, causes, effect, what could not be told. Raises RunError when it cannot be written."""
+def to_document(results: Sequence[Result], *, with_text: bool = False) -> dict[str, Any]:
+    """One object a row: verdict, causes, effect, what could not be told."""
     rows = []
     for result in results:
         keys = ("recording_id", "fingerprint", "attempt", "run_id")
@@ -341,12 +285,13 @@ def write_json(path: Path, results: Sequence[Result], *, with_text: bool = False
         if with_text and result.verdict == DIFFERS and result.now is not None:
             row |= {"text_raw_then": result.then["text_raw"], "text_raw_now": result.now["text_raw"]}
         rows.append(row)
-    document = {"rows": rows}
+    return {"rows": rows}
+
+
+def write_json(path: Path, results: Sequence[Result], *, with_text: bool = False) -> None:
+    """Raises RunError when it cannot be written."""
+    document = to_document(results, with_text=with_text)
     try:
         path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write --json {path}: {error.strerror or error}") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,18 @@
-"""What the columns of a lake mean: the schema of its tables, from the code, as Markdown or JSON.
+"""The schema of a lake's tables as Markdown, JSON and BigQuery's SQL, its check against the contract, and its upgrade.
 
-    dictalake schema                                  as Markdown on the screen
-    dictalake schema --write                          into infra/ of a checkout: schema.md, schema.json, bigquery/
-    dictalake schema --check                          fails where these are not current, or the schema broke its contract
-    dictalake schema --upgrade --lake.uri LAKE        gives a lake of an older version the columns that it lacks
-
-The contract: a new version of the schema only adds columns, and they may be null. So a newer dictalake reads an older lake, and
-an older one a newer lake: from version 5 on, for those of versions 1 to 4 refuse the lake of any other version. To write, the
-versions must be the same.
+A new version of the schema only adds columns, and they may be null. So a newer dictalake reads an older lake, and an older one
+a newer lake, from version 5 on: versions 1 to 4 refuse the lake of any other version. To write, the versions must be the same.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from dictalake.cli.options import make_parser, parse, read_config
 from dictalake.config.locations import PACKAGE
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
@@ -39,31 +31,6 @@ _TITLES = {
     "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("schema", __doc__ or "")
-    parser.add_argument("--format", choices=("markdown", "json"), default="markdown")
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true", help="write the files of the checkout")
-    action.add_argument("--check", action="store_true", help="exit with 1 unless they are current and the contract is kept")
-    action.add_argument("--upgrade", action="store_true", help="add to the tables of lake.uri the columns that they lack")
-    arguments, overrides = parse(parser, argv)
-    config = read_config(arguments, overrides)
-    if arguments.upgrade:
-        for line in upgrade(config.lake):
-            print(line)
-    elif arguments.check:
-        problems = list(check(INFRA))
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        return 1 if problems else 0
-    elif arguments.write:
-        for path in write(INFRA):
-            print(f"wrote {path}")
-    else:
-        print(render_json() if arguments.format == "json" else render_markdown(), end="")
-    return 0
 
 
 def render_markdown() -> str:
@@ -161,7 +128,3 @@ def _upgrade(storage: Storage, schema: pa.Schema) -> str:
     if log.left:
         text += f"; {log.left} more are not, because a run was at work: run the same command again when none is"
     return text
-
-
-if __name__ == "__main__":
-    sys.exit(main())

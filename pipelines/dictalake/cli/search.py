@@ -1,18 +1,8 @@
-"""Finds words in the transcripts of a lake, and shows where they stand.
-
-    dictalake search --lake.uri gs://lake/speech 'pneumothorax AND NOT "no pneumothorax"'
-    dictalake search --lake.uri gs://lake/speech 'specialty:cardiology AND stenosis' --limit 50 --format json
-
-Plain words (any of them), "phrases", AND, OR, NOT, parentheses; recorded_month:2026-03, specialty:… and recording_id:… narrow
-it. Words are found in all their forms (fracture finds fractures). The index lies in --index, by default in this user's cache
-folder, and is brought up to the lake before each search: what was added is found, what was replaced or erased is not. It holds
-transcripts, which are patient data.
-"""
+"""What ``dictalake search`` found, as a table, CSV or JSON, and where a lake's index lies."""
 
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,38 +11,12 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from dictalake.cli.options import make_parser, parse, read_config
-from dictalake.cli.query import split_sql
-from dictalake.errors import ConfigError
-from dictalake.lake.search import Hit, TextIndex
+from dictalake.cli.tables import Column, print_json, print_table
+from dictalake.lake.search import Hit
 
 _MARKS = ("«", "»")
-
-
-def main(argv: list[str] | None = None) -> int:
-    words, options = split_sql(sys.argv[1:] if argv is None else argv)
-    parser = make_parser("search", __doc__ or "")
-    parser.usage = "dictalake search --lake.uri LAKE [options] 'WORDS'"
-    parser.add_argument("--limit", type=int, default=10, help="how many transcripts are shown at most; default 10")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    parser.add_argument("--index", type=Path, help="folder of the index; default: below this user's cache folder")
-    arguments, overrides = parse(parser, options)
-    lake = read_config(arguments, overrides).lake
-    if lake.uri is None:
-        raise ConfigError("lake.uri is missing: say which lake, e.g. --lake.uri ./lake")
-    if not words:
-        raise ConfigError("give the words to find in quotation marks, dictalake search 'left wrist'")
-    if arguments.limit < 1:
-        raise ConfigError(f"--limit {arguments.limit}: must be 1 or more")
-    index = TextIndex(lake, arguments.index or default_folder(lake.uri))
-    refreshed = index.refresh()
-    if refreshed.added or refreshed.removed:
-        print(f"index: {refreshed.added} transcripts taken in, {refreshed.removed} taken out", file=sys.stderr)
-    WRITERS[arguments.format](index.search(words, arguments.limit))
-    return 0
 
 
 def default_folder(uri: str) -> Path:
@@ -62,13 +26,14 @@ def default_folder(uri: str) -> Path:
 
 
 def show(hits: Sequence[Hit]) -> None:
-    console = Console()
-    table = Table("recording_id", "month", "specialty", "score", "where", title=f"{len(hits)} transcripts")
+    columns = [Column("recording_id"), Column("month"), Column("specialty"), Column("score", is_number=True)]
+    columns.append(Column("where", may_wrap=True))
+    console, rows = Console(), []
     for hit in hits:
         styled = Text.assemble(*((text, "bold red" if is_hit else "") for text, is_hit in hit.snippet))
         where = styled if console.is_terminal else Text(mark(hit))
-        table.add_row(hit.recording_id, hit.recorded_month, hit.specialty or "", f"{hit.score:.2f}", where)
-    (console if console.is_terminal else Console(width=max(console.width, 160))).print(table)
+        rows.append((hit.recording_id, hit.recorded_month, hit.specialty or "", f"{hit.score:.2f}", where))
+    print_table(columns, rows, title=f"{len(hits)} transcripts", console=console)
 
 
 def write_csv(hits: Sequence[Hit]) -> None:
@@ -78,8 +43,7 @@ def write_csv(hits: Sequence[Hit]) -> None:
 
 
 def write_json(hits: Sequence[Hit]) -> None:
-    json.dump([asdict(hit) | {"snippet": mark(hit)} for hit in hits], sys.stdout, indent=1, ensure_ascii=False)
-    print()
+    print_json([asdict(hit) | {"snippet": mark(hit)} for hit in hits])
 
 
 def mark(hit: Hit) -> str:
@@ -88,7 +52,3 @@ def mark(hit: Hit) -> str:
 
 
 WRITERS = {"table": show, "csv": write_csv, "json": write_json}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,4 @@
-"""Reads texts aloud: a CSV of dictations in, WAV files and a manifest out.
-
-    python -m dictalake.cli.synthesize --texts dictations.csv --out synthetic --voices hibari-heart:5,flite-slt,espeak-us-m1
-
-``dictations.csv`` has the columns ``id,text,specialty`` and optionally ``voice``. Written are ``audio/<id>-<hash>.wav``
-(16 kHz mono PCM16, peak at a random -3 to -20 dBFS) and ``manifest.csv`` with the columns
-``uri,reference,specialty,voice,duration_s``. Voice, speed, level and pauses are drawn from the seed and the id alone.
-A second run makes only what is missing or has changed. Texts that their voice could not read are listed and
-make the exit status 1.
-"""
+"""Reads texts aloud: draws voice, speed, level and pauses, writes the WAV files and their manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +6,6 @@ import argparse
 import csv
 import itertools
 import multiprocessing
-import os
 import random
 import re
 import sys
@@ -28,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from dictalake.errors import ConfigError
 from dictalake.training.voices import SAMPLE_RATE_HZ, VOICES, SynthesisError, Voice, spoken, synthesize, synthesize_many
 
 VOICE_BY_NAME = {voice.name: voice for voice in VOICES}
@@ -61,8 +52,9 @@ class Outcome:
     error: str | None = None
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = _parse(argv)
+def read_texts_aloud(options: argparse.Namespace) -> int:
+    """Makes what is missing in the folder ``options.out``; 1 where a voice could not read some text. Raises ConfigError."""
+    options.voices = _weights(options.voices) if options.voices else {voice: 1.0 for voice in VOICES if not voice.held_out}
     readings = _plan(options)
     (options.out / "audio").mkdir(parents=True, exist_ok=True)
     missing = [reading for reading in readings if not (options.out / reading.uri).exists()]
@@ -76,26 +68,6 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Read texts aloud with text-to-speech voices.")
-    parser.add_argument("--texts", type=Path, required=True, help="CSV with id,text,specialty and optionally voice")
-    parser.add_argument("--out", type=Path, required=True, help="folder for audio/ and manifest.csv")
-    parser.add_argument(
-        "--voices",
-        type=_weights,
-        default={voice: 1.0 for voice in VOICES if not voice.held_out},
-        help="names with optional weights, hibari-heart:5,flite-slt:1; without it, every training voice alike",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one per core")
-    parser.add_argument("--speed-min", type=float, default=0.9)
-    parser.add_argument("--speed-max", type=float, default=1.25)
-    options = parser.parse_args(argv)
-    if not 0 < options.speed_min <= options.speed_max:
-        parser.error("--speed-min must be above 0 and at most --speed-max")
-    return options
-
-
 def _weights(given: str) -> dict[Voice, float]:
     weights = {}
     for part in given.split(","):
@@ -103,7 +75,7 @@ def _weights(given: str) -> dict[Voice, float]:
         try:
             weights[_voice(name)] = float(weight or 1)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
+            raise ConfigError(f"--voices {part.strip()}: {error}") from None
     return weights
 
 
@@ -120,15 +92,15 @@ def _plan(options: argparse.Namespace) -> list[Reading]:
         for line, row in enumerate(csv.DictReader(file), start=2):
             where = f"{options.texts}, row {line}"
             if not re.fullmatch(r"\w[\w.-]*", row["id"]):
-                raise SystemExit(f"{where}: the id {row['id']!r} cannot name a file: use letters, digits, _ . -")
+                raise ConfigError(f"{where}: the id {row['id']!r} cannot name a file: use letters, digits, _ . -")
             if row["id"] in readings:
-                raise SystemExit(f"{where}: the id {row['id']!r} comes twice")
+                raise ConfigError(f"{where}: the id {row['id']!r} comes twice")
             rng = random.Random(f"{options.seed}:{row['id']}")
             voice = rng.choices(list(options.voices), weights=list(options.voices.values()))[0]
             try:
                 voice = _voice(row["voice"]) if row.get("voice") else voice
             except ValueError as error:
-                raise SystemExit(f"{where}: {error}") from error
+                raise ConfigError(f"{where}: {error}") from error
             readings[row["id"]] = Reading(
                 id=row["id"],
                 text=row["text"],
@@ -139,7 +111,7 @@ def _plan(options: argparse.Namespace) -> list[Reading]:
                 words=spoken(row["text"], rng),
             )
     if len({reading.voice.held_out for reading in readings.values()}) > 1:
-        raise SystemExit("training and held-out voices in one run: make the evaluation set in a run of its own")
+        raise ConfigError("training and held-out voices in one run: make the evaluation set in a run of its own")
     return list(readings.values())
 
 
@@ -222,7 +194,3 @@ def _write_manifest(readings: list[Reading], out: Path) -> int:
         writer.writerows(rows)
     part.replace(out / "manifest.csv")
     return len(rows)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

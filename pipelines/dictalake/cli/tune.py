@@ -1,14 +1,4 @@
-"""Finds the decoder's settings and the confidence's calibration on your own labelled recordings.
-
-    dictalake tune --archive.manifest dev.csv --held-out test.csv --out tuned/
-    dictalake backfill --config tuned/tuned.yaml ...
-
-The manifests have the columns `uri` and `reference`. The acoustic model hears each recording once; what it emitted is kept in
---out, with the references, and searched again with other values of decoding.lm_weight, word_score, beam_width and, where
-decoding.hotwords names a file, hotword_weight. Then the words' confidence is fitted. --out gets tuned.yaml, tuning.json,
-trials.parquet and tuning.html. What is told of the first manifest was tuned on it: only --held-out says how good the
-settings are.
-"""
+"""Searches the decoder's settings on labelled recordings, fits the words' confidence, and writes what was found."""
 
 from __future__ import annotations
 
@@ -16,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 
 from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
-from dictalake.cli.options import make_parser, parse, read_config
+from dictalake.cli.tables import Column, print_json, print_table
 from dictalake.config.sections import Confidence, Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -57,9 +45,8 @@ _SHOWN = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments, overrides = parse(_make_parser(), argv)
-    given = read_config(arguments, overrides)
+def tune(given: Config, arguments: argparse.Namespace) -> int:
+    """Writes tuned.yaml, tuning.json, trials.parquet and tuning.html into the folder ``arguments.out``; the exit code."""
     config = locate_lm(given)
     if config.decoding.kind != "beam":
         raise ConfigError(f"decoding.kind = {config.decoding.kind}: only beam has settings to tune")
@@ -84,17 +71,8 @@ def main(argv: list[str] | None = None) -> int:
                 bench.try_settings(trials[0].settings, arguments.normaliser),
                 bench.try_settings(best.settings, arguments.normaliser),
             )
-    _write(arguments.out, given, trials, best, calibration, sets)
+    _write(arguments.out, given, trials, best, calibration, sets, arguments.format)
     return 0
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = make_parser("tune", __doc__ or "")
-    parser.add_argument("--held-out", help="a manifest that is not tuned on: its figures are the honest ones")
-    parser.add_argument("--normaliser", choices=tuple(NORMALISERS), default="medasr", help="what counts as an error")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="decoders at once; default all cores")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results and the emissions")
-    return parser
 
 
 def _cache(config: Config, vocabulary: Vocabulary, folder: Path, sha256: str, console: Console) -> Path:
@@ -147,6 +125,7 @@ def _write(
     best: Trial,
     calibration: Confidence,
     sets: dict[str, tuple[Trial, Trial]],
+    form: str,
 ) -> None:
     # All that was measured, so that the file alone gives it again; where the archive and the lake are is another matter.
     kept = config.model_dump(mode="json", exclude_defaults=True, exclude={"archive", "lake", "ray", "decoding", "confidence"})
@@ -164,11 +143,11 @@ def _write(
     tables = [("Result", header, rows), ("Settings", ("key", "value"), settings)]
     page = render_page("Tuning", tables, _draw(config, trials, calibration, {name: after for name, (_, after) in sets.items()}))
     (out / "tuning.html").write_text(page, encoding="utf-8")
-    table = Table(*header, title="tuning; dev was tuned on")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    Console().print(f"settings in {out / 'tuned.yaml'}", highlight=False, soft_wrap=True)
+    if form == "json":
+        print_json(document)
+        return
+    print_table([header[0], *(Column(name, is_number=True) for name in figures)], rows, title="tuning; dev was tuned on")
+    print(f"settings in {out / 'tuned.yaml'}")
 
 
 def _draw(
@@ -257,7 +236,3 @@ def _show(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,8 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -36,7 +37,8 @@ class Key:
     allowed: str
 
 
-def list_keys() -> list[Key]:
+@cache
+def list_keys() -> tuple[Key, ...]:
     """Every key with its default, meaning and allowed values."""
     keys = []
     for section, info in Config.model_fields.items():
@@ -45,7 +47,7 @@ def list_keys() -> list[Key]:
         for name, field in info.annotation.model_fields.items():
             default = field.get_default(call_default_factory=True)
             keys.append(Key(f"{section}.{name}", default, field.description or "", _allowed(field.annotation)))
-    return keys
+    return tuple(keys)
 
 
 def load_config(
@@ -57,6 +59,15 @@ def load_config(
 
     Raises ConfigError with one line: the key, what was given, what is allowed, and where it came from.
     """
+    return load_with_origins(path, overrides, environment)[0]
+
+
+def load_with_origins(
+    path: str | Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """As ``load_config``, and where each value comes from that is no default: key to file, variable or command line."""
     values: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
     if path is not None:
@@ -68,7 +79,7 @@ def load_config(
     for dotted, text in overrides:
         _set(values, origins, dotted, _parse_text(dotted, text), "the command line")
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(values), origins
     except ValidationError as error:
         raise ConfigError(_explain(error, origins)) from None
 
@@ -104,7 +115,7 @@ def _merge_file(path: Path, values: dict[str, dict[str, Any]], origins: dict[str
         raise ConfigError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {type(document).__name__}")
     for section, keys in document.items():
         if section not in Config.model_fields:
-            _refuse_unknown(str(section), str(path))
+            refuse_unknown(str(section), str(path))
         if not isinstance(keys, dict):
             raise ConfigError(f"{section} in {path}: expected keys below it, found {keys!r}")
         for key, value in keys.items():
@@ -113,13 +124,14 @@ def _merge_file(path: Path, values: dict[str, dict[str, Any]], origins: dict[str
 
 def _set(values: dict[str, dict[str, Any]], origins: dict[str, str], dotted: str, value: Any, origin: str) -> None:
     if dotted not in {key.name for key in list_keys()}:
-        _refuse_unknown(dotted, origin)
+        refuse_unknown(dotted, origin)
     section, key = dotted.split(".", 1)
     values.setdefault(section, {})[key] = value
     origins[dotted] = origin
 
 
-def _refuse_unknown(dotted: str, origin: str) -> None:
+def refuse_unknown(dotted: str, origin: str) -> NoReturn:
+    """Raises ConfigError that names the nearest key there is."""
     names = [key.name for key in list_keys()]
     close = difflib.get_close_matches(dotted, [*names, *Config.model_fields], n=1, cutoff=0.5)
     by_leaf = [name for name in names if name.split(".")[1] == dotted.split(".")[-1]]

@@ -13,9 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from dictalake.errors import ConfigError
 from dictalake.evaluation.assessment import Assessed, assess, describe, describe_groups, read_terms
@@ -86,31 +83,6 @@ def make_figures(assessments: Assessments, by: str | None, cluster: str | None =
     return figures
 
 
-def show_figures(figures: Figures, normaliser: str, by: str | None, console: Console) -> None:
-    """One table: systems × groups."""
-    table = Table(title=f"word errors, normaliser {normaliser}; 95 % intervals over recordings")
-    table.add_column("system")
-    if by is not None:
-        table.add_column(escape(by))
-    for name in ("utterances", "failed", "words", "WER %", "95 %", "CER %", "S", "D", "I"):
-        table.add_column(name, justify="right")
-    for system, of_normaliser in figures.items():
-        total = of_normaliser[normaliser]
-        groups = {} if by is None else total["by"][by]
-        for group, of_group in groups.items():
-            table.add_row(escape(system), escape(group), *_cells(of_group))
-        table.add_row(escape(system), *([] if by is None else ["all"]), *_cells(total), end_section=True)
-    console.print(table)
-    for system, of_normaliser in figures.items():
-        if difference := of_normaliser[normaliser].get("difference"):
-            console.print(
-                f"{system} against {next(iter(figures))}, normaliser {normaliser}: {100 * difference['wer']:+.2f} points "
-                f"({100 * difference['wer_low']:+.2f} to {100 * difference['wer_high']:+.2f}), p = {difference['p_value']:.4f}",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-
 def warn_of_few(figures: Figures) -> str | None:
     """A warning where the intervals rest on too few recordings or clusters."""
     total = next(iter(next(iter(figures.values())).values()))
@@ -119,23 +91,6 @@ def warn_of_few(figures: Figures) -> str | None:
     return (
         f"Intervals that rest on {total['clusters']} recordings or clusters are narrower than the truth; have {_FEW} or more."
     )
-
-
-def show_clinical(figures: Figures, normaliser: str, console: Console) -> None:
-    """One table: the errors that may hurt a patient."""
-    table = Table(title=f"medical terms, negations, sides and numbers, normaliser {normaliser}")
-    table.add_column("system")
-    for name in ("term recall %", "precision %", "negations wrong", "sides wrong", "swapped", "numbers wrong"):
-        table.add_column(name, justify="right")
-    for system, of_normaliser in figures.items():
-        of = of_normaliser[normaliser]
-        wrong = [f"{of[f'{name}_errors']} of {of[said]}" for name, said in _KINDS.items()]
-        cells = [*map(_percent, (of["term_recall"], of["term_precision"])), *wrong]
-        table.add_row(escape(system), *cells[:4], str(of["laterality_swapped"]), cells[4])
-    console.print(table)
-
-
-_KINDS = {"negation": "negations", "laterality": "sides", "number": "numbers"}
 
 
 def open_folder(out: Path) -> None:
@@ -241,15 +196,3 @@ def _row(system: str, normaliser: str, one: Assessed, reason: str | None) -> dic
         "confidence": one.utterance.confidence,
         "labels": [(key, value) for key, value in one.utterance.labels.items() if key != _REFERENCE],
     }
-
-
-def _cells(of: Mapping[str, Any]) -> list[str]:
-    counts = [str(of[name]) for name in ("substitutions", "deletions", "insertions")]
-    has_interval = of["wer_low"] is not None and of["clusters"] > 1
-    interval = "–" if not has_interval else f"{100 * of['wer_low']:.2f}–{100 * of['wer_high']:.2f}"
-    heading = [str(of["utterances"]), str(of["failed"] or ""), str(of["reference_words"])]
-    return [*heading, _percent(of["wer"]), interval, _percent(of["cer"]), *counts]
-
-
-def _percent(rate: float | None) -> str:
-    return "–" if rate is None else f"{100 * rate:.2f}"

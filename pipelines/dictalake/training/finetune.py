@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,48 +25,10 @@ from transformers import LasrFeatureExtractor, LasrForCTC, LasrProcessor, LasrTo
 from dictalake.acoustic.ctc import choose_dtype
 from dictalake.acoustic.lasr.features import LogMel
 from dictalake.training.augment import SAMPLE_RATE_HZ, augment
+from dictalake.training.plan import TrainingPlan as TrainingPlan
 from dictalake.training.utterances import TrainingUtterance, load_waveform, make_batches
 
 FRAME_SAMPLES = 640
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How to train. ``steps`` is the whole length; the last ``decay_share`` of it lowers the rate to zero.
-
-    ``intermediate`` is the weight of a second CTC loss on the middle layer (Lee and Watanabe 2021): the alignment is found
-    much sooner; 0 turns it off. ``augment_share`` of the utterances are disguised (see ``augment``), the others heard as they
-    are. ``flat_start_steps`` is for a model from nothing: so long, and less and less, it is also told
-    where each piece would lie if speech ran evenly from the first sound to the last, which is nearly true of short
-    utterances (the flat start of hidden Markov models). Without it CTC can stay for thousands of steps where it predicts
-    blanks and the pieces' frequencies alone.
-    """
-
-    steps: int = 3000
-    batch_s: float = 120.0
-    peak_rate: float = 1.5e-3
-    warmup_steps: int = 400
-    decay_share: float = 0.3
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
-    average: float = 0.998
-    intermediate: float = 0.3
-    flat_start_steps: int = 0
-    max_utterance_s: float = 20.0
-    sorted_epochs: int = 1
-    bf16: bool = True
-    augment_share: float = 0.6
-    mel_masks: int = 2
-    mel_mask_bands: int = 27
-    time_masks_per_s: float = 0.25
-    time_mask_frames: int = 25
-    save_every_s: float = 300.0
-    seed: int = 0
-
-    def rate(self, step: int) -> float:
-        """Learning rate at ``step``."""
-        decay_steps = max(1, int(self.steps * self.decay_share))
-        return self.peak_rate * max(0.0, min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / decay_steps))
 
 
 def initialise(model: LasrForCTC, features: torch.Tensor) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dictalake.cli import doctor, doctor_checks, machine
+from dictalake.cli import doctor_checks, machine
+from dictalake.cli.main import run_command
 from dictalake.config.load import load_config
 from dictalake.errors import ConfigError
 from tests.recordings import make_sound, write_wav
@@ -39,7 +40,7 @@ def place(tmp_path: Path, random_lasr: Path) -> dict[str, str]:
 
 def consult(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, doctor_checks.CheckResult]]:
     """Exit code, and the findings by check."""
-    code = doctor.main(["--format", "json", *(f"--{key}={value}" for key, value in options.items())])
+    code = run_command("doctor", ["--format", "json", *(f"--{key}={value}" for key, value in options.items())])
     out = capsys.readouterr().out
     assert "doe-jane" not in out
     return code, {one["check"]: doctor_checks.CheckResult(**one) for one in json.loads(out)}
@@ -264,7 +265,7 @@ def test_workers_and_disk_count_what_the_container_has(
 
 
 def test_the_table_shows_each_check_with_its_state(place: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main([f"--{key}={value}" for key, value in (place | {"archive.uri": "nowhere"}).items()]) == 2
+    assert run_command("doctor", [f"--{key}={value}" for key, value in (place | {"archive.uri": "nowhere"}).items()]) == 2
     out = capsys.readouterr().out
-    assert all(f"│ {check} " in out for check in CHECKS)
-    assert "│ FAIL │" in out
+    assert all(f"{check} " in out for check in CHECKS)
+    assert " FAIL " in out

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dictalake.cli.backfill import add_retry, read_retry
-from dictalake.cli.options import make_parser, parse
+from dictalake.cli.options import make_parser
+from dictalake.cli.run_options import add_retry, read_retry
 from dictalake.cli.run_summary import describe
-from dictalake.cli.runs import list_runs, make_table
+from dictalake.cli.runs_table import list_runs, show_runs
 from dictalake.errors import ConfigError
 from dictalake.lake.claims import Lease, SeenLease
 from dictalake.workflow.run import RunSummary
@@ -59,15 +59,15 @@ def test_a_night_is_told_in_one_line() -> None:
 def test_retries_are_asked_for_with_or_without_reasons(given: list[str], expected: Retry | None) -> None:
     parser = make_parser("backfill", "")
     add_retry(parser)
-    arguments, overrides = parse(parser, [*given, "--lake.uri", "x"])
+    arguments = parser.parse([*given, "--lake.uri", "x"])
     assert read_retry(arguments) == expected
-    assert overrides == [("lake.uri", "x")]
+    assert arguments.overrides == [("lake.uri", "x")]
 
 
 def test_an_unknown_reason_is_refused() -> None:
     parser = make_parser("nightly", "")
     add_retry(parser)
-    arguments, _ = parse(parser, ["--retry-failed=not_a_reason"])
+    arguments = parser.parse(["--retry-failed=not_a_reason"])
     with pytest.raises(ConfigError, match="--retry-failed not_a_reason: no such reason; there are access_denied"):
         read_retry(arguments)
 
@@ -94,5 +94,5 @@ def test_runs_are_listed_with_what_became_of_them() -> None:
         ("asleep", "died", 4),
     ]
     output = io.StringIO()
-    Console(file=output, width=200).print(make_table(runs))
+    show_runs(runs, Console(file=output, width=200))
     assert "12 s ago" in output.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dictalake.cli.query import check_question, choose_format, main, printable, split_sql
+from dictalake.cli.main import make_command_parser, run_command
+from dictalake.cli.query import check_question, choose_format, printable
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.runs import RunLog, RunRecord
@@ -100,7 +102,7 @@ def write_lake(folder: Path) -> str:
 def query(lake: str, tmp_path: Path, *arguments: str) -> list[tuple[Any, ...]]:
     """The answer's rows, by way of a Parquet file."""
     out = tmp_path / "answer.parquet"
-    assert main(["--lake.uri", lake, *arguments, "--out", str(out)]) == 0
+    assert run_command("query", ["--lake.uri", lake, *arguments, "--out", str(out)]) == 0
     table = pq.read_table(out)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
@@ -219,7 +221,7 @@ def test_a_negation_ends_with_its_sentence_and_after_five_words(tmp_path: Path) 
 def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
     columns = "recording_id, metadata, NULL::TEXT AS n, '' AS e, confidence, words[1:1] AS w"
     sql = f"SELECT {columns} FROM transcripts WHERE recording_id = 'c'"
-    assert main(["--format=csv", sql, "--lake.uri", lake]) == 0
+    assert run_command("query", ["--format=csv", sql, "--lake.uri", lake]) == 0
     out = capfd.readouterr().out
     assert out.splitlines()[1].startswith('"c","{""department"": ""cardiology""}",,"",0.9,')
     (row,) = csv.DictReader(out.splitlines())
@@ -229,12 +231,29 @@ def test_csv_writes_structs_as_json_and_tells_null_from_empty(lake: str, capfd: 
 @pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
 def test_files_hold_every_row(lake: str, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"answer.{form}"
-    assert main(["--lake.uri", lake, "--out", str(out), "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"]) == 0
+    sql = "SELECT i, i % 7 AS j FROM range(25000) t(i) ORDER BY i"
+    assert run_command("query", ["--lake.uri", lake, "--out", str(out), sql]) == 0
     read = {"csv": pyarrow.csv.read_csv, "parquet": pq.read_table, "arrow": lambda path: pa.ipc.open_file(path).read_all()}
     table = read[form](str(out))
     assert table.column_names == ["i", "j"]
     assert table["i"].to_pylist() == list(range(25000))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_json_keeps_structs_and_lists(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT recording_id, metadata, len(words) AS n, NULL AS nothing FROM transcripts WHERE recording_id = 'c'"
+    assert run_command("query", [lake, sql, "--format", "json"]) == 0
+    row = {"recording_id": "c", "metadata": {"department": "cardiology"}, "n": 8, "nothing": None}
+    assert json.loads(capfd.readouterr().out) == [row]
+    assert run_command("query", [lake, "SELECT 1 WHERE false", "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out) == []
+
+
+def test_a_row_of_many_columns_is_one_field_a_line(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command("query", [lake, "SELECT * FROM transcripts WHERE recording_id = 'c'"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "-- 1 --"
+    assert lines[1].split() == ["recording_id", "c"]
 
 
 def test_parquet_and_arrow_go_through_a_pipe(lake: str) -> None:
@@ -280,10 +299,10 @@ def test_a_terminal_gets_a_table_and_no_escape_sequences_of_the_data(lake: str) 
 
 
 def test_a_table_says_that_it_is_cut(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--lake.uri", lake, "SELECT * FROM range(1001) ORDER BY 1"]) == 0
+    assert run_command("query", ["--lake.uri", lake, "SELECT * FROM range(1001) ORDER BY 1"]) == 0
     captured = capfd.readouterr()
     assert captured.out.splitlines()[-1] == "  999"
-    assert captured.err == "only the first 1,000 rows are shown; --format csv, parquet or arrow gives all\n"
+    assert captured.err == "only the first 1,000 rows are shown; --format csv, json, parquet or arrow gives all\n"
     assert printable("a\nb\tc–") == "a\\nb\\tc–"
 
 
@@ -383,11 +402,12 @@ def overwrite_columns(path: Path, *names: str) -> None:
 
 def test_the_question_is_what_is_no_option() -> None:
     asked = ["--lake.uri", "x", "-- why\nSELECT 1", "--format=csv"]
-    assert split_sql(asked) == ("-- why\nSELECT 1", ["--lake.uri", "x", "--format=csv"])
-    with pytest.raises(ConfigError, match=r"^3 questions were given, one is answered: put the SQL into quotation marks$"):
-        split_sql(["SELECT", "1", "--lake.uri", "x", "FROM"])
+    arguments = make_command_parser("query").parse(asked)
+    assert (arguments.lake, arguments.sql, arguments.format) == ("-- why\nSELECT 1", None, "csv")
+    with pytest.raises(ConfigError, match=r"^'FROM' is one argument too many; put words with spaces .* into quotation marks$"):
+        make_command_parser("query").parse(["SELECT", "1", "--lake.uri", "x", "FROM"])
     with pytest.raises(ConfigError, match=r"^give either the SQL in quotation marks"):
-        main(["--lake.uri", "x"])
+        run_command("query", ["--lake.uri", "x"])
 
 
 def test_binary_formats_are_kept_from_a_terminal() -> None:
@@ -395,5 +415,5 @@ def test_binary_formats_are_kept_from_a_terminal() -> None:
     assert choose_format(None, None, False) == "table"
     with pytest.raises(ConfigError, match=r"^--format arrow is not for a terminal: give --out FILE"):
         choose_format("arrow", None, True)
-    with pytest.raises(ConfigError, match=r"^--out a\.xlsx: its name must end in \.csv, \.parquet, \.arrow"):
+    with pytest.raises(ConfigError, match=r"^--out a\.xlsx: its name must end in \.csv, \.json, \.parquet, \.arrow"):
         choose_format(None, Path("a.xlsx"), False)

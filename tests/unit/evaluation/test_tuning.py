@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.cli.tune import main
+from dictalake.cli.main import run_command
 from dictalake.config.load import load_config
 from dictalake.config.sections import Confidence
 from dictalake.evaluation.calibration import (
@@ -105,7 +105,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.writeheader()
             writer.writerows({**row, "uri": str(DEMO.parent / row["uri"])} for row in part)
     arguments = ["--archive.manifest", str(out / "dev.csv"), "--held-out", str(out / "held-out.csv"), "--processes", "1"]
-    assert main([*arguments, "--decoding.word_score", "1.0", "--decoding.nbest", "5", "--out", str(out)]) == 0
+    assert run_command("tune", [*arguments, "--decoding.word_score", "1.0", "--decoding.nbest", "5", "--out", str(out)]) == 0
     return out
 
 

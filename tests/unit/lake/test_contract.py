@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 
-from dictalake.cli.schema import INFRA, check, main, write
+from dictalake.cli.main import run_command
+from dictalake.cli.schema import INFRA, check, write
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake import contract
@@ -50,7 +51,7 @@ def with_field(schema: pa.Schema, struct: str, field: pa.Field) -> pa.Schema:
 
 def test_the_documents_in_infra_are_those_of_the_code_and_the_contract_is_kept() -> None:
     assert list(check(INFRA)) == []
-    assert main(["--check"]) == 0
+    assert run_command("schema", ["--check"]) == 0
 
 
 def test_check_names_what_is_not_current(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_a_table_with_other_partitions_is_neither_read_nor_written_nor_upgraded(
     with pytest.raises(RunError, match=r"another type none, partitioned by \['recorded_month'\]; use the dictalake that"):
         open_table(storage, TRANSCRIPTS, to_read=to_read)
     with pytest.raises(RunError, match="partitioned by"):
-        main(["--upgrade", "--lake.uri", str(lake.uri)])
+        run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
 
 
 def test_writing_to_an_older_or_newer_lake_is_refused_with_what_to_do(lake: Lake, tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_an_upgraded_lake_is_written_to_and_its_old_rows_stay(
 ) -> None:
     write_lake(lake, version, schemas_of(version), "a", "b")
     files = sorted(Path(f"{lake.uri}/transcripts").glob("fingerprint=*/**/*.parquet"))
-    assert main(["--upgrade", "--lake.uri", str(lake.uri)]) == 0
+    assert run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)]) == 0
     assert "quality.markers_repaired" in capsys.readouterr().out
     assert sorted(Path(f"{lake.uri}/transcripts").glob("fingerprint=*/**/*.parquet")) == files
     table = TranscriptTable(lake)
@@ -274,23 +275,23 @@ def test_an_upgraded_lake_is_written_to_and_its_old_rows_stay(
         unknown = database.sql("SELECT recording_id, quality.markers_unknown FROM history ORDER BY ALL").fetchall()
         assert unknown == [("a", None), ("b", None), ("c", 1)]
         assert database.sql("SELECT run_id, job FROM runs ORDER BY ALL").fetchall() == [("run-1", None), ("run-2", "backfill")]
-    main(["--upgrade", "--lake.uri", str(lake.uri)])
+    run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     assert capsys.readouterr().out.splitlines()[0] == f"transcripts: nothing to add; version {SCHEMA_VERSION}"
 
 
 def test_upgrading_refuses_a_lake_of_a_newer_version_and_a_place_without_one(lake: Lake, tmp_path: Path) -> None:
     write_lake(lake, SCHEMA_VERSION + 1, {"transcripts": TRANSCRIPTS.append(pa.field("site", pa.string())), "runs": RUNS}, "a")
     with pytest.raises(RunError, match="a newer dictalake writes to it"):
-        main(["--upgrade", "--lake.uri", str(lake.uri)])
+        run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     with pytest.raises(RunError, match="there is no dictalake table"):
-        main(["--upgrade", "--lake.uri", str(tmp_path / "empty")])
+        run_command("schema", ["--upgrade", "--lake.uri", str(tmp_path / "empty")])
 
 
 def test_upgrading_changes_nothing_where_one_table_cannot_be_upgraded(lake: Lake) -> None:
     write_lake(lake, 3, {**schemas_of(3), "runs": schemas_of(3)["runs"].append(pa.field("cost", pa.float64()))}, "a")
     before = {path: path.read_bytes() for path in Path(str(lake.uri)).rglob("*") if path.is_file()}
     with pytest.raises(RunError, match=r"unknown \['cost'\]"):
-        main(["--upgrade", "--lake.uri", str(lake.uri)])
+        run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     assert {path: path.read_bytes() for path in Path(str(lake.uri)).rglob("*") if path.is_file()} == before
 
 
@@ -302,7 +303,7 @@ def test_an_upgraded_table_has_the_properties_of_a_new_one_and_keeps_what_its_ow
     write_lake(lake, version, schemas_of(version), "a")
     chosen = {"delta.checkpointInterval": "7", "delta.dataSkippingStatsColumns": "text"}
     DeltaTable(f"{lake.uri}/transcripts").alter.set_table_properties(chosen, raise_if_not_exists=False)
-    main(["--upgrade", "--lake.uri", str(lake.uri)])
+    run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     new = Lake.model_validate({"uri": str(tmp_path / "new")})
     TranscriptTable(new)
     RunLog(new)
@@ -315,7 +316,7 @@ def test_an_upgraded_table_has_the_properties_of_a_new_one_and_keeps_what_its_ow
 
 def test_the_properties_are_there_before_the_version_that_lets_writers_in(lake: Lake) -> None:
     write_lake(lake, 3, schemas_of(3), "a")
-    main(["--upgrade", "--lake.uri", str(lake.uri)])
+    run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     delta = DeltaTable(f"{lake.uri}/transcripts")
     for version in range(delta.version() + 1):
         delta.load_as_version(version)

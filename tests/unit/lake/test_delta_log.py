@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from rich.console import Console
 
-from dictalake.cli.forget import show_receipt
-from dictalake.cli.schema import main
+from dictalake.cli.erasure_receipt import show_receipt
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake import delta_log
@@ -75,7 +75,7 @@ def read_ids(lake: Lake) -> list[str]:
 @pytest.mark.parametrize("version", OLDER)
 def test_neither_an_upgrade_nor_compaction_nor_an_erasure_leaves_text_in_the_log(lake: Lake, version: int) -> None:
     write_lake(lake, version, schemas_of(version))
-    main(["--upgrade", "--lake.uri", str(lake.uri)])
+    run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     write(lake, make_row("a", text=TEXT))
     write(lake, make_row("b"))
     compact(lake)
@@ -92,7 +92,7 @@ def test_an_upgrade_takes_out_of_the_log_what_was_in_it_before(
 ) -> None:
     write_lake(lake, version, schemas_of(version), "a", "b")
     assert find_in_logs(lake, "No acute fracture.", URI) == ["transcripts/00000000000000000001.json"]
-    main(["--upgrade", "--lake.uri", str(lake.uri)])
+    run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     assert "; 1 files of its log cleaned of values of rows; version 5\n" in capsys.readouterr().out
     assert find_in_logs(lake, "No acute fracture.", URI) == []
     assert read_ids(lake) == ["a", "b"]

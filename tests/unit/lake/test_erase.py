@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from dictalake.cli.forget import normalise_uri
+from dictalake.cli.erasure_receipt import normalise_uri
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.erase import Subjects, forget, sweep

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dictalake.cli.search import default_folder, main, mark
+from dictalake.cli.main import run_command
+from dictalake.cli.search import default_folder, mark
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.erase import Subjects, forget
@@ -187,21 +188,21 @@ def test_bad_questions_are_refused_in_words(lake: Lake, tmp_path: Path) -> None:
         (["--limit", "0", "wrist"], "must be 1 or more"),
     ):
         with pytest.raises(ConfigError, match=words):
-            main([*here, *arguments])
+            run_command("search", [*here, *arguments])
     with pytest.raises(RunError, match="there is no dictalake table"):
-        main(["--lake.uri", str(tmp_path / "nowhere"), "--index", str(tmp_path / "other"), "wrist"])
+        run_command("search", ["--lake.uri", str(tmp_path / "nowhere"), "--index", str(tmp_path / "other"), "wrist"])
 
 
 def test_csv_and_json_hold_the_same(lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = ["--lake.uri", str(lake.uri), "--index", str(tmp_path / "index"), "fracture"]
-    assert main([*here, "--format", "json"]) == main([*here, "--format", "csv"]) == 0
+    assert run_command("search", [*here, "--format", "json"]) == run_command("search", [*here, "--format", "csv"]) == 0
     shown = capsys.readouterr()
     document, _, table = shown.out.partition("\n]\n")
     found = json.loads(document + "]")
     rows = list(csv.DictReader(table.splitlines()))
     assert [row["snippet"] for row in rows] == [hit["snippet"] for hit in found]
     assert sorted(row["recording_id"] for row in rows) == [A, B]
-    assert shown.err == "index: 3 transcripts taken in, 0 taken out\n"
+    assert shown.err == "index: 3 transcripts added, 0 removed\n"
 
 
 def test_each_lake_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dictalake.cli.report import main
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.erase import Subjects, clear_reports, forget
@@ -285,7 +285,7 @@ def test_shares_are_percent(part: float | None, whole: float, text: str) -> None
 
 def test_the_command_writes_a_page_for_its_owner_alone(lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.html"
-    assert main(["--lake.uri", str(lake.uri), "--out", str(out)]) == 0
+    assert run_command("report", ["--lake.uri", str(lake.uri), "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith(f"{out}: r2, the whole lake; ")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert "Run r2" in out.read_text(encoding="utf-8")
@@ -301,7 +301,7 @@ def test_the_command_writes_a_page_for_its_owner_alone(lake: Lake, tmp_path: Pat
 )
 def test_a_bad_out_is_refused(lake: Lake, out: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        main(["--lake.uri", str(lake.uri), *out])
+        run_command("report", ["--lake.uri", str(lake.uri), *out])
 
 
 def make_config(lake: Lake, **report: Any) -> Config:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LasrForCTC
 
-from dictalake.cli import finetune
+from dictalake.cli.main import run_command
 from dictalake.errors import ConfigError
 from dictalake.training.finetune import even_alignment
 from dictalake.training.utterances import TrainingUtterance, make_batches, read_utterances
@@ -42,7 +42,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(spoken: Path, out: Path, *options: str) -> dict[str, torch.Tensor]:
     """Runs the job and returns the weights of its checkpoint."""
-    assert finetune.main(["--manifest", str(spoken), "--held-out", str(spoken), "--out", str(out), *options]) == 0
+    assert run_command("finetune", ["--manifest", str(spoken), "--held-out", str(spoken), "--out", str(out), *options]) == 0
     return LasrForCTC.from_pretrained(out).state_dict()
 
 
@@ -137,4 +137,4 @@ def test_voices_kept_for_evaluation_are_refused_for_training(spoken: Path, tmp_p
     manifest = spoken.parent / "with_voices.csv"
     manifest.write_text("\n".join(f"{row},{'voice' if number == 0 else 'piper-joe'}" for number, row in enumerate(rows)))
     with pytest.raises(ConfigError, match="the voices piper-joe are for evaluation"):
-        finetune.main(["--manifest", str(manifest), "--held-out", str(spoken), "--out", str(tmp_path / "m"), *SMALL])
+        run_command("finetune", ["--manifest", str(manifest), "--held-out", str(spoken), "--out", str(tmp_path / "m"), *SMALL])

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dictalake.cli.lengthen import main
+from dictalake.cli.main import run_command
 from dictalake.errors import ConfigError
 from dictalake.training.augment import SAMPLE_RATE_HZ
 from dictalake.training.lengthen import LEVEL_MOST_DB, LongDictation, plan_dictation, render
@@ -120,8 +120,8 @@ def test_job_writes_flac_files_that_are_what_the_manifest_says(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--manifest", str(manifest), "--least-s", "5", "--most-s", "12", "--seed", "2"]
-    assert main([*options, "--out", str(tmp_path / "two"), "--count", "2"]) == 0
-    assert main([*options, "--out", str(tmp_path / "three"), "--count", "3"]) == 0
+    assert run_command("lengthen", [*options, "--out", str(tmp_path / "two"), "--count", "2"]) == 0
+    assert run_command("lengthen", [*options, "--out", str(tmp_path / "three"), "--count", "3"]) == 0
     two, three = (_rows(tmp_path / name / "manifest.csv") for name in ("two", "three"))
     assert two == three[:2]
     assert list(three[0]) == ["uri", "reference", "voice", "seconds", "parts"]
@@ -152,4 +152,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
 )
 def test_impossible_options_are_refused(manifest: Path, tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        main(["--manifest", str(manifest), "--out", str(tmp_path / "out"), *options])
+        run_command("lengthen", ["--manifest", str(manifest), "--out", str(tmp_path / "out"), *options])

@@ -12,7 +12,8 @@ import pytest
 from transformers import LasrTokenizer
 
 from dictalake.acoustic.sparse import sparsify
-from dictalake.cli.build_lm import main
+from dictalake.cli.build_lm import format_size
+from dictalake.cli.main import main, run_command
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
@@ -172,7 +173,7 @@ def test_job_builds_a_model_that_the_decoder_takes(
     (tmp_path / "held_out.txt").write_text(TEXTS[2], encoding="utf-8")
     lm = tmp_path / "lm.kenlm"
     command = ["--text", str(tmp_path / "text.txt"), "--exclude", str(tmp_path / "held_out.txt")]
-    assert main([*command, "--model", str(tmp_path / "model"), "--out", str(lm), *options]) == 0
+    assert run_command("build-lm", [*command, "--model", str(tmp_path / "model"), "--out", str(lm), *options]) == 0
     printed = capsys.readouterr().out
     assert "corpus: 10 dictations" in printed
     assert "held out: 5 dictations and 0 sentences left out" in printed
@@ -212,7 +213,7 @@ def test_job_mixes_prunes_and_reports_on_text_that_it_has_not_tuned_on(
 ) -> None:
     mixing = ["--base-text", str(tmp_path / "base.txt"), "--dev", str(tmp_path / "dev.txt")]
     keep = ["--report", str(tmp_path / "lm.json"), "--arpa", str(tmp_path / "lm.arpa.gz")]
-    assert main([*mix, *mixing, *keep, "--prune-threshold", "1e-3"]) == 0
+    assert run_command("build-lm", [*mix, *mixing, *keep, "--prune-threshold", "1e-3"]) == 0
     printed = capsys.readouterr().out
     assert "held-out text: 1 dictations, 3 words" in printed
     assert "found on --dev" in printed
@@ -231,7 +232,7 @@ def test_job_mixes_prunes_and_reports_on_text_that_it_has_not_tuned_on(
     # What was written can be the base of the next.
     (tmp_path / "one.txt").write_text("no fracture {period}", encoding="utf-8")
     base = ["--base", str(tmp_path / "lm.arpa.gz"), "--base-weight", "0.5", "--held-out", str(tmp_path / "one.txt")]
-    assert main([*mix, *base, *keep]) == 0
+    assert run_command("build-lm", [*mix, *base, *keep]) == 0
     again = json.loads((tmp_path / "lm.json").read_text(encoding="utf-8"))["models"]
     assert [model["name"] for model in again] == ["text", "base", "interpolated"]
     assert again[1]["held_out"] == pytest.approx(models["pruned"]["held_out"], rel=1e-5)
@@ -264,11 +265,17 @@ def test_mixture_that_cannot_be_is_refused(
     (tmp_path / "foreign.arpa").write_text(
         "\\data\\\nngram 1=3\n\n\\1-grams:\n-0.4\tfoo\n-0.4\tbar\n-0.4\t</s>\n\n\\end\\\n", encoding="utf-8"
     )
-    assert main([*mix, *options]) == 2
+    assert main(["build-lm", *mix, *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "lm.kenlm").exists()
 
 
 def test_bad_arguments_end_with_status_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--text", "x", "--model", "y", "--out", str(tmp_path / "lm"), "--order", "9"]) == 2
-    assert capsys.readouterr().err == "--order 9: must be from 2 to 6, the most that the decoders can read\n"
+    assert main(["build-lm", "--text", "x", "--model", "y", "--out", str(tmp_path / "lm"), "--order", "9"]) == 2
+    line = "dictalake build-lm: --order 9: must be from 2 to 6, the most that the decoders can read\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("size_bytes", "shown"), [(812, "0.8 kB"), (4_096, "4.1 kB"), (2_500_000, "2.5 MB"), (3e9, "3.00 GB")])
+def test_a_size_is_in_the_unit_that_says_something(size_bytes: int, shown: str) -> None:
+    assert format_size(size_bytes) == shown

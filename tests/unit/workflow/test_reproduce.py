@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dictalake.cli.reproduce import Result, choose_rows, main, show, split_by_uri, split_ids, write_json
+from dictalake.cli.commands.reproduce import split_words
+from dictalake.cli.main import run_command
+from dictalake.cli.reproduce import Result, choose_rows, show, split_by_uri, write_json
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.schema import make_transcripts
@@ -66,11 +68,14 @@ def test_a_sample_draws_no_erased_recording_and_the_same_ones_again(lake: Lake) 
 )
 def test_what_cannot_be_found_is_refused_in_words(lake: Lake, arguments: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        main(["--lake.uri", str(lake.uri), *arguments])
+        run_command("reproduce", ["--lake.uri", str(lake.uri), *arguments])
 
 
-def test_ids_are_told_from_the_values_of_options() -> None:
-    assert split_ids([A, "--fingerprint", B, "--show-text", C, A]) == ([A, C], ["--fingerprint", B, "--show-text"])
+def test_the_lake_comes_first_and_each_id_counts_once() -> None:
+    assert split_words(["./lake", A, C, A]) == ("./lake", [A, C])
+    assert split_words([A]) == (None, [A])
+    with pytest.raises(ConfigError, match="'not-an-id' is no recording id"):
+        split_words(["./lake", "not-an-id"])
 
 
 def test_rows_of_one_uri_are_made_one_after_the_other() -> None:

@@ -1,26 +1,24 @@
-"""Writes synthetic dictation texts for training speech, held-out speech, or the language model.
+"""Write synthetic dictation texts for training speech, held-out speech, or the language model.
 
-    python -m dictalake.cli.write_dictations --count 9000 --free-words 0.12 --out train.csv
-    python -m dictalake.cli.write_dictations --count 9000 --free-words 1 --list-words 1 3 --out words.csv
-    python -m dictalake.cli.write_dictations --count 600 --held-out --seed 7 --out held_out.csv
+    dictalake write-dictations --count 9000 --free-words 0.12 --out train.csv
+    dictalake write-dictations --count 9000 --free-words 1 --list-words 1 3 --out words.csv
+    dictalake write-dictations --count 600 --held-out --seed 7 --out held_out.csv
 
-The CSV has the columns ``id,text,specialty``. Held-out dictations share no sentence with any other.
+The CSV has the columns id, text and specialty. Held-out dictations share no sentence with any other.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
-from dictalake.training.dictation import Corpus, write_dictations
+from dictalake.cli.options import CommandParser
+from dictalake.errors import ConfigError
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="dictalake write-dictations", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
+    parser.usage = f"{parser.prog} --count N --out FILE [options]"
     parser.add_argument("--count", type=int, required=True, help="how many dictations")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write: id, text, specialty")
     parser.add_argument("--seed", type=int, default=0)
@@ -31,12 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--wordlist", type=Path, action="append", default=[], help="file of words for those lists")
     parser.add_argument("--specialty", action="append", help="only these specialties (default all)")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.list_words[0] <= arguments.list_words[1]:
-        parser.error(f"--list-words {arguments.list_words[0]} {arguments.list_words[1]}: 1 or more, the smaller number first")
+        raise ConfigError(
+            f"--list-words {arguments.list_words[0]} {arguments.list_words[1]}: 1 or more, the smaller number first"
+        )
+    from dictalake.training.dictation import Corpus, write_dictations
+
     corpus = Corpus.load(wordlists=tuple(arguments.wordlist))
     if unknown := set(arguments.specialty or ()) - set(corpus.reports):
-        parser.error(f"--specialty {', '.join(sorted(unknown))}: unknown; there are {', '.join(sorted(corpus.reports))}")
+        raise ConfigError(f"--specialty {', '.join(sorted(unknown))}: unknown; there are {', '.join(sorted(corpus.reports))}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -52,7 +56,3 @@ def main(argv: list[str] | None = None) -> int:
         ):
             writer.writerow([dictation.id, dictation.text, dictation.specialty])
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Ask a lake a question in SQL. Nothing in the lake changes.
+
+    dictalake query ./lake "SELECT recorded_month, count(*) FROM transcripts GROUP BY ALL"
+    dictalake query ./lake --file volume_by_month.sql --out volume.parquet
+
+Views: transcripts (the newest good row of each recording), transcript_words, transcript_sections, failures, runs, and history
+(every row). The language is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the
+first 1,000 rows; CSV, JSON, Parquet and Arrow (an IPC file) hold all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dictalake.cli.options import LAKE_KEYS, CommandParser, read_lake
+from dictalake.errors import ConfigError
+
+WITHOUT_PANDAS = True
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.usage = f'{parser.prog} LAKE ("SQL" | --file FILE) [options]'
+    parser.add_argument("lake", nargs="?", metavar="LAKE", help="the lake: a folder, gs://… or s3://… (or --lake.uri)")
+    parser.add_argument("sql", nargs="?", metavar="SQL", help="one statement that only reads, in quotation marks")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="take the SQL from this file")
+    parser.add_argument(
+        "--format", choices=("table", "csv", "json", "parquet", "arrow"), help="default: by the ending of --out, else table"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write to this file: .csv, .json, .parquet or .arrow")
+    parser.add_config(LAKE_KEYS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.sql is None and arguments.file is None:  # the one word is the question; the lake is named by lake.uri
+        arguments.lake, arguments.sql = None, arguments.lake
+    sql, lake = read_question(arguments.sql, arguments.file), read_lake(arguments)
+    from dictalake.cli.query import answer, check_question, choose_format
+
+    question = check_question(sql)
+    form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
+    answer(lake, question, form, arguments.out)
+    return 0
+
+
+def read_question(sql: str | None, file: Path | None) -> str:
+    """Raises ConfigError unless exactly one of the two is given and can be read."""
+    if (sql is None) == (file is None):
+        raise ConfigError('give either the SQL in quotation marks, dictalake query LAKE "SELECT …", or --file FILE')
+    if file is None:
+        return str(sql)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--file {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None

@@ -1,0 +1,12 @@
+"""How a run ended: one log line, and what people see of it."""
+
+from __future__ import annotations
+
+from dictalake import logs
+from dictalake.workflow.summary import RunSummary, number_summary
+
+
+def log_end(summary: RunSummary, line: str, show: logs.Show | None) -> None:
+    """``show`` shows it to people."""
+    level = logs.WARNING if summary.failed else logs.INFO
+    logs.log_event("run_finished", line, show, level, **number_summary(summary))

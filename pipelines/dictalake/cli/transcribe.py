@@ -1,0 +1,161 @@
+"""Transcribes the files and folders that a person named, and shows what came out on their own terminal.
+
+Names and texts go to standard output alone, never to logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from dictalake.archive import storage
+from dictalake.archive.listing import list_recordings
+from dictalake.cli.own_recordings import Place
+from dictalake.cli.run_end import log_end
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Archive, Config
+from dictalake.errors import advise
+from dictalake.lake.query import connect
+from dictalake.workflow.run import transcribe
+from dictalake.workflow.worklist import Retry
+
+_MOST_SHOWN = 3
+_SMALL_MODEL = "embedded:medasr-mini"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the lake holds of one recording. ``text`` is None where it failed, for ``reason``."""
+
+    uri: str
+    text: str | None
+    reason: str | None
+
+
+def transcribe_places(config: Config, places: Sequence[Place], arguments: argparse.Namespace, retry: Retry | None) -> int:
+    """The exit code: 3 where a recording of ``places`` failed, now or before."""
+    with TemporaryDirectory(prefix="dictalake-") as folder:
+        archive = make_archive(config.archive, places, Path(folder))
+        run_config = config.model_copy(update={"archive": archive})
+        summary = transcribe(run_config, Console(stderr=True), job="transcribe", retry=retry)
+    outcomes = read_outcomes(config, places, summary.fingerprint)
+
+    def show(line: str) -> None:
+        console = Console()
+        show_outcomes(outcomes, places, console)
+        show_next(config, arguments, console)
+
+    log_end(summary, f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed", show)
+    return 3 if any(outcome.reason for outcome in outcomes) else 0
+
+
+def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Archive:
+    """One folder is listed as any archive; else a manifest in ``folder`` names every file. Raises ConfigError, RunError."""
+    if len(places) == 1 and places[0].is_folder:
+        return archive.model_copy(update={"uri": places[0].location, "manifest": None, "inventory": None})
+    manifest = folder / "recordings.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri"])
+        for place in places:
+            if place.is_folder:
+                below = archive.model_copy(update={"uri": place.location})
+                writer.writerows([recording.uri] for recording in list_recordings(below))
+            else:
+                writer.writerow([place.location])
+    return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None})
+
+
+def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> list[Outcome]:
+    """The newest row of each recording of ``places`` under this model and configuration, by name."""
+    conditions, values = [], [fingerprint]
+    for place in places:
+        uri = _locate(place, config)
+        # a folder, or a file and the files inside it
+        conditions.append("starts_with(uri, ?)" if place.is_folder else "(uri = ? OR starts_with(uri, ?))")
+        values += [f"{uri.rstrip('/')}/"] if place.is_folder else [uri, f"{uri}#"]
+    assert config.lake.uri is not None
+    rows = connect(config.lake.uri, config.lake.storage_options).execute(
+        f"""
+        SELECT uri, text, reason FROM (
+            SELECT source.uri AS uri, text, error.reason AS reason, provenance.transcribed_at AS written_at, attempt
+            FROM history
+            WHERE fingerprint = ?
+        ) WHERE {" OR ".join(conditions)}
+        QUALIFY row_number() OVER (PARTITION BY uri ORDER BY written_at DESC NULLS LAST, attempt DESC) = 1
+        ORDER BY uri
+        """,
+        values,
+    )
+    return [Outcome(*row) for row in rows.fetchall()]
+
+
+def _locate(place: Place, config: Config) -> str:
+    """As the lake writes it."""
+    return storage.make_uri(*storage.open_location(resolve(place.location), config.archive.storage_options, place.given))
+
+
+def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console: Console) -> None:
+    """The texts of a few recordings, and the failed ones with what to do."""
+    good = [outcome for outcome in outcomes if outcome.reason is None]
+    failed = [outcome for outcome in outcomes if outcome.reason is not None]
+    for outcome in good[:_MOST_SHOWN]:
+        _print(console, "", name_as_given(outcome.uri, places))
+        _print(console, *_wrap(outcome.text or "(no words were heard)", console.width))
+    if len(good) > _MOST_SHOWN:
+        _print(console, "", f"These are {_MOST_SHOWN} of {len(good)} transcripts.")
+    if failed:
+        _print(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
+    for outcome in failed[:_MOST_SHOWN]:
+        _print(console, f"  {name_as_given(outcome.uri, places)}")
+        _print(console, *_wrap(f"{outcome.reason}: {advise(outcome.reason or '')}", console.width, "    "))
+    if len(failed) > _MOST_SHOWN:
+        _print(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
+    if not outcomes:
+        _print(console, "", "There was nothing to transcribe.")
+
+
+def show_next(config: Config, arguments: argparse.Namespace, console: Console) -> None:
+    """Where the lake is, and the two commands to try next."""
+    lake = shlex.quote(str(config.lake.uri))
+    _print(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
+    _print(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"')
+    if config.acoustic.model == _SMALL_MODEL:
+        paths = " ".join(shlex.quote(path) for path in arguments.paths)
+        _print(console, "", "or use a model for real voices (it needs a Hugging Face token):")
+        _print(console, f"  dictalake transcribe {paths} --lake {lake} --config medasr")
+    else:
+        _print(console, "", "or write a page about all of it:")
+        _print(console, f"  dictalake report {lake} --out report.html")
+
+
+def name_as_given(uri: str, places: Sequence[Place]) -> str:
+    """The file as the person would type it."""
+    path = uri.removeprefix("file://")
+    for place in places:
+        location = place.location.rstrip("/")
+        if path == location or path.startswith((f"{location}/", f"{location}#")):
+            return place.given.rstrip("/") + path.removeprefix(location)
+    return path
+
+
+def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent)
+    ]
+
+
+def _print(console: Console, *lines: str) -> None:
+    for line in lines:
+        text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""``dictalake transcribe``: what a person names, the lake beside it, and what they see."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dictalake.archive.manifest import find_recordings
+from dictalake.cli.main import make_command_parser, run_command
+from dictalake.cli.own_recordings import choose_lake, find_place
+from dictalake.cli.transcribe import Outcome, make_archive, show_next, show_outcomes
+from dictalake.config.sections import Archive, Config
+from dictalake.errors import ConfigError
+from tests.recordings import make_sound, write_wav
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with recordings in ``recs`` and one beside it."""
+    for name in ("recs/a.wav", "recs/deep/b.wav", "one.wav"):
+        write_wav(tmp_path / name, make_sound(0.5, seed=1))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_lake_is_in_the_current_folder(here: Path) -> None:
+    assert choose_lake(None, [find_place("recs"), find_place("one.wav")]) == "./dictalake-lake"
+
+
+def test_the_lake_is_beside_a_folder_that_holds_the_current_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here / "recs")
+    assert choose_lake(None, [find_place(".")]) == "../dictalake-lake"
+    monkeypatch.chdir(here / "recs/deep")
+    assert choose_lake(None, [find_place("..")]) == "../../dictalake-lake"
+
+
+@pytest.mark.parametrize("lake", ["recs/lake", "recs", "./recs/deep/../lake"])
+def test_a_lake_among_the_recordings_is_refused(here: Path, lake: str) -> None:
+    with pytest.raises(ConfigError, match=r"is inside .*recs, which is transcribed"):
+        choose_lake(lake, [find_place("./recs/")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["recs", "nowhere.wav"], "nowhere.wav: there is no such file or folder"),
+        (["empty"], "empty: the folder holds no files"),
+        ([], "name a file or folder with recordings"),
+        (["recs", "--archive.uri", "x"], "--archive.uri: the recordings are those of PATH"),
+        (["recs", "--lake", "recs/lake"], "the lake recs/lake is inside"),
+        (["recs", "--decoding.beam_width", "many"], "decoding.beam_width = 'many' from the command line"),
+    ],
+)
+def test_a_bad_path_or_key_is_named_before_anything_starts(here: Path, arguments: list[str], line: str) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}"):
+        run_command("transcribe", arguments)
+    assert not (here / "dictalake-lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [(["recs"], ["a.wav", "b.wav"]), (["one.wav", "recs/deep"], ["one.wav", "b.wav"]), (["one.wav"], ["one.wav"])],
+)
+def test_files_and_folders_become_recordings_with_the_same_ids(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, paths: list[str], names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("manifest")
+    archive = make_archive(Archive.model_validate({}), [find_place(path) for path in paths], folder)
+    found = {recording.uri.rpartition("/")[2]: recording.recording_id for recording in find_recordings(archive)}
+    assert list(found) == names
+    listed = Archive.model_validate({"uri": str(here)})
+    assert set(found.values()) <= {recording.recording_id for recording in find_recordings(listed)}
+
+
+def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:
+    places = [find_place("./recs"), find_place("one.wav")]
+    outcomes = [Outcome(f"file://{here}/recs/{name}.wav", "No acute fracture. " * 8, None) for name in "abcd"]
+    outcomes.append(Outcome(f"file://{here}/one.wav", None, "not_audio"))
+    output = io.StringIO()
+    console = Console(file=output, width=80)
+    config = Config.model_validate({"lake": {"uri": "./my lake"}})
+    show_outcomes(outcomes, places, console)
+    show_next(config, make_command_parser("transcribe").parse(["./recs", "one.wav"]), console)
+    shown = output.getvalue()
+    assert [line for line in shown.splitlines() if line.endswith(".wav")] == [
+        "./recs/a.wav",
+        "./recs/b.wav",
+        "./recs/c.wav",
+        "  one.wav",
+    ]
+    assert "These are 3 of 4 transcripts." in shown
+    assert "not_audio: " in shown
+    assert "dictalake query './my lake' \"SELECT text, confidence FROM transcripts\"" in shown
+    assert "dictalake transcribe ./recs one.wav --lake './my lake' --config medasr" in shown
+    assert max(map(len, shown.splitlines())) <= 80
