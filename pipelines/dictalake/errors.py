@@ -1,13 +1,19 @@
-"""One tree of errors. Each failure of a recording has a stable ``reason``, the ``stage`` it happened in, and ``retryable``.
+"""One tree of errors, and the one place that says of each failure what happened and what to do about it.
 
-A ``detail`` is a sentence for the person who reads the lake. It never holds transcript text, a URI or a patient's data:
-it may name sizes, rates, tags and formats.
+Every reason for which a recording can fail is a class below TranscriptionError. The class holds the ``reason`` and the
+``stage`` that are written to the row, whether a new try may succeed (``retryable``), and two sentences for the person who
+reads them: the ``meaning`` (what happened) and the ``advice`` (what to do). The documentation, the report and ``doctor``
+take them from ``list_failures()``.
+
+The ``detail`` of an error describes the one case. It may name sizes, rates, tags and formats. It never holds transcript
+text, a URI or a patient's data.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -16,19 +22,21 @@ class DictalakeError(Exception):
 
 
 class ConfigError(DictalakeError):
-    """A bad or missing configuration value; the run does not start (exit code 2)."""
+    """A configuration value is bad or missing. The run does not start (exit code 2)."""
 
 
 class RunError(DictalakeError):
-    """The run itself cannot start or go on (exit code 1)."""
+    """The run itself cannot start or continue (exit code 1)."""
 
 
 class TranscriptionError(DictalakeError):
-    """Base of every failure of one recording; pickles across workers and becomes the row's ``error``."""
+    """Base of every failure of one recording. It pickles across workers and becomes the ``error`` of the row."""
 
     stage = "unknown"
     reason = "unknown"
     retryable = False
+    meaning = "This version of dictalake does not know the reason."
+    advice = "Read error.detail, or use the version of dictalake that wrote the row."
 
     def __init__(self, recording_id: str, detail: str) -> None:
         super().__init__(recording_id, detail)
@@ -46,160 +54,174 @@ class TranscriptionError(DictalakeError):
 
 
 class LoadError(TranscriptionError):
+    """Base of the failures to fetch a recording or to decode it to samples."""
+
     stage = "load"
 
 
-class NotFound(LoadError):
-    """The object is no longer there."""
-
-    reason = "not_found"
-
-
-class AccessDenied(LoadError):
-    """The credentials may not read the object."""
-
-    reason = "access_denied"
-
-
-class CredentialsExpired(LoadError):
-    """The credentials expired while the run went on, and no fresh ones were found."""
-
-    reason = "credentials_expired"
-    retryable = True
-
-
-class FetchFailed(LoadError):
-    """Reading the object failed again and again for reasons that may pass."""
-
-    reason = "fetch_failed"
-    retryable = True
-
-
-class ChangedDuringRead(LoadError):
-    """The object is no longer the version that the manifest names."""
-
-    reason = "changed_during_read"
-    retryable = True
-
-
 class EmptyObject(LoadError):
-    """The object has no bytes."""
-
     reason = "empty_object"
+    meaning = "The object has no bytes."
+    advice = "The recorder or the upload stopped early: upload the file again."
 
 
 class NotAudio(LoadError):
-    """The bytes are of something that is not audio, whatever the name says."""
-
     reason = "not_audio"
+    meaning = "The bytes are not audio, whatever the name of the file says."
+    advice = "Leave such files out with archive.include."
 
 
 class UnsupportedContainer(LoadError):
-    """Audio of a kind that dictalake does not read."""
-
     reason = "unsupported_container"
+    meaning = "The file is audio of a kind that dictalake does not read, such as DS2, MIDI or an encrypted file."
+    advice = "Export or unpack the file as error.detail says, and upload the result."
 
 
 class UnsupportedCodec(LoadError):
-    """A container that dictalake reads, with a coding inside that it does not."""
-
     reason = "unsupported_codec"
+    meaning = "The container is supported, but not the codec or the sampling rate inside it."
+    advice = "Convert the file to another codec; error.detail names the one that was found."
 
 
 class CorruptAudio(LoadError):
-    """Audio that cannot be decoded."""
-
     reason = "corrupt_audio"
+    meaning = "The container is supported, but its content is damaged and cannot be decoded."
+    advice = "Fetch the file again from where it was recorded."
 
 
 class NoAudio(LoadError):
-    """A sound object without a single sample, or a DICOM object without a waveform."""
-
     reason = "no_audio"
+    meaning = "The file has no samples, or the DICOM object has neither a waveform nor an embedded audio file."
+    advice = "There is nothing to transcribe; leave such files out with archive.include."
 
 
 class ObjectTooLarge(LoadError):
-    """The object has more bytes than ``limits.object_mb``."""
-
     reason = "object_too_large"
+    meaning = "The object is larger than limits.object_mb."
+    advice = "Split the file, or raise the limit and run again with --retry-failed object_too_large."
 
 
 class TooManyMembers(LoadError):
-    """An archive object holds more files than ``limits.members``."""
-
     reason = "too_many_members"
+    meaning = "The ZIP or TAR holds more files than limits.members."
+    advice = "Split the archive, or raise the limit and run again with --retry-failed too_many_members."
 
 
 class ExpandsTooLarge(LoadError):
-    """An archive object unpacks to more than ``limits.expanded_mb``."""
-
     reason = "expands_too_large"
+    meaning = "The ZIP, TAR or gzip file unpacks to more than limits.expanded_mb."
+    advice = (
+        "Check whether the file is an attack; if it is not, split it, or raise the limit and run again with "
+        "--retry-failed expands_too_large."
+    )
 
 
 class TooLong(LoadError):
-    """The recording is longer than ``limits.duration_h``."""
-
     reason = "too_long"
+    meaning = "The recording is longer than limits.duration_h."
+    advice = "Split the recording, or raise the limit and run again with --retry-failed too_long."
 
 
 class TooManyChannels(LoadError):
-    """The recording has more channels than ``limits.channels``."""
-
     reason = "too_many_channels"
+    meaning = "The recording has more channels than limits.channels."
+    advice = "Split the recording, or raise the limit and run again with --retry-failed too_many_channels."
 
 
 class TooManyWindows(LoadError):
-    """The recording, all channels together, has more windows than ``limits.windows``."""
-
     reason = "too_many_windows"
+    meaning = "All channels of the recording together have more windows than limits.windows."
+    advice = "Split the recording, or raise the limit and run again with --retry-failed too_many_windows."
 
 
 class TooLarge(LoadError):
-    """Decoding wants more memory than ``limits.decode_mb``: mostly a header that announces what is not there."""
-
     reason = "too_large"
-
-
-class DecoderCrashed(LoadError):
-    """The decoder's process died on these bytes, twice."""
-
-    reason = "decoder_crashed"
-
-
-class Erased(LoadError):
-    """What it is of was erased by ``forget``; the row holds nothing else."""
-
-    reason = "erased"
+    meaning = "Decoding needs more memory than limits.decode_mb."
+    advice = (
+        "The header is probably damaged; if the file plays elsewhere, raise the limit and run again with "
+        "--retry-failed too_large."
+    )
 
 
 class DecoderTimeout(LoadError):
-    """The decoder was not done with these bytes within ``limits.decode_s``."""
-
     reason = "decoder_timeout"
+    meaning = "Decoding took longer than limits.decode_s."
+    advice = (
+        "The file is probably damaged; if it plays elsewhere, raise the limit and run again with --retry-failed "
+        "decoder_timeout."
+    )
+
+
+class DecoderCrashed(LoadError):
+    reason = "decoder_crashed"
+    meaning = "The decoder's process crashed twice on this file."
+    advice = "Inspect the file with care: it may be an attack."
+
+
+class NotFound(LoadError):
+    reason = "not_found"
+    meaning = "The object was deleted after it was listed."
+    advice = "Nothing, unless the file should still be there."
+
+
+class AccessDenied(LoadError):
+    reason = "access_denied"
+    meaning = "The credentials do not allow reading the object."
+    advice = "Grant them read access, then run again with --retry-failed access_denied."
+
+
+class CredentialsExpired(LoadError):
+    reason = "credentials_expired"
+    retryable = True
+    meaning = "The credentials expired during the run, and no fresh ones were found."
+    advice = "Log in again or renew the token, then run again with --retry-failed."
+
+
+class FetchFailed(LoadError):
+    reason = "fetch_failed"
+    retryable = True
+    meaning = "Reading the object failed repeatedly with errors that are often temporary."
+    advice = "Check the network and the storage, then run again with --retry-failed."
+
+
+class ChangedDuringRead(LoadError):
+    reason = "changed_during_read"
+    retryable = True
+    meaning = "The object was replaced between listing and reading."
+    advice = "Nothing: the next run transcribes the new version as a new recording."
+
+
+class Erased(LoadError):
+    reason = "erased"
+    meaning = "The recording was erased with dictalake forget; the row holds nothing else."
+    advice = "Nothing."
 
 
 class EmitFailed(TranscriptionError):
-    """The acoustic model failed on this recording."""
-
     stage, reason, retryable = "emit", "model_failed", True
+    meaning = "The acoustic model or the speech engine failed on this recording."
+    advice = "Run again with --retry-failed; if it fails again, report the place that error.detail names."
 
 
 class RecognizeFailed(EmitFailed):
-    """The engine failed on this recording."""
+    """The same failure in an engine that returns text itself."""
 
     stage = "hear"
 
 
 class DecodeFailed(TranscriptionError):
-    """The decoder failed on this recording."""
-
     stage, reason = "decode", "decoder_failed"
+    meaning = "The CTC decoder failed on this recording."
+    advice = "This is a defect of dictalake: report the place that error.detail names."
 
 
 class WorkerCrashed(TranscriptionError):
-    """The worker's process died on this recording again and again, in company and alone."""
-
     reason, retryable = "worker_crashed", True
+    meaning = "The worker's process died repeatedly on this recording, also when it processed the recording alone."
+    advice = (
+        "The recording is too large for the worker's memory, or a library has a defect: run again with "
+        "--retry-failed and larger ray.*_memory_mb."
+    )
 
     def __init__(self, recording_id: str, detail: str, stage: str = "unknown") -> None:
         Exception.__init__(self, recording_id, detail, stage)
@@ -207,27 +229,56 @@ class WorkerCrashed(TranscriptionError):
 
 
 class InternalError(TranscriptionError):
-    """A defect of dictalake, kept to the one recording it met; the detail names the exception's type and place."""
-
     reason, retryable = "internal_error", True
+    meaning = "A defect of dictalake stopped this one recording; error.detail names the exception and its place."
+    advice = "Report the place that error.detail names; after an update, run again with --retry-failed."
 
     def __init__(self, recording_id: str, detail: str, stage: str = "unknown") -> None:
         Exception.__init__(self, recording_id, detail, stage)
         self.stage = stage
 
 
+@dataclass(frozen=True)
+class Failure:
+    """One reason of a failed row. ``stage`` is where it happens: several are joined by a comma, ``any`` means every stage."""
+
+    reason: str
+    stage: str
+    retryable: bool
+    meaning: str
+    advice: str
+
+
+def list_failures() -> list[Failure]:
+    """Every reason that a failed row can have, once each, in the order of this file."""
+    stages: dict[str, list[str]] = {}
+    first: dict[str, type[TranscriptionError]] = {}
+    for kind in _walk_kinds(TranscriptionError):
+        if kind.reason != TranscriptionError.reason:
+            first.setdefault(kind.reason, kind)
+            stages.setdefault(kind.reason, []).append("any" if kind.stage == TranscriptionError.stage else kind.stage)
+    return [
+        Failure(reason, ", ".join(stages[reason]), kind.retryable, kind.meaning, kind.advice) for reason, kind in first.items()
+    ]
+
+
+def advise(reason: str) -> str:
+    """What to do about rows that failed for ``reason``, also for a reason that only another version knows."""
+    return {failure.reason: failure.advice for failure in list_failures()}.get(reason, TranscriptionError.advice)
+
+
+def list_reasons() -> list[str]:
+    """Every ``reason`` that a failed row can have, sorted."""
+    return sorted(failure.reason for failure in list_failures())
+
+
 def name_place(error: BaseException) -> str:
-    """Type and place of an exception. Its own words may quote audio tags, paths or rows, and are left out."""
+    """The type and the place of an exception, without its message, which may quote audio tags, paths or rows."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
 
-def list_reasons() -> list[str]:
-    """Every ``reason`` that a failed row may have, sorted."""
-
-    def walk(kind: type[TranscriptionError]) -> Iterator[str]:
-        yield kind.reason
-        for below in kind.__subclasses__():
-            yield from walk(below)
-
-    return sorted(set(walk(TranscriptionError)) - {TranscriptionError.reason})
+def _walk_kinds(kind: type[TranscriptionError]) -> Iterator[type[TranscriptionError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _walk_kinds(below)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from dictalake.errors import advise
 from dictalake.html import open_templates
-from dictalake.reporting.advice import ADVICE, UNKNOWN
 from dictalake.reporting.charts import draw_confidences, draw_durations, draw_hours, draw_speed, draw_stages, name_seconds
 from dictalake.reporting.model import Bar, Part, Report, Run
 
@@ -33,7 +33,7 @@ def render_report(report: Report) -> str:
     """The page. Everything that comes from the lake is escaped."""
     environment = open_templates(_FOLDER)
     environment.filters |= {"number": format_number, "seconds": format_seconds, "share": format_share, "fixed": format_fixed}
-    environment.globals |= {"advise": lambda reason: ADVICE.get(reason, UNKNOWN), "name_bar": name_bar, "cost": _cost(report)}
+    environment.globals |= {"advise": advise, "name_bar": name_bar, "cost": _cost(report)}
     charts = [_draw(part) for part in report.parts]
     return environment.get_template("report.html").render(report=report, parts=list(zip(report.parts, charts, strict=True)))
 

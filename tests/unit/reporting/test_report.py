@@ -14,16 +14,14 @@ from typing import Any
 import pytest
 
 from dictalake.cli.report import main
-from dictalake.config.load import list_keys
 from dictalake.config.sections import Config, Lake
-from dictalake.errors import ConfigError, list_reasons
+from dictalake.errors import ConfigError
 from dictalake.lake.erase import Subjects, clear_reports, forget
 from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from dictalake.reporting.advice import ADVICE
 from dictalake.reporting.model import Attempt, Failure, Part, Price, Slice
 from dictalake.reporting.page import format_seconds, format_share, render_report
 from dictalake.reporting.queries import read_report, write_report
@@ -266,14 +264,6 @@ def test_the_page_is_whole_and_loads_nothing(lake: Lake) -> None:
     assert links  # pictures use shapes of their own
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
-
-
-def test_every_reason_has_its_advice_and_every_key_in_it_exists() -> None:
-    assert sorted(ADVICE) == list_reasons()
-    keys = {key.name for key in list_keys()}
-    named = {name for text in ADVICE.values() for name in re.findall(r"\b(?:limits|archive)\.[a-z_]+", text)}
-    assert len(named) > 8
-    assert named <= keys
 
 
 @pytest.mark.parametrize(
