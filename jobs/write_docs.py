@@ -1,8 +1,8 @@
 """Writes the parts of docs/ that the code knows best, each between two comments of its page.
 
-    python -m jobs.write_docs            write them
-    python -m jobs.write_docs --check    exit with 1 and name the pages that are not current
-    python -m jobs.write_docs --rooms    count the rooms of the package, the imports between them and the circles
+python -m jobs.write_docs            write them
+python -m jobs.write_docs --check    exit with 1 and name the pages that are not current
+python -m jobs.write_docs --rooms    count the rooms of the package, the imports between them and the circles
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def render_keys() -> str:
         lines += [f"### {section}", "", *_wrap((kind.__doc__ or "").split("\n\n")[0].replace("``", "`")), ""]
         for key in keys:
             default = "" if key.default in (None, (), {}) else f"; default {_show(key.default)}"
-            lines += _wrap(f"- `{key.name}` ({key.allowed}{default}): {key.description}", "  ")
+            lines += _wrap(f"- `{key.name}` ({key.allowed}{default}): {_escape(key.description)}", "  ")
         lines.append("")
     return "\n".join(lines)
 
@@ -188,6 +188,13 @@ def _about(folder: Path) -> str:
     init = ROOT / "pipelines" / folder / "__init__.py"
     said = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.is_file() else None
     return ROOMS.get(folder.as_posix()) or (said or "").partition("\n")[0]
+
+
+def _escape(text: str) -> str:
+    """Stars outside code stay stars."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _show(default: object) -> str:
