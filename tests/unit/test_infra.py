@@ -1,12 +1,15 @@
-"""infra/ against the code it runs: jobs, keys, versions and exit codes. Needs no cluster and none of lint-infra's tools."""
+"""Compares infra/ and jobs/ with the code that they run: commands, keys, versions and exit codes. Needs no cluster and none of
+the tools of `make lint-infra`."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import stat
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,3 +232,32 @@ def test_the_identities_of_the_manifests_are_those_that_terraform_makes() -> Non
         assert re.search(rf"^    {name} +=", terraform, re.M)
         assert account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"].startswith(f"{name}@")
     assert PODS["compact"]["spec"]["serviceAccountName"] == "dictalake-maintain"
+
+
+@pytest.mark.parametrize("name", ["backfill", "nightly", "compact"])
+def test_a_job_of_a_checkout_is_the_command_of_its_name(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"dictalake {name}" in done.stdout
+    command = [sys.executable, "-m", f"jobs.{name}", "--lake.nonsense", "1"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == EXIT_BAD_CONFIG
+
+
+@pytest.mark.parametrize(("code", "told"), [(EXIT_OK, 0), (EXIT_SOME_FAILED, 0), (EXIT_BAD_CONFIG, 2), (EXIT_RUN_FAILED, 1)])
+def test_the_backfill_job_reports_failed_recordings_as_success(code: int, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dictalake.cli.main.main", lambda argv: code)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("jobs.backfill", run_name="__main__")
+    assert ended.value.code == told
+
+
+def test_scripts_call_the_installed_command() -> None:
+    for path in (INFRA / "evaluation_set.sh", ROOT / "jobs/train_medasr_mini.sh", INFRA / "Dockerfile"):
+        text = path.read_text(encoding="utf-8")
+        assert "python -m jobs" not in text
+        assert set(re.findall(r"\bdictalake ([a-z]+(?:-[a-z]+)*)\b", text)) <= {*JOBS, "as"}
+    kept = (INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = {line[1:].rstrip("/") for line in kept if line.startswith("!")}
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"pipelines", "conf", "pyproject.toml", "README.md"} <= copied, "what a wheel is built from"

@@ -1,17 +1,21 @@
-"""Reading the lake from DuckDB, pandas or anything else that takes an Arrow dataset. Three lines:
+"""Reads the lake with DuckDB, pandas or anything else that takes an Arrow dataset:
 
     import duckdb
-    transcripts = open_lake("gs://lake/speech")
-    duckdb.sql("SELECT status, count(*) FROM transcripts WHERE fingerprint = '3f0c…' GROUP BY status").show()
+    from dictalake.lake.query import open_lake
 
-DuckDB hands its column list and its filters to the dataset: files of other partitions, and files whose statistics rule them
-out, are not opened; other columns are not read.
+    transcripts = open_lake("gs://my-hospital-lake/speech")
+    duckdb.sql("SELECT status, count(*) FROM transcripts WHERE fingerprint = '3f0c9a12b7de' GROUP BY status").show()
+
+DuckDB passes its columns and its filters on to the dataset. Files of other partitions, and files that their statistics rule
+out, stay closed, and columns that the query does not name are not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import gettempdir
+from uuid import uuid4
 
 import duckdb
 import pyarrow.dataset as ds
@@ -22,15 +26,15 @@ from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.staged_files import TRANSCRIPTS_FOLDER
 from dictalake.lake.storage import Storage, open_storage
 
-# A run's start and its end know different columns; of what both know the end's is taken.
+# A run's first and last record fill different columns; where both fill one, the last counts.
 _RUN_COLUMNS = ",\n            ".join(
     f'arg_max("{name}", "at") AS "{name}"' for name in RUNS.names if name not in ("run_id", "event", "at")
 )
 
 VIEWS = {
-    # The newest good row of each recording, of whatever model; a recording that never was transcribed is not among them. The
-    # month is a key too, for only by keys can DuckDB leave out files: a recording has one month, but for an object whose date
-    # changed while its version did not (archive.time_zone, the same bytes copied anew to S3), which has a row in each.
+    # The newest good row of each recording, whatever the model; recordings without a good row are missing. The month is a key
+    # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
+    # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
     "transcripts": """
         SELECT * FROM history WHERE status = 'ok'
         QUALIFY row_number() OVER (
@@ -54,7 +58,7 @@ VIEWS = {
             generate_subscripts(sections, 1) AS position, unnest(sections, recursive := true)
         FROM transcripts
     """,
-    # A row per run. One that is unfinished is still at work or was killed: dictalake runs says which.
+    # A row per run. An unfinished run is still at work or was killed: `dictalake runs` tells which.
     "runs": f"""
         SELECT run_id, coalesce(arg_max(event, "at") FILTER (event <> 'started'), 'unfinished') AS state,
             min("at") FILTER (event = 'started') AS started_at, max("at") FILTER (event <> 'started') AS ended_at,
@@ -65,9 +69,9 @@ VIEWS = {
 
 
 def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.Dataset:
-    """The committed transcripts of the lake at ``uri``, as they are now: later commits need a new call.
+    """The committed transcripts of the lake at ``uri`` as they are now; call it again to see later commits.
 
-    ``storage_options`` are those of ``lake.storage_options``. Raises ConfigError for a bad ``uri`` or option, RunError when
+    ``storage_options`` are those of ``lake.storage_options``. Raises ConfigError for a bad ``uri`` or option, and RunError if
     there is no lake, it cannot be reached, or its schema is none of dictalake's. Columns that an older dictalake did not
     write are null.
     """
@@ -75,9 +79,9 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB with ``history`` (every row), ``transcripts`` (the newest good row of each recording), ``transcript_words`` and
-    ``transcript_sections`` (a row per word and section of them), ``failures`` (what failed at its last attempt) and ``runs`` (a
-    row per run), as the lake is now; times are shown in UTC. Raises as ``open_lake``."""
+    """A DuckDB with the views, as the lake is now: ``history`` (every row), ``transcripts`` (the newest good row of each
+    recording), ``transcript_words`` and ``transcript_sections`` (a row for each word and section of them), ``failures`` (what
+    failed at its last attempt) and ``runs`` (a row for each run). Times are in UTC. Raises as ``open_lake``."""
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     database.register("history", open_lake(uri, storage_options))
@@ -87,10 +91,18 @@ def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckd
     return database
 
 
-def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
-    """Leaves SQL nothing but what is registered: no files, no network, no extensions, no variables of Python, and no way back.
+def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
+    """As ``connect``, and locked as ``lock`` does. DuckDB makes its folder for spilled results when it needs it, and removes
+    it when the connection is closed."""
+    database = connect(uri, storage_options)
+    lock(database, Path(gettempdir()) / f"dictalake-query-{uuid4().hex}")
+    return database
 
-    Results that do not fit the memory are spilled below the folder ``spill``.
+
+def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
+    """Leaves SQL only what is registered: no files, no network, no extensions, no variables of Python, and no way back.
+
+    Results that do not fit into memory are spilled below the folder ``spill``.
     """
     database.execute("SET temp_directory = ?", [str(spill)])
     database.execute("SET enable_external_access = false")
@@ -102,5 +114,5 @@ def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: st
 
 
 def _open_runs(storage: Storage) -> ds.Dataset:
-    """A lake whose rows no run of ours wrote has no runs."""
+    """The run records. A lake that was written by something else than our runs has none."""
     return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())

@@ -1,8 +1,9 @@
-"""Where a transcript comes from: three hashes, the versions of what ran, the commit of the code.
+"""Where a transcript comes from: three hashes, the versions of what ran, the release and commit of the code.
 
-``fingerprint`` names everything that can change the words: it is hashed from the acoustic part (weights, dtype, windows)
-and the decoding part (language model, decoder parameters). Speed knobs (batch size, number of actors) are not in it.
-An engine that gives text itself has no windows and no decoding part; its own settings are in the acoustic one.
+``fingerprint`` stands for everything that can change the words. It is a hash of the acoustic part (weights, dtype, windows)
+and of the decoding part (language model, decoder parameters); settings that change only the speed (batch size, number of
+actors) are not in it. An engine that gives text itself has no windows and no decoding part; its own settings belong to its
+acoustic part.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from dictalake.config.sections import Confidence, Config
 from dictalake.errors import ConfigError
 from dictalake.transcript.formatting import formatter_version
 
-# Speed, or given by content instead of name, or not of the words
+# Keys that change the speed only, are hashed by their content instead of their name, or do not change the words
 _NOT_IN_HASH = {"kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
+_COMMIT_DIGITS = 7
 _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
 
 
@@ -59,8 +61,8 @@ def make_provenance(
     engine: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Hashes ``config`` and the files that it names; ``engine`` are the settings of one that gives text itself, ``libraries``
-    the versions of what it runs on. Raises ConfigError for a language model that is not there.
+    """Hashes ``config`` and the files that it names. For an engine that gives text itself, ``engine`` has its settings and
+    ``libraries`` the versions of what it runs on. Raises ConfigError if the language model does not exist.
     """
     acoustic: dict[str, Any] = {
         "kind": config.acoustic.kind,
@@ -104,7 +106,7 @@ def _describe_decoding(config: Config) -> dict[str, Any]:
 
 
 def hash_file(location: str, key: str) -> str:
-    """sha256 of a local file or an embedded asset that ``key`` names."""
+    """sha256 of the local file or embedded asset that the configuration key ``key`` names."""
     path = Path(resolve(location))
     if not path.is_file():
         what = "a KenLM file (ARPA, gzip or binary)" if key == "decoding.lm" else "a text file"
@@ -130,15 +132,25 @@ def _describe(calibration: Confidence) -> str:
 
 @cache
 def pipeline_version() -> str:
+    """The release, and the commit where it is known: ``0.2.0+g94e6b03``, with ``.dirty`` if the code differs from it."""
     try:
-        return metadata.version("dictalake")
+        release = metadata.version("dictalake")
     except metadata.PackageNotFoundError:
-        return "0+source"
+        release = "0"
+    return add_commit(release, git_commit())
+
+
+def add_commit(release: str, commit: str | None) -> str:
+    """A version in the form that Python's packaging knows, with the commit as its local part."""
+    if commit is None:
+        return release
+    name, dirty, _ = commit.partition("-dirty")
+    return f"{release}+g{name[:_COMMIT_DIGITS]}{'.dirty' if dirty else ''}"
 
 
 @cache
 def git_commit() -> str | None:
-    """The commit of a source checkout, ``-dirty`` if its code differs, or ``DICTALAKE_GIT_COMMIT`` of a built image."""
+    """The commit of a checkout, with ``-dirty`` if its code differs; in an image ``DICTALAKE_GIT_COMMIT``; else None."""
     if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
         return commit
     root = Path(__file__).parents[3]

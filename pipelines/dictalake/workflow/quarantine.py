@@ -1,8 +1,9 @@
-"""A worker that dies is started again, and so is its block; one recording that kills workers must not do so for ever.
+"""Keeps a recording that kills its workers from killing them for ever, and workers with other code out of the run.
 
-A ledger that outlives the workers counts how often each block was begun and not ended. A block whose worker died twice is run
-again one recording at a time; one that kills its worker alone too, twice, becomes a failed row, and all others go on. A worker
-whose node went away (preemption) is nobody's fault and does not count.
+Ray restarts a worker that died and runs its block again. A ledger that outlives the workers counts how often each block was
+begun and not ended. After two deaths the recordings of a block are run one by one. A recording whose worker dies twice even
+then is poison: it gets a failed row, and the others of its block go on as usual. A worker that vanished together with its node
+(preemption) does not count.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
 from dictalake.errors import WorkerCrashed
 from dictalake.workflow.columns import ERROR
+from dictalake.workflow.package_hash import Package, is_own_code, read_own_package, require_same_package
 from dictalake.workflow.stages.base import error_row
 
 DEATHS_TOGETHER, DEATHS_ALONE = 2, 2
 _MOST_BEGINS, _REMEMBERED = 10, 10_000
-_MOST_BLOCKS = 100_000  # the ledger of a long run stays small: only what died, or is in work, is in it
+_MOST_BLOCKS = 100_000  # keeps the ledger of a long run small: it holds what died or is in work
 
 
 Kind = TypeVar("Kind")
@@ -40,14 +42,14 @@ class Ledger(Protocol):
     """What ``QuarantiningStage`` asks of a ledger."""
 
     def begin(self, stage: str, key: str, recordings: int) -> int:
-        """How often a worker died on this work so far."""
+        """Notes that this work begins; returns how often a worker has died on it so far."""
         ...
 
     def end(self, stage: str, key: str) -> None: ...
 
 
 class CrashLedger:
-    """The counts, in one process for all workers. ``alive_nodes`` gives the ids of the nodes that are there now."""
+    """The counts of all workers, kept in one process. ``alive_nodes`` returns the ids of the nodes that are up now."""
 
     def __init__(self, alive_nodes: Callable[[], set[str]]) -> None:
         self._alive_nodes = alive_nodes
@@ -56,13 +58,13 @@ class CrashLedger:
         self._begins: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def begin(self, stage: str, key: str, recordings: int, node: str) -> int:
-        """See ``Ledger.begin``; ``node`` is where the worker is."""
+        """As ``Ledger.begin``, for a worker on ``node``."""
         work, before = (stage, key), self._begun.get((stage, key))
         preempted = before is not None and before.node not in self._alive_nodes()
         if before is not None and not preempted and len(self._deaths) < _MOST_BLOCKS:
             self._deaths[work] = self._deaths.get(work, 0) + 1
         self._begun[work] = _Begun(node, time.monotonic(), recordings)
-        # A worker may die after it said that it was done, while its result is stored.
+        # A worker may also die after it reported the end of its work, while Ray stores the result: count the begins too.
         begins = self._begins.pop(work, 0) + (not preempted)
         self._begins[work] = begins
         if len(self._begins) > _REMEMBERED:
@@ -74,7 +76,7 @@ class CrashLedger:
         self._deaths.pop((stage, key), None)
 
     def in_work(self) -> dict[str, tuple[int, float]]:
-        """Of each stage how many recordings are in work, and for how many seconds the oldest block is."""
+        """For each stage the number of recordings in work, and the age of its oldest block in seconds."""
         now = time.monotonic()
         found: dict[str, tuple[int, float]] = {}
         for (stage, _), begun in self._begun.items():
@@ -84,24 +86,31 @@ class CrashLedger:
 
 
 class QuarantiningStage:
-    """A stage that is told by ``ledger`` what its blocks have done to workers before."""
+    """Runs a stage over blocks; asks ``ledger`` how often each block has killed a worker before.
+
+    It is made by the driver and called in workers. A worker whose dictalake is not the driver's raises ConfigError.
+    """
+
+    sent_by: ClassVar[Package | None] = None  # the driver's package, where only the class comes from the driver
 
     def __init__(self, name: str, stage: Callable[[pa.Table], pa.Table | Iterable[pa.Table]], ledger: Ledger) -> None:
         self._name, self._stage, self._ledger = name, stage, ledger
+        self._driver = self.sent_by or read_own_package()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        require_same_package(self._driver)
         key = make_key(table)
-        guilty: list[str] = []
+        poison: list[str] = []
         if self._ledger.begin(self._name, key, table.num_rows) < DEATHS_TOGETHER:
             yield from self._run(table)
         else:
             for row in range(table.num_rows):
-                yield from self._run_alone(table.slice(row, 1), guilty)
-        for one in [*guilty, key]:
+                yield from self._run_alone(table.slice(row, 1), poison)
+        for one in [*poison, key]:
             self._ledger.end(self._name, one)
 
-    def _run_alone(self, row: pa.Table, guilty: list[str]) -> Iterator[pa.Table]:
-        """A guilty one is remembered until its block is done: another may end the worker once more."""
+    def _run_alone(self, row: pa.Table, poison: list[str]) -> Iterator[pa.Table]:
+        """Runs one recording. The ledger keeps a poison one until its block is done: another may still end the worker."""
         key = f"alone-{make_key(row)}"
         deaths = self._ledger.begin(self._name, key, 1)
         if deaths < DEATHS_ALONE:
@@ -110,11 +119,11 @@ class QuarantiningStage:
             error = WorkerCrashed(
                 row["recording_id"][0].as_py(),
                 f"the worker of {self._name} died on it {deaths} times alone, after others had died on its block; it may be "
-                "too large for the worker's memory, or meet a defect of a library",
+                "too large for the worker's memory, or trigger a defect of a library",
                 self._name,
             )
             yield from self._run(mark_failed(row, error_row(error)))
-            guilty.append(key)
+            poison.append(key)
             return
         self._ledger.end(self._name, key)
 
@@ -127,24 +136,34 @@ class QuarantiningStage:
 
 
 class QuarantiningActor(QuarantiningStage):
-    """A careful stage that opens its model or its language model once, in its actor."""
+    """A quarantining stage that opens its model or its language model once, in its actor."""
 
     def __init__(self, name: str, ledger: Ledger, stage: Callable[..., Any], *arguments: Any) -> None:
-        super().__init__(name, stage(*arguments), ledger)
+        # With other code nothing is opened, and the first call raises: of an error in a constructor Ray keeps only that the
+        # actor died.
+        is_same = self.sent_by is None or is_own_code(self.sent_by)
+        super().__init__(name, stage(*arguments) if is_same else _pass_on, ledger)
+
+
+def _pass_on(table: pa.Table) -> pa.Table:
+    return table
 
 
 def with_display_name(name: str, kind: type[Kind]) -> type[Kind]:
-    """``kind`` under another name: Ray shows a stage and its processes under the name of their class."""
-    return type(name, (kind,), {"__module__": __name__})
+    """``kind`` under another name, which is the one that Ray shows for the stage and its processes.
+
+    The new class travels to the workers by value, and with it which package the driver has.
+    """
+    return type(name, (kind,), {"__module__": __name__, "sent_by": read_own_package()})
 
 
 def make_key(table: pa.Table) -> str:
-    """Names the work on these recordings."""
+    """A key for the work on these recordings, the same whenever their block is run again."""
     return blake2b("\n".join(table["recording_id"].to_pylist()).encode(), digest_size=16).hexdigest()
 
 
 def mark_failed(table: pa.Table, error: dict[str, Any]) -> pa.Table:
-    """``table`` with ``error`` in every row: the stages leave such rows alone."""
+    """``table`` with ``error`` in every row; the stages pass such rows on unchanged."""
     column = pa.array([error] * table.num_rows, type=ERROR)
     if "error" in table.column_names:
         return table.set_column(table.column_names.index("error"), pa.field("error", ERROR), column)
@@ -152,5 +171,5 @@ def mark_failed(table: pa.Table, error: dict[str, Any]) -> pa.Table:
 
 
 def end_worker() -> None:
-    """Ends this worker's process: what it holds of the GPU is beyond repair. Ray starts another, the ledger counts."""
+    """Ends this worker's process, whose GPU context is beyond repair. Ray starts another one, and the ledger counts."""
     os._exit(70)

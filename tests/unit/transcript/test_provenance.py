@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
-from dictalake.transcript.provenance import Provenance, git_commit, hash_file, library_versions, make_provenance
+from dictalake.transcript.provenance import (
+    Provenance,
+    add_commit,
+    git_commit,
+    hash_file,
+    library_versions,
+    make_provenance,
+    pipeline_version,
+)
 
 
 @pytest.fixture
@@ -162,3 +172,23 @@ def test_an_image_says_its_commit_by_a_variable(monkeypatch: pytest.MonkeyPatch)
     assert git_commit.__wrapped__() == "d25d97b"
     monkeypatch.delenv("DICTALAKE_GIT_COMMIT")
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit.__wrapped__() or "0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("commit", "version"),
+    [
+        ("94e6b03a1f" + "0" * 30, "0.2.0+g94e6b03"),
+        ("94e6b03a1f" + "0" * 30 + "-dirty", "0.2.0+g94e6b03.dirty"),
+        ("d25d97b", "0.2.0+gd25d97b"),
+        (None, "0.2.0"),
+    ],
+)
+def test_a_version_names_release_and_commit(commit: str | None, version: str) -> None:
+    assert add_commit("0.2.0", commit) == version
+    assert str(Version(version)) == version
+
+
+def test_the_version_in_provenance_is_that_of_this_code(lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dictalake.transcript.provenance.git_commit", lambda: "94e6b03a1f")
+    assert pipeline_version.__wrapped__() == f"{metadata.version('dictalake')}+g94e6b03"
+    assert make(lm).pipeline_version == pipeline_version()

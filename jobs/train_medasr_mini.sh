@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes medasr-mini anew in the folder $1: texts, speech (about 115 h), acoustic model, language model. Six hours on
-# two cores that multiply in bfloat16; a killed run goes on where it was. Needs the packages that README names
-# for synthesis, and hunspell-en-med.
+# Makes medasr-mini again in the folder $1: texts, speech (about 115 h), acoustic model, language model. It takes six hours
+# on two cores that multiply in bfloat16; run it again to resume a killed run. It needs `pip install .[synthesis]`, the
+# programs flite, espeak-ng and festival, and the word list hunspell-en-med.
 set -euo pipefail
 work=$1
 voices=hibari-heart:6,flite-rms:3,flite-slt:2,festival-slt-hts:2,flite-kal16:1.5,festival-ked:1.5,espeak-us-m1:0.4,espeak-us-m3:0.4,espeak-us-f2:0.2,espeak-us-f3:0.4,espeak-gb-m2:0.4,espeak-gb-f5:0.4,espeak-scotland-m5:0.4,espeak-nyc-m4:0.4
@@ -19,7 +19,7 @@ train() {
     --held-out "$work/monitor/manifest.csv" --held-out-limit 150 --batch-s 120 --warmup-steps 150 --sorted-epochs 0 "$@"
 }
 
-# 1. Lists of one to three words: there an even alignment is nearly right, and the model finds what sounds like what.
+# 1. Lists of one to three words: with an even alignment nearly right, the model learns which sound is which piece.
 write words --count 9000 --seed 5 --free-words 1 --list-words 1 3 --wordlist $medical_words
 write plain --count 3000 --seed 21
 write mixed1 --count 6000 --seed 1 --free-words 0.08 --wordlist $medical_words
@@ -49,7 +49,7 @@ train --manifest "$work/words/manifest.csv" --tokenizer-text "$work/plain.csv" -
 train "${all[@]}" --steps 7700 --decay-share 0.35 --peak-rate 1.4e-3 --augment-share 0.2 \
   --mel-masks 1 --mel-mask-bands 12 --time-masks-per-s 0.05 --time-mask-frames 10
 
-# 3. Texts never heard before; in the end a third of what is heard are lists of all the words there are.
+# 3. New texts; towards the end a third of them are lists of all the words there are.
 later() {
   dictalake finetune --base "$work/model" --out "$work/model2" --held-out "$work/monitor/manifest.csv" --held-out-limit 150 \
     --manifest "$work/mixed3/manifest.csv" --manifest "$work/mixed4/manifest.csv" --batch-s 80 --warmup-steps 100 --sorted-epochs 0 \
@@ -58,14 +58,14 @@ later() {
 later --steps 2720 --decay-share 0
 later --steps 4250 --decay-share 0.9 --manifest "$work/vocabulary/manifest.csv" --manifest "$work/vocabulary/manifest.csv"
 
-# 4. The same once more with other texts, longer.
+# 4. The same again with other texts, for longer.
 dictalake finetune --base "$work/model2" --out "$work/model3" --held-out "$work/monitor/manifest.csv" --held-out-limit 150 \
   --manifest "$work/mixed44/manifest.csv" --manifest "$work/mixed45/manifest.csv" --manifest "$work/mixed46/manifest.csv" \
   --manifest "$work/vocabulary52/manifest.csv" --manifest "$work/vocabulary53/manifest.csv" \
   --steps 7500 --batch-s 80 --warmup-steps 200 --sorted-epochs 0 --peak-rate 6e-4 --decay-share 0.85 \
   --augment-share 0.15 --mel-masks 1 --mel-mask-bands 12 --time-masks-per-s 0.05 --time-mask-frames 10
 
-# 5. The language model: 200,000 dictations of the same generator, never a held-out sentence.
+# 5. The language model: 200,000 dictations of the same generator, without a held-out sentence.
 for seed in 101 102 103 104 105 106 107 108; do write "text$seed" --count 25000 --seed $seed --free-words 0.03; done
 dictalake build-lm --text "$work"/text10?.csv --exclude "$work/monitor.csv" --model "$work/model3" --order 6 --quantize \
   --out "$work/model3/lm_6.kenlm"
