@@ -137,7 +137,7 @@ def count_rooms(package: Path) -> Rooms:
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
         names = set(_list_imports(path, module))
-        graph[module] = (names & set(modules)) - {module}
+        graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names} & set(modules) - {module}
         room = path.relative_to(package).with_suffix("").parts[0]
         between |= {(room, other) for other in _rooms_of(names, package.name, rooms) if other != room}
     for path in folder.rglob("*.py"):
@@ -146,7 +146,7 @@ def count_rooms(package: Path) -> Rooms:
 
 
 def _list_imports(path: Path, module: str) -> Iterator[str]:
-    """Dotted names of all that a file imports, inside functions too."""
+    """Dotted names of all that a file imports, inside functions too: modules, and names in modules."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -154,7 +154,6 @@ def _list_imports(path: Path, module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
@@ -215,7 +214,8 @@ ROOMS = {
     "dictalake/archive": "finding objects in an archive, fetching them, opening ZIP, TAR and gzip",
     "dictalake/audio": "bytes → samples at 16 kHz; load.py is the only door, and it is sandboxed",
     "dictalake/audio/formats": "one module a container format; sniff.py tells them apart",
-    "dictalake/cli": "one module a command of the command line",
+    "dictalake/cli": "what the commands of the command line do",
+    "dictalake/cli/commands": "one module a command: its arguments, and nothing heavy",
     "dictalake/config": "every key, its default, and where a value comes from",
     "dictalake/decoding": "emissions → hypotheses: beam search, hotwords",
     "dictalake/evaluation": "scoring, tuning, comparing systems",
