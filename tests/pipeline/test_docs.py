@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def test_a_page_shows_what_the_demo_lake_answers(
 
 def test_each_view_is_shown() -> None:
     assert {re.findall(r"FROM (\w+)", sql)[0] for sql, _ in shown("docs/querying.md")} == {*VIEWS, "history"}
+
+
+def test_the_other_questions_of_the_pages_have_answers(
+    untouched_demo_lake: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    lines = re.findall(r"^dictalake ((?:query|search) demo-lake .+)$", text, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == {"query", "search"}
+    for line in lines:
+        capfd.readouterr()
+        command, _, *rest = shlex.split(line)
+        assert main([command, str(untouched_demo_lake), *rest]) == 0
+        assert capfd.readouterr().out.count("\n") > 1
 
 
 @pytest.mark.parametrize("page", PAGES)
