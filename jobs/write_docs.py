@@ -90,7 +90,7 @@ def render_keys() -> str:
 def render_failures() -> str:
     lines = []
     for failure in list_failures():
-        again = "A new try may succeed." if failure.retryable else "A new try gives the same result."
+        again = "A new try may succeed." if failure.retryable else "A new try fails again until you change something."
         stage = "Any stage" if failure.stage == "any" else f"Stage {failure.stage}"
         lines += [f"### {failure.reason}", "", f"{stage}. {again}", ""]
         lines += _wrap(f"- **What happened:** {failure.meaning}", "  ")
