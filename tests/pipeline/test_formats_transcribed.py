@@ -1,4 +1,4 @@
-"""Known speech in every container and codec of README's table, through the embedded model: the same words come out.
+"""Known speech in every container and codec of docs/formats.md, through the embedded model: the same words come out.
 
 The waveforms are compared in ``tests/unit/audio/formats/test_formats.py``; here it is what they are read for.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -19,14 +18,6 @@ from tests.pipeline.conftest import FinishedRun
 def lake(mixed_run: FinishedRun, tmp_path: Path) -> Path:
     """A copy to break: what must not be read is destroyed, that is the proof."""
     return Path(shutil.copytree(mixed_run.lake, tmp_path / "lake"))
-
-
-def test_the_lines_of_the_readme_run(mixed_run: FinishedRun, capfd: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert lines.count("\n") <= 5
-    exec(lines.replace("./demo-lake", str(mixed_run.lake)), {})
-    assert "recorded_month" in capfd.readouterr().out
 
 
 def test_three_lines(mixed_run: FinishedRun) -> None:

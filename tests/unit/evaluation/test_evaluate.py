@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from dictalake.archive.manifest import find_recordings
 from dictalake.cli.demo import failed_as_intended, show_table
 from dictalake.cli.demo import make_rows as make_demo_rows
 from dictalake.cli.main import run_command
@@ -23,10 +24,12 @@ from dictalake.evaluation.report import assess_all, make_figures, make_rows, wri
 from dictalake.evaluation.systems import (
     SystemOutput,
     join_run,
+    make_finder,
     make_systems,
     make_utterances,
     read_references,
     read_transcripts,
+    transcribe_here,
 )
 from dictalake.evaluation.utterances import Utterance
 from dictalake.lake.schema import make_transcripts

@@ -29,13 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rich.text import Text
-    from transformers.utils.logging import disable_progress_bar
 
     from dictalake.cli.doctor import examine
     from dictalake.cli.doctor_checks import FAIL, OK, WARN
     from dictalake.cli.tables import Column, print_json, print_table
 
-    disable_progress_bar()
     results = list(examine(config))
     if arguments.format == "json":
         print_json([asdict(result) for result in results])

@@ -1,4 +1,4 @@
-"""Every container and codec of README's table: known speech in, the same speech out, as near as the codec allows."""
+"""Every container and codec of docs/formats.md: known speech in, the same speech out, as near as the codec allows."""
 
 from __future__ import annotations
 
