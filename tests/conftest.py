@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that use one pay for it
     from dictalake.workflow.cluster import Resources
     from tests.emulators import ObjectStore
+
+
+# How long an example takes is the machine's business: a busy one must not fail a test.
+hypothesis.settings.register_profile("dictalake", deadline=None)
+hypothesis.settings.load_profile("dictalake")
 
 
 @pytest.fixture(scope="session")
