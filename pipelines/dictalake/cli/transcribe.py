@@ -33,11 +33,12 @@ _SMALL_MODEL = "embedded:medasr-mini"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the lake holds of one recording. ``text`` is None where it failed, for ``reason``."""
+    """What the lake holds of one recording. ``text`` is None where it failed, for ``reason``; ``detail`` says more."""
 
     uri: str
     text: str | None
     reason: str | None
+    detail: str | None
 
 
 def transcribe_places(config: Config, places: Sequence[Place], arguments: argparse.Namespace, retry: Retry | None) -> int:
@@ -85,8 +86,9 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     assert config.lake.uri is not None
     rows = connect(config.lake.uri, config.lake.storage_options).execute(
         f"""
-        SELECT uri, text, reason FROM (
-            SELECT source.uri AS uri, text, error.reason AS reason, provenance.transcribed_at AS written_at, attempt
+        SELECT uri, text, reason, detail FROM (
+            SELECT source.uri AS uri, text, error.reason AS reason, error.detail AS detail,
+                   provenance.transcribed_at AS written_at, attempt
             FROM history
             WHERE fingerprint = ?
         ) WHERE {" OR ".join(conditions)}
@@ -116,7 +118,8 @@ def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console:
         _print(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
     for outcome in failed[:_MOST_SHOWN]:
         _print(console, f"  {name_as_given(outcome.uri, places)}")
-        _print(console, *_wrap(f"{outcome.reason}: {advise(outcome.reason or '')}", console.width, "    "))
+        _print(console, *_wrap(f"{outcome.reason}: {outcome.detail}", console.width, "    "))
+        _print(console, *_wrap(advise(outcome.reason or ""), console.width, "    "))
     if len(failed) > _MOST_SHOWN:
         _print(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
     if not outcomes:

@@ -79,8 +79,8 @@ def test_files_and_folders_become_recordings_with_the_same_ids(
 
 def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:
     places = [find_place("./recs"), find_place("one.wav")]
-    outcomes = [Outcome(f"file://{here}/recs/{name}.wav", "No acute fracture. " * 8, None) for name in "abcd"]
-    outcomes.append(Outcome(f"file://{here}/one.wav", None, "not_audio"))
+    outcomes = [Outcome(f"file://{here}/recs/{name}.wav", "No acute fracture. " * 8, None, None) for name in "abcd"]
+    outcomes.append(Outcome(f"file://{here}/one.wav", None, "not_audio", "this is text, whatever its name says"))
     output = io.StringIO()
     console = Console(file=output, width=80)
     config = Config.model_validate({"lake": {"uri": "./my lake"}})
@@ -94,7 +94,7 @@ def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:
         "  one.wav",
     ]
     assert "These are 3 of 4 transcripts." in shown
-    assert "not_audio: " in shown
+    assert "not_audio: this is text" in shown
     assert "dictalake query './my lake' \"SELECT text, confidence FROM transcripts\"" in shown
     assert "dictalake transcribe ./recs one.wav --lake './my lake' --config medasr" in shown
     assert max(map(len, shown.splitlines())) <= 80
