@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,18 +100,24 @@ class StageCounter(Observer):
 
 
 def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
-    """A function that ends ``flow`` while it runs. Ray Data has none for an iteration that waits: its executor has."""
-    executors: list[Any] = []
-    create = flow._create_executor
+    """A function that ends ``flow`` while it runs. Ray Data has none for an iteration that waits; its executor has.
+
+    It holds neither: whoever holds an executor keeps its actors, and their CPUs, from the next run.
+    """
+    executors: weakref.WeakSet[Any] = weakref.WeakSet()
+    create, weak_flow = type(flow)._create_executor, weakref.ref(flow)
 
     def create_and_keep() -> Any:
-        executors.append(create())
-        return executors[-1]
+        there = weak_flow()
+        assert there is not None
+        executor = create(there)
+        executors.add(executor)
+        return executor
 
     flow._create_executor = create_and_keep  # type: ignore[method-assign]
 
     def interrupt() -> None:
-        for executor in executors:
+        for executor in list(executors):
             executor.shutdown(force=True)
 
     return interrupt

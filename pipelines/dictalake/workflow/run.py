@@ -214,8 +214,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
                 first_part = places["part"][-1].as_py() + 1
                 places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
                 stats.expect(stats.done + work.counts.pending, work.done_before)
-            flow = _connect_stages(places, run, plan, ledger)
-            reader = ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
+            reader = _open_reader(places, run, plan, ledger)
             readers.callback(reader.stop, _PATIENCE_S)
             _commit_as_they_come(reader, table, stats, observers, config.lake.commit_every_s, config.limits.storage_failures)
             _find_work(run, work, None, is_same_run=True)
@@ -234,6 +233,12 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
     if not forbidden.hashes <= table.forbidden.hashes:
         blank_manifests(manifests, forbidden, run_id)
     return pa.Table.from_pylist([place._asdict() for place in places])
+
+
+def _open_reader(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ReportReader:
+    """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
+    flow = _connect_stages(places, run, plan, ledger)
+    return ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
 
 
 def _connect_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ray.data.Dataset:
