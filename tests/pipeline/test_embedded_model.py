@@ -33,7 +33,7 @@ def test_the_demo_understands_most_words_and_shows_every_file(demo_lake: Path, c
     assert run_command("demo", ["--lake.uri", str(demo_lake)]) == 0
     shown = capsys.readouterr().out
     files = [path.relative_to(DEMO_ARCHIVE).as_posix() for path in DEMO_ARCHIVE.rglob("*") if path.is_file()]
-    assert all(f" {name} " in shown for name in files)
+    assert [name for name in files if name not in shown] == []
     greedy, with_lm = (float(rate) for rate in re.findall(r"WER +([\d.]+) %", shown))
     assert with_lm < greedy < 50
     assert with_lm < 25

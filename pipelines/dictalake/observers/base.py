@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dictalake import logs
+from dictalake import logs, terminal
 from dictalake.config.sections import Config
 from dictalake.errors import name_place
 from dictalake.transcript.provenance import Provenance
@@ -60,6 +60,16 @@ class Observer:
 
     def run_ended(self, end: RunEnd) -> None:
         """The run is over. Also called for a run that failed before it had a name."""
+
+
+class LibraryLogTrimmer(Observer):
+    """Keeps the file that Ray and other libraries write to small while the run lasts."""
+
+    name = "library log"
+
+    def time_passed(self) -> None:
+        if (log := terminal.library_log()) is not None:
+            log.trim()
 
 
 class Observers(Observer):

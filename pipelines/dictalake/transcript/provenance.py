@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dictalake.config.locations import resolve
+from dictalake.config.locations import PACKAGE, resolve
 from dictalake.config.sections import Confidence, Config
 from dictalake.errors import ConfigError
 from dictalake.transcript.formatting import formatter_version
@@ -154,7 +154,8 @@ def git_commit() -> str | None:
     if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
         return commit
     root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
+    # A copy of the package inside another project must not be given that project's commit.
+    if root / "pipelines" / "dictalake" != PACKAGE or not (root / ".git").exists():
         return None
     found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if found.returncode != 0:

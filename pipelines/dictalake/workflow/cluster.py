@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NamedTuple
 
 from dictalake import logs, terminal
@@ -220,6 +221,8 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     finally:
         if started_here:
             ray.shutdown()
+            if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _stop:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _start(config: Config) -> None:
@@ -247,12 +250,22 @@ def _start(config: Config) -> None:
             raise RunError(_explain_no_start("ConnectionError")) from None
         raise RunError(f"ray.address = {address}: no Ray cluster answers there; start one, or leave the key out") from None
     except Exception as error:  # Ray raises bare ones when a process of its own does not come up
-        raise RunError(_explain_no_start(name_place(error))) from None
+        if address is None:
+            raise RunError(_explain_no_start(name_place(error))) from None
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RunError(f"ray.address = {address}: the cluster there refused this driver: {why}") from None
     # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide ours.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
+        # A script or a notebook has none: the default would end it without a last commit.
+        is_none = on_sigterm is None or on_sigterm == signal.SIG_DFL
+        signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
     terminal.renew_faulthandler()
     logs.take_over_libraries()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the run as a stopped one: what is finished is committed."""
+    raise SystemExit(128 + number)
 
 
 def _explain_no_start(what: str) -> str:
@@ -307,7 +320,8 @@ def _check_fits(plan: Plan, resources: Resources) -> None:
     for stage in plan.stages:
         if not resources.can_host(stage.cpus, stage.gpus, stage.memory_mb):
             raise ConfigError(
-                f"the plan does not fit the cluster: one worker of {stage.name} needs {stage.cpus:g} CPUs, {stage.gpus:g} GPUs "
+                f"the plan does not fit the cluster: one worker of {show_stage(stage.name)} needs {stage.cpus:g} CPUs, "
+                f"{stage.gpus:g} GPUs "
                 f"and {stage.memory_mb:g} MB on one node, of {len(resources.nodes) or 1} the one with most CPUs has "
                 f"{resources.largest_node.cpus:g} CPUs, {resources.largest_node.gpus:g} GPUs and "
                 f"{resources.largest_node.memory_mb:.0f} MB; lower acoustic.cpus_per_actor, acoustic.gpus_per_actor or "
@@ -317,13 +331,13 @@ def _check_fits(plan: Plan, resources: Resources) -> None:
     gpus = plan.emit.workers * plan.emit.gpus
     memory_mb = sum(s.memory_mb * (s.workers if s in (plan.emit, plan.decode) else 1) for s in plan.stages)
     if memory_mb > resources.memory_mb:
-        asks = ", ".join(f"{s.name} {s.memory_mb:g}" for s in plan.stages)
+        asks = ", ".join(f"{show_stage(s.name)} {s.memory_mb:g}" for s in plan.stages)
         raise ConfigError(
             f"the plan does not fit the cluster: it needs {memory_mb:g} MB of memory (each worker in MB: {asks}), Ray counts "
             f"{resources.memory_mb:.0f}; free some, take fewer actors, or lower ray.emit_memory_mb and the like"
         )
     if cpus > resources.cpus + 1e-6 or gpus > resources.gpus + 1e-6:
-        asks = ", ".join(f"{s.name} {s.workers} × ({s.cpus:g} CPU, {s.gpus:g} GPU)" for s in plan.stages)
+        asks = ", ".join(f"{show_stage(s.name)} {s.workers} × ({s.cpus:g} CPU, {s.gpus:g} GPU)" for s in plan.stages)
         raise ConfigError(
             f"the plan does not fit the cluster: it needs {cpus:g} CPUs and {gpus:g} GPUs ({asks}), there are "
             f"{resources.cpus:g} and {resources.gpus:g}; lower acoustic.actors, decoding.actors or acoustic.cpus_per_actor"

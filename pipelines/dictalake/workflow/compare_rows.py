@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 ROW_SECTIONS = ("archive", "limits", "acoustic", "windows", "decoding", "confidence", "formatting", "quality")
 _MASKED = {"storage_options"}  # in a run's record
 _FORMAT = ("container", "codec", "sample_rate_hz", "channels", "bits_per_sample")
-_PROVENANCE = ("model_sha256", "lm_sha256", "decoder", "device", "pipeline_version", "git_commit")
+_PROVENANCE = ("model_sha256", "lm_sha256", "decoder", "device", "git_commit")
 _QUALITY = 1e-4  # relative and absolute
 
 

@@ -26,9 +26,10 @@ class Package(NamedTuple):
 
 
 def hash_package(folder: Path) -> str:
-    """A hash of the Python files below ``folder``: their relative paths and their bytes, in sorted order."""
+    """A hash of the code below ``folder``: relative paths and bytes of its Python and SQL files, in sorted order."""
     digest = blake2b(digest_size=8)
-    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+    code = (path for kind in ("*.py", "*.sql") for path in folder.rglob(kind))
+    for path in sorted(code, key=lambda path: path.relative_to(folder).as_posix()):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)

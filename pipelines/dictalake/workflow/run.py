@@ -35,7 +35,7 @@ from dictalake.lake.manifests import Manifests
 from dictalake.lake.runs import RunLog
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
-from dictalake.observers.base import Observer, Observers, RunEnd, RunStart, observing
+from dictalake.observers.base import LibraryLogTrimmer, Observer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
 from dictalake.observers.progress import ProgressReport, StallMonitor
 from dictalake.observers.prometheus import serve_metrics
@@ -95,14 +95,15 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
         with logs.console_handler(None if is_quiet else console) as handler:
             observers = [
                 ProgressReport(stats, console),
+                LibraryLogTrimmer(),
                 LineageEmitter(stats),
                 ReportWriter(stats),
                 serve_metrics(config.metrics, job, stats),
             ]
             try:
-                with observing(observers) as told:
-                    told.step_started("reading the model's files")
-                    run = _open_run(config, job, stats, told)
+                with observing(observers) as everybody:
+                    everybody.step_started("reading the model's files")
+                    run = _open_run(config, job, stats, everybody)
                     summary = _carry_out(run, retry)
             except BaseException as error:
                 _name_library_log(error, library_log)

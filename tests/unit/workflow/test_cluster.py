@@ -1,0 +1,54 @@
+"""How a run starts Ray: what SIGTERM does, and what a refusal says. Ray itself is not started here."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from dictalake.config.sections import Config
+from dictalake.errors import RunError
+from dictalake.workflow import cluster
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def ray_installs_its_own(**_: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_script_without_a_handler_is_stopped_and_not_killed_while_ray_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(cluster.ray, "init", ray_installs_its_own)
+    cluster._start(Config())
+    with pytest.raises(SystemExit, match="143"):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_the_handler_of_a_command_stays_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(number: int, frame: FrameType | None) -> None: ...
+
+    signal.signal(signal.SIGTERM, stop)
+    monkeypatch.setattr(cluster.ray, "init", ray_installs_its_own)
+    cluster._start(Config())
+    assert signal.getsignal(signal.SIGTERM) is stop
+
+
+def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with Python 3.12\nand more")
+
+    monkeypatch.setattr(cluster.ray, "init", refuse)
+    config = Config.model_validate({"ray": {"address": "10.0.0.1:6379"}})
+    with pytest.raises(RunError, match=r"^ray\.address = 10\.0\.0\.1:6379: .*Version mismatch: .*Python 3\.12$"):
+        cluster._start(config)
