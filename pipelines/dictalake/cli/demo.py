@@ -65,12 +65,13 @@ def make_rows(recordings: Sequence[Recording], transcripts: Transcripts) -> list
 
 
 def show_table(rows: Sequence[Sequence[str]], console: Console) -> None:
-    """Only the beginning of each text, so that the table is as wide as the terminal."""
-    others = sum(max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in range(len(COLUMNS)) if i != 2)
-    room = max(_SHORTEST_TEXT, console.width - others - 3 * len(COLUMNS) - 1)
-    short = [[*row[:2], row[2] if len(row[2]) <= room else row[2][: room - 1] + "…", *row[3:]] for row in rows]
-    columns = [*map(Column, COLUMNS[:3]), *(Column(name, is_number=True) for name in COLUMNS[3:])]
-    print_table(columns, short, title="demo archive", console=console)
+    """Only the beginning of each text, so that a row is one line; of a failed recording the reason stands there."""
+    shown = [(name, text if status == "ok" else f"{status}: {text}", *rates) for name, status, text, *rates in rows]
+    columns = [Column("file"), Column("text"), Column("greedy", is_number=True), Column("LM", is_number=True)]
+    others = sum(max(len(columns[i].name), *(len(row[i]) for row in shown)) for i in range(len(columns)) if i != 1)
+    room = max(_SHORTEST_TEXT, console.width - others - 3 * len(columns) - 1)
+    short = [(name, text if len(text) <= room else f"{text[: room - 1]}…", *rates) for name, text, *rates in shown]
+    print_table(columns, short, title="demo archive: texts with the language model; word errors in %", console=console)
 
 
 def _rate(recording: Recording, heard: SystemOutput) -> str:

@@ -14,6 +14,7 @@ import soundfile
 from rich.console import Console
 
 from dictalake.archive.manifest import find_recordings
+from dictalake.audio.load import AudioLoader, LoadedAudio
 from dictalake.cli.demo import failed_as_intended, show_table
 from dictalake.cli.demo import make_rows as make_demo_rows
 from dictalake.cli.main import run_command
@@ -95,9 +96,102 @@ def test_an_archive_object_has_the_texts_of_all_files_in_it(tmp_path: Path) -> N
     assert outputs["b"].reason == "not_audio"
 
 
+def failed(recording_id: str, **changes: Any) -> dict[str, Any]:
+    error = {"stage": "load", "reason": "fetch_failed", "detail": "4 tries failed", "retryable": True}
+    return make_failed_row(recording_id, error=error, **changes)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (failed("a"), None),  # before it could be read
+        (failed("a", archive_id="a"), None),
+        (failed("a", archive_id="a", archive_rows=3), "fetch_failed"),  # of the same reading: part of it is damaged
+    ],
+)
+def test_an_old_failure_of_an_archive_object_does_not_count_once_its_files_are_read(
+    tmp_path: Path, own: dict[str, Any], expected: str | None
+) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    rows_of_it = 2 if own.get("archive_rows") is None else 3
+    members = [
+        make_row(name, attempt=1, archive_id="a", archive_rows=rows_of_it, source={"uri": f"file:///a.zip#{name}"})
+        for name in ("m1", "m2")
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts([own, *members]), lake))
+    assert read_transcripts(lake, FINGERPRINT, [GOOD])["a"].reason == expected
+
+
+def test_an_archive_object_with_files_that_were_not_read_failed(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    rows = [failed("a", archive_id="a", attempt=1), make_row("m1", archive_id="a", archive_rows=2)]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    assert read_transcripts(lake, FINGERPRINT, [GOOD])["a"].reason == "fetch_failed"
+
+
+def test_an_archive_object_of_another_version_is_joined_by_its_uri(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+
+    def member(recording_id: str, archive: str, name: str, day: int) -> dict[str, Any]:
+        source = {"uri": f"file:///{name}", "modified_at": datetime(2026, 3, day, tzinfo=UTC)}
+        of = {"archive_id": archive, "archive_rows": 2}
+        return make_row(recording_id, text_raw=recording_id, source=source, **of)
+
+    rows = [
+        member("old1", "old", "a.zip#1.wav", 1),
+        member("old2", "old", "a.zip#2.wav", 1),
+        member("new2", "new", "a.zip#2.wav", 2),
+        member("new1", "new", "a.zip#1.wav", 2),
+        member("odd1", "odd", "w#1.zip#m#1.wav", 2),
+        make_row("plain", text_raw="plain", source={"uri": "file:///b#1.wav"}),
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    names = ("a.zip", "w#1.zip", "b#1.wav", "b")
+    joined = join_run(lake, FINGERPRINT, [Recording(name, f"file:///{name}", "9", 1) for name in names])
+    assert {name: joined[name].text_raw or joined[name].reason for name in names} == {
+        "a.zip": "new1 new2",
+        "w#1.zip": "odd1",
+        "b#1.wav": "plain",
+        "b": "no_row",
+    }
+
+
+def test_a_defect_costs_one_recording_of_a_system_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = encode(make_tone(), 16_000, "WAV")
+    (tmp_path / "a.wav").write_bytes(sound)
+    (tmp_path / "b.wav").write_bytes(sound)
+    (tmp_path / "c.zip").write_bytes(make_zip({"b.wav": sound}))
+    config = Config.model_validate({"archive": {"uri": str(tmp_path)}})
+    recordings = list(find_recordings(config.archive))
+    load = AudioLoader.load
+
+    def load_all_but_b(self: AudioLoader, data: bytes, recording: Recording) -> LoadedAudio:
+        if recording.uri.endswith("b.wav"):
+            raise RuntimeError("a patient's name")
+        return load(self, data, recording)
+
+    monkeypatch.setattr(AudioLoader, "load", load_all_but_b)
+    outputs = transcribe_here(lambda waveforms: "text", recordings, config)
+    found = {one.uri.rsplit("/", 1)[-1]: outputs[one.recording_id] for one in recordings}
+    assert {name: output.reason for name, output in found.items()} == {
+        "a.wav": None,
+        "b.wav": "internal_error",
+        "c.zip": "internal_error",
+    }
+    assert (found["b.wav"].detail or "").startswith("RuntimeError in test_evaluate.py:")
+
+    def refuse(self: AudioLoader, data: bytes, recording: Recording) -> LoadedAudio:
+        raise ConfigError("a key that every recording needs")
+
+    monkeypatch.setattr(AudioLoader, "load", refuse)
+    with pytest.raises(ConfigError, match="a key that every recording needs"):
+        transcribe_here(lambda waveforms: "text", recordings, config)
+
+
 def test_a_system_in_this_process_reads_archive_objects_and_vox_as_a_run_does(tmp_path: Path) -> None:
     sound = encode(make_tone(), 16_000, "WAV")
     (tmp_path / "week.zip").write_bytes(make_zip({"1.wav": sound, "2.vox": VOX}))
+    (tmp_path / "day.zip").write_bytes(make_zip({"1.wav": sound}))
     (tmp_path / "take.vox").write_bytes(VOX)
     (tmp_path / "note.wav").write_text("call the ward")
     config = Config.model_validate({"archive": {"uri": str(tmp_path), "vox_rate_hz": 8_000}})
@@ -110,7 +204,7 @@ def test_a_system_in_this_process_reads_archive_objects_and_vox_as_a_run_does(tm
     find = make_finder(recordings, config)
     waveforms = {name: find(one.recording_id) for name, one in zip(found, recordings, strict=True)}
     lengths = {name: None if waveform is None else len(waveform) for name, waveform in waveforms.items()}
-    assert lengths == {"week.zip": 16_000, "take.vox": 16_000, "note.wav": None}
+    assert lengths == {"week.zip": None, "day.zip": 16_000, "take.vox": 16_000, "note.wav": None}
 
 
 def test_a_run_of_another_day_is_joined_by_uri_where_the_object_has_another_version(tmp_path: Path) -> None:
@@ -343,9 +437,9 @@ def test_the_demo_shows_each_file_with_its_rates_and_fits_the_width() -> None:
         show_table(make_demo_rows(RECORDINGS, {"greedy": HEARD, "lm": better}), console)
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if line.startswith("│")]
     assert lines == [
-        ["ct/1.wav", "ok", "No acute fracture. No acute fracture…", "33.3", "0.0"],
-        ["ct/2.wav", "fetch_failed", "4 tries failed", "100.0", "100.0"],
-        ["notes.wav", "not_audio", "this is text", "", ""],
+        ["ct/1.wav", "No acute fracture. No acute fracture. No acute fracture.…", "33.3", "0.0"],
+        ["ct/2.wav", "fetch_failed: 4 tries failed", "100.0", "100.0"],
+        ["notes.wav", "not_audio: this is text", "", ""],
     ]
 
 
