@@ -55,9 +55,16 @@ def transcribe(archive: str | Path, lake: str | Path, config: str | Path | None 
         print(summary.ok, "transcribed,", summary.failed, "failed")
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if twice := keys.keys() & {"archive_uri", "lake_uri"}:
+        from dictalake.errors import ConfigError
+
+        raise ConfigError(f"{', '.join(sorted(twice))}: the first two arguments say this already; leave it out")
     loaded = load_config(config, **keys, archive_uri=archive, lake_uri=lake)
+    from dictalake import logs
     from dictalake.workflow.run import transcribe as run
 
+    if loaded.logs.format != "text" or loaded.logs.file is not None:
+        logs.set_up("transcribe", loaded.logs.format, loaded.logs.file)
     return run(loaded, job="transcribe")
 
 

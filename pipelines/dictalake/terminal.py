@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _FILES_KEPT = 20
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _MOST_BYTES = 16 << 20
 _HEAD_BYTES = 64 << 10  # how much of the start of a long file stays: the first complaint is often the cause
 _DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) received")  # faulthandler's words, or those of Ray
@@ -103,6 +104,7 @@ def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
     Inside of another such block it changes nothing. Gives None where no file can be written: then libraries are heard.
     """
     global _current
+    _require_descriptor()
     opened = None if _current is not None else _open_file(job)
     if opened is None:
         yield _current
@@ -115,9 +117,10 @@ def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
         path.unlink(missing_ok=True)
         yield None
         return
-    sys.stderr.flush()
+    _flush(sys.stderr)
     terminal = open(saved, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-    log = LibraryLog(path, file, terminal if _is_standard(sys.stderr) else sys.stderr, _start_watcher(saved))
+    ours = terminal if sys.stderr is None or _is_standard(sys.stderr) else sys.stderr
+    log = LibraryLog(path, file, ours, _start_watcher(saved))
     log.describe_to_watcher(job=job)
     os.dup2(file, 2)
     was_enabled = enable_faulthandler()
@@ -126,13 +129,29 @@ def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
         yield log
     finally:
         _current = None
-        sys.stderr.flush()
+        _flush(sys.stderr)
         terminal.flush()
         os.dup2(saved, 2)
         os.close(saved)
         if not was_enabled:
             faulthandler.disable()
         log.close()
+
+
+def _require_descriptor() -> None:
+    """A process that was started with its standard error closed would give descriptor 2 to the next file that it opens."""
+    try:
+        os.fstat(2)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null != 2:
+            os.dup2(null, 2)
+            os.close(null)
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is not None:
+        stream.flush()
 
 
 def enable_faulthandler() -> bool:
@@ -220,15 +239,20 @@ def describe_death(facts: dict[str, Any], status: int | None) -> str:
     file = Path(facts["file"])
     number = None if status is None or not status & 0x7F else status & 0x7F
     try:
-        written = _DEATH.findall(file.read_bytes())
+        with file.open("rb") as stream:
+            stream.seek(-min(_MOST_BYTES, file.stat().st_size), os.SEEK_END)
+            written = _DEATH.findall(stream.read())
     except OSError:
         written = []
     if status is not None and number is None:
         cause = f"ended by a library with exit status {status >> 8}"
-    elif number == signal.SIGKILL or (number is None and not written):
+    elif number == signal.SIGKILL:
         cause = "killed by signal 9 (SIGKILL); the usual reason is that the machine ran out of memory"
+    elif number is None and not written:
+        cause = "ended without a word: killed (the usual reason is that the machine ran out of memory), or left by its terminal"
     elif number is not None:
-        cause = f"ended by signal {number} ({signal.Signals(number).name}): a crash inside of a library"
+        crash = ": a crash inside of a library" if number in _CRASHES else ""
+        cause = f"ended by signal {number} ({signal.Signals(number).name}){crash}"
     else:
         cause = f"ended by a crash inside of a library ({b''.join(written[-1]).decode()})"
     line = (

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dictalake.terminal import describe_death
+
 ROOT = Path(__file__).parents[2]
 # A library in C writes to file descriptor 2, and then the process meets its end.
 SCRIPT = """
@@ -47,6 +49,27 @@ def test_what_libraries_write_goes_to_a_file_for_the_owner_alone(tmp_path: Path)
 def test_a_file_that_nobody_wrote_to_is_removed(tmp_path: Path) -> None:
     run("os.ftruncate(log._file, 0)", tmp_path)
     assert list(tmp_path.rglob("*.log")) == []
+
+
+def test_a_run_whose_standard_error_is_closed_goes_on(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "pipelines")}
+    script = SCRIPT.format(end="open(sys.argv[1], 'w').write('done')")
+    command = ["bash", "-c", 'exec "$@" 2>&-', "x", sys.executable, "-c", script, str(tmp_path / "out"), "text"]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 0
+    assert (tmp_path / "out").read_text() == "done"
+    [file] = tmp_path.rglob("*.log")
+    assert file.read_text() == "words of a library\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGHUP, r"ended by signal 1 \(SIGHUP\)"), (None, r"ended without a word: killed \(the usual reason .*")],
+)
+def test_an_end_is_not_called_a_crash_where_it_is_none(number: int | None, words: str, tmp_path: Path) -> None:
+    (tmp_path / "r1.log").write_text("words of a library\n")
+    line = describe_death({"job": "backfill", "file": str(tmp_path / "r1.log")}, number)
+    assert re.match(rf"dictalake backfill: the process was {words}\.|dictalake backfill: the process was {words}", line)
+    assert "crash" not in line
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -304,6 +305,36 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
     with pytest.raises(RunError, match="the cluster is gone"):
         _commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=1000)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
+
+
+def make_report(name: str, lake: Lake) -> pa.Table:
+    rows = [
+        {**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0}
+        for file in write_staged(make_rows([name]), lake)
+    ]
+    return pa.Table.from_pylist(rows, schema=REPORT)
+
+
+def test_a_stop_in_the_middle_of_a_commit_loses_neither_its_files_nor_those_that_arrived_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    table, commit, tries = TranscriptTable(lake), TranscriptTable.commit, []
+
+    def stop_once(self: TranscriptTable, files: Any) -> Any:
+        tries.append(len(files))
+        if len(tries) == 1:
+            raise SystemExit(143)
+        return commit(self, files)
+
+    monkeypatch.setattr(TranscriptTable, "commit", stop_once)
+    late = make_report("b", lake)
+    with pytest.raises(SystemExit):
+        _commit_as_they_come(
+            iter([make_report("a", lake)]), table, RunStats(), Observer(), every_s=0, take_arrived=lambda: [late]
+        )
+    assert tries == [1, 2]
+    assert sorted(done_ids(TranscriptTable(lake))) == [("a", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64, 1000])

@@ -60,6 +60,8 @@ GROUPS = {
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
+_STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+_RESUME = "stopped; what was committed stays, run the same command again to resume"
 _BENCH = "the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchmarks NAME"
 
 
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dictalake{' bench' if name == 'bench' else ''}: {explain_unknown(name)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that closes; nohup has it ignored
+        signal.signal(signal.SIGHUP, _stop)
     return _run_safely(name, arguments[1:], is_program=is_program)
 
 
@@ -150,8 +154,15 @@ def _run_safely(name: str, argv: Sequence[str], *, is_program: bool) -> int:
         return end(str(error), EXIT_BAD_CONFIG)
     except DictalakeError as error:
         return end(str(error), EXIT_RUN_FAILED)
+    except BrokenPipeError:  # whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_OK
+    except SystemExit as stop:
+        if stop.code in _STOPPED:
+            return end(_RESUME, stop.code)
+        raise
     except KeyboardInterrupt:
-        return end("stopped; what was committed stays, run the same command again to resume", 130)
+        return end(_RESUME, 130)
 
 
 def explain_unknown(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dictalake.config.locations import EMBEDDED
@@ -28,6 +28,8 @@ class Place:
 
 def find_place(given: str) -> Place:
     """Raises ConfigError where there is nothing to transcribe."""
+    if given.startswith("file://"):
+        return replace(find_place(given.removeprefix("file://")), given=given)
     if "://" in given or given.startswith(EMBEDDED):
         return Place(given, given, is_folder=True)
     path = os.path.abspath(os.path.expanduser(given))

@@ -158,13 +158,24 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         origin = origins.get(dotted) or next((o for key, o in origins.items() if key.startswith(f"{dotted}.")), "the defaults")
         allowed = {key.name: key.allowed for key in list_keys()}.get(dotted, "")
         message = problem["msg"].removeprefix("Value error, ")
-        given = f" = {problem['input']!r}" if len(parts) > 1 else ""
+        given = f" = {_show_given(dotted, problem['input'])}" if len(parts) > 1 else ""
         line = f"{dotted}{given} from {origin}: {message[:1].lower()}{message[1:]}" + (
             f" (allowed: {allowed})" if allowed else ""
         )
         if line.split(":")[0] not in {seen.split(":")[0] for seen in lines}:
             lines.append(line)
     return "\n".join(lines)
+
+
+def _show_given(dotted: str, value: Any) -> str:
+    """A wrong value as an error may show it: options of storage, and what a URL holds beside its place, may be secrets."""
+    if dotted.endswith(".storage_options"):
+        return "(not shown: it may hold a secret)"
+    if isinstance(value, str) and "://" in value:
+        scheme, _, rest = value.partition("://")
+        place, has_query, _ = rest.rpartition("@")[2].partition("?")
+        return repr(f"{scheme}://{place}{'?…' if has_query else ''}")
+    return repr(value)
 
 
 def _allowed(annotation: Any) -> str:

@@ -254,11 +254,12 @@ def _start(config: Config) -> None:
             raise RunError(_explain_no_start(name_place(error))) from None
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(f"ray.address = {address}: the cluster there refused this driver: {why}") from None
-    # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide ours.
-    if threading.current_thread() is threading.main_thread():
-        # A script or a notebook has none: the default would end it without a last commit.
-        is_none = on_sigterm is None or on_sigterm == signal.SIG_DFL
-        signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
+    finally:
+        # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide
+        # ours. A script or a notebook has none: the default would end it without a last commit.
+        if threading.current_thread() is threading.main_thread():
+            is_none = on_sigterm is None or on_sigterm == signal.SIG_DFL
+            signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
     terminal.renew_faulthandler()
     logs.take_over_libraries()
 

@@ -29,6 +29,7 @@ def hash_package(folder: Path) -> str:
     """A hash of the code below ``folder``: relative paths and bytes of its Python and SQL files, in sorted order."""
     digest = blake2b(digest_size=8)
     code = (path for kind in ("*.py", "*.sql") for path in folder.rglob(kind))
+    code = (path for path in code if not path.name.startswith("."))  # an editor's lock is no code
     for path in sorted(code, key=lambda path: path.relative_to(folder).as_posix()):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())

@@ -36,6 +36,12 @@ class ReportReader:
                 raise report
             yield report
 
+    def take_arrived(self) -> Iterator[pa.Table]:
+        """The reports that are here already, for one who asks for no more."""
+        while not self._arrived.empty():
+            if isinstance(report := self._arrived.get_nowait(), pa.Table):
+                yield report
+
     def stop(self, patience_s: float) -> bool:
         """Ends the thread and waits for it; whether it ended. To be called while Ray is still there: a thread that asks Ray for
         something after its shutdown has Ray end the process."""

@@ -217,7 +217,8 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
                 stats.expect(stats.done + work.counts.pending, work.done_before)
             reader = _open_reader(places, run, plan, ledger)
             readers.callback(reader.stop, _PATIENCE_S)
-            _commit_as_they_come(reader, table, stats, observers, config.lake.commit_every_s, config.limits.storage_failures)
+            limits = config.lake.commit_every_s, config.limits.storage_failures
+            _commit_as_they_come(reader, table, stats, observers, *limits, reader.take_arrived)
             _find_work(run, work, None, is_same_run=True)
             if work.counts.pending == 0:
                 break
@@ -309,27 +310,40 @@ def _commit_as_they_come(
     observers: Observer,
     every_s: float,
     most_storage_failures: int = 0,
+    take_arrived: Callable[[], Iterable[pa.Table]] = tuple,
 ) -> None:
     """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
 
     ``reports`` gives None when time passed without a report: what is finished is committed, and the progress lives, while one
-    block takes long.
+    block takes long. ``take_arrived`` gives what finished meanwhile to a run that ends early. A commit that a stop interrupts
+    is made again: the table takes no file twice.
     """
     waiting: list[StagedFile] = []
     last_commit = time.monotonic()
+
+    def take_in(report: pa.Table) -> None:
+        for row in report.to_pylist():
+            waiting.append(StagedFile.from_row(row))
+            stats.add_report(row)
+            observers.block_finished()
+
     try:
         for report in reports:
-            for row in report.to_pylist() if report is not None else ():
-                waiting.append(StagedFile.from_row(row))
-                stats.add_report(row)
-                observers.block_finished()
+            if report is not None:
+                take_in(report)
             if waiting and time.monotonic() - last_commit >= every_s:
-                batch, waiting = waiting, []
-                _commit(batch, table, stats)
+                try:
+                    _commit(waiting, table, stats)
+                except RunError:  # it has tried for long enough
+                    waiting.clear()
+                    raise
+                waiting.clear()
                 last_commit = time.monotonic()
             _require_storage(stats, most_storage_failures)
             observers.time_passed()
     finally:
+        for report in take_arrived():
+            take_in(report)
         if waiting:
             _commit(waiting, table, stats)
 

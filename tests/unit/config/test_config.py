@@ -219,3 +219,18 @@ def test_an_asset_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^embedded:nothing: no such asset; there are: "):
         resolve("embedded:nothing")
     assert resolve("gs://bucket/in") == "gs://bucket/in"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lake.storage_options", "aws_secret_access_key=HUNTER2"),
+        ("metrics.pushgateway", "http://user:HUNTER2@pushgateway:9091"),
+        ("lineage.server", "http://marquez:5000?api_key=HUNTER2"),
+    ],
+)
+def test_an_error_about_a_value_does_not_repeat_what_may_be_a_secret(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [(key, value)], environment={})
+    assert key in str(caught.value)
+    assert "HUNTER2" not in str(caught.value)

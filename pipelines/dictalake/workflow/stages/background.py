@@ -41,7 +41,7 @@ class BackgroundTask(Generic[Item, Result]):
         self._put(_End())
 
     def fail(self, error: BaseException) -> None:
-        """Says that the items end here because of ``error``, which ``result`` then raises."""
+        """Says that the items end here because of ``error``, which ``result`` then raises unless ``consume`` has returned."""
         self._put(_End(error))
 
     def result(self) -> Result:
