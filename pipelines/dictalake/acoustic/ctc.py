@@ -106,7 +106,7 @@ class CtcModel:
     def select(
         self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
     ) -> Iterator[tuple[list[int], list[DeviceSparsifier]]]:
-        """Indices of windows that went through the model together, with what it said; of ``hear`` the device's span."""
+        """Indices of windows that go through the model together, with what is kept of them, under way from the device."""
         spans = self.frame_spans(windows, exclusive_frames)
         batches = list(self.batches([len(window) for window in windows]))
 

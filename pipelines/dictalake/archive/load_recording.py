@@ -6,23 +6,24 @@ AudioLoader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.members import Member
 from dictalake.archive.unpack import Contents, find_kind, open_members
 from dictalake.audio.load import AudioLoader, LoadedAudio
 from dictalake.config.sections import Config
-from dictalake.errors import TranscriptionError
+from dictalake.errors import ConfigError, InternalError, TranscriptionError, name_place
 from dictalake.records import Recording
 
 
 def load_recording(
     recording: Recording, config: Config, loader: AudioLoader
-) -> Iterator[tuple[Recording, LoadedAudio | TranscriptionError]]:
+) -> Generator[tuple[Recording, LoadedAudio | TranscriptionError], None, None]:
     """``recording`` with its sound, or with the error that a run would write into its row.
 
     An archive object gives each file in it instead, and itself with an error where it cannot be read as a whole.
+    Raises ConfigError, which every recording would meet.
     """
     try:
         data = fetch(recording, config.archive, limits=config.limits)
@@ -34,8 +35,10 @@ def load_recording(
             for inside, member in contents.members:
                 yield inside, _load_member(contents, inside, member, config, loader)
             contents.check_whole()
-    except TranscriptionError as error:
-        yield recording, error
+    except ConfigError:
+        raise
+    except Exception as error:
+        yield recording, _as_failure(error, recording)
 
 
 def _load_member(
@@ -43,5 +46,14 @@ def _load_member(
 ) -> LoadedAudio | TranscriptionError:
     try:
         return loader.load(contents.read(recording, member, config.limits), recording)
-    except TranscriptionError as error:
+    except ConfigError:
+        raise
+    except Exception as error:
+        return _as_failure(error, recording)
+
+
+def _as_failure(error: Exception, recording: Recording) -> TranscriptionError:
+    """A defect of ours or of a library costs one recording, not the command."""
+    if isinstance(error, TranscriptionError):
         return error
+    return InternalError(recording.recording_id, name_place(error), "load")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from dictalake.cli.options import CommandParser
+from dictalake.config.locations import EMBEDDED
+from dictalake.errors import ConfigError, list_reasons
 
 if TYPE_CHECKING:
     from dictalake.workflow.worklist import Retry
@@ -31,9 +34,16 @@ def add_retry(parser: CommandParser) -> None:
 
 
 def read_retry(arguments: argparse.Namespace) -> Retry | None:
-    """None where nothing is tried again. Raises ConfigError for a reason that does not exist."""
+    """None where nothing is tried again. Raises ConfigError for what is no reason."""
     if arguments.retry_failed is None:
         return None
     from dictalake.workflow.worklist import Retry
 
-    return Retry(tuple(reason for reason in arguments.retry_failed.split(",") if reason))
+    given = arguments.retry_failed
+    if given not in list_reasons() and _is_place(given):
+        raise ConfigError(f"--retry-failed {given}: this is a place, not a reason; put --retry-failed after the places")
+    return Retry(tuple(reason for reason in given.split(",") if reason))
+
+
+def _is_place(given: str) -> bool:
+    return "/" in given or given.startswith((".", "~", EMBEDDED)) or (given != "" and os.path.exists(given))

@@ -22,7 +22,7 @@ from dictalake.cli.own_recordings import Place
 from dictalake.cli.run_end import log_end
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
-from dictalake.errors import advise
+from dictalake.errors import ConfigError, advise
 from dictalake.lake.query import connect
 from dictalake.workflow.run import transcribe
 from dictalake.workflow.worklist import Retry
@@ -60,6 +60,8 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
 
 def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Archive:
     """One folder is listed as any archive; else a manifest in ``folder`` names every file. Raises ConfigError, RunError."""
+    for place in places:
+        _require_utf_8(place.location, place.given)
     if len(places) == 1 and places[0].is_folder:
         return archive.model_copy(update={"uri": places[0].location, "manifest": None, "inventory": None})
     manifest = folder / "recordings.csv"
@@ -69,10 +71,31 @@ def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Arc
         for place in places:
             if place.is_folder:
                 below = archive.model_copy(update={"uri": place.location})
-                writer.writerows([recording.uri] for recording in list_recordings(below))
+                for recording in list_recordings(below):
+                    writer.writerow([_as_field(recording.uri, name_as_given(recording.uri, places))])
             else:
-                writer.writerow([place.location])
+                writer.writerow([_as_field(place.location, place.given)])
     return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None})
+
+
+def _as_field(uri: str, shown: str) -> str:
+    """``uri`` as a field of a manifest gives it back. Raises ConfigError for a name that no field can carry."""
+    is_local = uri.startswith(("/", "file://"))
+    if is_local:
+        _require_utf_8(storage.decode_local_path(uri), shown)
+    if uri == uri.strip():
+        return uri
+    if not is_local:
+        raise ConfigError(f"{_printable(shown)}: its name ends in a space; name only the folder that holds it")
+    return f"{uri}/"  # a manifest's fields are stripped of spaces, and then a path of its last slash
+
+
+def _require_utf_8(location: str, shown: str) -> None:
+    try:
+        location.encode("utf-8")
+    except UnicodeEncodeError:
+        name = _printable(shown)
+        raise ConfigError(f"{name}: its name is not UTF-8; rename it, or name only the folder that holds it") from None
 
 
 def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> list[Outcome]:
@@ -144,7 +167,7 @@ def name_as_given(uri: str, places: Sequence[Place]) -> str:
     """The file as the person would type it."""
     path = uri.removeprefix("file://")
     for place in places:
-        location = place.location.rstrip("/")
+        location = resolve(place.location).removeprefix("file://").rstrip("/")
         if path == location or path.startswith((f"{location}/", f"{location}#")):
             return place.given.rstrip("/") + path.removeprefix(location)
     return path
@@ -160,5 +183,8 @@ def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
 
 def _print(console: Console, *lines: str) -> None:
     for line in lines:
-        text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in line)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def read_transcripts(lake: Lake, fingerprint: str, recordings: Sequence[Recordin
 
 
 def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, SystemOutput]:
-    """As ``read_transcripts``, for an earlier run: where the object has a new version since, takes the newest row with its URI.
+    """As ``read_transcripts``, for an earlier run: where the object has a new version since, takes the newest one of its URI.
 
     Raises ConfigError where the lake has no row under ``fingerprint``.
     """
@@ -132,14 +133,15 @@ def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> d
         known = ", ".join(sorted(set(table["fingerprint"].to_pylist()))) or "none"
         raise ConfigError(f"--run {fingerprint}: the lake has no row with this fingerprint; it has {known}")
     outputs = _group_outputs(rows)
-    by_uri = {row["source"]["uri"]: [_make_output(row)] for row in rows if row["source"]}
-    return {one.recording_id: _join_outputs(outputs.get(one.recording_id) or by_uri.get(one.uri, [])) for one in recordings}
+    newest = {uri: _object_of(row) for row in rows for uri in _uris_of_object(row)}
+    found = {one.recording_id: outputs.get(one.recording_id) or outputs.get(newest.get(one.uri, ""), []) for one in recordings}
+    return {recording_id: _join_outputs(of_object) for recording_id, of_object in found.items()}
 
 
 def _read_rows(lake: Lake, fingerprint: str) -> list[dict[str, Any]]:
     """The rows under ``fingerprint``: older versions of an object before newer ones, earlier attempts before later ones."""
     assert lake.uri is not None
-    columns = ["recording_id", "attempt", "text", "text_raw", "error", "confidence", "source", "archive_id"]
+    columns = ["recording_id", "attempt", "text", "text_raw", "error", "confidence", "source", "archive_id", "archive_rows"]
     rows = open_lake(lake.uri, lake.storage_options).to_table(columns=columns, filter=ds.field("fingerprint") == fingerprint)
     return sorted(rows.to_pylist(), key=lambda row: (_modified_s(row), row["attempt"]))
 
@@ -148,10 +150,40 @@ def _group_outputs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[SystemOu
     """Id of an object of the archive → the outputs of the last attempts at the recordings in it, in the order of their URIs."""
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(row["archive_id"] or row["recording_id"], {})[row["recording_id"]] = row
+        groups.setdefault(_object_of(row), {})[row["recording_id"]] = row
     return {
-        object_id: [_make_output(row) for row in sorted(group.values(), key=_uri_of)] for object_id, group in groups.items()
+        object_id: [_make_output(row) for row in sorted(_drop_outdated(object_id, group), key=_uri_of)]
+        for object_id, group in groups.items()
     }
+
+
+def _drop_outdated(object_id: str, group: Mapping[str, Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Without the own row of an archive object whose files were all read since, such as that of a storage that did not answer.
+
+    Its own row of the same reading stays: it says that part of the object is damaged (``same_look`` in worklist.sql).
+    """
+    members = [row for recording_id, row in group.items() if recording_id != object_id]
+    expected = max((row["archive_rows"] or 0 for row in members), default=0)
+    own = group.get(object_id)
+    if own is None or not members or own["archive_rows"] == expected or len(members) < expected:
+        return group.values()
+    return members
+
+
+def _object_of(row: Mapping[str, Any]) -> str:
+    """The id of the object of the archive that the row comes from."""
+    return str(row["archive_id"] or row["recording_id"])
+
+
+def _uris_of_object(row: Mapping[str, Any]) -> Iterator[str]:
+    """What the URI of the object may be: of ``a.zip#b#1.wav`` it is ``a.zip`` or ``a.zip#b``, as names may have a ``#`` too."""
+    uri = _uri_of(row)
+    if _object_of(row) == row["recording_id"]:
+        yield uri
+        return
+    while "#" in uri:
+        uri = uri.rpartition("#")[0]
+        yield uri
 
 
 def _uri_of(row: Mapping[str, Any]) -> str:
@@ -229,16 +261,17 @@ def make_utterances(recordings: Sequence[Recording], outputs: Mapping[str, Syste
 def make_finder(recordings: Sequence[Recording], config: Config) -> Callable[[str], np.ndarray | None]:
     """A function from a recording's id to its first channel, int16 at 16 kHz, or None where it cannot be read.
 
-    For an archive object it gives the first file that can be read.
+    An archive object of more than one file gives None: one waveform could not be that of its text.
     """
     by_id = {recording.recording_id: recording for recording in recordings}
     loader = AudioLoader(config)
 
     def find(recording_id: str) -> np.ndarray | None:
-        for _, loaded in load_recording(by_id[recording_id], config, loader):
-            if not isinstance(loaded, TranscriptionError):
-                waveform: np.ndarray = loaded.waveforms[0]
-                return waveform
-        return None
+        with closing(load_recording(by_id[recording_id], config, loader)) as files:
+            found = [loaded for _, loaded in islice(files, 2)]
+        if len(found) != 1 or isinstance(found[0], TranscriptionError):
+            return None
+        waveform: np.ndarray = found[0].waveforms[0]
+        return waveform
 
     return find

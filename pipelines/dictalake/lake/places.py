@@ -1,6 +1,8 @@
 """Everything that lies below ``lake.uri``, in one table: which folders there are, what they hold, and what erasure does there.
 
-A new folder of the lake gets a line here. The commands that go through the lake (compaction, schema, erasure) read this table.
+A new folder of the lake gets a line here. The schema's contract and the cleaning of Delta logs go through this table. What
+erasure does with manifests, run records and reports is written out in ``erase.sweep``, and a new folder with content
+needs its step there.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Place:
 
     ``personal`` says how it can hold something about a person:
 
-    - ``content``: text, URIs or metadata of recordings. ``forget`` and ``sweep`` remove what is erased.
+    - ``content``: text, URIs or metadata of recordings. ``erase.forget`` and ``erase.sweep`` remove what is erased.
     - ``archive``: the URI of the archive, which names a recording only if the archive is a single object.
     - ``none``: nothing, or hashes alone.
     """

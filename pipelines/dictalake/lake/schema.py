@@ -195,7 +195,7 @@ RUNS = pa.schema(
         _field("wall_s", _REAL, "length of the run, seconds"),
         _field("speed", _REAL, "audio seconds per wall second"),
         _field("storage_retries", _NUMBER, "requests to the storage of the archive or the lake that were made again"),
-        _field("failures", pa.map_(_TEXT, _NUMBER), "error reason to number of recordings"),
+        _field("failures", pa.map_(_TEXT, _NUMBER), "reason (stage) to number of recordings"),
     ]
 )
 

@@ -72,7 +72,7 @@ class RunStats:
         self.wanted, self.done_before, self.is_listed = wanted, done_before, True
 
     def add_report(self, row: Mapping[str, Any]) -> None:
-        """Takes in what was finished: a row of the schema stages.REPORT."""
+        """Takes in what was finished: a row of the schema assemble.REPORT."""
         self.count_archives(zip(row["archive_ids"], row["archive_rows"], strict=True))
         self.failed += len(row["failures"])
         self.ok += len(row["recording_ids"]) - len(row["failures"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from dictalake.cli.options import make_parser
-from dictalake.cli.run_options import add_retry, read_retry
+from dictalake.cli.run_options import add_places, add_retry, read_retry
 from dictalake.cli.run_summary import describe
 from dictalake.cli.runs_table import list_runs, show_runs
 from dictalake.errors import ConfigError
@@ -69,6 +70,18 @@ def test_an_unknown_reason_is_refused() -> None:
     add_retry(parser)
     arguments = parser.parse(["--retry-failed=not_a_reason"])
     with pytest.raises(ConfigError, match="--retry-failed not_a_reason: no such reason; there are access_denied"):
+        read_retry(arguments)
+
+
+@pytest.mark.parametrize("place", ["./aa", "gs://bucket/aa", "~", "aa", "embedded:demo-archive"])
+def test_a_place_that_was_taken_for_a_reason_is_called_one(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "aa").mkdir()
+    monkeypatch.chdir(tmp_path)
+    parser = make_parser("nightly", "")
+    add_places(parser)
+    add_retry(parser)
+    arguments = parser.parse(["--retry-failed", place, "./ll"])
+    with pytest.raises(ConfigError, match=f"--retry-failed {place}: this is a place, not a reason; put --retry-failed after"):
         read_retry(arguments)
 
 

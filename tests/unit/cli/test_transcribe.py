@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from dictalake.archive.manifest import find_recordings
 from dictalake.cli.main import make_command_parser, run_command
 from dictalake.cli.own_recordings import choose_lake, find_place
-from dictalake.cli.transcribe import Outcome, make_archive, show_next, show_outcomes
+from dictalake.cli.transcribe import Outcome, make_archive, name_as_given, show_next, show_outcomes
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError
 from tests.recordings import make_sound, write_wav
@@ -75,6 +76,35 @@ def test_files_and_folders_become_recordings_with_the_same_ids(
     assert list(found) == names
     listed = Archive.model_validate({"uri": str(here)})
     assert set(found.values()) <= {recording.recording_id for recording in find_recordings(listed)}
+
+
+@pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0"])
+def test_names_reach_the_run_as_they_are(here: Path, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    for path in (here / name, here / "recs" / name):
+        shutil.copy(here / "one.wav", path)
+    places = [find_place(name), find_place("recs")]
+    archive = make_archive(Archive.model_validate({}), places, tmp_path_factory.mktemp("manifest"))
+    found = {recording.uri: recording.recording_id for recording in find_recordings(archive)}
+    assert {f"file://{here}/{name}", f"file://{here}/recs/{name}"} <= found.keys()
+    listed = Archive.model_validate({"uri": str(here)})
+    assert set(found.values()) <= {recording.recording_id for recording in find_recordings(listed)}
+    assert [name_as_given(uri, places) for uri in found if uri.endswith(name)] == [name, f"recs/{name}"]
+
+
+@pytest.mark.parametrize("paths", [["\udcff.wav"], ["one.wav", "bad"], ["bad\udcff"]])
+def test_a_name_that_is_not_utf_8_is_refused_in_words_that_can_be_printed(here: Path, paths: list[str]) -> None:
+    for name in ("\udcff.wav", "bad/\udcff.wav", "bad\udcff/a.wav"):
+        (here / name).parent.mkdir(exist_ok=True)
+        shutil.copy(here / "one.wav", here / name)
+    with pytest.raises(ConfigError, match=r"\\udcff(\.wav)?: its name is not UTF-8") as caught:
+        make_archive(Archive.model_validate({}), [find_place(path) for path in paths], here)
+    str(caught.value).encode()
+
+
+def test_files_of_the_embedded_archive_are_named_as_it_is() -> None:
+    place = find_place("embedded:demo-archive")
+    recording = next(find_recordings(Archive.model_validate({"uri": place.location})))
+    assert name_as_given(recording.uri, [place]).startswith("embedded:demo-archive/")
 
 
 def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:

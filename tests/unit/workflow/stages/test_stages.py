@@ -303,6 +303,25 @@ def test_the_model_hears_the_next_while_the_emissions_of_the_last_are_made(
     assert emitted["emissions"].to_pylist() == Emit(config, vocabulary, 1)(loaded)["emissions"].to_pylist()
 
 
+def test_emissions_do_not_depend_on_the_batch(
+    four_groups: tuple[Config, pa.Table], vocabulary: Vocabulary, random_lasr: Path
+) -> None:
+    """But for rounding. Nearly all tokens are kept, and probabilities compared, so that no threshold makes much of it."""
+    config, loaded = four_groups
+    emitted = []
+    for batch_s in (config.acoustic.batch_s, 100.0):
+        acoustic = config.acoustic.model_copy(update={"batch_s": batch_s})
+        decoding = config.decoding.model_copy(update={"token_min_logp": -60.0, "collapse_blank": 1.0})
+        stage = Emit(config.model_copy(update={"acoustic": acoustic, "decoding": decoding}), vocabulary, threads=1)
+        table = stage(loaded)
+        assert set(table["dtype"].to_pylist()) == {"float32"}
+        emitted.append([np.exp(columns.read_emissions(table, row)[0].dense()) for row in range(table.num_rows)])
+    for one, other in zip(*emitted, strict=True):
+        assert one.shape == other.shape
+        assert one == pytest.approx(other, abs=0.002)  # logarithms are float16
+    assert not np.allclose(emitted[0][0], emitted[0][1], atol=0.1), "those of other recordings differ by more"
+
+
 class Unplannable(Emit):
     """Cannot plan the windows of the recording of 0.7 s."""
 
