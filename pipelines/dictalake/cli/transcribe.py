@@ -54,7 +54,7 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
         show_outcomes(outcomes, places, console)
         show_next(config, arguments, console)
 
-    log_end(summary, f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed", show)
+    log_end(summary, f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed", show, is_asked_for=True)
     return 3 if any(outcome.reason for outcome in outcomes) else 0
 
 
@@ -104,8 +104,8 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     for place in places:
         uri = _locate(place, config)
         # a folder, or a file and the files inside it
-        conditions.append("starts_with(uri, ?)" if place.is_folder else "(uri = ? OR starts_with(uri, ?))")
-        values += [f"{uri.rstrip('/')}/"] if place.is_folder else [uri, f"{uri}#"]
+        conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
+        values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
     assert config.lake.uri is not None
     rows = connect(config.lake.uri, config.lake.storage_options).execute(
         f"""

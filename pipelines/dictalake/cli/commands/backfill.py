@@ -39,5 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             show_summary(summary, Console())
 
-    log_end(summary, f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed", show)
+    log_end(
+        summary,
+        f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed",
+        show,
+        is_asked_for=arguments.format == "json",
+    )
     return 3 if summary.failed else 0
