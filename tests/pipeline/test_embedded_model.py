@@ -42,7 +42,7 @@ def test_the_demo_understands_most_words_and_shows_every_file(demo_lake: Path, c
 
 def test_evaluation_scores_the_same_rows_by_voice(demo_lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = "embedded:demo-archive/references.csv"
-    arguments = ["--config", "demo", "--archive.manifest", manifest, "--lake.uri", str(demo_lake), "--by", "voice"]
+    arguments = ["--archive.manifest", manifest, "--lake.uri", str(demo_lake), "--by", "voice"]
     arguments += ["--normaliser", "medasr", "--format", "json"]
     assert run_command("evaluate", arguments) == 3  # two recordings failed
     systems = json.loads(capsys.readouterr().out)["systems"]
