@@ -37,7 +37,7 @@ def load_recording(
             contents.check_whole()
     except ConfigError:
         raise
-    except Exception as error:
+    except Exception as error:  # a defect of ours costs this recording, not the others
         yield recording, _as_failure(error, recording)
 
 
@@ -48,7 +48,7 @@ def _load_member(
         return loader.load(contents.read(recording, member, config.limits), recording)
     except ConfigError:
         raise
-    except Exception as error:
+    except Exception as error:  # the same for the files inside of it
         return _as_failure(error, recording)
 
 
