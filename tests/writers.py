@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dictalake.config.sections import Config, Lake
-from dictalake.lake.claims import LeaseStore, make_lease
+from dictalake.lake.claims import Lease, LeaseStore, make_lease
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.staged_files import write_staged
@@ -59,12 +59,29 @@ def be_writer(number: int, start: Any, pipe: Connection) -> None:
             pipe.send(repr(error))
 
 
+class TimedLeases(LeaseStore):
+    """Leases that measure how long each one could have gone without being rewritten (``longest_s``)."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__(lake)
+        self.longest_s, self._written = 0.0, time.monotonic()
+
+    def write(self, lease: Lease) -> None:
+        started = time.monotonic()
+        super().write(lease)
+        self.longest_s, self._written = max(self.longest_s, time.monotonic() - self._written), started
+
+    def remove(self, run_id: str) -> None:
+        self.longest_s = max(self.longest_s, time.monotonic() - self._written)
+        super().remove(run_id)
+
+
 def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[str]:
     """What a run does without its middle: EACH recordings, of which most are other writers' too."""
     mine = [f"{(number * 3 + step) % RECORDINGS:032x}" for step in range(EACH)]
     found = [Recording(one, f"gs://a/{one}", "1", 10, datetime(2026, 3, 1, tzinfo=UTC)) for one in mine]
     config = Config.model_validate({"ray": {"block_rows": BLOCK}})
-    table, board, manifests = TranscriptTable(lake), LeaseStore(lake), Manifests(lake)
+    table, board, manifests = TranscriptTable(lake), TimedLeases(lake), Manifests(lake)
     claim = make_lease(f"run-{number:02}", "backfill", FINGERPRINT)
     counts: Counter[str] = Counter()
     with board.hold(claim, lambda claim: claim) as renew, tempfile.TemporaryDirectory() as folder:
@@ -80,6 +97,7 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
         for block in planned:
             result = table.commit(write_staged(make_rows([one.recording_id for one in block], run_id=claim.run_id), lake))
             counts.update(rows=result.rows, already_there=result.already_there, commits=result.files > 0)
+    counts["expired"] = board.longest_s >= lake.lease_s
     return counts
 
 
@@ -159,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(results: dict[str, Any]) -> None:
-    names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "seconds")
+    names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "expired", "seconds")
     table = Table("store", *names, title=f"{WRITERS} writers, {RECORDINGS} recordings, {EACH} asked of each")
     for store, result in results.items():
         table.add_row(store, *(str(result.get(name, 0)) for name in names))
