@@ -1,0 +1,101 @@
+"""The account of a recording's time: what it announced, what was decoded, and what happened to the rest.
+
+Every reader closes the account. ``lost_s`` are the seconds that the recording had and no sample was decoded for; ``repairs``
+says in words of a closed vocabulary what was wrong with the bytes and how they were read all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Repair(NamedTuple):
+    """``meaning`` says what was found, ``advice`` what a person can do about it."""
+
+    meaning: str
+    advice: str
+
+
+REPAIRS: dict[str, Repair] = {
+    "header_open": Repair(
+        "the header was never closed: it gives no length, and the sound was read to the end of the object",
+        "nothing is lost; the recorder probably lost power, so check that it writes the last seconds",
+    ),
+    "header_short": Repair(
+        "the header announces less sound than there is; all of it was read",
+        "nothing is lost; other software may play the announced part alone",
+    ),
+    "header_repaired": Repair(
+        "a field of the header is missing or contradicts the others, and was derived from them",
+        "nothing is lost; compare one recording with the original device",
+    ),
+    "joined": Repair(
+        "several recordings follow one another in one object; they were read in order as one",
+        "nothing is lost; split the object where each part needs its own row",
+    ),
+    "hole": Repair(
+        "the clock of the container jumps; silence of that length stands for what is missing",
+        "listen to the recording there; fetch the original if the source still has it",
+    ),
+    "damaged": Repair(
+        "a stretch of bytes cannot be decoded; silence of its length stands for it",
+        "copy the object again from its source and run `backfill --retry lost`",
+    ),
+    "cut_end": Repair(
+        "the object ends before the end that it announces",
+        "copy the object again from its source and run `backfill --retry lost`",
+    ),
+    "leading_bytes": Repair(
+        "bytes that are no sound stand before the first frame and were skipped",
+        "nothing is lost where they are a tag or a header of a protocol; else compare with the source",
+    ),
+    "trailing_bytes": Repair(
+        "bytes that are no sound stand behind the last frame and were skipped",
+        "nothing is lost where they are a tag; else compare with the source",
+    ),
+    "clock_reset": Repair(
+        "the clock of the container jumps back; the sound was kept in the order of the bytes",
+        "nothing is lost; times behind the jump count on from before it",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """``lost_s`` in seconds: 0.0 when the account closes, None when nothing can be known. ``repairs`` are sorted words.
+
+    ``broken_s`` is the part of ``lost_s`` that is missing by damage or a cut, not by a jump of an intact clock: it decides
+    whether the recording is refused (``limits.lost_ratio``).
+    """
+
+    lost_s: float | None = 0.0
+    repairs: tuple[str, ...] = ()
+    broken_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.repairs) - REPAIRS.keys()
+        if unknown:
+            raise ValueError(f"no words of the vocabulary: {', '.join(sorted(unknown))}")
+
+    def also(self, *repairs: str, lost_s: float = 0.0, broken_s: float = 0.0) -> Account:
+        """This account with more of each."""
+        return Account(
+            None if self.lost_s is None else self.lost_s + lost_s,
+            tuple(sorted({*self.repairs, *repairs})),
+            self.broken_s + broken_s,
+        )
+
+
+CLOSED = Account()
+
+
+def add_accounts(accounts: Iterable[Account]) -> Account:
+    """The account of parts that follow one another."""
+    total = CLOSED
+    for one in accounts:
+        total = total.also(*one.repairs, lost_s=one.lost_s or 0.0, broken_s=one.broken_s)
+        if one.lost_s is None:
+            total = Account(None, total.repairs, total.broken_s)
+    return total
