@@ -15,10 +15,11 @@ import av
 import numpy as np
 import soundfile
 
+from dictalake.audio.formats.codecs import OPEN_OPTIONS, check_codec, refuse_unknown_codec, refuse_without_track
 from dictalake.audio.formats.limits import check_format, check_not_empty
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import DEMUXERS, name_container
-from dictalake.errors import CorruptAudio, TranscriptionError, UnsupportedCodec
+from dictalake.errors import CorruptAudio, TranscriptionError
 from dictalake.records import AudioFormat, DecodedAudio
 
 _SOUNDFILE = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
@@ -65,15 +66,6 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
     return audio
 
 
-def decode_vox(data: bytes, rate_hz: int, session: DecodeSession) -> DecodedAudio:
-    """Headerless Dialogic ADPCM, one channel, 4 bits a sample: any bytes at all are valid, so the user has to know."""
-    check_format(session.recording_id, rate_hz, 1, session.limits)
-    with soundfile.SoundFile(_Source(data), format="RAW", subtype="VOX_ADPCM", samplerate=rate_hz, channels=1) as file:
-        samples, frames = session.take(rate_hz, _blocks_of(file))
-    check_not_empty(session.recording_id, frames)
-    return DecodedAudio(samples, AudioFormat("vox", "adpcm_ima_oki", rate_hz, 1, 4))
-
-
 class _Source(io.BytesIO):
     """Bytes that libsndfile may seek in as it likes: where a damaged header sends it before the start, an exception inside its
     callback would be printed with its traceback. At the start instead, it sees for itself that this is not where it asked."""
@@ -87,6 +79,7 @@ def _read_with_soundfile(data: bytes, container: str, session: DecodeSession) ->
     with soundfile.SoundFile(_Source(data)) as file:
         check_format(session.recording_id, file.samplerate, file.channels, session.limits)
         codec, bits = _name_codec(file, data)
+        check_codec(session.recording_id, codec)
         stored = AudioFormat(name_container(container) or container, codec, file.samplerate, file.channels, bits)
         samples, frames = session.take(file.samplerate, _blocks_of(file))
         return DecodedAudio(samples, stored), frames
@@ -121,16 +114,16 @@ def _read_unclosed_wav(data: bytes, session: DecodeSession, empty: DecodedAudio)
 def _read_with_ffmpeg(data: bytes, container: str, session: DecodeSession) -> tuple[DecodedAudio, int]:
     name, recording_id = name_container(container) or container, session.recording_id
     try:
-        with av.open(io.BytesIO(data), mode="r", format=DEMUXERS[container], metadata_errors="replace") as file:
+        demuxer, source = DEMUXERS[container], io.BytesIO(data)
+        with av.open(source, mode="r", format=demuxer, metadata_errors="replace", options=OPEN_OPTIONS) as file:
             if not file.streams.audio:
-                raise CorruptAudio(recording_id, f"the {name} container holds no readable sound track")
+                raise refuse_without_track(recording_id, len(file.streams), name)
             stream = file.streams.audio[0]
             # PyAV types it as never None; a track whose coding FFmpeg does not know has none
             context = getattr(stream, "codec_context", None)
             if context is None:
-                raise UnsupportedCodec(
-                    recording_id, f"the coding inside the {name} container is unknown; convert it to PCM WAV"
-                )
+                raise refuse_unknown_codec(recording_id, data, container, name)
+            check_codec(recording_id, context.codec.canonical_name)
             decoded = _iterate_frames(file, stream, recording_id)
             first = next(decoded, None)
             if first is None:
@@ -141,9 +134,7 @@ def _read_with_ffmpeg(data: bytes, container: str, session: DecodeSession) -> tu
             samples, frames = session.take(rate_hz, blocks)
             return DecodedAudio(samples, AudioFormat(name, context.codec.canonical_name, rate_hz, channels)), frames
     except av.error.DecoderNotFoundError:
-        raise UnsupportedCodec(
-            recording_id, f"no decoder for the coding inside the {name} container; convert it to PCM WAV"
-        ) from None
+        raise refuse_unknown_codec(recording_id, data, container, name) from None
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         raise CorruptAudio(recording_id, f"it starts like {name} but cannot be decoded ({type(error).__name__})") from None
 
