@@ -622,7 +622,7 @@ def _amr_with(frame_type: int, body: bytes, kind: str) -> DamagedFile:
     data, frames = make_file("amr"), 25
     at = 6 + (len(data) - 6) // 32 // 2 * 32
     pause = bytes([frame_type << 3 | 4]) + body
-    split = (at - 6) // 32 * 320 * 2  # samples at 16 kHz
+    split = (at - 6) // 32 * 320  # samples at 16 kHz
     sound = _sounds()[0]
     known = np.concatenate([sound[:split], np.zeros(frames * 320), sound[split:]])
     middle_s = split / RATE_HZ
