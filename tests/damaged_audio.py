@@ -356,9 +356,9 @@ def make_lost_ends() -> Iterator[DamagedFile]:
 
 
 @functools.cache
-def find_sound(encoding: str) -> tuple[int, int]:
+def find_sound(encoding: str, second: bool = False) -> tuple[int, int]:
     """First byte of the coded sound and the byte behind its last."""
-    data = make_file(encoding)
+    data = make_file(encoding, second)
     if encoding in ("wav", "wav-mulaw", "rf64", "bw64"):
         return data.index(b"data") + 8, len(data)
     plain = {"w64": b"data", "aiff": b"SSND", "caf": b"data", "dicom": b"\x00\x54\x10\x10"}
@@ -423,9 +423,9 @@ class SizeField:
 
 
 @functools.cache
-def size_fields(encoding: str) -> dict[str, SizeField]:
+def size_fields(encoding: str, second: bool = False) -> dict[str, SizeField]:
     """The fields that announce how long the sound is."""
-    data = make_file(encoding)
+    data = make_file(encoding, second)
     match encoding:
         case "wav":
             return {"riff": SizeField(4, 4, "little", 2, 36), "data": SizeField(40, 4, "little")}
@@ -471,9 +471,9 @@ def with_announced(encoding: str, seconds: float, *fields: str) -> bytes:
     return bytes(data)
 
 
-def with_flac_total(samples: int) -> bytes:
+def with_flac_total(samples: int, second: bool = False) -> bytes:
     """STREAMINFO's 36 bits of total samples."""
-    data = bytearray(make_file("flac"))
+    data = bytearray(make_file("flac", second))
     data[21] = data[21] & 0xF0 | samples >> 32
     data[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
     return bytes(data)
