@@ -22,13 +22,13 @@ _SILENT = 1e-3  # root mean square
 
 
 def make_coded_sound(seconds: float, seed: int, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """float64 ``(samples,)``, at most 0.62: one gliding tone of 300 to 3,200 Hz with a little noise. Rates only resample it."""
+    """float64 ``(samples,)``, at most 0.4: one gliding tone of 300 to 3,200 Hz with a little noise. Rates only resample it."""
     random = np.random.default_rng(seed)
     knots = np.arange(0, seconds + 2 * _KNOT_S, _KNOT_S)
     time = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     pitch = np.interp(time, knots, random.uniform(300, 3200, len(knots)))
-    loudness = np.interp(time, knots, random.uniform(0.15, 0.6, len(knots)))
-    sound = loudness * np.sin(2 * np.pi * np.cumsum(pitch) / RATE_HZ) + random.normal(0, 0.003, len(time))
+    loudness = np.interp(time, knots, random.uniform(0.1, 0.35, len(knots)))
+    sound = loudness * np.sin(2 * np.pi * np.cumsum(pitch) / RATE_HZ) + random.normal(0, 0.01, len(time))
     return sound if rate_hz == RATE_HZ else np.asarray(soxr.resample(sound, RATE_HZ, rate_hz)).clip(-0.99, 0.99)
 
 
