@@ -207,10 +207,12 @@ def _packets(stream: av.AudioStream, track: Track) -> list[av.Packet]:
     return packets + stream.encode(None)
 
 
-def remux_with_gap(data: bytes, muxer: str, gap: tuple[float, float]) -> bytes:
-    """The packets of ``data`` again, without those between the seconds of ``gap``."""
+def remux_with_gap(data: bytes, gap: tuple[float, float]) -> bytes:
+    """The packets of ``data`` again in Ogg, without those between the seconds of ``gap``."""
     buffer = io.BytesIO()
-    with av.open(io.BytesIO(data), "r") as source, av.open(buffer, "w", format=muxer) as file:
+    # Pages of Ogg end at the gap only if they are short: a page gives the time of its end alone.
+    options = {"page_duration": "20000"}
+    with av.open(io.BytesIO(data), "r") as source, av.open(buffer, "w", format="ogg", options=options) as file:
         stream = file.add_stream_from_template(source.streams.audio[0])
         for packet in source.demux(source.streams.audio[0]):
             if packet.dts is not None and not gap[0] <= float(packet.pts * packet.time_base) < gap[1]:
@@ -394,7 +396,7 @@ def make_gaps() -> Iterator[DamagedFile]:
         data = mux(muxer, [Track(_sounds()[0], codec, rate_hz, bit_rate)], gap)
         yield _gap(name, "m4a" if name == "mka-aac" else name, data, gap)
     for name in ("vorbis", "speex"):
-        yield _gap(name, name, remux_with_gap(make_file(name), "ogg", gap), gap)
+        yield _gap(name, name, remux_with_gap(make_file(name), gap), gap)
 
 
 def _gap(name: str, encoding: str, data: bytes, gap: tuple[float, float]) -> DamagedFile:
