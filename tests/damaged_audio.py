@@ -207,10 +207,12 @@ def _packets(stream: av.AudioStream, track: Track) -> list[av.Packet]:
     return packets + stream.encode(None)
 
 
-def remux_with_gap(data: bytes, muxer: str, gap: tuple[float, float]) -> bytes:
-    """The packets of ``data`` again, without those between the seconds of ``gap``."""
+def remux_with_gap(data: bytes, gap: tuple[float, float]) -> bytes:
+    """The packets of ``data`` again in Ogg, without those between the seconds of ``gap``."""
     buffer = io.BytesIO()
-    with av.open(io.BytesIO(data), "r") as source, av.open(buffer, "w", format=muxer) as file:
+    # Pages of Ogg end at the gap only if they are short: a page gives the time of its end alone.
+    options = {"page_duration": "20000"}
+    with av.open(io.BytesIO(data), "r") as source, av.open(buffer, "w", format="ogg", options=options) as file:
         stream = file.add_stream_from_template(source.streams.audio[0])
         for packet in source.demux(source.streams.audio[0]):
             if packet.dts is not None and not gap[0] <= float(packet.pts * packet.time_base) < gap[1]:
@@ -356,9 +358,9 @@ def make_lost_ends() -> Iterator[DamagedFile]:
 
 
 @functools.cache
-def find_sound(encoding: str) -> tuple[int, int]:
+def find_sound(encoding: str, second: bool = False) -> tuple[int, int]:
     """First byte of the coded sound and the byte behind its last."""
-    data = make_file(encoding)
+    data = make_file(encoding, second)
     if encoding in ("wav", "wav-mulaw", "rf64", "bw64"):
         return data.index(b"data") + 8, len(data)
     plain = {"w64": b"data", "aiff": b"SSND", "caf": b"data", "dicom": b"\x00\x54\x10\x10"}
@@ -394,7 +396,7 @@ def make_gaps() -> Iterator[DamagedFile]:
         data = mux(muxer, [Track(_sounds()[0], codec, rate_hz, bit_rate)], gap)
         yield _gap(name, "m4a" if name == "mka-aac" else name, data, gap)
     for name in ("vorbis", "speex"):
-        yield _gap(name, name, remux_with_gap(make_file(name), "ogg", gap), gap)
+        yield _gap(name, name, remux_with_gap(make_file(name), gap), gap)
 
 
 def _gap(name: str, encoding: str, data: bytes, gap: tuple[float, float]) -> DamagedFile:
@@ -423,9 +425,9 @@ class SizeField:
 
 
 @functools.cache
-def size_fields(encoding: str) -> dict[str, SizeField]:
+def size_fields(encoding: str, second: bool = False) -> dict[str, SizeField]:
     """The fields that announce how long the sound is."""
-    data = make_file(encoding)
+    data = make_file(encoding, second)
     match encoding:
         case "wav":
             return {"riff": SizeField(4, 4, "little", 2, 36), "data": SizeField(40, 4, "little")}
@@ -471,9 +473,9 @@ def with_announced(encoding: str, seconds: float, *fields: str) -> bytes:
     return bytes(data)
 
 
-def with_flac_total(samples: int) -> bytes:
+def with_flac_total(samples: int, second: bool = False) -> bytes:
     """STREAMINFO's 36 bits of total samples."""
-    data = bytearray(make_file("flac"))
+    data = bytearray(make_file("flac", second))
     data[21] = data[21] & 0xF0 | samples >> 32
     data[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
     return bytes(data)
@@ -504,7 +506,9 @@ def make_stale_headers() -> Iterator[DamagedFile]:
         ("caf", ()),
     ):
         kind = f"stale-{name}" + "".join(f"-{field}" for field in fields)
-        yield _of_a(kind, name, with_announced(name, _SHORT_S, *fields), words=words)
+        # Where COMM tells the truth, a chunk's size that does not may go without a word.
+        said = set() if fields == ("ssnd",) else words
+        yield _of_a(kind, name, with_announced(name, _SHORT_S, *fields), words=said)
     short = round(_SHORT_S * RATE_HZ)
     yield _of_a("stale-flac", "flac", with_flac_total(short), words=words)
     yield _of_a("stale-dicom", "dicom", _dicom_announcing(short), words=words)
