@@ -54,8 +54,8 @@ WHEELS = ("scipy==1.17.1", "pygame==2.6.1")  # their sources need compilers befo
 NPM = ("audio-lena@3.0.1", "audiosprite@0.7.2", "mp3-duration@1.1.0", "node-wav@0.0.2")
 _SUFFIXES = frozenset(
     """
-    3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi awb caf dff dsf flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpc ofr
-    oga ogg ogv opus ra rm snd spx tak ts tta voc w64 wav webm wma wmv wv
+    3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi awb caf dff dsf flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpc
+    ofr oga ogg ogv opus ra rm snd spx tak ts tta voc w64 wav webm wma wmv wv
     """.split()  # noqa: SIM905
 )
 _MOST_BYTES = 50_000_000
