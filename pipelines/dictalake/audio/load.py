@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
 from dictalake.audio.sandbox import CallLimits, Sandbox
 from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
+from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
@@ -59,16 +61,18 @@ class AudioLoader:
     def __init__(self, config: Config) -> None:
         require_detector(config.quality.vad)
         self._settings = make_settings(config)
-        self._vox_rate_hz = config.archive.vox_rate_hz
+        self._archive = config.archive
         self._limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
 
     def load(self, data: bytes, recording: Recording) -> LoadedAudio:
-        """The sound in ``data``. Its content says what it is; only headerless VOX goes by the name ``*.vox``.
+        """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
         """
-        is_vox = recording.uri.lower().endswith(".vox")
-        settings = {**self._settings, "vox_rate_hz": self._vox_rate_hz if is_vox else None}
+        ending = PurePosixPath(recording.uri).suffix.lower().removeprefix(".")
+        headerless = self._archive.find_headerless(ending)
+        entry = None if headerless is None else headerless.model_dump()
+        settings = {**self._settings, "ending": ending, "headerless": entry}
         known, waveforms = _open_sandbox(self._limits).call(data, recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
@@ -119,7 +123,8 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
         return resample_blocks(rate_hz, counted())
 
     options = DicomOptions(settings["time_zone"], tuple(settings["patient_fields"]))
-    audio = read_audio(data, recording_id, limits, consume, vox_rate_hz=settings.get("vox_rate_hz"), dicom=options)
+    headerless = None if settings.get("headerless") is None else Headerless.model_validate(settings["headerless"])
+    audio = read_audio(data, recording_id, limits, consume, settings.get("ending", ""), headerless, options)
     waveforms = audio.samples
     check_windows(waveforms.size)  # parts that follow one another, and tracks, were counted apart
     speech = [find_speech(channel, settings["vad"]) for channel in waveforms]

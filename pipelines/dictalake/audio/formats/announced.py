@@ -8,7 +8,7 @@ from typing import NamedTuple
 import av
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_SAMPLES_OF_FRAME = {(True, 1): 384, (True, 2): 1152, (True, 3): 1152, (False, 1): 384, (False, 2): 1152, (False, 3): 576}
+_XING_REACH = 4096  # bytes before the end of the first frame of sound
 _INDEXED = {"mp4", "wavpack", "tta", "ape", "avi"}  # their demuxers take the length from an index or a header, never from bytes
 
 
@@ -62,16 +62,30 @@ def _read_asf_end(data: bytes) -> float | None:
     return None if is_broadcast or not play_100ns else play_100ns / 1e7 - preroll_ms / 1e3
 
 
-def read_mp3_length(frame: bytes) -> float | None:
-    """The seconds that a Xing or Info header in the first frame announces (LAME writes it), None where there is none."""
-    place = frame.find(b"Xing", 0, 256)
-    if place < 0:
-        place = frame.find(b"Info", 0, 256)
-    if place < 0 or len(frame) < place + 12 or not frame[place + 7] & 1:
+def find_mp3_length(data: bytes) -> float | None:
+    """The seconds that the last Xing or Info header in ``data`` announces (LAME writes it), None where there is none.
+
+    It stands in a frame without sound, which FFmpeg skips, before the first frame of sound.
+    """
+    place = max(data.rfind(b"Xing"), data.rfind(b"Info"))
+    if place < 0 or place < len(data) - _XING_REACH or len(data) < place + 12 or not data[place + 7] & 1:
         return None
-    frames = int.from_bytes(frame[place + 8 : place + 12], "big")
-    version, layer, rate = frame[1] >> 3 & 3, 4 - (frame[1] >> 1 & 3), frame[2] >> 2 & 3
-    if version == 1 or layer == 4 or rate == 3:
-        return None
-    rate_hz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
-    return frames * _SAMPLES_OF_FRAME[version == 3, layer] / rate_hz
+    for before in (13, 21, 36, 15, 23, 38):  # the frame's header, its side information, and a checksum where there is one
+        header = data[place - before : place - before + 4] if place >= before else b""
+        if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+            continue
+        version, layer, rate = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3), header[2] >> 2 & 3
+        if version != 1 and layer == 3 and rate != 3:
+            rate_hz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+            samples = int.from_bytes(data[place + 8 : place + 12], "big") * (1152 if version == 3 else 576)
+            return (samples - _count_lame_padding(data, place)) / rate_hz
+    return None
+
+
+def _count_lame_padding(data: bytes, place: int) -> int:
+    """The samples that the encoder put before and behind the sound, and decoders take away again, by the LAME tag."""
+    tag = data[place + 120 : place + 144]
+    if len(tag) < 24 or data[place + 7] & 15 != 15 or not tag[:4].isalpha():
+        return 0
+    packed = int.from_bytes(tag[21:24], "big")
+    return (packed >> 12) + (packed & 0xFFF)

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from dictalake.audio.formats.account import add_accounts
+from dictalake.audio.formats.amr_frames import split_amr
 from dictalake.audio.formats.ffmpeg_reader import read_with_ffmpeg
 from dictalake.audio.formats.flac_frames import split_flac
 from dictalake.audio.formats.limits import check_not_empty
@@ -21,7 +22,8 @@ from dictalake.audio.formats.ogg_pages import split_ogg
 from dictalake.audio.formats.parts import Part
 from dictalake.audio.formats.pcm_headers import split_pcm
 from dictalake.audio.formats.reader import DecodeSession
-from dictalake.audio.formats.soundfile_reader import READS, decode_vox, read_with_soundfile
+from dictalake.audio.formats.signatures import split_at_signatures
+from dictalake.audio.formats.soundfile_reader import READS, read_with_soundfile
 from dictalake.audio.formats.wav_chunks import split_wav
 from dictalake.errors import CorruptAudio
 from dictalake.records import Account, DecodedAudio
@@ -31,13 +33,13 @@ _SPLITTERS: dict[str, Callable[[bytes], list[Part]]] = {
     "w64": split_wav,
     "flac": split_flac,
     "ogg": split_ogg,
+    "amr": split_amr,
     "aiff": lambda data: split_pcm(data, "aiff"),
     "au": lambda data: split_pcm(data, "au"),
     "caf": lambda data: split_pcm(data, "caf"),
 }
+_LOSSES = {"damaged", "cut_end", "hole"}
 _CLOSES_WITHIN_S = 0.05  # codecs may add or leave out a part of their last packet
-
-__all__ = ["decode_audio_file", "decode_vox"]
 
 
 def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> DecodedAudio:
@@ -46,13 +48,14 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
     ``container`` is what ``sniff`` said. Raises CorruptAudio, NoAudio, UnsupportedCodec, TooLong or TooManyChannels.
     """
     split = _SPLITTERS.get(container)
-    parts = (split(data) if split is not None else []) or [Part(data, is_whole=container not in ("flac", "ogg"))]
+    parts = split(data) if split is not None else split_at_signatures(data, container)
+    parts = parts or [Part(data, is_whole=container not in ("flac", "ogg"))]
     read = _read_parts(parts, container, session)
     audio, frames = _join([one for one in read if one[1]] or read[:1], session)
     account = add_accounts([one.account for one, _ in read])
     if len([one for one in read if one[1]]) > 1:
         account = account.also("joined")
-    if frames == 0 and (account.repairs or any(part.unread for part in parts)):
+    if frames == 0 and (set(account.repairs) & _LOSSES or any(part.unread for part in parts)):
         raise CorruptAudio(
             session.recording_id, f"it starts like {audio.format.container} but nothing can be decoded; copy it again"
         )

@@ -11,29 +11,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import cast
 
 import av
 import numpy as np
 
 from dictalake.audio.formats.account import add_accounts
-from dictalake.audio.formats.announced import find_end, read_mp3_length
+from dictalake.audio.formats.announced import find_end, find_mp3_length
+from dictalake.audio.formats.codecs import OPEN_OPTIONS, check_codec, refuse_unknown_codec, refuse_without_track
 from dictalake.audio.formats.joining import RatedBlock, Widened, unify
 from dictalake.audio.formats.limits import check_format
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import DEMUXERS, name_container
 from dictalake.audio.formats.tags import count_tag_bytes
 from dictalake.audio.formats.timeline import Timeline, make_silence
-from dictalake.errors import CorruptAudio, TooManyChannels, UnsupportedCodec
+from dictalake.errors import CorruptAudio, TooManyChannels
 from dictalake.records import Account, AudioFormat, DecodedAudio
 
 # Demuxers whose packets have times of their own; all others are streams of bare frames.
 _CLOCKED = {"mp4", "matroska", "ogg", "asf", "flac", "wav", "w64", "aiff", "au", "caf", "wavpack", "tta", "ape", "avi", "flv"}
-_CLOCKED |= {"mpegts", "rm"}
+_CLOCKED |= {"mpegts", "mpegps", "realmedia"}
 _AMR_FRAME_S = 0.02
 _AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
 _AMR_SPEECH_LOST = 14
 _LEAST_S = 0.01  # of missing sound that counts: less is a byte of stuffing
+_MISPLACED_S = 0.1
+_ONE_HOLE_S = 0.5
 _MEAN_OF_S = 0.2  # so much decoded sound makes an average of bytes a second
 
 
@@ -55,9 +57,8 @@ def read_with_ffmpeg(
     """
     with _open(data, container, session) as file:
         count = len(file.streams.audio)
-    if count == 0:
-        name = name_container(container) or container
-        raise CorruptAudio(session.recording_id, f"the {name} container holds no readable sound track")
+        if count == 0:
+            raise refuse_without_track(session.recording_id, len(file.streams), name_container(container) or container)
     most_s = session.limits.duration_h * 3600
 
     def make_timeline() -> Timeline:
@@ -66,7 +67,15 @@ def read_with_ffmpeg(
             timeline.begin(0.0)
         return timeline
 
-    tracks = [_read_track(data, container, track, session, before_s, least, make_timeline) for track in range(count)]
+    def read(number: int, wanted: tuple[int, int]) -> _ReadTrack:
+        return _read_track(data, container, number, session, before_s, wanted, make_timeline)
+
+    tracks = [read(number, least) for number in range(count)]
+    rate_hz = max(track.audio.format.sample_rate_hz for track in tracks)
+    tracks = [
+        read(track.number, (rate_hz, least[1])) if track.frames and track.audio.format.sample_rate_hz < rate_hz else track
+        for track in tracks
+    ]
     sounding = [track for track in tracks if track.frames] or tracks[:1]
     first = sounding[0]
     account = first.audio.account
@@ -112,12 +121,11 @@ def _open(data: bytes, container: str, session: DecodeSession) -> Iterator[av.co
     """The file, with FFmpeg's errors as ours while it is open."""
     name, recording_id = name_container(container) or container, session.recording_id
     try:
-        with av.open(io.BytesIO(data), mode="r", format=DEMUXERS[container], metadata_errors="replace") as file:
+        demuxer, source = DEMUXERS[container], io.BytesIO(data)
+        with av.open(source, mode="r", format=demuxer, metadata_errors="replace", options=OPEN_OPTIONS) as file:
             yield file
     except av.error.DecoderNotFoundError:
-        raise UnsupportedCodec(
-            recording_id, f"no decoder for the coding inside the {name} container; convert it to PCM WAV"
-        ) from None
+        raise refuse_unknown_codec(recording_id, data, container, name) from None
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         raise CorruptAudio(recording_id, f"it starts like {name} but cannot be decoded ({type(error).__name__})") from None
 
@@ -133,17 +141,17 @@ def _read_track(
 ) -> _ReadTrack:
     """One track; begun anew where a later part has more channels or a higher rate than the first frame had."""
     name = name_container(container) or container
+    missing_s = 0.0
     while True:
         with _open(data, container, session) as file:
             stream = file.streams.audio[number]
             # PyAV types it as never None; a track whose coding FFmpeg does not know has none
             context = getattr(stream, "codec_context", None)
             if context is None:
-                raise UnsupportedCodec(
-                    session.recording_id, f"the coding inside the {name} container is unknown; convert it to PCM WAV"
-                )
+                raise refuse_unknown_codec(session.recording_id, data, container, name)
             codec = context.codec.canonical_name
-            track = _Track(data, container, file, stream, make_timeline())
+            check_codec(session.recording_id, codec)
+            track = _Track(data, container, file, stream, make_timeline(), missing_s)
             blocks = track.blocks()
             first = next(blocks, None)
             if first is None:
@@ -156,8 +164,21 @@ def _read_track(
             except Widened as wider:
                 least = (wider.rate_hz, wider.channels)
                 continue
+            if track.misplaced_s:
+                missing_s = track.misplaced_s
+                continue
             stored = AudioFormat(name, codec, rate_hz, channels)
             return _ReadTrack(number, DecodedAudio(samples, stored, account=track.account), frames)
+
+
+def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
+    """libopus for Opus: FFmpeg's own decoder drifts away from what was encoded in SILK frames that are not plain speech."""
+    context = stream.codec_context
+    if context.codec.canonical_name != "opus" or "libopus" not in av.codecs_available:
+        return context
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.extradata = context.extradata
+    return decoder
 
 
 class _Track:
@@ -170,13 +191,20 @@ class _Track:
         file: av.container.InputContainer,
         stream: av.AudioStream,
         timeline: Timeline,
+        missing_s: float,
     ) -> None:
+        """``missing_s`` is missing at the one place where a stream of bare frames is damaged, beside the bytes there."""
         self._data, self._container, self._file, self._stream = data, container, file, stream
+        self._decoder = _open_decoder(stream)
         self._timeline = timeline
         self._has_clock = container in _CLOCKED
         self._read_to: int | None = None  # where the bytes end that packets accounted for
         self._good_bytes, self._good_s, self._largest = 0, 0.0, 0
         self._good_to = 0
+        self._missing_s, self.misplaced_s = missing_s, 0.0
+        self._breaks = 0  # stretches of bytes that gave no sound
+        self._broke_at_s = 0.0
+        self._skipped = 0
         self._seam = False  # a tag was met since the last frame
         self._format: tuple[int, int] | None = None
         self._announced_mp3_s: float | None = None
@@ -195,7 +223,7 @@ class _Track:
                 yield from self._place(None, *silent)
                 continue
             try:
-                frames = cast(list[av.AudioFrame], packet.decode())
+                frames = self._decoder.decode(packet if packet.size else None)
             except av.error.EOFError:
                 break
             except av.error.FFmpegError:
@@ -230,10 +258,10 @@ class _Track:
             yield packet
 
     def _count_bytes(self, packet: av.Packet) -> None:
-        at = packet.pos if packet.pos is not None else self._read_to or 0
+        at = self._find(packet)
         if self._read_to is None:
             if self._container == "mp3":
-                self._announced_mp3_s = read_mp3_length(self._data[at : at + packet.size])
+                self._announced_mp3_s = find_mp3_length(self._data[: at + packet.size])
         elif at > self._read_to:
             self._skip(self._read_to, at)
         self._read_to = at + packet.size
@@ -245,13 +273,29 @@ class _Track:
         self._good_to = max(self._good_to, (packet.pos or 0) + size)
         self._largest = max(self._largest, size)
 
+    def _find(self, packet: av.Packet) -> int:
+        """Where the packet lies. FFmpeg does not count what it skips after damage, so its positions fall behind then."""
+        read_to = self._read_to or 0
+        at = read_to if packet.pos is None else packet.pos + self._skipped
+        if self._breaks:
+            head = bytes(packet)[:16]
+            if not self._data.startswith(head, at) and (found := self._data.find(head, read_to)) >= 0:
+                self._skipped += found - at
+                at = found
+        return at
+
     def _skip(self, start: int, end: int) -> None:
         """These bytes gave no sound: tags are none, the rest is sound that is missing."""
         tagged = count_tag_bytes(self._data, start, end)
         self._seam |= tagged > 0
         rest = end - start - tagged
-        if rest <= 0 or (tagged and read_mp3_length(self._data[start + tagged : end]) is not None):
+        if rest <= 0 or (tagged and find_mp3_length(self._data[start:end]) is not None):
             return  # behind the tag of a joined file stands a frame that holds its length, not sound
+        if not self._breaks:
+            self._timeline.miss(self._missing_s)
+        # One hole breaks several packets, and the ones that depend on them.
+        self._breaks += not self._breaks or self._good_s > self._broke_at_s + _ONE_HOLE_S
+        self._broke_at_s = self._good_s
         per_s = self._good_bytes / self._good_s if self._good_s > _MEAN_OF_S else (self._stream.bit_rate or 0) / 8
         if per_s > 0 and rest / per_s > _LEAST_S:
             self._timeline.miss(rest / per_s)
@@ -261,8 +305,8 @@ class _Track:
             if packet.pts is not None and packet.time_base:
                 self._timeline.begin(float(packet.pts * packet.time_base))
             self._timeline.break_packet()
-        elif packet.pos is not None:
-            self._skip(packet.pos, packet.pos + packet.size)
+        elif self._read_to is not None:
+            self._skip(self._read_to - packet.size, self._read_to)
 
     def _read_silent_frame(self, packet: av.Packet) -> RatedBlock | None:
         """A frame of AMR that holds no speech (SID, NO_DATA): discontinuous transmission, not loss; FFmpeg refuses it."""
@@ -311,7 +355,8 @@ class _Track:
         end_s, may_be_short = find_end(self._data, self._container, self._file, self._stream)
         timeline = self._timeline
         unread = len(self._data) - self._good_to
-        is_cut = not timeline.is_broken if self._container != "flac" else unread <= 2 * self._largest
+        # The packet that the object ends in is broken, too.
+        is_cut = unread <= 2 * self._largest or (self._container != "flac" and not timeline.is_broken)
         timeline.finish(end_s, is_cut=is_cut)
         if self._container == "flac" and end_s is None and timeline.decoded_s:
             timeline.repairs.add("header_open")
@@ -325,6 +370,10 @@ class _Track:
         timeline = self._timeline
         rest_bytes = timeline.owed_s * (self._good_bytes / self._good_s if self._good_s else 0)
         announced_s = self._announced_mp3_s if "joined" not in timeline.repairs else None
+        if announced_s is not None and self._breaks == 1 and not timeline.owed_s and not self._missing_s:
+            # Bytes were taken out there: sound is missing where the damage is, not at the end.
+            missing_s = announced_s - timeline.at_s
+            self.misplaced_s = missing_s if missing_s > _MISPLACED_S else 0.0
         is_cut = rest_bytes <= 2 * self._largest or (before == 0.0 and timeline.owed_s == 0.0)
         timeline.finish(announced_s, is_cut=is_cut)
         if announced_s is not None and timeline.at_s > announced_s + 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from dictalake.audio.formats.more_samples import is_more_sound
@@ -16,8 +17,14 @@ _UNKNOWN = 0xFFFF_FFFF
 
 
 def split_pcm(data: bytes, container: str) -> list[Part]:
-    """The one file of ``data`` with a true header; unchanged where it is. ``container`` is aiff, au or caf."""
-    return {"aiff": _read_aiff, "au": _read_au, "caf": _read_caf}[container](data)
+    """The files in ``data`` with true headers; unchanged where they are. ``container`` is aiff, au or caf."""
+    signature, read = _READERS[container]
+    starts = [match.start() for match in signature.finditer(data)]
+    starts = starts if starts[:1] == [0] else [0]
+    parts = []
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        parts += read(data[start:end] if end - start < len(data) else data)
+    return parts
 
 
 def _settle(data: bytes, body: int, claim: int | None, frame_bytes: int, per_s: float, head: bytes) -> tuple[int, Account]:
@@ -125,6 +132,7 @@ def _settle_aiff(data: bytes, at: int, size: int, common: int) -> list[Part]:
     end, account = _settle(data, body, claim, frame, frame * rate_hz, head)
     if account == CLOSED and claim == size - 8:
         return [Part(data)]
+    account = account if account != CLOSED else CLOSED.also("header_repaired")
     return [Part(_write_aiff(data, at, common, frame, end)[1], account)]
 
 
@@ -161,3 +169,11 @@ def _read_extended(value: bytes) -> float:
         return float(mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63))
     except OverflowError:
         return 0.0
+
+
+# Each signature with enough of the header behind it that samples do not look like it
+_READERS = {
+    "aiff": (re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER|MARK|INST|NAME|ANNO|AUTH|COMT|SSND|ID3 )", re.DOTALL), _read_aiff),
+    "au": (re.compile(rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b].{4}\x00\x00\x00.|dns\..{20}", re.DOTALL), _read_au),
+    "caf": (re.compile(rb"caff\x00\x01\x00[\x00\x01]desc", re.DOTALL), _read_caf),
+}

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
+from dictalake.audio.formats.codecs import check_codec
 from dictalake.audio.formats.joining import unify
-from dictalake.audio.formats.limits import check_format, check_not_empty
+from dictalake.audio.formats.limits import check_format
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import name_container
 from dictalake.records import AudioFormat, DecodedAudio
@@ -46,6 +47,7 @@ def read_with_soundfile(
     with soundfile.SoundFile(_Source(data)) as file:
         check_format(session.recording_id, file.samplerate, file.channels, session.limits)
         codec, bits = _name_codec(file, data)
+        check_codec(session.recording_id, codec)
         rate_hz, channels = max(file.samplerate, least[0]), max(file.channels, least[1])
         stored = AudioFormat(name_container(container) or container, codec, rate_hz, channels, bits)
         blocks = _blocks_of(file)
@@ -53,15 +55,6 @@ def read_with_soundfile(
             blocks = unify(((file.samplerate, block) for block in blocks), rate_hz, channels)
         samples, frames = session.take(rate_hz, blocks, before_s)
         return DecodedAudio(samples, stored), frames
-
-
-def decode_vox(data: bytes, rate_hz: int, session: DecodeSession) -> DecodedAudio:
-    """Headerless Dialogic ADPCM, one channel, 4 bits a sample: any bytes at all are valid, so the user has to know."""
-    check_format(session.recording_id, rate_hz, 1, session.limits)
-    with soundfile.SoundFile(_Source(data), format="RAW", subtype="VOX_ADPCM", samplerate=rate_hz, channels=1) as file:
-        samples, frames = session.take(rate_hz, _blocks_of(file))
-    check_not_empty(session.recording_id, frames)
-    return DecodedAudio(samples, AudioFormat("vox", "adpcm_ima_oki", rate_hz, 1, 4))
 
 
 class _Source(io.BytesIO):

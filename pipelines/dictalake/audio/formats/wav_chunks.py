@@ -6,6 +6,7 @@ several whole files, are written anew: one plain WAV header before the samples.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from dictalake.records import CLOSED, Account
 
 _RIFF = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 _W64_RIFF, _W64_TAIL = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+_W64_FILE = re.compile(re.escape(_W64_RIFF) + b".{12}wave" + re.escape(_W64_TAIL), re.DOTALL)
+_UNKNOWN_SIZE_64 = 2**62
 _UNKNOWN_SIZE = 0x7FFF_0000  # from here on 32-bit sizes mean "not known yet"
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _SIDE_CHUNKS = {b"LIST", b"fact", b"bext", b"cue ", b"id3 ", b"ID3 ", b"JUNK", b"FLLR", b"PAD ", b"iXML", b"smpl", b"PEAK"}
@@ -130,6 +133,8 @@ def _take_chunk(data: bytes, file: _File, chunk: _Chunk) -> int:
         size: int | None = chunk.size
         if file.data_size is not None and chunk.size == 0xFFFF_FFFF:
             size = file.data_size
+        if size is not None and size >= _UNKNOWN_SIZE_64:
+            size = None
         if size is not None and (size >= _UNKNOWN_SIZE and file.data_size is None) and chunk.body + size > len(data):
             size = None
         return _take_samples(data, file, chunk.body, size or None)
@@ -154,7 +159,7 @@ def _take_samples(data: bytes, file: _File, body: int, size: int | None) -> int:
         file.account = file.account.also("cut_end", lost_s=lost_s)
         file.spans.append((body, len(data)))
         return len(data)
-    for following in (end + size % 2, end):
+    for following in (end + size % 2, end, body + (size + 7) // 8 * 8):
         if following >= len(data) or _begins_chunk(data, following, file.order):
             file.spans.append((body, end))
             return following
@@ -171,7 +176,7 @@ def _take_samples(data: bytes, file: _File, body: int, size: int | None) -> int:
 
 
 def _begins_chunk(data: bytes, at: int, order: str) -> bool:
-    if data[at : at + 4] in _RIFF and data[at + 8 : at + 12] == b"WAVE":
+    if (data[at : at + 4] in _RIFF and data[at + 8 : at + 12] == b"WAVE") or data[at + 4 : at + 16] == _W64_TAIL:
         return True
     chunk = _read_chunk(data, at, order)
     return chunk is not None and _is_plausible(data, chunk)
@@ -192,21 +197,21 @@ def _read_rates(file: _File) -> tuple[int, float]:
 
 def _walk_w64(data: bytes) -> list[_File]:
     """Sony Wave64: names of 16 bytes, sizes of 64 bits that count their own header, chunks at multiples of 8."""
-    file = _File("<", 0)
-    for name, body, size in _read_w64_chunks(data):
-        if name == b"fmt ":
-            file.fmt = data[body : body + size]
-        elif name == b"data":
-            unknown = size <= 0 or body + size > len(data) + 2**40
-            before = file.account
-            _take_samples(data, file, body, None if unknown else size)
-            if file.account != before and file.spans[-1][1] == len(data):
+    starts = [match.start() for match in _W64_FILE.finditer(data)] or [0]
+    files = []
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        file, one = _File("<", start), data[:end]
+        for name, body, size in _read_w64_chunks(one, start):
+            if name == b"fmt ":
+                file.fmt = one[body : body + size]
+            elif name == b"data" and _take_samples(one, file, body, size if 0 < size < _UNKNOWN_SIZE_64 else None) == end:
                 break
-    return [file]
+        files.append(file)
+    return files
 
 
-def _read_w64_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    at = 40
+def _read_w64_chunks(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
+    at = start + 40
     while at + 24 <= len(data):
         if data[at + 4 : at + 16] != _W64_TAIL:
             return

@@ -12,8 +12,7 @@ import pytest
 import soundfile
 
 from dictalake.audio.formats.read_audio import read_audio
-from dictalake.errors import NotAudio, TranscriptionError
-from dictalake.records import AudioFormat, DecodedAudio
+from dictalake.errors import TranscriptionError
 from tests.unit.audio.formats.archive_samples import encode
 
 FIXTURES = Path(__file__).parents[3] / "fixtures/formats"
@@ -186,20 +185,6 @@ def test_lossy_codecs_give_back_the_speech(name: str) -> None:
     assert abs(audio.samples.shape[1] - len(wanted)) <= 0.15 * rate_hz
     closeness = aligned_snr_db(wanted, audio.samples[0]) if least >= 1 else piecewise_correlation(wanted, audio.samples[0])
     assert closeness > least
-
-
-def decode(data: bytes, **options: int) -> DecodedAudio:
-    return read_audio(data, "r1", **options)
-
-
-def test_headerless_vox_is_read_at_the_rate_it_is_said_to_have() -> None:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, speech_at(8_000), 8_000, format="RAW", subtype="VOX_ADPCM")
-    audio = decode(buffer.getvalue(), vox_rate_hz=8_000)
-    assert audio.format == AudioFormat("vox", "adpcm_ima_oki", 8_000, 1, 4)
-    assert aligned_snr_db(speech_at(8_000), audio.samples[0]) > 12
-    with pytest.raises(NotAudio):
-        decode(buffer.getvalue())
 
 
 @pytest.mark.parametrize(
