@@ -324,10 +324,22 @@ def make_holes() -> Iterator[DamagedFile]:
             stretch = (at * per_byte - reach_s, (at + lengths[kind]) * per_byte + reach_s)
             # Some codecs have no checksum: changed bytes decode to a noise of the same length, which nobody can notice.
             said = {"damaged", "hole", "cut_end"} if name in _CHECKED or kind == "lost" else set()
-            yield _of_a(f"{kind}-{name}", name, data, unsure=(stretch,), words=said, or_error=("corrupt_audio",))
+            file = _of_a(f"{kind}-{name}", name, data, unsure=(stretch,), words=said, or_error=("corrupt_audio",))
+            yield (
+                _without_its_length(file, at * per_byte, lengths[kind] * per_byte) if kind == "lost" and name in _BARE else file
+            )
+
+
+def _without_its_length(file: DamagedFile, at_s: float, taken_s: float) -> DamagedFile:
+    """Bare frames have neither clock nor length: of what was taken out nothing can be known but that something is."""
+    sound = file.tracks[0]
+    left = np.concatenate([sound[: round(at_s * RATE_HZ)], sound[round((at_s + taken_s) * RATE_HZ) :]])
+    unsure = (at_s - file.slack_s - 0.4, at_s + file.slack_s + 0.4)
+    return replace(file, seconds=A_S - taken_s, tracks=(left,), unsure=(unsure,), slack_s=file.slack_s + 0.3)
 
 
 _CHECKED = ("flac", "oga", "vorbis", "opus", "speex")
+_BARE = ("adts", "amr")
 
 
 def _flip_bits(data: bytes, at: int, count: int) -> bytes:
