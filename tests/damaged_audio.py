@@ -193,10 +193,9 @@ def mux(muxer: str, tracks: Sequence[Track], gap: tuple[float, float] = _EMPTY, 
 
 def _packets(stream: av.AudioStream, track: Track) -> list[av.Packet]:
     sound = track.sound if track.rate_hz == RATE_HZ else soxr.resample(track.sound, RATE_HZ, track.rate_hz).clip(-0.99, 0.99)
-    channels = 2 if track.layout == "stereo" else 1
-    frame = av.AudioFrame.from_ndarray(
-        np.tile(sound[None].astype(np.float32), (channels, 1)), format="fltp", layout=track.layout
-    )
+    channels = av.AudioLayout(track.layout).nb_channels
+    interleaved = np.repeat(sound.astype(np.float32), channels)[None]
+    frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=track.layout)
     frame.sample_rate, frame.pts, frame.time_base = track.rate_hz, 0, Fraction(1, track.rate_hz)
     fifo, packets = av.AudioFifo(), []
     for converted in av.AudioResampler(stream.codec_context.format, track.layout, track.rate_hz).resample(frame):
@@ -594,6 +593,22 @@ def make_tracks() -> Iterator[DamagedFile]:
     yield _of_a("tracks-rates-mka", "m4a", data, tracks=(other, first), slack_s=0.4)
 
 
+def make_many_channels() -> Iterator[DamagedFile]:
+    """More channels than stereo, in containers that FFmpeg reads."""
+    sound = _sounds()[0]
+    for name, codec, layout, channels in (
+        ("aac-6", "aac", "5.1", 6),
+        ("aac-8", "aac", "7.1", 8),
+        ("flac-8", "flac", "7.1", 8),
+        ("pcm-8", "pcm_s16le", "7.1", 8),
+        ("pcm-16", "pcm_s16le", "hexadecagonal", 16),
+    ):
+        # The low-frequency channel of AAC carries next to nothing of this sound.
+        tracks = (sound, sound) if codec == "aac" else (sound,) * channels
+        data = mux("matroska", [Track(sound, codec, layout=layout)])
+        yield _of_a(f"channels-{name}-mka", "m4a", data, tracks=tracks)
+
+
 # What stands before the sound
 
 
@@ -679,6 +694,7 @@ KINDS = {
     "stale header": make_stale_headers,
     "open header": make_open_headers,
     "several tracks": make_tracks,
+    "many channels": make_many_channels,
     "leading bytes": make_leading,
     "lawful things between frames": make_inner_tags,
     "cut end": make_cut_ends,
