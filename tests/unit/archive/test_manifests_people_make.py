@@ -234,6 +234,12 @@ def test_a_quote_that_is_not_closed_hides_no_line_after_it(tmp_path: Path, later
     assert [r.uri.rsplit("/", 1)[1] for r in found[1:]] == ["b.wav", "c.wav"]
 
 
+def test_of_files_without_an_extension_too_many_fields_tell_that_a_quote_is_open(tmp_path: Path) -> None:
+    found = read(tmp_path, 'uri,note\na,"open\nb,disc 12",x\nc,x\n')
+    assert [r.error is None for r in found] == [False, False, True]
+    assert names(found)[1].startswith("line 3 of the manifest has 3 fields")
+
+
 def test_a_field_over_several_lines_is_one_value(tmp_path: Path) -> None:
     found = read(tmp_path, 'note,uri\n"first,\nsee b.wav\n\nlast",a.wav\nx,b.wav\n')
     assert metadata(found) == [{"note": "first,\nsee b.wav\n\nlast"}, {"note": "x"}]
