@@ -27,13 +27,15 @@ from rich.console import Console
 from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.archive.manifest import scan_recordings
-from dictalake.config.sections import Config
+from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import RunLog
 from dictalake.lake.staged_files import StagedFile
+from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import LibraryLogTrimmer, Observer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
@@ -68,12 +70,15 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself."""
+    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself;
+    ``listing`` names the recordings.
+    """
 
     config: Config
     job: str
     provenance: Provenance
     reading: OutputSpec | None
+    listing: Archive
     table: TranscriptTable
     log: RunLog
     stats: RunStats
@@ -81,8 +86,16 @@ class _Run:
     others: tuple[str, ...] = ()
 
 
-def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
+def transcribe(
+    config: Config,
+    console: Console | None = None,
+    job: str = "backfill",
+    retry: Retry | None = None,
+    listing: Archive | None = None,
+) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+
+    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -103,7 +116,7 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
             try:
                 with observing(observers) as everybody:
                     everybody.step_started("reading the model's files")
-                    run = _open_run(config, job, stats, everybody)
+                    run = _open_run(config, listing or config.archive, job, stats, everybody)
                     summary = _carry_out(run, retry)
             except BaseException as error:
                 _name_library_log(error, library_log)
@@ -113,11 +126,13 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
             return summary
 
 
-def _open_run(config: Config, job: str, stats: RunStats, observers: Observers) -> _Run:
+def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
-    Load(config)  # refuses what is missing before anything starts
+    # Both refuse what is wrong before anything starts.
+    open_storage(config.lake, TRANSCRIPTS_FOLDER)
+    Load(config)
     checkpoint = find_checkpoint(config.acoustic)
     # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
     config = config.model_copy(
@@ -128,7 +143,8 @@ def _open_run(config: Config, job: str, stats: RunStats, observers: Observers) -
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
-    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats, observers)
+    table, log = TranscriptTable(config.lake), RunLog(config.lake)
+    return _Run(config, job, provenance, reading, listing, table, log, stats, observers)
 
 
 def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
@@ -145,7 +161,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = WorkList(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
+        work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
