@@ -25,7 +25,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from dictalake import logs, terminal
-from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
@@ -140,7 +140,10 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
+    # Hashed first, opened then: a file that is changed in between is refused here, and later in a worker.
+    provenance = identify(config, checkpoint)
+    config = freeze_config(config, checkpoint, provenance.lm_sha256)
+    reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
