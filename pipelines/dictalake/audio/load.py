@@ -25,6 +25,7 @@ from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
 
+LOADER_VERSION = 2  # raise it when other samples, or another account of them, are read from the same bytes
 DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
 
 
@@ -34,8 +35,8 @@ class LoadedAudio:
 
     ``waveforms`` are int16 ``(channels, samples)`` at 16 kHz. ``format`` has AudioFormat's fields. ``dicom`` is None for
     plain audio. ``patient`` are the attributes asked for, by keyword, as they stand in the file: the caller hashes them.
-    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset`` and ``speech_s``. ``speech`` holds
-    ``(start, end)`` in seconds for each interval of each channel.
+    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``, and of the account of time
+    ``lost_s`` and ``repairs``. ``speech`` holds ``(start, end)`` in seconds for each interval of each channel.
     """
 
     waveforms: np.ndarray
@@ -43,7 +44,7 @@ class LoadedAudio:
     dicom: dict[str, str] | None
     patient: dict[str, str]
     content_datetime: datetime | None
-    quality: dict[str, float | None]
+    quality: dict[str, Any]
     speech: list[list[list[float]]]
 
     @property
@@ -127,6 +128,8 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
         "quality": {
             "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
             **measure_level(waveforms)._asdict(),
+            "lost_s": 0.0,
+            "repairs": [],
             "speech_s": None if settings["vad"] == "none" else total_s(join_intervals(speech)),
         },
         "speech": [intervals.tolist() for intervals in speech],

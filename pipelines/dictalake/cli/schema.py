@@ -29,6 +29,7 @@ _TITLES = {
     "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` is the "
     "newest good row of each recording.",
     "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
+    "rechecks": "One row for each row of `transcripts` that `dictalake recheck` compared with what the loader of today reads.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

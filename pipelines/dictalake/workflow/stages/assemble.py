@@ -159,7 +159,7 @@ class RowAssembler:
         """Where the recording comes from; an erased one keeps not even that."""
         return {
             "source": {
-                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
+                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256", "loader")},
                 **(row["format"] or {}),
             },
             "dicom": None if row["dicom"] is None else {**dict(row["dicom"]), "content_datetime": row["content_datetime"]},
@@ -181,7 +181,7 @@ class RowAssembler:
 
     def _quality(self, row: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """Measures of the sound, which ``load`` took, and ``measured`` of the transcript."""
-        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
+        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset", "lost_s", "repairs")
         return {key: row[key] for key in of_sound} | measured
 
     def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:
