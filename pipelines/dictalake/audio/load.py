@@ -55,11 +55,12 @@ class LoadedAudio:
 class AudioLoader:
     """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, children: int = DECODERS) -> None:
+        """Up to ``children`` recordings are decoded at once, each in a process of its own."""
         require_detector(config.quality.vad)
         self._settings = make_settings(config)
         self._vox_rate_hz = config.archive.vox_rate_hz
-        self._limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
+        self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
 
     def load(self, data: bytes, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless VOX goes by the name ``*.vox``.
@@ -68,15 +69,15 @@ class AudioLoader:
         """
         is_vox = recording.uri.lower().endswith(".vox")
         settings = {**self._settings, "vox_rate_hz": self._vox_rate_hz if is_vox else None}
-        known, waveforms = _open_sandbox(self._limits).call(data, recording.recording_id, settings)
+        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
 
 
 @functools.cache
-def _open_sandbox(limits: CallLimits) -> Sandbox:
+def _open_sandbox(limits: CallLimits, children: int) -> Sandbox:
     """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children=DECODERS)
+    return Sandbox(load_audio, limits, children)
 
 
 def make_settings(config: Config) -> dict[str, Any]:

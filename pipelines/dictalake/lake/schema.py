@@ -222,11 +222,12 @@ RECHECKS = pa.schema(
         _field(
             "verdict",
             _TEXT,
-            "lost: more can be read than the row holds, or the row is of damaged sound; complete: "
-            "the row holds what there is; changed: these are other bytes, and no better ones; unread: nothing is known",
+            "lost: the row lacks sound, or is of damaged sound; complete: it holds what there is; changed: these are other "
+            "bytes, and no better ones; unread: nothing is known",
             required=True,
         ),
         _field("reason", _TEXT, "why it was not read, as in error.reason; null where it was"),
+        _field("missing_s", _REAL, "sound that the row lacks, seconds; null where nobody can tell how much"),
         _field("row_duration_s", _REAL, "length that the row gives, seconds"),
         _field("duration_s", _REAL, "length that was read now, seconds; null where it was not read"),
         _field("lost_s", _REAL, "sound that could not be decoded now, seconds; null where unknown"),

@@ -32,6 +32,7 @@ from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
+from dictalake.lake.rechecks import find_lost
 from dictalake.lake.runs import RunLog
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
@@ -82,7 +83,7 @@ class _Run:
 
 
 def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
-    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -188,10 +189,12 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
+    lost = find_lost(run.config.lake, run.provenance.fingerprint) if retry is not None and retry.lost else None
     work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
+        lost=lost,
         is_same_run=is_same_run,
     )
     work.leave_out(run.table.forbidden)

@@ -36,7 +36,10 @@ REPORT = pa.schema(
         pa.field("retries", pa.int64()),
         pa.field("stage_s", pa.struct([(stage, pa.float64()) for stage in _TIMED])),
         pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
-        pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
+        *(
+            pa.field(name, pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()})))
+            for name in ("uncovered", "lost")
+        ),
     ]
 )
 
@@ -79,7 +82,8 @@ def report_files(
 
 
 def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: float) -> dict[str, Any]:
-    """Seconds of audio and of each stage, failures, and the recordings with more than ``uncovered_s`` of lost speech."""
+    """Seconds of audio and of each stage, failures, and the good recordings with more than ``uncovered_s`` of speech without
+    words (``uncovered``) or with sound that could not be decoded (``lost``)."""
     measured = [(row["recording_id"], row["quality"]) for row in rows if row["quality"]]
     return {
         **file.to_row(),
@@ -89,6 +93,11 @@ def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: f
             {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
             for recording_id, quality in measured
             if (quality.get("uncovered_speech_s") or 0.0) > uncovered_s
+        ],
+        "lost": [
+            {"recording_id": row["recording_id"], "seconds": row["quality"]["lost_s"]}
+            for row in rows
+            if row["status"] == "ok" and row["quality"] and (row["quality"].get("lost_s") or 0.0) > 0
         ],
         "stage_s": {stage: sum(row["timings"][f"{stage}_ms"] or 0.0 for row in rows) / 1000 for stage in _TIMED},
     }
