@@ -10,6 +10,18 @@ from hashlib import blake2b
 import numpy as np
 
 SAMPLE_RATE_HZ = 16_000
+REPAIR_WORDS = (
+    "header_open",
+    "header_short",
+    "header_repaired",
+    "joined",
+    "hole",
+    "damaged",
+    "cut_end",
+    "leading_bytes",
+    "trailing_bytes",
+    "clock_reset",
+)
 
 
 def make_recording_id(uri: str, version: str) -> str:
@@ -42,13 +54,47 @@ class Recording:
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How the audio was stored, in the container's own words (``wav``/``pcm_s16le``, ``dicom``/``mu_law`` …)."""
+    """How the audio was stored, in the container's own words (``wav``/``pcm_s16le``, ``dicom``/``mu_law`` …).
+
+    ``tracks`` names for each channel the sound track that it comes from, counted from 0; None where there is one track.
+    """
 
     container: str
     codec: str
     sample_rate_hz: int
     channels: int
     bits_per_sample: int | None = None
+    tracks: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """``lost_s`` in seconds: 0.0 when the account closes, None when nothing can be known. ``repairs`` are sorted words
+    of REPAIR_WORDS; ``audio/formats/account.py`` says what each means.
+
+    ``broken_s`` is the part of ``lost_s`` that is missing by damage or a cut, not by a jump of an intact clock: it decides
+    whether the recording is refused (``limits.lost_ratio``).
+    """
+
+    lost_s: float | None = 0.0
+    repairs: tuple[str, ...] = ()
+    broken_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.repairs) - set(REPAIR_WORDS)
+        if unknown:
+            raise ValueError(f"no words of the vocabulary: {', '.join(sorted(unknown))}")
+
+    def also(self, *repairs: str, lost_s: float = 0.0, broken_s: float = 0.0) -> Account:
+        """This account with more of each."""
+        return Account(
+            None if self.lost_s is None else self.lost_s + lost_s,
+            tuple(sorted({*self.repairs, *repairs})),
+            self.broken_s + broken_s,
+        )
+
+
+CLOSED = Account()
 
 
 @dataclass(frozen=True)
@@ -56,13 +102,14 @@ class DecodedAudio:
     """What a container holds: ``samples`` float32 ``(channels, frames)`` in [-1, 1] at ``format.sample_rate_hz``.
 
     ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio; ``patient`` those of the
-    patient that were asked for, by keyword: they go no further than to where they are hashed.
+    patient that were asked for, by keyword: they go no further than to where they are hashed. ``account`` is of its time.
     """
 
     samples: np.ndarray
     format: AudioFormat
     dicom: Mapping[str, str | datetime | None] | None = None
     patient: Mapping[str, str] = field(default_factory=dict)
+    account: Account = CLOSED
 
 
 @dataclass(frozen=True)

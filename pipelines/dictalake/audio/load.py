@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
 from dictalake.audio.sandbox import CallLimits, Sandbox
 from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
+from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
 
-LOADER_VERSION = 2  # raise it when other samples, or another account of them, are read from the same bytes
+# Raised whenever other samples, or another account of them, come out of the same bytes; rows of dictalake 0.1 have none.
+LOADER_VERSION = 2
 DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
 
 
@@ -35,8 +38,8 @@ class LoadedAudio:
 
     ``waveforms`` are int16 ``(channels, samples)`` at 16 kHz. ``format`` has AudioFormat's fields. ``dicom`` is None for
     plain audio. ``patient`` are the attributes asked for, by keyword, as they stand in the file: the caller hashes them.
-    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``, and of the account of time
-    ``lost_s`` and ``repairs``. ``speech`` holds ``(start, end)`` in seconds for each interval of each channel.
+    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``, ``lost_s`` and ``repairs``
+    (``records.Account``). ``speech`` holds ``(start, end)`` in seconds for each interval of each channel.
     """
 
     waveforms: np.ndarray
@@ -59,16 +62,18 @@ class AudioLoader:
         """Up to ``children`` recordings are decoded at once, each in a process of its own."""
         require_detector(config.quality.vad)
         self._settings = make_settings(config)
-        self._vox_rate_hz = config.archive.vox_rate_hz
+        self._archive = config.archive
         self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
 
     def load(self, data: bytes, recording: Recording) -> LoadedAudio:
-        """The sound in ``data``. Its content says what it is; only headerless VOX goes by the name ``*.vox``.
+        """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
         """
-        is_vox = recording.uri.lower().endswith(".vox")
-        settings = {**self._settings, "vox_rate_hz": self._vox_rate_hz if is_vox else None}
+        ending = PurePosixPath(recording.uri).suffix.lower().removeprefix(".")
+        headerless = self._archive.find_headerless(ending)
+        entry = None if headerless is None else headerless.model_dump()
+        settings = {**self._settings, "ending": ending, "headerless": entry}
         known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
@@ -100,24 +105,29 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
     limits = Limits.model_validate(settings["limits"])
     most_samples = limits.windows * settings["window_s"] * SAMPLE_RATE_HZ
 
+    def check_windows(samples: float) -> None:
+        if samples > most_samples:
+            raise TooManyWindows(
+                recording_id,
+                f"its channels together have more than the {limits.windows} windows of limits.windows; split it, or raise the "
+                "limit",
+            )
+
     def consume(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
         def counted() -> Iterable[np.ndarray]:
             samples = 0.0
             for block in blocks:
                 samples += block.size * SAMPLE_RATE_HZ / rate_hz
-                if samples > most_samples:
-                    raise TooManyWindows(
-                        recording_id,
-                        f"its channels together have more than the {limits.windows} windows of limits.windows; split it, or "
-                        "raise the limit",
-                    )
+                check_windows(samples)
                 yield block
 
         return resample_blocks(rate_hz, counted())
 
     options = DicomOptions(settings["time_zone"], tuple(settings["patient_fields"]))
-    audio = read_audio(data, recording_id, limits, consume, vox_rate_hz=settings.get("vox_rate_hz"), dicom=options)
+    headerless = None if settings.get("headerless") is None else Headerless.model_validate(settings["headerless"])
+    audio = read_audio(data, recording_id, limits, consume, settings.get("ending", ""), headerless, options)
     waveforms = audio.samples
+    check_windows(waveforms.size)  # parts that follow one another, and tracks, were counted apart
     speech = [find_speech(channel, settings["vad"]) for channel in waveforms]
     dicom = audio.dicom or {}
     when = dicom.get("content_datetime")
@@ -129,9 +139,9 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
         "quality": {
             "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
             **measure_level(waveforms)._asdict(),
-            "lost_s": 0.0,
-            "repairs": [],
             "speech_s": None if settings["vad"] == "none" else total_s(join_intervals(speech)),
+            "lost_s": audio.account.lost_s,
+            "repairs": list(audio.account.repairs),
         },
         "speech": [intervals.tolist() for intervals in speech],
     }

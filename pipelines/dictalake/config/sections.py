@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from dictalake.config.headerless import Headerless, complete_entries
 from dictalake.config.observability import Lineage, Logs, Metrics, Report
 from dictalake.config.section import Section
 
@@ -41,8 +42,14 @@ class Archive(Section):
     patient_fields: tuple[PatientField, ...] = Field(
         (), description="DICOM attributes of the patient that become keyed hashes; the key is in DICTALAKE_PATIENT_KEY"
     )
+    headerless: dict[str, Headerless] = Field(
+        default_factory=dict,
+        description="what headerless files are, by the ending of their names: a list of endings whose meaning is usual, [ul, "
+        "gsm, sln16], or for each its codec (mu_law, a_law, g722, gsm, vox, pcm_s16le, pcm_s16be, pcm_s8, pcm_u8), rate_hz and "
+        "channels: {dat: {codec: mu_law, rate_hz: 8000}}; a file of a known format goes by its content all the same",
+    )
     vox_rate_hz: int | None = Field(
-        None, ge=4_000, le=48_000, description="sampling rate of headerless VOX files, which are known by the name *.vox alone"
+        None, ge=4_000, le=48_000, description="short for archive.headerless {vox: {rate_hz: …}}, which wins over it"
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
 
@@ -50,6 +57,18 @@ class Archive(Section):
     @classmethod
     def _one_glob(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("headerless", mode="before")
+    @classmethod
+    def _usual_entries(cls, value: Any) -> Any:
+        return complete_entries(value)
+
+    def find_headerless(self, ending: str) -> Headerless | None:
+        """How files whose names end in ``.ending`` (lower case) are coded; None where nobody said."""
+        found = self.headerless.get(ending)
+        if found is None and ending == "vox" and self.vox_rate_hz is not None:
+            return Headerless(codec="vox", rate_hz=self.vox_rate_hz, channels=1)
+        return found
 
     @field_validator("time_zone")
     @classmethod
@@ -81,6 +100,13 @@ class Limits(Section):
         300.0,
         gt=0,
         description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
+    )
+    lost_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of one recording that may be damaged beyond decoding; more is `corrupt_audio`, less is in "
+        "quality.lost_s",
     )
     storage_failures: int = Field(
         1000, ge=0, description="recordings in a row that the storage did not give, after which the run stops; 0: never"

@@ -1,14 +1,18 @@
 """The account of a recording's time: what it announced, what was decoded, and what happened to the rest.
 
 Every reader closes the account. ``lost_s`` are the seconds that the recording had and no sample was decoded for; ``repairs``
-says in words of a closed vocabulary what was wrong with the bytes and how they were read all the same.
+says in words of a closed vocabulary (``records.REPAIR_WORDS``) what was wrong with the bytes and how they were read all the
+same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from dictalake.records import CLOSED, Account
+
+__all__ = ["CLOSED", "REPAIRS", "Account", "Repair", "add_accounts"]
 
 
 class Repair(NamedTuple):
@@ -60,35 +64,6 @@ REPAIRS: dict[str, Repair] = {
         "nothing is lost; times behind the jump count on from before it",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Account:
-    """``lost_s`` in seconds: 0.0 when the account closes, None when nothing can be known. ``repairs`` are sorted words.
-
-    ``broken_s`` is the part of ``lost_s`` that is missing by damage or a cut, not by a jump of an intact clock: it decides
-    whether the recording is refused (``limits.lost_ratio``).
-    """
-
-    lost_s: float | None = 0.0
-    repairs: tuple[str, ...] = ()
-    broken_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        unknown = set(self.repairs) - REPAIRS.keys()
-        if unknown:
-            raise ValueError(f"no words of the vocabulary: {', '.join(sorted(unknown))}")
-
-    def also(self, *repairs: str, lost_s: float = 0.0, broken_s: float = 0.0) -> Account:
-        """This account with more of each."""
-        return Account(
-            None if self.lost_s is None else self.lost_s + lost_s,
-            tuple(sorted({*self.repairs, *repairs})),
-            self.broken_s + broken_s,
-        )
-
-
-CLOSED = Account()
 
 
 def add_accounts(accounts: Iterable[Account]) -> Account:

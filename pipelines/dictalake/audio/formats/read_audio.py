@@ -1,25 +1,20 @@
-"""Turns the bytes of one recording into audio. The content decides what it is, never the name; only VOX needs a hint."""
+"""Turns the bytes of one recording into audio. The content decides what it is, and the name only where it says nothing."""
 
 from __future__ import annotations
 
-from dictalake.audio.formats.audio_file import decode_audio_file, decode_vox
+from dataclasses import replace
+
+from dictalake.audio.formats.audio_file import decode_audio_file
+from dictalake.audio.formats.containers import DICOM, NOT_AUDIO, REFUSED, UNKNOWN
 from dictalake.audio.formats.dicom import decode_dicom
 from dictalake.audio.formats.grundig import decode_grundig
+from dictalake.audio.formats.headerless import decode_headerless, refuse_unnamed
 from dictalake.audio.formats.reader import Consume, DecodeSession, DicomOptions, join_blocks
-from dictalake.audio.formats.sniff import DICOM, name_container, sniff
+from dictalake.audio.formats.sniff import find_start, is_tag, is_tellable_text, name_container, sniff
+from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Limits
 from dictalake.errors import EmptyObject, NotAudio, UnsupportedContainer
 from dictalake.records import DecodedAudio
-
-# Audio, or something that may hold audio, that dictalake does not open: what it is, and what to do.
-UNSUPPORTED = {
-    "ds2": "an Olympus/Philips DS2 dictation, which no free decoder reads; export it as WAV with the dictation software",
-    "ds2_encrypted": "an encrypted DS2 dictation; decrypt it and export it as WAV with the dictation software and its password",
-    "midi": "MIDI notes, which hold no speech; leave it out with archive.include",
-    "zip": "a ZIP archive, and archive.expand is off; turn it on, or unpack it",
-    "gzip": "gzip-compressed data, and archive.expand is off; turn it on, or unpack it",
-    "tar": "a TAR archive, and archive.expand is off; turn it on, or unpack it",
-}
 
 __all__ = ["decode_audio_file", "decode_dicom", "read_audio", "sniff"]
 
@@ -29,34 +24,47 @@ def read_audio(
     recording_id: str,
     limits: Limits | None = None,
     consume: Consume = join_blocks,
-    vox_rate_hz: int | None = None,
+    ending: str = "",
+    headerless: Headerless | None = None,
     dicom: DicomOptions = DicomOptions(),  # noqa: B008
 ) -> DecodedAudio:
     """The audio in ``data``, whatever it is called: sniffed, then decoded by the reader of its container.
 
-    ``consume`` takes float32 blocks ``(channels, frames)`` in [-1, 1] at the stored rate; by default they are joined. With
-    ``vox_rate_hz``, bytes of no known format count as headerless VOX. Only ``audio/load.py`` calls this outside tests. Raises
-    EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec, CorruptAudio, NoAudio, TooLong, TooManyChannels or TooLarge,
-    and nothing else whatever the bytes are.
+    ``consume`` takes float32 blocks ``(channels, frames)`` in [-1, 1] at the stored rate; by default they are joined. Bytes of
+    no known format are read as ``headerless`` says. Without it, ``ending`` (that of the name: ``ul``) tells what they may be.
+    Only ``audio/load.py`` calls this outside tests. Raises EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec,
+    CorruptAudio, NoAudio, TooLong, TooManyChannels or TooLarge, and nothing else whatever the bytes are.
     """
     session = DecodeSession(recording_id, limits or Limits(), consume, dicom)  # type: ignore[call-arg]
     if not data:
         raise EmptyObject(
             recording_id, "the object has no bytes; the upload or the recorder stopped before anything was written"
         )
-    container = sniff(data)
-    if container in UNSUPPORTED:
-        raise UnsupportedContainer(recording_id, f"this is {UNSUPPORTED[container]}")
+    start, container = find_start(data)
+    if container in REFUSED:
+        raise UnsupportedContainer(recording_id, f"this is {REFUSED[container]}")
     if container == DICOM:
-        return decode_dicom(data, session, lambda inside, session: decode_audio_file(inside, sniff(inside), session))
+        return decode_dicom(data, session, _read_file)
     if container == "grundig_dss":
         return decode_grundig(data, session)
-    if vox_rate_hz is not None and name_container(container) is None and container in ("unknown", "text"):
-        return decode_vox(data, vox_rate_hz, session)
-    if name_container(container) is None:
-        what = {"text": "this is text", "pdf": "this is a PDF document", "image": "this is a picture"}
-        raise NotAudio(
-            recording_id,
-            f"{what.get(container, 'the bytes are of no audio format that is known here')}, whatever its name says",
-        )
-    return decode_audio_file(data, container, session)
+    if name_container(container) is not None:
+        return _read_file(data, session, (start, container))
+    if container == UNKNOWN or (container == "text" and not is_tellable_text(data)):
+        if headerless is not None:
+            return decode_headerless(data, headerless, session)
+        if (refusal := refuse_unnamed(recording_id, ending)) is not None:
+            raise refusal
+    what = NOT_AUDIO.get(container)
+    raise NotAudio(
+        recording_id,
+        f"{'the bytes are of no format that is known here' if what is None else f'this is {what}'}, whatever its name says",
+    )
+
+
+def _read_file(data: bytes, session: DecodeSession, found: tuple[int, str] | None = None) -> DecodedAudio:
+    """An audio file from where it begins in ``data``. A tag before it is lawful; any other bytes are told."""
+    start, container = found or find_start(data)
+    audio = decode_audio_file(data[start:] if start else data, container, session)
+    if start and not is_tag(data, start):
+        return replace(audio, account=audio.account.also("leading_bytes"))
+    return audio

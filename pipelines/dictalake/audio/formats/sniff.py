@@ -1,197 +1,146 @@
-"""What a file is, from its bytes alone.
+"""What a file is, and where in it the sound begins, from its bytes alone. The names are those of ``containers.py``.
 
-=============  ==========================================================================================
-name           recognised by
-=============  ==========================================================================================
-wav            ``RIFF``/``RIFX``/``RF64`` … ``WAVE``, or the W64 GUID
-flac           ``fLaC``, after an ID3 tag too
-mp3            an ID3 tag, or two MPEG audio frame headers that fit together (layers I–III)
-aac            two ADTS headers that fit together
-ogg            ``OggS`` (Vorbis, Opus, Speex, FLAC inside)
-aiff, au, caf  ``FORM`` … ``AIFF``/``AIFC``; ``.snd``; ``caff``
-mp4            ``ftyp`` box (m4a, mp4, 3gp)
-matroska       EBML header (webm, mka, mkv)
-asf            ASF GUID (wma)
-amr            ``#!AMR``
-dss            ``\\x02dss``, ``\\x03dss``; Grundig's ``\\x06dss`` is ``grundig_dss``
-dicom          ``DICM`` at 128 (PS3.10 section 7.1), or a plausible first element of group 0002 or 0008
-ds2, …         named, not read: ds2, ds2_encrypted, midi, zip, gzip, tar, pdf, image, text
-=============  ==========================================================================================
+``sniff`` looks at the first bytes. ``find_start`` looks further where those are of no known kind: behind zeros, a byte order
+mark, the header of an HTTP response or of a multipart message, or what was left of a frame that was cut. There a magic
+number alone is not enough: the field behind it has to fit too.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import NamedTuple
+import re
 
-DICOM = "dicom"
-UNKNOWN = "unknown"
+from dictalake.audio.formats.containers import CONTAINERS, DICOM, NOT_AUDIO, REFUSED, UNKNOWN
+from dictalake.audio.formats.frames import find_frames, find_transport_stream, sniff_frames
+from dictalake.audio.formats.magic import NEEDLES, is_text, sniff_magic, sniff_text
+
+__all__ = ["DEMUXERS", "DICOM", "SNIFFED_BYTES", "UNKNOWN", "find_start", "is_tag", "name_container", "sniff"]
+
 SNIFFED_BYTES = 2**16  # from the start of a file: enough to tell what it is
-
-# How dictalake calls what it opens as an audio file, and FFmpeg's demuxer for it. Naming the demuxer keeps FFmpeg from
-# choosing one by content: some (playlists, concat) would open other files that the bytes name.
-DEMUXERS = {
-    "wav": "wav",
-    "w64": "w64",
-    "flac": "flac",
-    "mp3": "mp3",
-    "aac": "aac",
-    "ogg": "ogg",
-    "aiff": "aiff",
-    "au": "au",
-    "caf": "caf",
-    "mp4": "mp4",
-    "matroska": "matroska",
-    "asf": "asf",
-    "amr": "amr",
-    "dss": "dss",
-}
-
-_PREFIXES = (
-    (b"fLaC", "flac"),
-    (b"OggS", "ogg"),
-    (b".snd", "au"),
-    (b"caff", "caf"),
-    (b"\x1a\x45\xdf\xa3", "matroska"),
-    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "asf"),
-    (b"#!AMR", "amr"),
-    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", "w64"),
-    (b"\x02dss", "dss"),
-    (b"\x03dss", "dss"),
-    (b"\x06dss", "grundig_dss"),
-    (b"\x03ds2", "ds2"),
-    (b"\x03enc", "ds2_encrypted"),
-    (b"MThd", "midi"),
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"\x1f\x8b\x08", "gzip"),
-    (b"%PDF", "pdf"),
-    (b"\x89PNG\r\n\x1a\n", "image"),
-    (b"\xff\xd8\xff", "image"),
-    (b"GIF8", "image"),
-)
-_TEXT_BYTES = 1024
-_CONTROL = bytes(set(range(32)) - {9, 10, 12, 13, 27}) + b"\x7f"
+DEMUXERS = {name: container.demuxer for name, container in CONTAINERS.items()}
+_TAG_BYTES = 10
+_FEW_LETTERS = 4
+_HTTP = re.compile(rb"(?:HTTP/\d|ICY |--)[^\r\n\0]{1,256}\r?\n(?:[!-9;-~]+:[^\r\n\0]*\r?\n)+\r?\n|HTTP/\d[^\r\n\0]*\r?\n\r?\n")
+_NEEDLE = re.compile(b"|".join(re.escape(needle) for needle in NEEDLES))
 
 
 def sniff(head: bytes) -> str:
-    """The container's name (see the table above) or ``unknown``. Give all bytes, or the first 64 KiB; never raises."""
-    if head[128:132] == b"DICM":  # first: the preamble before it may hold anything, another format's header too
-        return DICOM
-    if head[257:262] == b"ustar":  # before its first bytes, which are a file's name
-        return "tar"
-    for prefix, name in _PREFIXES:
-        if head.startswith(prefix):
-            return name
-    kind = head[8:12]
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and kind == b"WAVE":
-        return "wav"
-    if head[:4] == b"FORM" and kind in (b"AIFF", b"AIFC"):
-        return "aiff"
-    if head[4:8] == b"ftyp":
-        return "mp4"
-    if head[:3] == b"ID3":
-        return _sniff_after_id3(head)
-    if _is_bare_dicom(head):
-        return DICOM
-    return _sniff_frames(head) or ("text" if _is_text(head[:_TEXT_BYTES]) else UNKNOWN)
+    """The container's name or ``unknown``, behind tags too. Give all bytes, or the first 64 KiB; never raises."""
+    name = _sniff_at_once(head)
+    if name != UNKNOWN:
+        return name
+    behind = skip_tags(head)
+    if not behind:
+        return sniff_text(head) or UNKNOWN
+    name = _sniff_at_once(head[behind : behind + SNIFFED_BYTES])
+    return name if _may_follow_tag(name) else "mp3"
+
+
+def find_start(data: bytes) -> tuple[int, str]:
+    """Where the container begins in ``data``, and its name. (0, what ``sniff`` says) where no audio is found further on."""
+    name = sniff(data)
+    behind = skip_tags(data)
+    if behind and (name == "mp3" or _may_follow_tag(name)):
+        if _sniff_at_once(data[behind : behind + SNIFFED_BYTES]) == name or name not in ("mp3", UNKNOWN):
+            return behind, name
+        found = _search(data, behind)
+        return found if found is not None else (0, name)
+    if name == "text":
+        http = _HTTP.match(data)
+        if http is None and is_text(data[:SNIFFED_BYTES]):
+            return 0, name
+    elif name != UNKNOWN:
+        return 0, name
+    return _search(data, 0) or (0, name)
+
+
+def is_tag(data: bytes, offset: int) -> bool:
+    """Whether nothing but tags, and zeros that pad them, stands before ``offset``."""
+    behind = skip_tags(data)
+    return 0 < behind <= offset and not data[behind:offset].strip(b"\0")
+
+
+def is_tellable_text(data: bytes) -> bool:
+    """Whether what ``sniff`` calls text is text to a reader: coded silence may be letters too, but few different ones."""
+    head = data[:SNIFFED_BYTES]
+    return is_text(head) and len(set(head)) > _FEW_LETTERS
+
+
+def skip_tags(data: bytes) -> int:
+    """Where the tags at the beginning end: ID3v2 (size: four bytes of seven bits), ID3v1 and APEv2, one behind another."""
+    at = 0
+    while True:
+        head = data[at : at + 32]
+        if head[:3] == b"ID3" and len(head) >= _TAG_BYTES and head[3] < 0xFF and max(head[6:10]) < 0x80:
+            size = 0
+            for byte in head[6:10]:
+                size = size << 7 | byte
+            at += _TAG_BYTES + size + (_TAG_BYTES if head[5] & 0x10 else 0)  # a footer
+        elif head[:8] == b"APETAGEX" and len(head) == 32:
+            at += 32 + int.from_bytes(head[12:16], "little")
+        elif (
+            head[:3] == b"TAG" and at + 128 < len(data) and _sniff_at_once(data[at + 128 : at + 128 + SNIFFED_BYTES]) != UNKNOWN
+        ):
+            at += 128
+        else:
+            return min(at, len(data))
 
 
 def name_container(container: str) -> str | None:
     """The public name of a sniffed audio file container (``w64`` is a ``wav``), None for what is not one."""
-    if container not in DEMUXERS:
+    if container not in CONTAINERS:
         return None
     return "wav" if container == "w64" else container
 
 
-def _sniff_after_id3(head: bytes) -> str:
-    """An ID3v2 tag (size: four bytes of seven bits) mostly means MP3, but taggers put it before FLAC and AAC too."""
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    rest = head[10 + size :]
-    if rest.startswith(b"fLaC"):
-        return "flac"
-    return _sniff_frames(rest) or "mp3"
+def _sniff_at_once(head: bytes) -> str:
+    return sniff_magic(head) or sniff_frames(head) or UNKNOWN
 
 
-class _Frame(NamedTuple):
-    name: str
-    length: int
-    fixed: tuple[int, ...]
+def _may_follow_tag(name: str) -> bool:
+    return name in CONTAINERS or (name in REFUSED and name not in NOT_AUDIO)
 
 
-def _sniff_frames(head: bytes) -> str | None:
-    """mp3 or aac when a frame header is followed by one that fits it; a sync word alone is in every hundredth random file."""
-    first = _read_mpeg_header(head, 0) or _read_adts_header(head, 0)
-    if first is None or first.length > len(head):
-        return None
-    if first.length == len(head):
-        return first.name
-    read = _read_mpeg_header if first.name == "mp3" else _read_adts_header
-    second = read(head, first.length)
-    return first.name if second is not None and second.fixed == first.fixed else None
+def _search(data: bytes, start: int) -> tuple[int, str] | None:
+    """The first audio container from ``start`` on: at once behind zeros or a header, else within the next 64 KiB."""
+    at = start
+    while http := _HTTP.match(data, at):
+        at = http.end()
+    if data[at : at + 3] == b"\xef\xbb\xbf":
+        at += 3
+    elif data[at : at + 2] in (b"\xff\xfe", b"\xfe\xff"):
+        at += 2
+    name = _sniff_at_once(data[at : at + SNIFFED_BYTES])
+    if at > start and name in CONTAINERS:
+        return at, name
+    zeros = _count_zeros(data, at)
+    at += max(zeros - 8, 0)  # a box of MP4 and a pack of MPEG begin with zeros themselves
+    end = min(at + SNIFFED_BYTES, len(data))
+    found = [
+        *_find_needles(data, at, end),
+        *([frames] if (frames := find_frames(data, at, end)) else []),
+        *([(stream, "mpegts")] if (stream := find_transport_stream(data, at, end)) is not None else []),
+    ]
+    return min(found, default=None)
 
 
-_BITRATES_KBPS = {  # ISO/IEC 11172-3 section 2.4.2.3 and 13818-3: (is version 1, layer)
-    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # versions 1, 2, 2.5
-
-
-def _read_mpeg_header(data: bytes, at: int) -> _Frame | None:
-    header = data[at : at + 4]
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    bitrate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
-        return None
-    bits_per_s = _BITRATES_KBPS[version == 3, layer][bitrate - 1] * 1000
-    rate_hz = _RATES_HZ[version][rate]
-    if layer == 1:
-        length = (12 * bits_per_s // rate_hz + padding) * 4
-    else:
-        length = (72 if layer == 3 and version != 3 else 144) * bits_per_s // rate_hz + padding
-    return _Frame("mp3", length, (version, layer, rate))
-
-
-def _read_adts_header(data: bytes, at: int) -> _Frame | None:
-    """ISO/IEC 14496-3 annex 1.A.3."""
-    header = data[at : at + 7]
-    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
-        return None
-    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
-    return _Frame("aac", length, (header[1], header[2])) if length > 7 else None
-
-
-def _is_bare_dicom(head: bytes) -> bool:
-    """DICOM written without preamble: the first element is a short one of group 0002 or 0008, in any byte order."""
-    if len(head) < 8:
-        return False
-    for order in "<>":
-        group, element = struct.unpack(f"{order}HH", head[:4])
-        if group not in (0x0002, 0x0008) or element > 0x0100:
+def _find_needles(data: bytes, start: int, end: int) -> list[tuple[int, str]]:
+    """The first magic number whose next field fits too."""
+    for match in _NEEDLE.finditer(data, start, end):
+        offset, names = NEEDLES[match[0]]
+        at = match.start() - offset
+        if at < start:
             continue
-        if head[4:6] in (b"UL", b"UI", b"CS", b"DA", b"TM", b"DT", b"LO", b"OB", b"SH"):
-            return True
-        if order == "<" and struct.unpack("<I", head[4:8])[0] <= 64 and head[8:].strip(b"\0"):
-            return True
-    return False
+        name = sniff_magic(data[at : at + SNIFFED_BYTES], strict=True)
+        if name in names:
+            return [(at, name)]
+    return []
 
 
-def _is_text(head: bytes) -> bool:
-    if head.translate(None, _CONTROL) != head:
-        return False
-    for cut in range(4):  # the excerpt may end inside a character
-        try:
-            head[: len(head) - cut].decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        return True
-    return False
+def _count_zeros(data: bytes, at: int) -> int:
+    zeros = 0
+    while block := data[at + zeros : at + zeros + 2**20]:
+        left = len(block.lstrip(b"\0"))
+        zeros += len(block) - left
+        if left:
+            break
+    return zeros

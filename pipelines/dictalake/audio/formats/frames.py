@@ -1,0 +1,146 @@
+"""Frame headers of coded audio that has no container: MPEG layers, ADTS, LATM/LOAS, AC-3, E-AC-3, and MPEG-TS packets.
+
+A sync word alone stands in every hundredth random file. Headers count only where they follow one another at the distance
+that each announces, and agree in what never changes inside a stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+FRAMES_WANTED = 4  # inside other bytes; a chain that long does not happen by chance
+
+
+class Frame(NamedTuple):
+    """``length`` in bytes with the header; ``fixed`` is what all frames of a stream have in common."""
+
+    name: str
+    length: int
+    fixed: tuple[int, ...]
+
+
+def read_mpeg_header(data: bytes, at: int) -> Frame | None:
+    header = data[at : at + 4]
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    bitrate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    bits_per_s = _BITRATES_KBPS[version == 3, layer][bitrate - 1] * 1000
+    rate_hz = _RATES_HZ[version][rate]
+    if layer == 1:
+        length = (12 * bits_per_s // rate_hz + padding) * 4
+    else:
+        length = (72 if layer == 3 and version != 3 else 144) * bits_per_s // rate_hz + padding
+    return Frame("mp3", length, (version, layer, rate))
+
+
+_BITRATES_KBPS = {  # ISO/IEC 11172-3 section 2.4.2.3 and 13818-3: (is version 1, layer)
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # versions 1, 2, 2.5
+
+
+def read_adts_header(data: bytes, at: int) -> Frame | None:
+    """ISO/IEC 14496-3 annex 1.A.3."""
+    header = data[at : at + 7]
+    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
+        return None
+    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return Frame("aac", length, (header[1], header[2])) if length > 7 else None
+
+
+def read_loas_header(data: bytes, at: int) -> Frame | None:
+    """AudioSyncStream of ISO/IEC 14496-3 section 1.7.2: eleven bits of sync, thirteen of length."""
+    header = data[at : at + 3]
+    if len(header) < 3 or header[0] != 0x56 or header[1] & 0xE0 != 0xE0:
+        return None
+    length = (header[1] & 0x1F) << 8 | header[2]
+    return Frame("latm", length + 3, ()) if length else None
+
+
+def read_ac3_header(data: bytes, at: int) -> Frame | None:
+    """ETSI TS 102 366: AC-3 up to bsid 10, E-AC-3 from 11 to 16."""
+    header = data[at : at + 6]
+    if len(header) < 6 or header[:2] != b"\x0b\x77":
+        return None
+    rate, version = header[4] >> 6, header[5] >> 3
+    if 10 < version <= 16:
+        length = ((header[2] & 7) << 8 | header[3]) * 2 + 2
+        return Frame("eac3", length, (version,)) if length > 6 and header[2] >> 6 != 3 else None
+    size = header[4] & 63
+    if version > 10 or rate == 3 or size >= 2 * len(_AC3_KBPS):
+        return None
+    kbps = _AC3_KBPS[size >> 1]
+    length = (kbps * 4, (kbps * 96_000 // 44_100 + (size & 1)) * 2, kbps * 6)[rate]
+    return Frame("ac3", length, (version, rate))
+
+
+_AC3_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+_READERS: tuple[Callable[[bytes, int], Frame | None], ...] = (
+    read_mpeg_header,
+    read_adts_header,
+    read_loas_header,
+    read_ac3_header,
+)
+_SYNC = re.compile(rb"(?=\xff[\xe0-\xff]|\x56[\xe0-\xff]|\x0b\x77)")
+
+
+def sniff_frames(data: bytes) -> str | None:
+    """The name of the stream that begins with the first byte: of MPEG and ADTS two frames are enough, or one that is all."""
+    for read in _READERS:
+        first = read(data, 0)
+        if first is not None and first.length <= len(data):
+            return first.name if _follow(data, 0, read, 2 if first.name in ("mp3", "aac") else 3) else None
+    return "mpegts" if _is_transport_stream(data, 0, 4) else None
+
+
+def find_frames(data: bytes, start: int, end: int) -> tuple[int, str] | None:
+    """The first place from ``start`` up to ``end`` where at least FRAMES_WANTED frames begin, and their name."""
+    for match in _SYNC.finditer(data, start, end):
+        for read in _READERS:
+            if _follow(data, match.start(), read, FRAMES_WANTED):
+                first = read(data, match.start())
+                assert first is not None
+                return match.start(), first.name
+    return None
+
+
+def find_transport_stream(data: bytes, start: int, end: int) -> int | None:
+    """The first place from ``start`` up to ``end`` where eight packets of MPEG-TS begin."""
+    at = data.find(0x47, start, end)
+    while at >= 0:
+        if _is_transport_stream(data, at, 8):
+            return at
+        at = data.find(0x47, at + 1, end)
+    return None
+
+
+def _follow(data: bytes, at: int, read: Callable[[bytes, int], Frame | None], wanted: int) -> bool:
+    """Whether ``wanted`` frames that agree follow one another, or at least one and then the end of the data."""
+    first = frame = read(data, at)
+    for count in range(1, wanted + 1):
+        if frame is None or first is None or (frame.name, frame.fixed) != (first.name, first.fixed):
+            return False
+        at += frame.length
+        if at == len(data):
+            return count == wanted or wanted < FRAMES_WANTED
+        frame = read(data, at)
+    return True
+
+
+def _is_transport_stream(data: bytes, at: int, wanted: int) -> bool:
+    """Packets of 188 bytes, alone, behind a time stamp of four bytes (BDAV), or before sixteen of error correction."""
+    for first, step in ((at, 188), (at + 4, 192), (at, 204)):
+        places = range(first, first + step * wanted, step)
+        if places[-1] < len(data) and all(data[place] == 0x47 and data[place + 3] & 0x30 for place in places[:-1]):
+            return data[places[-1]] == 0x47
+    return False
