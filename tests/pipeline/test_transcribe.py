@@ -272,7 +272,8 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0} for file in files],
+            schema=REPORT,
         )
         for _ in range(100):  # the second block: over when the first one is in the lake, or after 20 s
             seen[:] = done_ids(TranscriptTable(lake))
@@ -299,7 +300,8 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0} for file in files],
+            schema=REPORT,
         )
         raise RunError("the cluster is gone")
 
@@ -311,7 +313,7 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
 
 def make_report(name: str, lake: Lake) -> pa.Table:
     rows = [
-        {**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0}
+        {**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0}
         for file in write_staged(make_rows([name]), lake)
     ]
     return pa.Table.from_pylist(rows, schema=REPORT)

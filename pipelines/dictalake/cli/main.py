@@ -38,6 +38,7 @@ GROUPS = {
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
         "reproduce": "transcribe recordings again and compare with their rows",
+        "recheck": "read recordings again and show whose rows lost sound",
         "schema": "document the columns, check the schema, upgrade an older lake",
     },
     "Care for a lake": {

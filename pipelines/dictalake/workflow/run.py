@@ -33,6 +33,7 @@ from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.rechecks import find_lost
 from dictalake.lake.runs import RunLog
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
@@ -95,7 +96,7 @@ def transcribe(
     retry: Retry | None = None,
     listing: Archive | None = None,
 ) -> RunSummary:
-    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
     ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were.
 
@@ -209,10 +210,12 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
+    lost = find_lost(run.config.lake, run.provenance.fingerprint) if retry is not None and retry.lost else None
     work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
+        lost=lost,
         is_same_run=is_same_run,
     )
     work.leave_out(run.table.forbidden)
