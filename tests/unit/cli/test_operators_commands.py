@@ -110,14 +110,7 @@ def test_runs_are_listed_with_what_became_of_them() -> None:
     output = io.StringIO()
     show_runs(runs, Console(file=output, width=200))
     assert "12 s ago" in output.getvalue()
-    assert output.getvalue().splitlines()[1].split()[-6:] == [
-        "objects",
-        "recordings",
-        "transcribed",
-        "failed",
-        "audio",
-        "hours",
-    ]
+    assert output.getvalue().splitlines()[1].endswith("objects  recordings  transcribed  failed  audio hours")
 
 
 def test_the_same_run_has_the_same_counts_in_the_bar_the_summary_and_the_table_of_runs() -> None:
@@ -133,6 +126,5 @@ def test_the_same_run_has_the_same_counts_in_the_bar_the_summary_and_the_table_o
     assert stats.describe().startswith("6 of 6 recordings done, 1 failed")
     for run in (live, ended):
         counts = {name: run[name] for name in ("objects", "recordings", "ok", "failed")}
-        assert (
-            counts == {name: getattr(summary, name) for name in counts} == {"objects": 3, "recordings": 6, "ok": 5, "failed": 1}
-        )
+        assert counts == {name: getattr(summary, name) for name in counts}
+        assert counts == {"objects": 3, "recordings": 6, "ok": 5, "failed": 1}
