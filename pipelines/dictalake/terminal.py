@@ -63,6 +63,12 @@ class LibraryLog:
         """A line of ours that the terminal does not show."""
         os.write(self._file, f"{line}\n".encode())
 
+    def let_go(self) -> None:
+        """In a forked child: the watcher is the parent's, and must hear of its death however long the child lives."""
+        if self._watcher is not None and self._watcher.stdin is not None:
+            self._watcher.stdin.close()
+        self._watcher = None
+
     def trim(self) -> None:
         """Keeps the file small, however much a library writes: the start and the newest lines stay."""
         if os.fstat(self._file).st_size <= _MOST_BYTES:
@@ -85,6 +91,14 @@ class LibraryLog:
         if self.is_empty():
             self.path.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _let_go() -> None:
+    if _current is not None:
+        _current.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def stderr() -> TextIO:
@@ -223,12 +237,16 @@ def _start_watcher(terminal: int) -> subprocess.Popen[bytes] | None:
 
 
 def watch(pid: int) -> None:
-    """Reads what the run tells until it ends. A run that ends without saying so has died."""
+    """Reads what the run tells until it ends. A run that ends without saying so has died.
+
+    Its last word is enough: a child that it forked may hold the pipe open for longer.
+    """
     facts: dict[str, Any] = {}
     for line in sys.stdin.buffer:
         facts |= json.loads(line)
-    if not facts.get("ended"):
-        print(describe_death(facts, _read_status(pid)), file=sys.stderr, flush=True)
+        if facts.get("ended"):
+            return
+    print(describe_death(facts, _read_status(pid)), file=sys.stderr, flush=True)
 
 
 def describe_death(facts: dict[str, Any], status: int | None) -> str:

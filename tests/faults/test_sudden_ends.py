@@ -51,6 +51,30 @@ def test_a_file_that_nobody_wrote_to_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.log")) == []
 
 
+def test_a_forked_child_that_outlives_the_block_holds_nobody_up(tmp_path: Path) -> None:
+    """The child ends when the script does, which waits for the process that watches."""
+    fork = "ours, theirs = os.pipe()\n    if os.fork() == 0: os.close(theirs); os.read(ours, 1); os._exit(0)"
+    done = run(fork, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "a line of ours\nafter it\n")
+
+
+def test_the_process_that_watches_ends_at_the_last_word_though_the_pipe_stays_open() -> None:
+    watcher = [sys.executable, "-I", "-S", str(ROOT / "pipelines/dictalake/terminal.py"), str(os.getpid())]
+    with subprocess.Popen(watcher, stdin=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"ended": true}\n')
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def test_a_forked_child_does_not_hold_the_pipe_that_tells_of_a_death(tmp_path: Path) -> None:
+    look = f"open({str(tmp_path / 'out')!r}, 'w').write(str(os.path.exists(f'/proc/self/fd/{{fd}}')))"
+    done = run(f"fd = log._watcher.stdin.fileno()\n    if os.fork() == 0: {look}; os._exit(0)\n    os.wait()", tmp_path)
+    assert (done.returncode, (tmp_path / "out").read_text()) == (0, "False")
+
+
 def test_a_run_whose_standard_error_is_closed_goes_on(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "pipelines")}
     script = SCRIPT.format(end="open(sys.argv[1], 'w').write('done')")

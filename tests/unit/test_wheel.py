@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from dictalake.config.locations import PACKAGE
@@ -41,6 +44,16 @@ def test_every_file_of_the_package_is_in_the_wheel(files: set[str]) -> None:
 
 def test_the_shipped_configurations_are_in_the_wheel(files: set[str]) -> None:
     assert {f"dictalake/conf/{path.name}" for path in (ROOT / "conf").iterdir()} <= files
+
+
+def test_what_the_pages_link_to_is_in_the_source_distribution(tmp_path: Path) -> None:
+    (archive,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(archive) as tar:
+        there = {name.partition("/")[2] for name in tar.getnames()}
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#: ]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            path = (page.parent / link).resolve().relative_to(ROOT).as_posix()
+            assert any(name == path or name.startswith(f"{path}/") for name in there), f"{page.name}: {link}"
 
 
 def test_neither_tests_nor_jobs_nor_compiled_files_are_in_the_wheel(files: set[str]) -> None:

@@ -13,12 +13,13 @@ import argparse
 import difflib
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from dictalake.cli.options import CommandParser
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(make_root_parser().format_help(), end="")
         return EXIT_OK if arguments else EXIT_BAD_CONFIG
     if arguments[0] == "--version":
+        if arguments[1:]:
+            print(f"dictalake --version: {arguments[1]!r} is one argument too many", file=sys.stderr)
+            return EXIT_BAD_CONFIG
         print(f"dictalake {importlib.metadata.version('dictalake')}")
         return EXIT_OK
     name = arguments[0]
@@ -92,7 +96,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, _stop)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that closes; nohup has it ignored
         signal.signal(signal.SIGHUP, _stop)
+    if sys.stdout is None and name not in RESUMABLE:  # closed, and what this command is for is what it prints
+        sys.stdout = ClosedOutput()
     return _run_safely(name, arguments[1:], is_program=is_program)
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output of a process that was started with it closed: Python would print into nothing and call it a success."""
+
+    def write(self, text: str) -> int:
+        self._refuse()
+
+    @property
+    def buffer(self) -> NoReturn:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        from dictalake.errors import RunError
+
+        raise RunError("standard output is closed, so there is nowhere to print to")
 
 
 def run_command(name: str, argv: Sequence[str], *, is_program: bool = False) -> int:

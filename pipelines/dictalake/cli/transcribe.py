@@ -155,14 +155,27 @@ def show_next(config: Config, arguments: argparse.Namespace, console: Console) -
     """Where the lake is, and the two commands to try next."""
     lake = shlex.quote(str(config.lake.uri))
     _print(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
-    _print(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"')
+    _print(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
     if config.acoustic.model == _SMALL_MODEL:
         paths = " ".join(shlex.quote(path) for path in arguments.paths)
+        # A file of the person's own stays, and the model goes in front of what it says.
+        model = "" if arguments.config else " --config medasr"
+        kept = _repeat(arguments, ("",), but=("acoustic.model", "acoustic.kind", "decoding.lm"))
+        kept += " --acoustic.model google/medasr --decoding.lm model:lm_6.kenlm" if arguments.config else ""
         _print(console, "", "or use a model for real voices (it needs a Hugging Face token):")
-        _print(console, f"  dictalake transcribe {paths} --lake {lake} --config medasr")
+        _print(console, f"  dictalake transcribe {paths} --lake {lake}{model}{kept}")
     else:
         _print(console, "", "or write a page about all of it:")
-        _print(console, f"  dictalake report {lake} --out report.html")
+        _print(console, f"  dictalake report {lake} --out report.html{_repeat(arguments, ('lake.', 'report.'))}")
+
+
+def _repeat(arguments: argparse.Namespace, starts: tuple[str, ...], but: tuple[str, ...] = ()) -> str:
+    """``--config`` and the given keys with these beginnings, for another command. Options of a storage may be secrets."""
+    words = ["--config", arguments.config] if arguments.config else []
+    for key, value in arguments.overrides:
+        if key.startswith(starts) and key not in (*but, "lake.uri"):
+            words += [f"--{key}", "…" if key.endswith("storage_options") else value]
+    return "".join(f" {shlex.quote(word) if word != '…' else word}" for word in words)
 
 
 def name_as_given(uri: str, places: Sequence[Place]) -> str:

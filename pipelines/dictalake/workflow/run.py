@@ -106,7 +106,8 @@ def transcribe(
         if console is None or console.stderr:  # the terminal, which is no longer behind sys.stderr
             console = Console(file=terminal.stderr())
         # Piped, the nightly job prints one line at most: its other lines go to logs.file, and beside what libraries wrote.
-        is_quiet = job == "nightly" and not console.is_terminal
+        # Where there is no such place, the warnings are shown: they would be lost.
+        is_quiet = job == "nightly" and not console.is_terminal and library_log is not None
         stats = RunStats()
         with logs.console_handler(None if is_quiet else console) as handler:
             observers = [

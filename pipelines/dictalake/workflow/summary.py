@@ -185,7 +185,9 @@ def summarise(config: Config, provenance: Provenance, counts: Counts, others: tu
 def number_summary(summary: RunSummary) -> dict[str, Any]:
     """The numbers of a summary for machines: without recording ids."""
     names = (
-        "found",
+        "objects",
+        "recordings",
+        "found",  # as objects; the name before 0.2
         "skipped",
         "skipped_failed",
         "claimed",

@@ -17,6 +17,7 @@ from dictalake.cli.run_summary import describe, show_summary
 from dictalake.cli.runs_table import list_runs, show_runs
 from dictalake.errors import ConfigError
 from dictalake.lake.claims import Lease, SeenLease
+from dictalake.observers.stats import RunStats
 from dictalake.workflow.run import RunSummary
 from dictalake.workflow.summary import number_summary
 from dictalake.workflow.worklist import Retry
@@ -122,19 +123,37 @@ def record(run_id: str, event: str, hour: int, **changes: Any) -> dict[str, Any]
 def test_runs_are_listed_with_what_became_of_them() -> None:
     records = [
         record("done", "started", 1, recordings=9, skipped=2, claimed=1, job="nightly"),
-        record("done", "finished", 2, ok=5, failed=1, wall_s=60.0),
+        record("done", "finished", 2, ok=7, failed=1, wall_s=60.0),  # of an archive object with three files
         record("killed", "started", 3, recordings=4, skipped=0, claimed=0, job="backfill"),
         record("alive", "started", 4, recordings=4, skipped=0, claimed=0, job="backfill"),
     ]
-    alive = Lease("alive", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running", wanted=4, ok=2)
+    alive = Lease("alive", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running", wanted=30, ok=2)
     claims = [SeenLease(alive, 12.0, True), SeenLease(replace(alive, run_id="asleep", state="planning"), 500.0, False)]
     runs = list_runs(records, claims)
-    assert [(run["run_id"], run["state"], run["wanted"]) for run in runs] == [
-        ("done", "finished", 6),
-        ("killed", "died", 4),
-        ("alive", "running", 4),
-        ("asleep", "died", 4),
+    assert [(run["run_id"], run["state"], run.get("objects"), run.get("recordings")) for run in runs] == [
+        ("done", "finished", 9, 8),
+        ("killed", "died", 4, None),
+        ("alive", "running", 4, 30),
+        ("asleep", "died", None, 30),
     ]
     output = io.StringIO()
     show_runs(runs, Console(file=output, width=200))
     assert "12 s ago" in output.getvalue()
+    assert output.getvalue().splitlines()[1].endswith("objects  recordings  transcribed  failed  audio hours")
+
+
+def test_the_same_run_has_the_same_counts_in_the_bar_the_summary_and_the_table_of_runs() -> None:
+    """Three objects in the archive, of which one is a ZIP of four files."""
+    stats = RunStats()
+    stats.expect(3, {})
+    stats.count_archives([("zip", 4)] * 4)
+    stats.ok, stats.failed = 5, 1
+    lease = stats.put_into(Lease("r9", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running"))
+    (live,) = list_runs([record("r9", "started", 1, recordings=3)], [SeenLease(lease, 1.0, True)])
+    (ended,) = list_runs([record("r9", "started", 1, recordings=3), record("r9", "finished", 2, ok=5, failed=1)], [])
+    summary = replace(NOTHING, found=3, skipped=0, ok=5, failed=1)
+    assert stats.describe().startswith("6 of 6 recordings done, 1 failed")
+    for run in (live, ended):
+        counts = {name: run[name] for name in ("objects", "recordings", "ok", "failed")}
+        assert counts == {name: getattr(summary, name) for name in counts}
+        assert counts == {"objects": 3, "recordings": 6, "ok": 5, "failed": 1}

@@ -15,6 +15,7 @@ from rich.console import Console
 from dictalake.archive.manifest import find_recordings
 from dictalake.cli.main import make_command_parser, run_command
 from dictalake.cli.own_recordings import choose_lake, find_common_folder, find_place
+from dictalake.cli.transcribe import _SMALL_MODEL as SMALL
 from dictalake.cli.transcribe import Outcome, make_archive, name_as_given, show_next, show_outcomes
 from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError
@@ -166,3 +167,23 @@ def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:
     assert "dictalake query './my lake' \"SELECT text, confidence FROM transcripts\"" in shown
     assert "dictalake transcribe ./recs one.wav --lake './my lake' --config medasr" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def show_hints(*arguments: str) -> list[str]:
+    output = io.StringIO()
+    parsed = make_command_parser("transcribe").parse(["./recs", *arguments])
+    overrides = dict(parsed.overrides)
+    config = Config.model_validate({"lake": {"uri": "./l"}, "acoustic": {"model": overrides.get("acoustic.model", SMALL)}})
+    show_next(config, parsed, Console(file=output, width=80))
+    return [line.strip() for line in output.getvalue().splitlines() if line.startswith("  ")]
+
+
+def test_the_next_commands_keep_what_was_given() -> None:
+    keys = ["--config", "my own.yaml", "--lake.storage_options", "{key: hunter2}", "--ray.cpus", "3"]
+    query = "dictalake query ./l \"SELECT text, confidence FROM transcripts\" --config 'my own.yaml' --lake.storage_options …"
+    better = "--acoustic.model google/medasr --decoding.lm model:lm_6.kenlm"
+    kept = "--config 'my own.yaml' --lake.storage_options … --ray.cpus 3"
+    assert show_hints(*keys) == [query, f"dictalake transcribe ./recs --lake ./l {kept} {better}"]
+    report = "dictalake report ./l --out report.html --config 'my own.yaml' --lake.storage_options …"
+    assert show_hints(*keys, "--acoustic.model", "m") == [query, report]
+    assert show_hints("--ray.cpus", "3")[1] == "dictalake transcribe ./recs --lake ./l --config medasr --ray.cpus 3"
