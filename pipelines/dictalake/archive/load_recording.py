@@ -26,6 +26,9 @@ def load_recording(
     the files in it that are wanted, by their recording ids; the others are not read.
     Raises ConfigError, which every recording would meet.
     """
+    if recording.error is not None:
+        yield recording, recording.error
+        return
     try:
         data = fetch(recording, config.archive, limits=config.limits)
         kind = find_kind(data, config.archive)
