@@ -32,6 +32,7 @@ def show_receipt(receipt: Receipt, console: Console | None = None, *, dry_run: b
             ("rows blanked in manifests", str(receipt.manifest_rows)),
             ("run records changed", str(receipt.run_records)),
             ("lines taken out of reports", str(receipt.report_lines)),
+            ("rechecks removed", str(receipt.rechecks)),
             ("log files cleaned of values of rows", str(receipt.log_files)),
             ("tombstones", str(receipt.tombstones)),
         ]

@@ -127,11 +127,13 @@ def show_findings(findings: Findings, line: str, console: Console) -> None:
     if findings.lost:
         worst = _sort(findings.lost)
         of_all = f", the worst {_SHOWN} of {len(worst)}" if len(worst) > _SHOWN else ""
-        columns: list[Column | str] = ["recording_id", "fingerprint"]
-        columns += [Column(name, is_number=True) for name in ("lost, s", "row, s", "now, s")]
+        columns = [Column("recording_id"), *(Column(name, is_number=True) for name in ("lost", "row", "now"))]
         columns.append(Column("why", may_wrap=True))
         print_table(
-            columns, [_cells(record) for record in worst[:_SHOWN]], title=f"rows that lost sound{of_all}", console=console
+            columns,
+            [_cells(record) for record in worst[:_SHOWN]],
+            title=f"rows that lost sound, in seconds{of_all}",
+            console=console,
         )
     console.print(line, highlight=False, markup=False, soft_wrap=True)
     if findings.lost:
@@ -146,8 +148,8 @@ def _sort(lost: Sequence[Recheck]) -> list[Recheck]:
 
 def _cells(record: Recheck) -> list[str]:
     numbers = (record.missing_s, record.row_duration_s, record.duration_s)
-    why = record.reason or ", ".join(record.repairs or ()) or "more is decoded today"
-    return [record.recording_id, record.fingerprint, *("" if number is None else f"{number:.1f}" for number in numbers), why]
+    why = record.reason or ", ".join(record.repairs or ()) or "more is read today"
+    return [record.recording_id, *("" if number is None else f"{number:.1f}" for number in numbers), why]
 
 
 def _to_json(record: Recheck) -> dict[str, Any]:

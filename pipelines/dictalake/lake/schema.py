@@ -222,7 +222,7 @@ RECHECKS = pa.schema(
         _field(
             "verdict",
             _TEXT,
-            "lost: the row lacks sound, or is of damaged sound; complete: it holds what there is; changed: these are other "
+            "lost: the row lacks sound, or is of what is none; complete: it holds what there is; changed: these are other "
             "bytes, and no better ones; unread: nothing is known",
             required=True,
         ),

@@ -187,8 +187,9 @@ class _Measures:
 def judge(row: Row, loaded: LoadedAudio | TranscriptionError, digest: str | None) -> Recheck:
     """Compares ``row`` (the columns of a Plan) with what was read today from bytes with the SHA-256 ``digest``.
 
-    Of the same bytes a row lost sound where more is decoded today, where the account knows of holes that the row does not,
-    and where they are refused as corrupt. Of other bytes only where they give more sound than the row has.
+    Of the same bytes a row lost sound where more of it, or of channels, is decoded today, where the account knows of holes
+    that the row does not, and where they are refused as corrupt; and where less is decoded, for then the row is of noise, or
+    of a tail that was repeated. Of other bytes only where they give more sound than the row has.
     """
     source = row["source"]
     is_same = None if digest is None else source["sha256"] in (None, digest)
@@ -206,9 +207,10 @@ def judge(row: Row, loaded: LoadedAudio | TranscriptionError, digest: str | None
         is_better = now.sound_s > then.sound_s + TOLERANCE_S
         missing_s = max(now.sound_s - then.sound_s, 0.0)
         return Recheck(**record, verdict="lost" if is_better else "changed", missing_s=missing_s if is_better else None)
-    is_longer = now.duration_s > then.duration_s + TOLERANCE_S
+    has_another_length = abs(now.duration_s - then.duration_s) > TOLERANCE_S
+    has_more_channels = (loaded.format["channels"] or 0) > (source["channels"] or loaded.format["channels"] or 0)
     has_no_account = source["loader"] is None
     is_holed = now.lost_s > 0 if has_no_account else abs(now.lost_s - then.lost_s) > TOLERANCE_S
-    missing_s = max(now.duration_s - then.duration_s, now.lost_s)
-    is_lost = is_longer or is_holed
+    missing_s = now.duration_s if has_more_channels else max(now.duration_s - then.duration_s, now.lost_s)
+    is_lost = has_another_length or has_more_channels or is_holed
     return Recheck(**record, verdict="lost" if is_lost else "complete", missing_s=missing_s if is_lost else 0.0)

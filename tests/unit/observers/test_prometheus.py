@@ -111,6 +111,8 @@ def test_a_scrape_tells_what_the_run_has_done_up_to_now() -> None:
         ("dictalake_recordings_failed_total", "backfill", "not_audio", "load"): 2,
         ("dictalake_recordings_failed_total", "backfill", "fetch_failed", "load"): 1,
         ("dictalake_audio_seconds_total", "backfill"): 40,
+        ("dictalake_recordings_incomplete_total", "backfill"): 1,  # both reports name the same one
+        ("dictalake_lost_seconds_total", "backfill"): 3,
         ("dictalake_storage_retries_total", "backfill"): 4,
         ("dictalake_recordings_wanted", "backfill"): 10,
         ("dictalake_recordings_pending", "backfill"): 3,

@@ -76,12 +76,21 @@ def test_a_row_of_bfloat16_may_be_less_exact() -> None:
         ("provenance", "versions", [("torch", "2.13.0"), ("dtype", "float32")], "dtype"),
         ("source", "sha256", "b" * 64, "source bytes (sha256)"),
         ("source", "version", "2", "source object version"),
+        ("source", "loader", 3, "loader"),
     ],
 )
 def test_each_thing_that_makes_a_row_is_named_where_it_changed(part: str, key: str, value: Any, named: str) -> None:
     then, now = make_row("a"), make_row("a")
     now[part] |= {key: value}
     assert [cause.what for cause in find_causes(in_lake(then), in_lake(now), {}, {})] == [named]
+
+
+def test_a_row_that_keeps_no_account_of_its_time_is_the_same_as_one_that_does() -> None:
+    then, now = make_row("a"), in_lake(make_row("a"))
+    then["quality"] |= {"lost_s": None, "repairs": None}
+    assert compare_rows(in_lake(then), now).fields == ()
+    then["quality"] |= {"lost_s": 2.0, "repairs": ["hole"]}
+    assert compare_rows(in_lake(then), now).fields == ("quality",)
 
 
 def test_a_key_of_the_configuration_is_named_with_both_values() -> None:

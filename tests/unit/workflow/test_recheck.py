@@ -40,14 +40,14 @@ def make_wav(seconds: float, rate_hz: int = 8000) -> bytes:
     return buffer.getvalue()
 
 
-def sound(duration_s: float, lost_s: float | None = 0.0, *repairs: str) -> LoadedAudio:
-    waveforms = np.zeros((1, int(duration_s * SAMPLE_RATE_HZ)), np.int16)
-    return LoadedAudio(waveforms, {}, None, {}, None, {"lost_s": lost_s, "repairs": list(repairs)}, [])
+def sound(duration_s: float, lost_s: float | None = 0.0, *repairs: str, channels: int = 1) -> LoadedAudio:
+    waveforms = np.zeros((channels, int(duration_s * SAMPLE_RATE_HZ)), np.int16)
+    return LoadedAudio(waveforms, {"channels": channels}, None, {}, None, {"lost_s": lost_s, "repairs": list(repairs)}, [])
 
 
 def planned(duration_s: float, lost_s: float | None = None, loader: int | None = None) -> dict[str, Any]:
     row = {"recording_id": "a", "fingerprint": "f", "attempt": 0, "duration_s": duration_s, "lost_s": lost_s}
-    return row | {"source": {"sha256": DIGEST, "loader": loader}}
+    return row | {"source": {"sha256": DIGEST, "loader": loader, "channels": 1}}
 
 
 CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
@@ -61,6 +61,8 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
         (planned(2.0), sound(8.0, 0.0, "header_short"), DIGEST, "lost", 6.0),
         (planned(5.0), sound(8.0, 3.0, "hole"), DIGEST, "lost", 3.0),
         (planned(8.0), sound(8.0, 3.0, "damaged"), DIGEST, "lost", 3.0),  # its tail was repeated
+        (planned(16.0), sound(8.0, 0.0, "header_repaired"), DIGEST, "lost", 0.0),  # half of it was noise
+        (planned(8.0), sound(8.0, channels=2), DIGEST, "lost", 8.0),  # a second sound track
         (planned(8.0), sound(8.0, None), DIGEST, "complete", 0.0),
         (planned(8.0), CORRUPT, DIGEST, "lost", None),
         (planned(8.0), NO_AUDIO_FILE, DIGEST, "unread", None),

@@ -18,6 +18,7 @@ from dictalake.acoustic.model import AcousticModel
 from dictalake.acoustic.sparse import sparsify, sparsify_stretches
 from dictalake.acoustic.window_output import PruneConfig, Stretch, WindowOutput
 from dictalake.archive.listing import list_recordings
+from dictalake.audio.load import LOADER_VERSION
 from dictalake.config.sections import Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -116,6 +117,8 @@ def test_sure_blanks_only_are_an_ok_row_with_empty_text(random_lasr: Path, vocab
         assert (finished["status"], finished["error"]) == ("ok", None)
         assert (finished["text"], finished["text_raw"], finished["words"], finished["confidence"]) == ("", "", [], None)
         assert (finished["quality"]["duration_s"], finished["quality"]["level_dbfs"]) == (1.0, None)
+        assert (finished["quality"]["lost_s"], finished["quality"]["repairs"]) == (0.0, [])
+        assert (finished["source"]["loader"], finished["source"]["tracks"]) == (LOADER_VERSION, None)
 
 
 def test_other_readings_are_kept_where_they_are_asked_for(random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
