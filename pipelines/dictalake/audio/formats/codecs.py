@@ -61,9 +61,6 @@ CODECS: dict[str, Codec] = {  # FFmpeg's canonical name, or libsndfile's subtype
     "nms_adpcm_16": Codec("NMS ADPCM, 16 kbit/s", "WAV"),
     "nms_adpcm_24": Codec("NMS ADPCM, 24 kbit/s", "WAV"),
     "nms_adpcm_32": Codec("NMS ADPCM, 32 kbit/s", "WAV"),
-    "dwvw_12": Codec("Delta with variable word width, 12 bits", "AIFF-C"),
-    "dwvw_16": Codec("Delta with variable word width, 16 bits", "AIFF-C"),
-    "dwvw_24": Codec("Delta with variable word width, 24 bits", "AIFF-C"),
     "gsm": Codec("GSM 06.10", "AIFF-C, QuickTime", ("gsm",)),
     "gsm_ms": Codec("GSM 06.10 of Microsoft", "WAV, W64, AVI", ("gsm_ms",)),
     "g723_1": Codec("G.723.1", "WAV, DSS (LP)", ("g723_1",)),
@@ -109,15 +106,13 @@ OPEN_OPTIONS = {
 def check_codec(recording_id: str, codec_name: str) -> None:
     """Raises UnsupportedCodec for a codec outside CODECS. Call it before the first packet is decoded."""
     if codec_name not in CODECS:
-        raise UnsupportedCodec(
-            recording_id, f"its codec is {codec_name}, which dictalake does not open; convert it to FLAC or WAV"
-        )
+        raise UnsupportedCodec(recording_id, f"its codec is {codec_name}, which dictalake does not open; convert it to PCM WAV")
 
 
 def refuse_unknown_codec(recording_id: str, data: bytes, container: str, title: str) -> UnsupportedCodec:
     """The error for a track that FFmpeg has no decoder for."""
     coding = describe_codec(data, container)
-    return UnsupportedCodec(recording_id, f"no decoder for {coding} inside the {title} container; convert it to FLAC or WAV")
+    return UnsupportedCodec(recording_id, f"no decoder for {coding} inside the {title} container; convert it to PCM WAV")
 
 
 def refuse_without_track(recording_id: str, streams: int, title: str) -> LoadError:

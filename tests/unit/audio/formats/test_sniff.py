@@ -51,7 +51,8 @@ def test_audio_files_are_recognised(container: str, subtype: str, name: str) -> 
         (b"Findings: no acute fracture.\n", "text"),
         ("Größe der Läsion".encode(), "text"),
         (b"", "text"),
-        (b"RIFF\x00\x00\x00\x00AVI LIST", "unknown"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "avi"),
+        (b"RIFF\x00\x00\x00\x00ACONLIST", "unknown"),
         (bytes(1000), "unknown"),
     ],
 )
