@@ -278,6 +278,10 @@ def _fits_pack(head: bytes) -> bool:
     return len(head) > 4 and (head[4] & 0xC4 == 0x44 or head[4] & 0xF1 == 0x21)
 
 
+def _fits_flash(head: bytes) -> bool:
+    return len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64])
+
+
 def _fits_ebml(head: bytes) -> bool:
     return re.search(rb"\x42\x82.{1,8}(?:webm|matroska)", head[:80], re.S) is not None
 
@@ -297,7 +301,10 @@ _FIELDS: tuple[tuple[bytes, str, Callable[[bytes], bool], bool], ...] = (
     *((bytes([0x64, 0xA3, kind, 0]), "ircam", _fits_ircam, True) for kind in (1, 2, 3, 4)),
     *((bytes([0, kind, 0xA3, 0x64]), "ircam", _fits_ircam, True) for kind in (1, 2, 3, 4)),
     (b"BZh", "bzip2", lambda head: head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"), True),
-    *((kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60, True) for kind in (b"F", b"C", b"Z")),
+    *(
+        (kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64]), True)
+        for kind in (b"F", b"C", b"Z")
+    ),
     (b"\0\1\0\0\0", "font", lambda head: 1 <= head[5] <= 64 and re.match(rb"[ -~]{4}", head[12:16]) is not None, True),
     (b"\0\0\x01\xb3", "video", lambda head: len(head) > 10 and head[7] & 15 in range(1, 9) and head[10] & 0x20 > 0, True),
     (b"\0\0\0\x01\x67", "video", lambda head: head[5:6] in (b"\x42", b"\x4d", b"\x58", b"\x64", b"\x6e", b"\x7a"), True),
