@@ -117,7 +117,7 @@ def _read_with_ffmpeg(data: bytes, container: str, session: DecodeSession) -> tu
         demuxer, source = DEMUXERS[container], io.BytesIO(data)
         with av.open(source, mode="r", format=demuxer, metadata_errors="replace", options=OPEN_OPTIONS) as file:
             if not file.streams.audio:
-                raise refuse_without_track(recording_id, len(file.streams), name)
+                raise refuse_without_track(recording_id, [each.type for each in file.streams], name)
             stream = file.streams.audio[0]
             # PyAV types it as never None; a track whose coding FFmpeg does not know has none
             context = getattr(stream, "codec_context", None)
