@@ -11,7 +11,7 @@ SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz chaos writers lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,9 @@ fuzz: test-env ## load N mutated files of each kind (N=100000 SEED=1)
 
 chaos: test-env ## kill runs, workers, actors and nodes N times at random moments and count what is lost (N=210 SEED=1)
 	@$(BIN)/python -m tests.chaos --kills $(or $(N),210) --seed $(SEED) --store all --out chaos.json
+
+real-files: env ## compare what is read of other projects' audio files with ffprobe (needs ffmpeg and npm)
+	@$(BIN)/python -m jobs.check_real_files --out infra/benchmarks/real-files
 
 writers: test-env ## write to one lake from sixteen processes, N times on each kind of storage (N=100)
 	@$(BIN)/python -m tests.writers --rounds $(or $(N),100)

@@ -54,13 +54,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How the audio was stored, in the container's own words (``wav``/``pcm_s16le``, ``dicom``/``mu_law`` …)."""
+    """How the audio was stored, in the container's own words (``wav``/``pcm_s16le``, ``dicom``/``mu_law`` …).
+
+    ``tracks`` names for each channel the sound track that it comes from, counted from 0; None where there is one track.
+    """
 
     container: str
     codec: str
     sample_rate_hz: int
     channels: int
     bits_per_sample: int | None = None
+    tracks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
 
+# Raised whenever other samples, or another account of them, come out of the same bytes; rows of dictalake 0.1 have none.
+LOADER_VERSION = 2
 DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
 
 
@@ -36,8 +38,8 @@ class LoadedAudio:
 
     ``waveforms`` are int16 ``(channels, samples)`` at 16 kHz. ``format`` has AudioFormat's fields. ``dicom`` is None for
     plain audio. ``patient`` are the attributes asked for, by keyword, as they stand in the file: the caller hashes them.
-    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset`` and ``speech_s``. ``speech`` holds
-    ``(start, end)`` in seconds for each interval of each channel.
+    ``quality`` has ``duration_s``, ``level_dbfs``, ``clipped_ratio``, ``dc_offset``, ``speech_s``, ``lost_s`` and ``repairs``
+    (``records.Account``). ``speech`` holds ``(start, end)`` in seconds for each interval of each channel.
     """
 
     waveforms: np.ndarray
@@ -45,7 +47,7 @@ class LoadedAudio:
     dicom: dict[str, str] | None
     patient: dict[str, str]
     content_datetime: datetime | None
-    quality: dict[str, float | None]
+    quality: dict[str, Any]
     speech: list[list[list[float]]]
 
     @property
@@ -102,17 +104,20 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
     limits = Limits.model_validate(settings["limits"])
     most_samples = limits.windows * settings["window_s"] * SAMPLE_RATE_HZ
 
+    def check_windows(samples: float) -> None:
+        if samples > most_samples:
+            raise TooManyWindows(
+                recording_id,
+                f"its channels together have more than the {limits.windows} windows of limits.windows; split it, or raise the "
+                "limit",
+            )
+
     def consume(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
         def counted() -> Iterable[np.ndarray]:
             samples = 0.0
             for block in blocks:
                 samples += block.size * SAMPLE_RATE_HZ / rate_hz
-                if samples > most_samples:
-                    raise TooManyWindows(
-                        recording_id,
-                        f"its channels together have more than the {limits.windows} windows of limits.windows; split it, or "
-                        "raise the limit",
-                    )
+                check_windows(samples)
                 yield block
 
         return resample_blocks(rate_hz, counted())
@@ -121,6 +126,7 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
     headerless = None if settings.get("headerless") is None else Headerless.model_validate(settings["headerless"])
     audio = read_audio(data, recording_id, limits, consume, settings.get("ending", ""), headerless, options)
     waveforms = audio.samples
+    check_windows(waveforms.size)  # parts that follow one another, and tracks, were counted apart
     speech = [find_speech(channel, settings["vad"]) for channel in waveforms]
     dicom = audio.dicom or {}
     when = dicom.get("content_datetime")
@@ -133,6 +139,8 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
             "duration_s": waveforms.shape[1] / SAMPLE_RATE_HZ,
             **measure_level(waveforms)._asdict(),
             "speech_s": None if settings["vad"] == "none" else total_s(join_intervals(speech)),
+            "lost_s": audio.account.lost_s,
+            "repairs": list(audio.account.repairs),
         },
         "speech": [intervals.tolist() for intervals in speech],
     }

@@ -101,6 +101,13 @@ class Limits(Section):
         gt=0,
         description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
     )
+    lost_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of one recording that may be damaged beyond decoding; more is `corrupt_audio`, less is in "
+        "quality.lost_s",
+    )
     storage_failures: int = Field(
         1000, ge=0, description="recordings in a row that the storage did not give, after which the run stops; 0: never"
     )

@@ -28,6 +28,7 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
+from dictalake.audio.formats.account import add_accounts
 from dictalake.audio.formats.dicom_waveform import Group, read_group, take_groups
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import name_container, sniff
@@ -86,7 +87,7 @@ def decode_dicom(data: bytes, session: DecodeSession, open_file: OpenFile) -> De
         raise NoAudio(session.recording_id, "(5400,0100) WaveformSequence of the DICOM object has no item")
     samples, channels = take_groups(groups, session)
     stored = AudioFormat("dicom", groups[0].codec, groups[0].sample_rate_hz, channels, groups[0].bits)
-    return DecodedAudio(samples, stored, attributes, patient)
+    return DecodedAudio(samples, stored, attributes, patient, add_accounts(group.account for group in groups))
 
 
 def _read(data: bytes, session: DecodeSession) -> Dataset:

@@ -24,8 +24,10 @@ from dictalake.audio.formats.g711 import expand_a_law, expand_mu_law
 from dictalake.audio.formats.limits import check_format, check_length, check_not_empty
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.errors import CorruptAudio, UnsupportedCodec
+from dictalake.records import CLOSED, Account
 
 _BLOCK_FRAMES = 2**16
+_PADDING_S = 0.02
 INTERPRETATIONS = {  # (interpretation, bits allocated): (codec, NumPy kind; 24 bits are widened to the top of 32)
     ("UB", 8): ("pcm_u8", "u1"),
     ("SB", 8): ("pcm_s8", "i1"),
@@ -57,6 +59,7 @@ class Group(NamedTuple):
     full_scale: float
     padding: int | None
     start: int | None
+    account: Account = CLOSED
 
     @property
     def frames(self) -> int:
@@ -128,7 +131,14 @@ def read_group(dataset: Dataset, index: int, session: DecodeSession) -> Group:
             recording_id, f"(5400,1006) WaveformSampleInterpretation {place} is {shown} with {bits} bits; allowed: {allowed}"
         )
     raw, big_endian = _read_bytes(item, bits, recording_id, place)
-    wanted_bytes = frames * channels * bits // 8
+    frame_bytes = channels * bits // 8
+    more = len(raw) // frame_bytes - frames
+    account = CLOSED
+    # An even length has one byte of padding; a recorder that died after its first flush leaves seconds.
+    if more > _PADDING_S * rate_hz and raw[frames * frame_bytes :].strip(raw[-1:]):
+        frames, account = frames + more, CLOSED.also("header_short")
+        check_length(recording_id, frames, rate_hz, session.limits)
+    wanted_bytes = frames * frame_bytes
     if len(raw) < wanted_bytes:
         raise CorruptAudio(
             recording_id,
@@ -149,6 +159,7 @@ def read_group(dataset: Dataset, index: int, session: DecodeSession) -> Group:
         full_scale=full_scale,
         padding=_read_padding(item, bits, kind, big_endian),
         start=_read_start(item, rate_hz, session),
+        account=account,
     )
 
 

@@ -42,18 +42,19 @@ class DecodeSession:
     consume: Consume = join_blocks
     dicom: DicomOptions = DicomOptions()
 
-    def take(self, rate_hz: int, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
+    def take(self, rate_hz: int, blocks: Iterable[np.ndarray], before_s: float = 0.0) -> tuple[np.ndarray, int]:
         """What ``consume`` makes of ``blocks`` (float32 ``(channels, frames)``, any sizes), and how many frames there were.
 
-        Raises TooLong as soon as they are more than allowed, CorruptAudio for samples that are no numbers.
+        ``before_s`` is the length of the parts of the recording that were taken before. Raises TooLong as soon as they are
+        more than allowed, CorruptAudio for samples that are no numbers.
         """
-        frames = 0
+        frames, before = 0, round(before_s * rate_hz)
 
         def checked() -> Iterator[np.ndarray]:
             nonlocal frames
             for block in _coalesce(blocks):
                 frames += block.shape[1]
-                check_length(self.recording_id, frames, rate_hz, self.limits)
+                check_length(self.recording_id, before + frames, rate_hz, self.limits)
                 yield self._check_finite(block)
 
         return self.consume(rate_hz, checked()), frames

@@ -151,7 +151,7 @@ def test_file_without_samples_holds_no_audio(container: str) -> None:
 def test_unknown_coding_in_a_wav_is_unsupported() -> None:
     data = bytearray(encode(TONE, 16_000, "WAV"))
     data[20:22] = (0x1234).to_bytes(2, "little")
-    with pytest.raises(UnsupportedCodec, match="convert it to PCM WAV"):
+    with pytest.raises(UnsupportedCodec, match="convert it to FLAC or WAV"):
         read_audio(bytes(data), "r1")
 
 

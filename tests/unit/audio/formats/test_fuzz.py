@@ -11,12 +11,14 @@ from tests.fuzz import LIMITS, make_seeds, run
 
 
 def test_mutants_of_every_kind_of_file_give_one_row_each(tmp_path: Path) -> None:
-    report = run(1_000, 7, tmp_path)
+    report = run(range(1_000), 7, tmp_path)
     assert report.bad == []
     assert (report.mutants, report.wrong) == (1_000, [])
     assert report.rows >= 1_000
     assert report.reasons["ok"] > 100, "hardly a mutant was audio: the seeds are broken"
     assert report.reasons["corrupt_audio"] > 100, "hardly a mutant was damaged: the mutations are too weak"
+    assert report.faults == [], "a second of a known sound is not accounted for"
+    assert report.known["true"] > 100, "hardly a known sound was read: the damages are too strong"
     assert report.peak_child_mb < LIMITS["decode_mb"] + 300
 
 

@@ -1,0 +1,381 @@
+"""Sound tracks through FFmpeg, on the clock of their container, with an account of what could not be decoded.
+
+Containers with a clock (MP4, Matroska, Ogg, FLAC, ASF …) give each frame its time. Streams of bare frames (MP3, ADTS, AMR …)
+have none: there the bytes between good packets, at the average bytes a second, tell how much sound is missing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import av
+import numpy as np
+
+from dictalake.audio.formats.account import add_accounts
+from dictalake.audio.formats.announced import find_end, find_mp3_length
+from dictalake.audio.formats.codecs import OPEN_OPTIONS, check_codec, refuse_unknown_codec, refuse_without_track
+from dictalake.audio.formats.joining import RatedBlock, Widened, unify
+from dictalake.audio.formats.limits import check_format
+from dictalake.audio.formats.reader import DecodeSession
+from dictalake.audio.formats.sniff import DEMUXERS, name_container
+from dictalake.audio.formats.tags import count_tag_bytes
+from dictalake.audio.formats.timeline import Timeline, make_silence
+from dictalake.errors import CorruptAudio, TooManyChannels
+from dictalake.records import Account, AudioFormat, DecodedAudio
+
+# Demuxers whose packets have times of their own; all others are streams of bare frames.
+_CLOCKED = {"mp4", "matroska", "ogg", "asf", "flac", "wav", "w64", "aiff", "au", "caf", "wavpack", "tta", "ape", "avi", "flv"}
+_CLOCKED |= {"mpegts", "mpegps", "realmedia"}
+_AMR_FRAME_S = 0.02
+_AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
+_AMR_SPEECH_LOST = 14
+_LEAST_S = 0.01  # of missing sound that counts: less is a byte of stuffing
+_MISPLACED_S = 0.1
+_ONE_HOLE_S = 0.5
+_MEAN_OF_S = 0.2  # so much decoded sound makes an average of bytes a second
+
+
+def read_with_ffmpeg(
+    data: bytes,
+    container: str,
+    session: DecodeSession,
+    before_s: float = 0.0,
+    least: tuple[int, int] = (0, 0),
+    *,
+    is_damaged: bool = False,
+    begins_at_zero: bool = False,
+) -> tuple[DecodedAudio, int]:
+    """All sound tracks of ``data`` as channels, and how many frames of the first track's rate there are; 0: none decoded.
+
+    ``least`` are a rate in Hz and a channel count that are wanted at least. ``begins_at_zero`` says that sound is missing
+    before the first frame if the clock does not stand at 0 there, ``is_damaged`` that jumps of the clock are damage. Raises
+    CorruptAudio, UnsupportedCodec, TooLong or TooManyChannels.
+    """
+    with _open(data, container, session) as file:
+        count = len(file.streams.audio)
+        if count == 0:
+            kinds = [each.type for each in file.streams]
+            raise refuse_without_track(session.recording_id, kinds, name_container(container) or container)
+    most_s = session.limits.duration_h * 3600
+
+    def make_timeline() -> Timeline:
+        timeline = Timeline(most_s, is_exact=container == "flac", is_damaged=is_damaged)
+        if begins_at_zero:
+            timeline.begin(0.0)
+        return timeline
+
+    def read(number: int, wanted: tuple[int, int]) -> _ReadTrack:
+        return _read_track(data, container, number, session, before_s, wanted, make_timeline)
+
+    tracks = [read(number, least) for number in range(count)]
+    rate_hz = max(track.audio.format.sample_rate_hz for track in tracks)
+    tracks = [
+        read(track.number, (rate_hz, least[1])) if track.frames and track.audio.format.sample_rate_hz < rate_hz else track
+        for track in tracks
+    ]
+    sounding = [track for track in tracks if track.frames] or tracks[:1]
+    first = sounding[0]
+    account = first.audio.account
+    if len(sounding) > 1 or count > 1:
+        account = _worst([track.audio.account for track in tracks])
+    if len(sounding) == 1:
+        return replace(first.audio, account=account), first.frames
+    channels = sum(track.audio.format.channels for track in sounding)
+    if channels > session.limits.channels:
+        raise TooManyChannels(
+            session.recording_id,
+            f"its {len(sounding)} sound tracks have {channels} channels, limits.channels allows {session.limits.channels}; "
+            "split it or raise the limit",
+        )
+    samples = _stack([track.audio.samples for track in sounding])
+    numbers = tuple(track.number for track in sounding for _ in range(track.audio.format.channels))
+    stored = replace(first.audio.format, channels=channels, tracks=numbers)
+    return replace(first.audio, samples=samples, format=stored, account=account), max(track.frames for track in sounding)
+
+
+@dataclass(frozen=True)
+class _ReadTrack:
+    number: int
+    audio: DecodedAudio
+    frames: int
+
+
+def _worst(accounts: list[Account]) -> Account:
+    """Tracks sound at the same time: the loss of the recording is that of its worst track."""
+    lost = [account.lost_s for account in accounts]
+    words = add_accounts(accounts).repairs
+    known = [seconds for seconds in lost if seconds is not None]
+    return Account(None if len(known) < len(lost) else max(known), words, max(account.broken_s for account in accounts))
+
+
+def _stack(parts: list[np.ndarray]) -> np.ndarray:
+    length = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, length - part.shape[1]))) for part in parts])
+
+
+@contextmanager
+def _open(data: bytes, container: str, session: DecodeSession) -> Iterator[av.container.InputContainer]:
+    """The file, with FFmpeg's errors as ours while it is open."""
+    name, recording_id = name_container(container) or container, session.recording_id
+    try:
+        demuxer, source = DEMUXERS[container], io.BytesIO(data)
+        with av.open(source, mode="r", format=demuxer, metadata_errors="replace", options=OPEN_OPTIONS) as file:
+            yield file
+    except av.error.DecoderNotFoundError:
+        raise refuse_unknown_codec(recording_id, data, container, name) from None
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+        raise CorruptAudio(recording_id, f"it starts like {name} but cannot be decoded ({type(error).__name__})") from None
+
+
+def _read_track(
+    data: bytes,
+    container: str,
+    number: int,
+    session: DecodeSession,
+    before_s: float,
+    least: tuple[int, int],
+    make_timeline: Callable[[], Timeline],
+) -> _ReadTrack:
+    """One track; begun anew where a later part has more channels or a higher rate than the first frame had."""
+    name = name_container(container) or container
+    missing_s = 0.0
+    while True:
+        with _open(data, container, session) as file:
+            stream = file.streams.audio[number]
+            # PyAV types it as never None; a track whose coding FFmpeg does not know has none
+            context = getattr(stream, "codec_context", None)
+            if context is None:
+                raise refuse_unknown_codec(session.recording_id, data, container, name)
+            codec = context.codec.canonical_name
+            check_codec(session.recording_id, codec)
+            track = _Track(data, container, file, stream, make_timeline(), missing_s)
+            blocks = track.blocks()
+            first = next(blocks, None)
+            if first is None:
+                empty = np.zeros((0, 0), np.float32)
+                return _ReadTrack(number, DecodedAudio(empty, AudioFormat(name, codec, 0, 0), account=track.account), 0)
+            rate_hz, channels = max(first[0], least[0]), max(len(first[1]), least[1])
+            check_format(session.recording_id, rate_hz, channels, session.limits)
+            try:
+                samples, frames = session.take(rate_hz, unify(chain([first], blocks), rate_hz, channels), before_s)
+            except Widened as wider:
+                least = (wider.rate_hz, wider.channels)
+                continue
+            if track.misplaced_s:
+                missing_s = track.misplaced_s
+                continue
+            stored = AudioFormat(name, codec, rate_hz, channels)
+            return _ReadTrack(number, DecodedAudio(samples, stored, account=track.account), frames)
+
+
+def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
+    """libopus for Opus: FFmpeg's own decoder drifts away from what was encoded in SILK frames that are not plain speech."""
+    context = stream.codec_context
+    if context.codec.canonical_name != "opus" or "libopus" not in av.codecs_available:
+        return context
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.extradata = context.extradata
+    return decoder
+
+
+class _Track:
+    """One stream of an open file: blocks in order of time, and, once they have ended, the account."""
+
+    def __init__(
+        self,
+        data: bytes,
+        container: str,
+        file: av.container.InputContainer,
+        stream: av.AudioStream,
+        timeline: Timeline,
+        missing_s: float,
+    ) -> None:
+        """``missing_s`` is missing at the one place where a stream of bare frames is damaged, beside the bytes there."""
+        self._data, self._container, self._file, self._stream = data, container, file, stream
+        self._decoder = _open_decoder(stream)
+        self._timeline = timeline
+        self._has_clock = container in _CLOCKED
+        self._read_to: int | None = None  # where the bytes end that packets accounted for
+        self._good_bytes, self._good_s, self._largest = 0, 0.0, 0
+        self._good_to = 0
+        self._missing_s, self.misplaced_s = missing_s, 0.0
+        self._breaks = 0  # stretches of bytes that gave no sound
+        self._broke_at_s = 0.0
+        self._skipped = 0
+        self._seam = False  # a tag was met since the last frame
+        self._format: tuple[int, int] | None = None
+        self._announced_mp3_s: float | None = None
+        self._packer: av.AudioResampler | None = None
+        self._packs: tuple[str, str, int] | None = None
+
+    @property
+    def account(self) -> Account:
+        return self._timeline.account
+
+    def blocks(self) -> Iterator[RatedBlock]:
+        """float32 ``(channels, frames)`` with its rate; silence where sound is missing."""
+        for packet in self._packets():
+            silent = self._read_silent_frame(packet)
+            if silent is not None:
+                yield from self._place(None, *silent)
+                continue
+            try:
+                frames = self._decoder.decode(packet if packet.size else None)
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError:
+                self._break(packet)
+                continue
+            for frame in frames:
+                rate_hz, block = frame.sample_rate, self._pack(frame)
+                if rate_hz > 0 and block.size:
+                    self._good_s += block.shape[1] / rate_hz
+                    yield from self._place(frame, rate_hz, block)
+            if frames:
+                self._count_good(packet)
+        self._finish()
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Packets until the end, or until the demuxer gives up; bytes between them are accounted for."""
+        demuxed, goes_on = self._file.demux(self._stream), False
+        while True:
+            try:
+                packet = next(demuxed)
+            except StopIteration:
+                return
+            except av.error.FFmpegError:
+                self._timeline.break_packet()
+                if not goes_on:
+                    return
+                demuxed, goes_on = self._file.demux(self._stream), False  # behind the damage, if there is more
+                continue
+            goes_on = packet.size > 0
+            if packet.size and not self._has_clock:
+                self._count_bytes(packet)
+            yield packet
+
+    def _count_bytes(self, packet: av.Packet) -> None:
+        at = self._find(packet)
+        if self._read_to is None:
+            if self._container == "mp3":
+                self._announced_mp3_s = find_mp3_length(self._data[: at + packet.size])
+        elif at > self._read_to:
+            self._skip(self._read_to, at)
+        self._read_to = at + packet.size
+
+    def _count_good(self, packet: av.Packet) -> None:
+        self._good_bytes += packet.size
+        # The last packet before damage may have swallowed what follows: its own size says nothing.
+        size = min(packet.size, 2 * self._largest) if self._largest else packet.size
+        self._good_to = max(self._good_to, (packet.pos or 0) + size)
+        self._largest = max(self._largest, size)
+
+    def _find(self, packet: av.Packet) -> int:
+        """Where the packet lies. FFmpeg does not count what it skips after damage, so its positions fall behind then."""
+        read_to = self._read_to or 0
+        at = read_to if packet.pos is None else packet.pos + self._skipped
+        if self._breaks:
+            head = bytes(packet)[:16]
+            if not self._data.startswith(head, at) and (found := self._data.find(head, read_to)) >= 0:
+                self._skipped += found - at
+                at = found
+        return at
+
+    def _skip(self, start: int, end: int) -> None:
+        """These bytes gave no sound: tags are none, the rest is sound that is missing."""
+        tagged = count_tag_bytes(self._data, start, end)
+        self._seam |= tagged > 0
+        rest = end - start - tagged
+        if rest <= 0 or (tagged and find_mp3_length(self._data[start:end]) is not None):
+            return  # behind the tag of a joined file stands a frame that holds its length, not sound
+        if not self._breaks:
+            self._timeline.miss(self._missing_s)
+        # One hole breaks several packets, and the ones that depend on them.
+        self._breaks += not self._breaks or self._good_s > self._broke_at_s + _ONE_HOLE_S
+        self._broke_at_s = self._good_s
+        per_s = self._good_bytes / self._good_s if self._good_s > _MEAN_OF_S else (self._stream.bit_rate or 0) / 8
+        if per_s > 0 and rest / per_s > _LEAST_S:
+            self._timeline.miss(rest / per_s)
+
+    def _break(self, packet: av.Packet) -> None:
+        if self._has_clock:
+            if packet.pts is not None and packet.time_base:
+                self._timeline.begin(float(packet.pts * packet.time_base))
+            self._timeline.break_packet()
+        elif self._read_to is not None:
+            self._skip(self._read_to - packet.size, self._read_to)
+
+    def _read_silent_frame(self, packet: av.Packet) -> RatedBlock | None:
+        """A frame of AMR that holds no speech (SID, NO_DATA): discontinuous transmission, not loss; FFmpeg refuses it."""
+        modes = _AMR_SPEECH_MODES.get(self._stream.codec_context.name)
+        if modes is None or self._container != "amr" or not packet.size:
+            return None
+        mode = bytes(packet)[0] >> 3 & 15
+        if mode < modes:
+            return None
+        rate_hz = self._stream.codec_context.sample_rate
+        if mode == _AMR_SPEECH_LOST:
+            self._timeline.miss(_AMR_FRAME_S)
+            return rate_hz, np.zeros((1, 0), np.float32)
+        return rate_hz, np.zeros((1, round(_AMR_FRAME_S * rate_hz)), np.float32)
+
+    def _place(self, frame: av.AudioFrame | None, rate_hz: int, block: np.ndarray) -> Iterator[RatedBlock]:
+        start_s = None
+        if self._has_clock and frame is not None and frame.pts is not None and frame.time_base:
+            start_s = float(frame.pts * frame.time_base)
+        shape = (rate_hz, len(block))
+        if self._timeline.decoded_s and (self._seam or (self._format is not None and self._format != shape)):
+            self._timeline.repairs.add("joined")
+        self._seam, self._format = False, shape
+        silence_s = self._timeline.place(start_s, block.shape[1] / rate_hz)
+        for silence in make_silence(silence_s, rate_hz, len(block)):
+            yield rate_hz, silence
+        if block.size:
+            yield rate_hz, block
+
+    def _pack(self, frame: av.AudioFrame) -> np.ndarray:
+        """float32 ``(channels, frames)``. Packed first: PyAV reads more than eight planes from where there are none."""
+        stored = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._packer is None or self._packs != stored:
+            self._packer, self._packs = av.AudioResampler(format="flt"), stored
+        channels = frame.layout.nb_channels
+        parts = []
+        for packed in self._packer.resample(frame):
+            values = np.frombuffer(memoryview(packed.planes[0]), dtype=np.float32, count=packed.samples * channels)
+            parts.append(values.reshape(packed.samples, channels).T.copy())
+        return np.concatenate(parts, axis=1) if parts else np.zeros((channels, 0), np.float32)
+
+    def _finish(self) -> None:
+        if not self._has_clock:
+            self._finish_bytes()
+            return
+        end_s, may_be_short = find_end(self._data, self._container, self._file, self._stream)
+        timeline = self._timeline
+        unread = len(self._data) - self._good_to
+        # The packet that the object ends in is broken, too.
+        is_cut = unread <= 2 * self._largest or (self._container != "flac" and not timeline.is_broken)
+        timeline.finish(end_s, is_cut=is_cut)
+        if self._container == "flac" and end_s is None and timeline.decoded_s:
+            timeline.repairs.add("header_open")
+        if may_be_short and end_s is not None and timeline.at_s > end_s + 0.5:
+            timeline.repairs.add("header_short")
+
+    def _finish_bytes(self) -> None:
+        before = self._timeline.owed_s
+        if self._read_to is not None and self._read_to < len(self._data):
+            self._skip(self._read_to, len(self._data))
+        timeline = self._timeline
+        rest_bytes = timeline.owed_s * (self._good_bytes / self._good_s if self._good_s else 0)
+        announced_s = self._announced_mp3_s if "joined" not in timeline.repairs else None
+        if announced_s is not None and self._breaks == 1 and not timeline.owed_s and not self._missing_s:
+            # Bytes were taken out there: sound is missing where the damage is, not at the end.
+            missing_s = announced_s - timeline.at_s
+            self.misplaced_s = missing_s if missing_s > _MISPLACED_S else 0.0
+        is_cut = rest_bytes <= 2 * self._largest or (before == 0.0 and timeline.owed_s == 0.0)
+        timeline.finish(announced_s, is_cut=is_cut)
+        if announced_s is not None and timeline.at_s > announced_s + 0.5:
+            timeline.repairs.add("header_short")

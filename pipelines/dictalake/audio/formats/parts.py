@@ -1,0 +1,26 @@
+"""An object as the recordings in it that follow one another, each with bytes that one decoder reads to their end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dictalake.records import CLOSED, Account
+
+
+@dataclass(frozen=True)
+class Part:
+    """``data`` is a whole file of its container with a true header; ``account`` is what it took to get there.
+
+    ``seconds`` is the length that must come out, None where only decoding can tell. ``is_whole`` is False where the bytes are
+    known to be damaged: then only a reader with a clock may read them. ``unread`` counts bytes at the end that are of no use,
+    ``is_cut`` says that they are too few to be more than the start of something; ``starts_late`` that sound is missing before
+    the first frame.
+    """
+
+    data: bytes
+    account: Account = CLOSED
+    seconds: float | None = None
+    is_whole: bool = True
+    unread: int = 0
+    is_cut: bool = False
+    starts_late: bool = False

@@ -1,0 +1,119 @@
+"""Puts decoded blocks on the clock of their recording: what is missing becomes silence of its length, and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dictalake.records import Account
+
+_TOLERANCE_S = 0.03  # Matroska rounds to milliseconds, Vorbis moves its blocks about; a packet of speech is 20 ms
+_MOST_TOLERANCE_S = 0.1
+_EXACT_S = 0.001
+_SILENCE_FRAMES = 2**16
+
+
+class Timeline:
+    """Where the next block of one sound track goes. All times in seconds.
+
+    With a clock (``place`` with ``start_s``), gaps are measured; without one (raw MP3, ADTS …) the reader says with ``miss``
+    how long what it skipped would have been. ``most_s`` is the longest recording: a clock that jumps further is not believed.
+    ``is_exact`` says that the clock counts samples. ``is_damaged`` says that bytes are known to be damaged: then a jump of the
+    clock is damage, too.
+    """
+
+    def __init__(self, most_s: float, *, is_exact: bool = False, is_damaged: bool = False) -> None:
+        self.at_s = 0.0  # where the next block goes
+        self.decoded_s = 0.0
+        self.lost_s = 0.0
+        self.broken_s = 0.0
+        self.is_unknown = False
+        self.repairs: set[str] = set()
+        self._most_s = most_s
+        self._is_exact, self._is_damaged = is_exact, is_damaged
+        self._offset_s: float | None = None  # the clock's time of the recording's beginning
+        self._broke = False  # since the last block
+        self._owed_s = 0.0  # silence that a clockless reader wants before its next block
+        self._block_s = 0.0
+
+    def begin(self, clock_s: float) -> None:
+        """The clock's time of the first packet, whether it can be decoded or not. Later calls change nothing."""
+        if self._offset_s is None:
+            self._offset_s = clock_s
+
+    def break_packet(self) -> None:
+        """A packet cannot be decoded; the clock will tell how long it was."""
+        self._broke = True
+
+    def miss(self, seconds: float) -> None:
+        """So much sound cannot be decoded here, by a reader without a clock."""
+        self._broke = True
+        self._owed_s += seconds
+
+    def place(self, start_s: float | None, length_s: float) -> float:
+        """The silence to put before a block of ``length_s`` that the clock has at ``start_s``."""
+        self._block_s = max(self._block_s, length_s)
+        gap_s = self._owed_s
+        if start_s is not None:
+            self.begin(start_s)
+            gap_s = start_s - (self._offset_s or 0.0) - self.at_s
+        silence_s = self._fill(gap_s)
+        self._broke, self._owed_s = False, 0.0
+        self.at_s += silence_s + length_s
+        self.decoded_s += length_s
+        return silence_s
+
+    def _fill(self, gap_s: float) -> float:
+        tolerance_s = _EXACT_S if self._is_exact else min(max(_TOLERANCE_S, 1.5 * self._block_s), _MOST_TOLERANCE_S)
+        if gap_s < -tolerance_s or self.at_s + gap_s > self._most_s:
+            # The clock starts anew, or jumps further than any recording is long: it tells nothing about this place.
+            self._offset_s = (self._offset_s or 0.0) + gap_s
+            self.repairs.add("clock_reset")
+            self.is_unknown |= gap_s > 0
+            return 0.0
+        if gap_s <= tolerance_s and not (self._broke and gap_s > 0):
+            return 0.0
+        self.lost_s += gap_s
+        is_damage = self._broke or self._is_damaged
+        self.repairs.add("damaged" if is_damage else "hole")
+        if is_damage:
+            self.broken_s += gap_s
+        return gap_s
+
+    def finish(self, end_s: float | None, *, is_cut: bool) -> None:
+        """After the last block: the end that the container announces on its clock, and whether the bytes for it are missing."""
+        missing_s = self._owed_s
+        if end_s is not None:
+            missing_s = max(missing_s, end_s - (self._offset_s or 0.0) - self.at_s)
+        if missing_s <= (0.0 if self._owed_s else max(2 * self._block_s, _MOST_TOLERANCE_S)):
+            return
+        self.lost_s += missing_s
+        if is_cut:
+            self.repairs.add("cut_end")
+        else:
+            self.repairs.add("damaged")
+            self.broken_s += missing_s
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether packets since the last block could not be decoded."""
+        return self._broke
+
+    @property
+    def owed_s(self) -> float:
+        """What a reader without a clock has missed since the last block."""
+        return self._owed_s
+
+    @property
+    def account(self) -> Account:
+        return Account(None if self.is_unknown else self.lost_s, tuple(sorted(self.repairs)), self.broken_s)
+
+
+def make_silence(seconds: float, rate_hz: int, channels: int) -> Iterator[np.ndarray]:
+    """float32 blocks ``(channels, frames)`` of zeros; hours of silence are never in memory at once."""
+    frames = round(seconds * rate_hz)
+    while frames > 0:
+        step = min(frames, _SILENCE_FRAMES)
+        yield np.zeros((channels, step), dtype=np.float32)
+        frames -= step
