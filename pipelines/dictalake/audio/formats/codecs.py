@@ -114,13 +114,15 @@ OPEN_OPTIONS = {
 def check_codec(recording_id: str, codec_name: str) -> None:
     """Raises UnsupportedCodec for a codec outside CODECS. Call it before the first packet is decoded."""
     if codec_name not in CODECS:
-        raise UnsupportedCodec(recording_id, f"its codec is {codec_name}, which dictalake does not open; convert it to PCM WAV")
+        raise UnsupportedCodec(
+            recording_id, f"its codec is {codec_name}, which dictalake does not open; convert it to FLAC or WAV"
+        )
 
 
 def refuse_unknown_codec(recording_id: str, data: bytes, container: str, title: str) -> UnsupportedCodec:
     """The error for a track that FFmpeg has no decoder for."""
     coding = describe_codec(data, container)
-    return UnsupportedCodec(recording_id, f"no decoder for {coding} inside the {title} container; convert it to PCM WAV")
+    return UnsupportedCodec(recording_id, f"no decoder for {coding} inside the {title} container; convert it to FLAC or WAV")
 
 
 def refuse_without_track(recording_id: str, kinds: Collection[str], title: str) -> LoadError:
@@ -131,7 +133,9 @@ def refuse_without_track(recording_id: str, kinds: Collection[str], title: str) 
     if not kinds:
         return CorruptAudio(recording_id, f"the {title} container holds no readable track")
     if title == "mpegts" and not {*kinds} <= {"video", "subtitle"}:
-        return UnsupportedCodec(recording_id, "no track of the mpegts container is known to be sound; convert it to PCM WAV")
+        return UnsupportedCodec(
+            recording_id, "no track of the mpegts container is known to be sound; convert it to FLAC or WAV"
+        )
     return NoAudio(recording_id, f"the {title} container holds no sound track, only pictures or other data")
 
 

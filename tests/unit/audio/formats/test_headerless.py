@@ -91,6 +91,14 @@ def test_a_damaged_gsm_frame_is_silence_of_its_length_and_lost() -> None:
     assert audio.samples[0, 43 * 160 : 80 * 160].std() > 0.2
 
 
+def test_gsm_of_which_too_much_is_damaged_is_refused() -> None:
+    data = bytearray(encode(TONE, 8_000, "RAW", "GSM610"))
+    data[33 * 40 : 33 * 60 : 33] = bytes([0x11] * 20)
+    assert read_audio(bytes(data), "r1", Limits(lost_ratio=0.3), headerless=entry("gsm")).account.broken_s == 0.4  # type: ignore[call-arg]
+    with pytest.raises(CorruptAudio, match="lost_ratio"):
+        read_audio(bytes(data), "r1", headerless=entry("gsm"))
+
+
 def test_bytes_that_are_no_gsm_are_not_read_as_gsm() -> None:
     with pytest.raises(CorruptAudio, match=r"GSM 06\.10"):
         read_audio(encode(TONE, 8_000, "RAW", "ULAW"), "r1", headerless=entry("gsm"))
