@@ -13,11 +13,15 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dictalake.audio.formats.account import REPAIRS
+from dictalake.audio.formats.codecs import CODECS
+from dictalake.audio.formats.containers import CONTAINERS, NOT_AUDIO, REFUSED
+from dictalake.audio.formats.sniff import name_container
+from dictalake.config.headerless import USUAL
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures
@@ -137,6 +141,32 @@ def render_decisions() -> str:
     return "\n".join(lines)
 
 
+def render_containers() -> str:
+    rows = [(kind.title, kind.names, f"`{name_container(name)}`") for name, kind in CONTAINERS.items()]
+    return _table(("container", "usual endings", "`source.container`"), rows)
+
+
+def render_codecs() -> str:
+    rows = [(codec.title, f"`{name}`", codec.containers, codec.proof) for name, codec in CODECS.items()]
+    return _table(("codec", "`source.codec`", "where people have it", "proven"), rows)
+
+
+def render_headerless() -> str:
+    rows = [
+        (f"`.{ending}`", usual.title, f"`{usual.codec}`" if usual.codec else "say it", f"{usual.rate_hz or 'say it'}")
+        for ending, usual in USUAL.items()
+    ]
+    return _table(("ending", "what it usually is", "codec", "rate_hz"), rows)
+
+
+def render_refused() -> str:
+    return "\n".join(line for text in REFUSED.values() for line in _wrap(f"- {text[0].upper()}{text[1:]}.", "  "))
+
+
+def render_not_audio() -> str:
+    return "\n".join(_wrap(f"{'; '.join(_escape(text) for text in NOT_AUDIO.values())}."))
+
+
 def count_rooms(package: Path) -> Rooms:
     """The rooms of ``package``, which of them import which, and the rings of modules that import each other."""
     folder = package.parent / "jobs" if (package.parent / "jobs").is_dir() else ROOT / "jobs"
@@ -191,6 +221,11 @@ def _name_module(path: Path, package: Path) -> str:
     return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _about(folder: Path) -> str:
     """The first sentence of what a folder says about itself."""
     init = ROOT / "pipelines" / folder / "__init__.py"
@@ -238,6 +273,11 @@ ROOMS = {
 }
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("configuration.md", "keys"): render_keys,
+    ("formats.md", "containers"): render_containers,
+    ("formats.md", "codecs"): render_codecs,
+    ("formats.md", "headerless"): render_headerless,
+    ("formats.md", "refused"): render_refused,
+    ("formats.md", "not audio"): render_not_audio,
     ("failures.md", "reasons"): render_failures,
     ("incomplete.md", "repairs"): render_repairs,
     ("architecture.md", "tree"): render_tree,

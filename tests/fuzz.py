@@ -40,10 +40,13 @@ from tests.known_truth import FAULTS, Mutant, judge, make_mutant
 from tests.unit.archive.test_unpack import HOSTILE, WHOLE_FILE, make_tar, make_zip
 from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group, make_tone
 from tests.unit.audio.formats.test_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
+from tests.unit.audio.formats.test_kinds import EXACT as MORE_EXACT
+from tests.unit.audio.formats.test_kinds import LOSSY as MORE_LOSSY
 
 _BLOCK = 200
 _EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _SHORT = 8_000  # bytes: most of a file's structure is at its start, and short files are many a second
+_INDEX_LAST = ("3gp", "mp4", "mov", "avi-with")  # nothing of these can be read where the end is cut
 # decode_s and decode_mb are what a mutant of a few kilobytes may cost at most
 LIMITS = {"decode_s": 20.0, "decode_mb": 1024.0, "expanded_mb": 500.0, "members": 1000}
 # Rows are judged whatever share of their sound is lost, so that accounts of heavy damage are seen too.
@@ -59,6 +62,8 @@ def make_seeds() -> dict[str, bytes]:
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x00\x54\x00\x01SQ\x00\x00\xff\xff\xff\xff"
     seeds = {f"{container}-{subtype}".lower(): encode(tone, 8_000, container, subtype) for container, subtype in EXACT}
     seeds |= {name: make()[:_SHORT] for name, (make, *_) in LOSSY.items()}
+    more = {name: make for name, (make, *_) in (*MORE_EXACT.items(), *MORE_LOSSY.items())}
+    seeds |= {name: more[name]()[:_SHORT] for name in more if not name.startswith(_INDEX_LAST)}
     seeds |= {
         "dss-sp": dss(0, random_bytes(506 * 4)),
         "grundig": grundig_dss(3),

@@ -73,8 +73,8 @@ class NotAudio(LoadError):
 
 class UnsupportedContainer(LoadError):
     reason = "unsupported_container"
-    meaning = "The file is audio of a kind that dictalake does not read, such as DS2, MIDI or an encrypted file."
-    advice = "Export or unpack the file as error.detail says, and upload the result."
+    meaning = "The file is audio of a kind that dictalake does not read, such as DS2 or an encrypted file, or is headerless."
+    advice = "Export or unpack the file as error.detail says, and upload the result; for a headerless file, set the key."
 
 
 class UnsupportedCodec(LoadError):
@@ -91,7 +91,10 @@ class CorruptAudio(LoadError):
 
 class NoAudio(LoadError):
     reason = "no_audio"
-    meaning = "The file has no samples, or the DICOM object has neither a waveform nor an embedded audio file."
+    meaning = (
+        "The file has no samples or is a film without a sound track, or the DICOM object has neither a waveform nor an "
+        "embedded audio file."
+    )
     advice = "There is nothing to transcribe; leave such files out with archive.include."
 
 

@@ -17,7 +17,7 @@ from dictalake.audio.formats.account import add_accounts
 from dictalake.audio.formats.amr_frames import split_amr
 from dictalake.audio.formats.ffmpeg_reader import read_with_ffmpeg
 from dictalake.audio.formats.flac_frames import split_flac
-from dictalake.audio.formats.limits import check_not_empty
+from dictalake.audio.formats.limits import check_loss, check_not_empty
 from dictalake.audio.formats.ogg_pages import split_ogg
 from dictalake.audio.formats.parts import Part
 from dictalake.audio.formats.pcm_headers import split_pcm
@@ -60,7 +60,7 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
             session.recording_id, f"it starts like {audio.format.container} but nothing can be decoded; copy it again"
         )
     check_not_empty(session.recording_id, frames)
-    _check_loss(account, frames / audio.format.sample_rate_hz, session)
+    check_loss(session.recording_id, account, frames / audio.format.sample_rate_hz, session.limits)
     return replace(audio, account=account)
 
 
@@ -120,14 +120,3 @@ def _join(read: list[tuple[DecodedAudio, int]], session: DecodeSession) -> tuple
         return read[0]
     samples = np.concatenate([audio.samples for audio, _ in read], axis=1)
     return replace(read[0][0], samples=samples), sum(frames for _, frames in read)
-
-
-def _check_loss(account: Account, length_s: float, session: DecodeSession) -> None:
-    """Refuses a recording of which too much cannot be decoded: the rest would pass for the whole."""
-    broken_s, ratio = account.broken_s, session.limits.lost_ratio
-    if broken_s > ratio * max(length_s, broken_s):
-        raise CorruptAudio(
-            session.recording_id,
-            f"{broken_s:.1f} s of it cannot be decoded, {length_s:.1f} s are left with silence in the holes; limits.lost_ratio "
-            f"allows {ratio:.0%}: copy it again from its source",
-        )

@@ -8,17 +8,23 @@ since. Only those below are opened, by FFmpeg's own probing too (OPEN_OPTIONS): 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from dictalake.errors import CorruptAudio, LoadError, NoAudio, UnsupportedCodec
 
 
 class Codec(NamedTuple):
-    """``decoders`` are FFmpeg's names of what opens it; none where only libsndfile does."""
+    """``decoders`` are FFmpeg's names of what opens it; none where only libsndfile does.
+
+    ``proof`` is what a test gets back: ``exact`` every sample, ``close`` the sound as near as the codec allows, ``length``
+    noise of the right length and rate (there is no encoder), ``none`` nothing: no such file was there to test with.
+    """
 
     title: str
     containers: str
     decoders: tuple[str, ...] = ()
+    proof: str = "close"
 
 
 def _pcm(*names: str) -> dict[str, Codec]:
@@ -29,55 +35,54 @@ def _pcm(*names: str) -> dict[str, Codec]:
     for name in names:
         kind, bits, order = re.fullmatch(r"([suf])(\d+)(le|be|)", name).groups()  # type: ignore[union-attr]
         codec = f"pcm_{name}"
-        found[codec] = Codec(f"PCM, {bits} bits, {kinds[kind]}{orders[order]}", _PCM_CONTAINERS, (codec,))
+        found[codec] = Codec(
+            f"PCM, {bits} bits, {kinds[kind]}{orders[order]}", _PCM_CONTAINERS, (codec,), "close" if bits == "8" else "exact"
+        )
     return found
 
 
-_PCM_CONTAINERS = "WAV, W64, AIFF, AU, CAF, NIST, IRCAM, VOC, MP4, Matroska, AVI, FLV"
+_PCM_CONTAINERS = "WAV, W64, AIFF, AU, CAF, MP4, Matroska, AVI …"
 _FILES = "WAV, AU, AIFF-C, CAF, NIST, AVI, QuickTime"
 _REAL = "RealMedia"
 CODECS: dict[str, Codec] = {  # FFmpeg's canonical name, or libsndfile's subtype in lower case → what it is
     **_pcm("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "f64le", "f64be"),
-    "pcm_dvd": Codec("PCM of DVD", "MPEG program stream", ("pcm_dvd",)),
-    "pcm_bluray": Codec("PCM of Blu-ray and AVCHD", "MPEG transport stream", ("pcm_bluray",)),
+    "pcm_dvd": Codec("PCM of DVD", "MPEG program stream", ("pcm_dvd",), "exact"),
+    "pcm_bluray": Codec("PCM of Blu-ray and AVCHD", "MPEG transport stream", ("pcm_bluray",), "none"),
     "pcm_mulaw": Codec("G.711 µ-law", _FILES, ("pcm_mulaw",)),
     "pcm_alaw": Codec("G.711 A-law", _FILES, ("pcm_alaw",)),
     "adpcm_ms": Codec("Microsoft ADPCM", "WAV, AVI", ("adpcm_ms",)),
     "adpcm_ima_wav": Codec("IMA ADPCM", "WAV, W64, AVI", ("adpcm_ima_wav",)),
     "adpcm_ima_qt": Codec("IMA ADPCM of QuickTime", "QuickTime, AIFF-C, CAF", ("adpcm_ima_qt",)),
-    "adpcm_ima_oki": Codec("Dialogic/OKI ADPCM", "WAV", ("adpcm_ima_oki",)),
+    "adpcm_ima_oki": Codec("Dialogic/OKI ADPCM", "WAV; headerless VOX", ("adpcm_ima_oki",)),
     "adpcm_yamaha": Codec("Yamaha ADPCM", "WAV", ("adpcm_yamaha",)),
     "adpcm_swf": Codec("ADPCM of Flash", "FLV", ("adpcm_swf",)),
-    "adpcm_ct": Codec("Creative ADPCM", "VOC, WAV", ("adpcm_ct",)),
-    "adpcm_sbpro_2": Codec("Sound Blaster Pro ADPCM, 2 bits", "VOC", ("adpcm_sbpro_2",)),
-    "adpcm_sbpro_3": Codec("Sound Blaster Pro ADPCM, 2.6 bits", "VOC", ("adpcm_sbpro_3",)),
-    "adpcm_sbpro_4": Codec("Sound Blaster Pro ADPCM, 4 bits", "VOC", ("adpcm_sbpro_4",)),
-    "adpcm_g722": Codec("G.722", "WAV, Matroska", ("g722",)),
+    "adpcm_ct": Codec("Creative ADPCM", "VOC, WAV", ("adpcm_ct",), "none"),
+    "adpcm_sbpro_2": Codec("Sound Blaster Pro ADPCM, 2 bits", "VOC", ("adpcm_sbpro_2",), "none"),
+    "adpcm_sbpro_3": Codec("Sound Blaster Pro ADPCM, 2.6 bits", "VOC", ("adpcm_sbpro_3",), "none"),
+    "adpcm_sbpro_4": Codec("Sound Blaster Pro ADPCM, 4 bits", "VOC", ("adpcm_sbpro_4",), "none"),
+    "adpcm_g722": Codec("G.722", "WAV; headerless", ("g722",)),
     "adpcm_g726": Codec("G.726", "WAV", ("g726",)),
-    "adpcm_g726le": Codec("G.726, little-endian", "WAV, AU", ("g726le",)),
+    "adpcm_g726le": Codec("G.726, little-endian", "WAV, AU", ("g726le",), "none"),
     "g721_32": Codec("G.721, 32 kbit/s", "WAV, AU"),
     "g723_24": Codec("G.723 ADPCM, 24 kbit/s", "AU"),
     "g723_40": Codec("G.723 ADPCM, 40 kbit/s", "AU"),
     "nms_adpcm_16": Codec("NMS ADPCM, 16 kbit/s", "WAV"),
     "nms_adpcm_24": Codec("NMS ADPCM, 24 kbit/s", "WAV"),
     "nms_adpcm_32": Codec("NMS ADPCM, 32 kbit/s", "WAV"),
-    "dwvw_12": Codec("Delta with variable word width, 12 bits", "AIFF-C"),
-    "dwvw_16": Codec("Delta with variable word width, 16 bits", "AIFF-C"),
-    "dwvw_24": Codec("Delta with variable word width, 24 bits", "AIFF-C"),
-    "gsm": Codec("GSM 06.10", "AIFF-C, QuickTime", ("gsm",)),
-    "gsm_ms": Codec("GSM 06.10 of Microsoft", "WAV, W64, AVI", ("gsm_ms",)),
+    "gsm": Codec("GSM 06.10", "QuickTime; headerless", ("gsm",)),
+    "gsm_ms": Codec("GSM 06.10 of Microsoft", "WAV, W64, AVI, AIFF-C", ("gsm_ms",)),
     "g723_1": Codec("G.723.1", "WAV, DSS (LP)", ("g723_1",)),
-    "g729": Codec("G.729", "WAV", ("g729",)),
-    "truespeech": Codec("TrueSpeech", "WAV", ("truespeech",)),
-    "dss_sp": Codec("DSS SP", "DSS", ("dss_sp",)),
-    "ilbc": Codec("iLBC", "iLBC, CAF", ("ilbc",)),
+    "g729": Codec("G.729", "WAV", ("g729",), "none"),
+    "truespeech": Codec("TrueSpeech", "WAV", ("truespeech",), "length"),
+    "dss_sp": Codec("DSS SP", "DSS", ("dss_sp",), "length"),
+    "ilbc": Codec("iLBC", "iLBC, CAF", ("ilbc",), "length"),
     "amr_nb": Codec("AMR narrow band", "AMR, 3GPP", ("amrnb", "libopencore_amrnb")),
     "amr_wb": Codec("AMR wide band", "AMR, 3GPP", ("amrwb", "libopencore_amrwb")),
     "speex": Codec("Speex", "Ogg, WAV, FLV", ("speex",)),
     "nellymoser": Codec("Nellymoser", "FLV", ("nellymoser",)),
     "opus": Codec("Opus", "Ogg, Matroska, MP4, CAF, MPEG-TS", ("opus", "libopus")),
     "vorbis": Codec("Vorbis", "Ogg, Matroska", ("vorbis",)),
-    "mp1": Codec("MPEG layer I", "MPEG audio, WAV", ("mp1float", "mp1")),
+    "mp1": Codec("MPEG layer I", "MPEG audio, WAV", ("mp1float", "mp1"), "none"),
     "mp2": Codec("MPEG layer II", "MPEG audio, WAV, AVI, MPEG-TS, MPEG program stream", ("mp2float", "mp2")),
     "mp3": Codec("MPEG layer III", "MPEG audio, WAV, MP4, Matroska, AVI, FLV, MPEG-TS", ("mp3float", "mp3")),
     "aac": Codec("AAC, HE-AAC", "ADTS, MP4, Matroska, FLV, MPEG-TS, CAF, RealMedia", ("aac",)),
@@ -86,18 +91,18 @@ CODECS: dict[str, Codec] = {  # FFmpeg's canonical name, or libsndfile's subtype
     "eac3": Codec("E-AC-3", "E-AC-3, MPEG-TS, MP4, Matroska", ("eac3",)),
     "wmav1": Codec("Windows Media Audio 1", "ASF", ("wmav1",)),
     "wmav2": Codec("Windows Media Audio 2", "ASF, AVI", ("wmav2",)),
-    "wmavoice": Codec("Windows Media Audio Voice", "ASF", ("wmavoice",)),
-    "wmapro": Codec("Windows Media Audio 9 Professional", "ASF", ("wmapro",)),
-    "wmalossless": Codec("Windows Media Audio Lossless", "ASF", ("wmalossless",)),
+    "wmavoice": Codec("Windows Media Audio Voice", "ASF", ("wmavoice",), "none"),
+    "wmapro": Codec("Windows Media Audio 9 Professional", "ASF", ("wmapro",), "none"),
+    "wmalossless": Codec("Windows Media Audio Lossless", "ASF", ("wmalossless",), "none"),
     "ra_144": Codec("RealAudio 1.0", _REAL, ("real_144",)),
-    "ra_288": Codec("RealAudio 2.0", _REAL, ("real_288",)),
-    "sipr": Codec("RealAudio Sipro", _REAL, ("sipr",)),
-    "cook": Codec("RealAudio Cook", _REAL, ("cook",)),
-    "flac": Codec("FLAC", "FLAC, Ogg, Matroska, MP4", ("flac",)),
-    "alac": Codec("Apple Lossless", "MP4, CAF", ("alac",)),
-    "wavpack": Codec("WavPack", "WavPack, Matroska", ("wavpack",)),
-    "tta": Codec("True Audio", "True Audio, Matroska", ("tta",)),
-    "ape": Codec("Monkey's Audio", "Monkey's Audio", ("ape",)),
+    "ra_288": Codec("RealAudio 2.0", _REAL, ("real_288",), "none"),
+    "sipr": Codec("RealAudio Sipro", _REAL, ("sipr",), "none"),
+    "cook": Codec("RealAudio Cook", _REAL, ("cook",), "none"),
+    "flac": Codec("FLAC", "FLAC, Ogg, Matroska, MP4", ("flac",), "exact"),
+    "alac": Codec("Apple Lossless", "MP4, CAF", ("alac",), "exact"),
+    "wavpack": Codec("WavPack", "WavPack, Matroska", ("wavpack",), "exact"),
+    "tta": Codec("True Audio", "True Audio, Matroska", ("tta",), "exact"),
+    "ape": Codec("Monkey's Audio", "Monkey's Audio", ("ape",), "none"),
 }
 # For ``av.open``: FFmpeg tries packets of every track to learn what they are, and may open no other file that the bytes name.
 OPEN_OPTIONS = {
@@ -120,11 +125,18 @@ def refuse_unknown_codec(recording_id: str, data: bytes, container: str, title: 
     return UnsupportedCodec(recording_id, f"no decoder for {coding} inside the {title} container; convert it to FLAC or WAV")
 
 
-def refuse_without_track(recording_id: str, streams: int, title: str) -> LoadError:
-    """The error for a container without a sound track: a film without sound, or nothing that can be read at all."""
-    if streams:
-        return NoAudio(recording_id, f"the {title} container holds no sound track, only pictures or other data")
-    return CorruptAudio(recording_id, f"the {title} container holds no readable sound track")
+def refuse_without_track(recording_id: str, kinds: Collection[str], title: str) -> LoadError:
+    """The error for a container without a sound track. ``kinds`` are the types of its streams, as FFmpeg calls them.
+
+    A transport stream does not always say what a track is, so that one of unknown kind may be sound.
+    """
+    if not kinds:
+        return CorruptAudio(recording_id, f"the {title} container holds no readable track")
+    if title == "mpegts" and not {*kinds} <= {"video", "subtitle"}:
+        return UnsupportedCodec(
+            recording_id, "no track of the mpegts container is known to be sound; convert it to FLAC or WAV"
+        )
+    return NoAudio(recording_id, f"the {title} container holds no sound track, only pictures or other data")
 
 
 _TAGGED = {  # container → where it names its codec: four letters, or the number of a WAVEFORMATEX

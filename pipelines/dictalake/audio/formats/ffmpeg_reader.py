@@ -54,7 +54,8 @@ def read_with_ffmpeg(
     with _open(data, container, session) as file:
         count = len(file.streams.audio)
         if count == 0:
-            raise refuse_without_track(session.recording_id, len(file.streams), name_container(container) or container)
+            kinds = [each.type for each in file.streams]
+            raise refuse_without_track(session.recording_id, kinds, name_container(container) or container)
     most_s = session.limits.duration_h * 3600
 
     def make_timeline() -> Timeline:

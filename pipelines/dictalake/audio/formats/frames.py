@@ -10,7 +10,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-FRAMES_WANTED = 4  # inside other bytes; a chain that long does not happen by chance
+# Inside other bytes: random ones do not make a chain of four, but the patterns of a picture may, so one as long as that has
+# to reach the end.
+FRAMES_WANTED = 4
+_FRAMES_SURE = 12
 
 
 class Frame(NamedTuple):
@@ -27,7 +30,7 @@ def read_mpeg_header(data: bytes, at: int) -> Frame | None:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     bitrate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3 or header[3] & 3 == 2:
         return None
     bits_per_s = _BITRATES_KBPS[version == 3, layer][bitrate - 1] * 1000
     rate_hz = _RATES_HZ[version][rate]
@@ -85,7 +88,8 @@ def read_ac3_header(data: bytes, at: int) -> Frame | None:
 
 
 _AC3_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-_READERS: tuple[Callable[[bytes, int], Frame | None], ...] = (
+Reader = Callable[[bytes, int], Frame | None]
+_READERS: tuple[Reader, ...] = (
     read_mpeg_header,
     read_adts_header,
     read_loas_header,
@@ -104,12 +108,11 @@ def sniff_frames(data: bytes) -> str | None:
 
 
 def find_frames(data: bytes, start: int, end: int) -> tuple[int, str] | None:
-    """The first place from ``start`` up to ``end`` where at least FRAMES_WANTED frames begin, and their name."""
+    """The first place from ``start`` up to ``end`` where a chain of frames begins that is no chance, and their name."""
     for match in _SYNC.finditer(data, start, end):
         for read in _READERS:
-            if _follow(data, match.start(), read, FRAMES_WANTED):
-                first = read(data, match.start())
-                assert first is not None
+            first = read(data, match.start())
+            if first is not None and _count_chain(data, match.start(), read) >= FRAMES_WANTED:
                 return match.start(), first.name
     return None
 
@@ -129,17 +132,29 @@ def find_transport_stream(data: bytes, start: int, end: int) -> int | None:
     return None
 
 
-def _follow(data: bytes, at: int, read: Callable[[bytes, int], Frame | None], wanted: int) -> bool:
+def _follow(data: bytes, at: int, read: Reader, wanted: int) -> bool:
     """Whether ``wanted`` frames that agree follow one another, or at least one and then the end of the data."""
+    frames, end = _walk(data, at, read, wanted)
+    return frames == wanted or (frames > 0 and end == len(data))
+
+
+def _count_chain(data: bytes, at: int, read: Reader) -> int:
+    """Frames that agree and follow one another; 0 for a short chain that ends before the data, or a tag at their end, does."""
+    frames, end = _walk(data, at, read, _FRAMES_SURE)
+    is_short = frames < _FRAMES_SURE and end < len(data) and data[end : end + 3] not in (b"TAG", b"APE", b"ID3")
+    return 0 if is_short else frames
+
+
+def _walk(data: bytes, at: int, read: Reader, most: int) -> tuple[int, int]:
+    """How many frames, at most ``most``, agree and follow one another from ``at``, and where they end."""
     first = frame = read(data, at)
-    for count in range(1, wanted + 1):
-        if frame is None or first is None or (frame.name, frame.fixed) != (first.name, first.fixed):
-            return False
-        at += frame.length
-        if at == len(data):
-            return count == wanted or wanted < FRAMES_WANTED
+    frames = 0
+    while frame is not None and first is not None and (frame.name, frame.fixed) == (first.name, first.fixed):
+        frames, at = frames + 1, at + frame.length
+        if frames == most or at >= len(data):
+            break
         frame = read(data, at)
-    return True
+    return frames, at
 
 
 def _is_transport_stream(data: bytes, at: int, wanted: int) -> bool:

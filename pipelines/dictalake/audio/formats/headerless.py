@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from dictalake.audio.formats.g711 import expand_a_law, expand_mu_law
-from dictalake.audio.formats.limits import check_format, check_not_empty
+from dictalake.audio.formats.limits import check_format, check_loss, check_not_empty
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.config.headerless import USUAL, Headerless
 from dictalake.errors import CorruptAudio, UnsupportedContainer
@@ -60,6 +60,7 @@ def decode_headerless(data: bytes, entry: Headerless, session: DecodeSession) ->
         blocks = _decode_raw(data, "VOX_ADPCM", entry.rate_hz)
     samples, frames = session.take(entry.rate_hz, blocks)
     check_not_empty(session.recording_id, frames)
+    check_loss(session.recording_id, account, frames / entry.rate_hz, session.limits)
     codec, bits = _NAMES[entry.codec]
     container = "vox" if entry.codec == "vox" else "headerless"
     return DecodedAudio(samples, AudioFormat(container, codec, entry.rate_hz, entry.channels, bits), account=account)

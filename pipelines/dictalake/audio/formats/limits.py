@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dictalake.config.sections import Limits
 from dictalake.errors import CorruptAudio, NoAudio, TooLong, TooManyChannels, UnsupportedCodec
+from dictalake.records import Account
 
 MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 384_000
@@ -37,4 +38,15 @@ def check_not_empty(recording_id: str, frames: int) -> None:
     if frames == 0:
         raise NoAudio(
             recording_id, "it is a sound object without a single sample; the recorder stopped before anything was written"
+        )
+
+
+def check_loss(recording_id: str, account: Account, length_s: float, limits: Limits) -> None:
+    """Raises CorruptAudio for a recording of which too much cannot be decoded: the rest would pass for the whole."""
+    broken_s, ratio = account.broken_s, limits.lost_ratio
+    if broken_s > ratio * max(length_s, broken_s):
+        raise CorruptAudio(
+            recording_id,
+            f"{broken_s:.1f} s of it cannot be decoded, {length_s:.1f} s are left with silence in the holes; limits.lost_ratio "
+            f"allows {ratio:.0%}: copy it again from its source",
         )

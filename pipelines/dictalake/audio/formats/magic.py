@@ -30,6 +30,7 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"ea3\x03", "openmg"),
     (b"EA3\x01", "openmg"),
     (b"ajkg", "shorten"),
+    (b"ADIF", "adif"),
     (b"MP+", "musepack"),
     (b"MPCK", "musepack"),
     (b"OFR ", "optimfrog"),
@@ -61,6 +62,7 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
     (b"\x1f\x8b\x08", "gzip"),
+    (b"MSCF\0\0\0\0", "cab"),
     (b"Rar!\x1a\x07", "rar"),
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"\xfd7zXZ\0", "xz"),
@@ -72,6 +74,8 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "image"),
     (b"\xff\xd8\xff", "image"),
     (b"GIF8", "image"),
+    (b"DDS |\0\0\0", "image"),
+    (b"gimp xcf ", "image"),
     (b"II*\0", "image"),
     (b"MM\0*", "image"),
     (b"8BPS\0\1", "image"),
@@ -88,13 +92,12 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\xce\xfa\xed\xfe", "executable"),
     (b"\xcf\xfa\xed\xfe", "executable"),
     (b"\0asm\x01\0\0\0", "executable"),
+    (b"OTTO", "font"),
+    (b"wOFF", "font"),
     (b"\0\x05\x16\x07\0\x02", "apple_double"),
     (b"\0\0\0\x01Bud1", "apple_double"),
     (b"bplist0", "plist"),
     (b"L\0\0\0\x01\x14\x02\0", "shortcut"),
-    (b"\0\0\x01\xb3", "video"),
-    (b"\0\0\0\x01\x67", "video"),
-    (b"\0\0\0\x01\x40\x01", "video"),
     (b"YUV4MPEG2 ", "video"),
     (b"DKIF\0\0", "video"),
 )
@@ -125,6 +128,15 @@ NEEDLES: dict[bytes, tuple[int, tuple[str, ...]]] = {
     b".RMF\0\0\0": (0, ("realmedia",)),
     b"\0\0\x01\xba": (0, ("mpegps",)),
 }
+_RIFF = {
+    b"WAVE": "wav",
+    b"AVI ": "avi",
+    b"WEBP": "image",
+    b"RMID": "midi",
+    b"sfbk": "soundfont",
+    b"QLCM": "qcp",
+    b"CDDA": "cda",
+}
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid", b"styp", b"sidx", b"moof", b"PICT", b"meta")
 _BRANDS = {b"aax ": "audible", b"aaxc": "audible"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jp2 "), "image"
@@ -132,6 +144,7 @@ _BRANDS = {b"aax ": "audible", b"aaxc": "audible"} | dict.fromkeys(
 _ENCRYPTED_ENTRIES = (b"enca", b"drms", b"drmi", b"aavd")
 _TEXT_BYTES = 1024
 _CONTROL = bytes(set(range(32)) - {9, 10, 12, 13, 27}) + b"\x7f"
+_HIGH = bytes(range(128, 256))
 _TEXTS = (
     (re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S), "html"),
     (re.compile(rb"\s*<(?:\?xml|!doctype|[a-z_][\w:.-]*[\s/>])", re.I), "xml"),
@@ -160,7 +173,15 @@ def _sniff_chunks(head: bytes, strict: bool) -> str | None:
     """RIFF and IFF: who is inside stands behind the length."""
     magic, kind, fits = head[:4], head[8:12], not strict or re.fullmatch(rb"[ -~]{4}", head[12:16]) is not None
     if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and fits:
-        riff = {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "image", b"RMID": "midi", b"sfbk": "soundfont", b"QLCM": "qcp"}
+        riff = {
+            b"WAVE": "wav",
+            b"AVI ": "avi",
+            b"WEBP": "image",
+            b"RMID": "midi",
+            b"sfbk": "soundfont",
+            b"QLCM": "qcp",
+            b"CDDA": "cda",
+        }
         return riff.get(kind)
     if magic in (b"FORM", b"FRM8") and fits:
         iff = {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "8svx", b"16SV": "8svx"}
@@ -214,6 +235,8 @@ def _sniff_fields(head: bytes, strict: bool) -> str | None:
     for prefix, name, fits, always in _FIELDS:
         if head.startswith(prefix) and (fits(head) if strict or always else True):
             return name
+    if head[32769:32774] == b"CD001":
+        return "iso"
     if head[4:8] == b"\x57\x90\x75\x36":
         return "audible"
     if head.startswith(b"NIST_1A\n"):
@@ -248,11 +271,15 @@ def _fits_program(head: bytes) -> bool:
 
 
 def _fits_bitmap(head: bytes) -> bool:
-    return head[6:10] == bytes(4) and head[14:18] in (b"\x28\0\0\0", b"\x0c\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
+    return head[6:10] == bytes(4) and head[14:18] in (b"\x28\0\0\0", b"\x0c\0\0\0", b"\x38\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
 
 
 def _fits_pack(head: bytes) -> bool:
     return len(head) > 4 and (head[4] & 0xC4 == 0x44 or head[4] & 0xF1 == 0x21)
+
+
+def _fits_flash(head: bytes) -> bool:
+    return len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64])
 
 
 def _fits_ebml(head: bytes) -> bool:
@@ -274,13 +301,21 @@ _FIELDS: tuple[tuple[bytes, str, Callable[[bytes], bool], bool], ...] = (
     *((bytes([0x64, 0xA3, kind, 0]), "ircam", _fits_ircam, True) for kind in (1, 2, 3, 4)),
     *((bytes([0, kind, 0xA3, 0x64]), "ircam", _fits_ircam, True) for kind in (1, 2, 3, 4)),
     (b"BZh", "bzip2", lambda head: head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"), True),
-    *((kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60, True) for kind in (b"F", b"C", b"Z")),
+    *(
+        (kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64]), True)
+        for kind in (b"F", b"C", b"Z")
+    ),
+    (b"\0\1\0\0\0", "font", lambda head: 1 <= head[5] <= 64 and re.match(rb"[ -~]{4}", head[12:16]) is not None, True),
+    (b"\0\0\x01\xb3", "video", lambda head: len(head) > 10 and head[7] & 15 in range(1, 9) and head[10] & 0x20 > 0, True),
+    (b"\0\0\0\x01\x67", "video", lambda head: head[5:6] in (b"\x42", b"\x4d", b"\x58", b"\x64", b"\x6e", b"\x7a"), True),
+    (b"\0\0\0\x01\x40\x01\x0c", "video", lambda head: True, False),
     (b"MZ", "executable", _fits_program, True),
     (b"BM", "image", _fits_bitmap, True),
     (b"\0\0\1\0", "image", lambda head: len(head) > 9 and 1 <= head[4] <= 32 and head[5] == 0 and head[9] == 0, True),
 )
 # Magic numbers that a text might begin with
-_NO_TEXT = {"sony_voice", "openmg", "shorten", "musepack", "optimfrog", "tak", "la", "tta2", "paris", "tracker", "parquet"}
+_NO_TEXT = {"sony_voice", "openmg", "shorten", "adif", "musepack", "optimfrog", "tak", "la", "tta2", "paris"}
+_NO_TEXT |= {"tracker", "parquet", "font"}
 _STRICT: dict[str, Callable[[bytes], bool]] = {
     "ogg": lambda head: len(head) > 27 and head[4] == 0 and head[5] < 8,
     "amr": lambda head: re.match(rb"#!AMR(?:-WB)?(?:_MC1\.0)?\n", head) is not None,
@@ -297,8 +332,11 @@ def _is_bare_dicom(head: bytes) -> bool:
             continue
         if head[4:6] in (b"UL", b"UI", b"CS", b"DA", b"TM", b"DT", b"LO", b"OB", b"SH"):
             return True
-        if order == "<" and struct.unpack("<I", head[4:8])[0] <= 64 and head[8:].strip(b"\0"):
-            return True
+        length = struct.unpack("<I", head[4:8])[0]
+        if order == "<" and length <= 64 and len(head) >= length + 12:  # implicit: small numbers, so the next one has to fit
+            following = struct.unpack("<HH", head[length + 8 : length + 12])
+            if (group, element) < following and following[0] in (0x0002, 0x0008, 0x0010):
+                return True
     return False
 
 
@@ -314,9 +352,11 @@ def sniff_text(head: bytes) -> str | None:
 
 
 def is_text(head: bytes) -> bool:
-    """UTF-8 without control characters."""
+    """UTF-8, or mostly ASCII in some other encoding, without control characters."""
     if head.translate(None, _CONTROL) != head:
         return False
+    if len(head) >= 16 and len(head.translate(None, _HIGH)) > 0.8 * len(head):
+        return True
     for cut in range(4):  # the excerpt may end inside a character
         try:
             head[: len(head) - cut].decode("utf-8")

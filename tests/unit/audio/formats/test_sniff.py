@@ -52,6 +52,7 @@ def test_audio_files_are_recognised(container: str, subtype: str, name: str) -> 
         ("Größe der Läsion".encode(), "text"),
         (b"", "text"),
         (b"RIFF\x00\x00\x00\x00AVI LIST", "avi"),
+        (b"RIFF\x00\x00\x00\x00ACONLIST", "unknown"),
         (bytes(1000), "unknown"),
     ],
 )
