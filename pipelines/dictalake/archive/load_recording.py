@@ -25,6 +25,9 @@ def load_recording(
     An archive object gives each file in it instead, and itself with an error where it cannot be read as a whole.
     Raises ConfigError, which every recording would meet.
     """
+    if recording.error is not None:
+        yield recording, recording.error
+        return
     try:
         data = fetch(recording, config.archive, limits=config.limits)
         kind = find_kind(data, config.archive)

@@ -48,7 +48,7 @@ from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_
 _PASSES = 10  # a commit that was under way may bring a row back, which the next pass removes
 _IDS_AT_ONCE = 500
 _THREADS = 16
-_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
+_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": [], "error": None}
 
 
 @dataclass(frozen=True)

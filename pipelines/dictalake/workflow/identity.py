@@ -14,6 +14,7 @@ from dictalake.acoustic.lasr.files import read_lasr_files
 from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
+from dictalake.decoding.hotwords import warn_of_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -65,6 +66,7 @@ def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | Non
         return None
     spec = read_vocabulary(checkpoint)
     open_decoder(locate_lm(config).decoding, spec.vocabulary)
+    warn_of_hotwords(config.decoding, spec.vocabulary)
     return spec
 
 

@@ -18,7 +18,7 @@ from dictalake.archive import storage
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.decoding.vocabulary import Vocabulary
-from dictalake.errors import ChangedDuringRead, ConfigError, Erased, WorkerCrashed
+from dictalake.errors import BadManifestLine, ChangedDuringRead, ConfigError, Erased, WorkerCrashed
 from dictalake.lake.schema import make_transcripts
 from dictalake.records import FrameGrid, Recording, make_recording_id
 from dictalake.transcript.provenance import Provenance
@@ -62,6 +62,8 @@ def why_not(row: Mapping[str, Any]) -> str | None:
     reason = (row["error"] or {}).get("reason")
     if reason == Erased.reason or row["source"] is None:
         return "it was erased: nothing is kept to make it from"
+    if reason == BadManifestLine.reason:
+        return "it stands for a bad line of a manifest: there is no recording to make it from"
     if reason == WorkerCrashed.reason:
         return "it ended the process of its worker, and would end this one"
     return None

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dictalake.config.sections import Config
-from dictalake.errors import ConfigError, RunError, list_reasons
+from dictalake.errors import BadManifestLine, ConfigError, RunError, list_reasons
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import Recording
 from dictalake.workflow import columns
@@ -33,7 +33,7 @@ _TRIES = 3
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _REFRESH = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _COUNTED = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
-_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata")
+_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "bad_line")
 CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 
 
@@ -166,7 +166,7 @@ class WorkList:
                 done = tuple(sorted(row.pop("done_members") or ()))
                 if done:
                     self.done_before[row["recording_id"]] = len(done)
-                when = row.pop("modified_at")
+                when, bad_line = row.pop("modified_at"), row.pop("bad_line")
                 yield Recording(
                     **{**row, "metadata": dict(row["metadata"] or {})},
                     modified_at=None if when is None else datetime.fromtimestamp(when / 1e6, UTC),
@@ -174,6 +174,7 @@ class WorkList:
                     archive_id=row["recording_id"] if done or members else None,
                     done_members=done,
                     member_attempts=members,
+                    error=None if bad_line is None else BadManifestLine(row["recording_id"], bad_line),
                 )
         with _plain_errors():
             self._close()
@@ -209,14 +210,15 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     """Fills the table ``found``; returns how many recordings were left out because they were erased."""
     database.execute(
         "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
-        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR))"
+        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), bad_line VARCHAR)"
     )
     recordings = iter(found)
     seq = erased = 0
     while batch := list(islice(recordings, _BATCH)):
         admitted = [recording for recording in batch if not forbidden.covers_uri(recording.uri)] if forbidden else batch
         erased += len(batch) - len(admitted)
-        rows = columns.recordings_to_table(admitted).select(list(_FOUND))  # DuckDB reads it by its name
+        rows = columns.recordings_to_table(admitted)  # DuckDB reads it by its name
+        rows = rows.append_column("bad_line", pc.struct_field(rows["error"], "detail")).select(list(_FOUND))
         microseconds = pc.cast(rows["modified_at"], pa.int64())
         rows = rows.set_column(rows.schema.get_field_index("modified_at"), "modified_at", microseconds)
         rows = rows.add_column(0, "seq", pa.array(range(seq, seq + len(admitted)), pa.int64()))

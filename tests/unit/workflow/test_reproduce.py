@@ -104,6 +104,8 @@ def test_what_was_erased_or_ended_its_worker_is_not_made_again() -> None:
     assert "erased" in str(why_not(make_failed_row(A, error=ERASED) | {"source": None}))
     crashed = {"stage": "load", "reason": "worker_crashed", "detail": "", "retryable": False}
     assert "ended the process" in str(why_not(make_failed_row(A, error=crashed) | {"source": {"uri": "x"}}))
+    bad_line = crashed | {"reason": "bad_manifest_line"}
+    assert "bad line of a manifest" in str(why_not(make_failed_row(A, error=bad_line) | {"source": {"uri": "x"}}))
 
 
 def test_a_file_of_an_archive_object_leads_to_that_object() -> None:

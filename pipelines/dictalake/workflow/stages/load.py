@@ -76,7 +76,7 @@ class Load:
             rows: list[Row] = []
             samples = 0
             ids = table["recording_id"].to_pylist()
-            # A recording that has an error before anything was read: it killed workers.
+            # A recording that has an error before anything was read: it killed workers, or its line of the manifest is bad.
             refused = dict(zip(ids, table["error"].to_pylist(), strict=True)) if "error" in table.column_names else {}
             for recording, row in self._load_all(columns.table_to_recordings(table), refused, pool):
                 length = sum(len(channel) for channel in row.get("waveforms", ()))
