@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dictalake.audio.formats.account import REPAIRS
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures
@@ -95,6 +96,14 @@ def render_failures() -> str:
         lines += [f"### {failure.reason}", "", f"{stage}. {again}", ""]
         lines += _wrap(f"- **What happened:** {failure.meaning}", "  ")
         lines += [*_wrap(f"- **What to do:** {failure.advice}", "  "), ""]
+    return "\n".join(lines)
+
+
+def render_repairs() -> str:
+    lines = []
+    for word, repair in REPAIRS.items():
+        lines += [f"### {word}", "", *_wrap(f"- **What was found:** {repair.meaning}.", "  ")]
+        lines += [*_wrap(f"- **What to do:** {repair.advice}.", "  "), ""]
     return "\n".join(lines)
 
 
@@ -230,6 +239,7 @@ ROOMS = {
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("configuration.md", "keys"): render_keys,
     ("failures.md", "reasons"): render_failures,
+    ("incomplete.md", "repairs"): render_repairs,
     ("architecture.md", "tree"): render_tree,
     ("architecture.md", "rooms"): render_rooms,
     ("decisions/README.md", "index"): render_decisions,

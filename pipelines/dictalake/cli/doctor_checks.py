@@ -230,7 +230,7 @@ def check_workers(config: Config) -> str:
         return "ray.address is set: the cluster's resources are checked when the run starts"
     import torch
 
-    from dictalake.workflow.cluster import Resources, make_plan
+    from dictalake.workflow.plan import Resources, make_plan
 
     machine = look_at_machine()
     cpus, free_mb = config.ray.cpus or machine.cpus, machine.free_bytes / 1e6

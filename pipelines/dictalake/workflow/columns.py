@@ -46,14 +46,18 @@ LOADED_COLUMNS = {
             "sample_rate_hz": pa.int32(),
             "channels": pa.int32(),
             "bits_per_sample": pa.int32(),
+            "tracks": pa.list_(pa.int32()),
         }
     ),
+    "loader": pa.int32(),
     "dicom": _TEXT_MAP,  # the patient's fields in it are hashes
     "content_datetime": _TIME,
     "duration_s": pa.float64(),
     "clipped_ratio": pa.float32(),
     "level_dbfs": pa.float32(),
     "dc_offset": pa.float32(),
+    "lost_s": pa.float64(),
+    "repairs": pa.list_(pa.string()),
     "speech_s": pa.float64(),
     "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
     "load_ms": pa.float32(),

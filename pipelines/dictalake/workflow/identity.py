@@ -7,7 +7,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
+from dictalake.acoustic.checkpoint import Checkpoint, locate_decoding, locate_lm
 from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.files import read_lasr_files
@@ -65,7 +65,7 @@ def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | Non
     if config.acoustic.gives_text:
         return None
     spec = read_vocabulary(checkpoint)
-    open_decoder(locate_lm(config).decoding, spec.vocabulary)
+    open_decoder(locate_decoding(config), spec.vocabulary)
     warn_of_hotwords(config.decoding, spec.vocabulary)
     return spec
 

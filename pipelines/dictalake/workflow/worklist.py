@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Config
 from dictalake.errors import BadManifestLine, ConfigError, RunError, list_reasons
+from dictalake.lake.rechecks import LOST
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import Recording
 from dictalake.workflow import columns
@@ -39,12 +40,15 @@ CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 
 @dataclass(frozen=True)
 class Retry:
-    """Which failed recordings are done again: those whose newest row is retryable, or has one of ``reasons``.
+    """Which recordings are done again: with ``failed`` those whose newest row failed and is retryable, or has one of
+    ``reasons``; with ``lost`` those whose newest row is good and lost sound, as a recheck found.
 
     Raises ConfigError for a reason that does not exist.
     """
 
     reasons: tuple[str, ...] = ()
+    failed: bool = True
+    lost: bool = False
 
     def __post_init__(self) -> None:
         known = list_reasons()
@@ -92,18 +96,21 @@ class WorkList:
         claimed: Callable[[], ds.Dataset],
         retry: Retry | None = None,
         *,
+        lost: pa.Table | None = None,
         is_same_run: bool = False,
     ) -> None:
         """Computes the work anew. Raises RunError.
 
         ``done()`` gives the rows in the lake (schema table.DONE), ``claimed()`` the recordings of other live runs (schema
-        CLAIMED). ``is_same_run`` means that this run has been over its manifest and only looks for what has no row yet.
+        CLAIMED), ``lost`` the rows that lost sound (schema rechecks.LOST). ``is_same_run`` means that this run has been over
+        its manifest and only looks for what has no row yet.
         """
         self.done_before.clear()
         with _plain_errors():
             for attempt in range(1, _TRIES + 1):
                 self._database.register("done_rows", _scan(done()))
                 self._database.register("claimed_rows", _scan(claimed()))
+                self._database.register("lost_rows", lost if lost is not None else LOST.empty_table())
                 try:
                     self._set_variables(retry, is_same_run=is_same_run)
                     self._database.execute(_REFRESH)
@@ -116,9 +123,10 @@ class WorkList:
         self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
 
     def _set_variables(self, retry: Retry | None, *, is_same_run: bool) -> None:
-        kind = "none" if retry is None else "reasons" if retry.reasons else "retryable"
+        kind = "none" if retry is None or not retry.failed else "reasons" if retry.reasons else "retryable"
         self._database.execute("SET VARIABLE retry = $1", [kind])
         self._database.execute("SET VARIABLE retry_reasons = $1::VARCHAR[]", [list(retry.reasons) if retry else []])
+        self._database.execute("SET VARIABLE retry_lost = $1", [retry is not None and retry.lost])
         self._database.execute("SET VARIABLE is_same_run = $1", [is_same_run])
 
     def leave_out(self, forbidden: ErasedSubjects) -> None:

@@ -20,7 +20,8 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import make_recording_id
 from dictalake.workflow.compare_rows import compare_rows, find_causes
-from dictalake.workflow.reproduce import Move, find_object, recall_config, why_not
+from dictalake.workflow.reproduce import Move, recall_config, why_not
+from dictalake.workflow.row_origin import find_object
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 A, B, C = (letter * 32 for letter in "abc")
