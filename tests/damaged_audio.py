@@ -365,7 +365,9 @@ def make_lost_ends() -> Iterator[DamagedFile]:
             from_s = 0.0 if kind == "all_random" else A_S / 2 - ENCODINGS[name].reach_s
             # Of bare frames nothing is left that would say what it was.
             reasons = ("corrupt_audio", "not_audio") if kind == "all_random" and name in ("mp3", "adts") else ("corrupt_audio",)
-            yield _of_a(f"{kind}-{name}", name, data, unsure=((from_s, A_S),), or_error=reasons)
+            file = _of_a(f"{kind}-{name}", name, data, unsure=((from_s, A_S),), or_error=reasons)
+            # Where nothing in front says how long it was, that can but be guessed from the bytes.
+            yield file if ENCODINGS[name].announced else replace(file, slack_s=file.slack_s + 0.5)
 
 
 @functools.cache

@@ -201,15 +201,17 @@ def judge(mutant: Mutant, waveform: np.ndarray, lost_s: float | None, repairs: S
     faults = []
     if not is_said and (short_s > slack_s or missing_s > slack_s or _is_noise_unsaid(mutant, placed)):
         faults.append("silent loss")
-    elif mutant.encoding in _PAGED and mutant.shortened:
-        short_s = 0.0  # its last page says that it is the last: where it is gone, that must be said, but not how much is
+    # The last page of Ogg says that it is the last, and when it ends: without it, how much is gone can but be guessed.
+    is_guess = mutant.encoding in _PAGED and any(end_s > SECONDS - 0.05 for _, end_s in mutant.unsure)
+    if is_guess:
+        short_s = 0.0
     if is_said and lost_s is not None and (short_s > slack_s or missing_s > slack_s):
         faults.append("lost too little")
     # How much time a damaged stretch of bare frames stands for, a reader can but guess from its bytes.
     guessed_s = mutant.overwritten_s / 2 if mutant.encoding in _NO_LENGTH else 0.0
     if duration_s > SECONDS + slack_s + guessed_s:
         faults.append("too long")
-    if not mutant.announced and lost > SECONDS - placed.found_s + slack_s:
+    if not mutant.announced and not is_guess and lost > SECONDS - placed.found_s + slack_s:
         faults.append("lost too much")
     if placed.moved_s > slack_s and not is_said:
         faults.append("moved silently")
