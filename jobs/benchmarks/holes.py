@@ -115,11 +115,11 @@ def measure(recordings: int, seed: int) -> dict[str, Found]:
             one.errors[error.reason] += 1
             continue
         one.with_loss += bool(audio.quality["lost_s"])
-        behind = [word for word in words if word.start_s >= end_s + _BEHIND_S]
-        one.words += len(behind)
-        for before, after in match(behind, [word for word in listener.hear(audio) if word.start_s >= end_s]):
-            one.matched += 1
-            one.off_s.append(max(abs(before.start_s - after.start_s), abs(before.end_s - after.end_s)))
+        one.words += sum(word.start_s >= end_s + _BEHIND_S for word in words)
+        for before, after in match(words, listener.hear(audio)):
+            if before.start_s >= end_s + _BEHIND_S:
+                one.matched += 1
+                one.off_s.append(max(abs(before.start_s - after.start_s), abs(before.end_s - after.end_s)))
         if (index + 1) % 100 == 0:
             print(f"{index + 1} of {recordings}", file=sys.stderr, flush=True)
     return found
