@@ -29,7 +29,7 @@ from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Config
 from dictalake.workflow import columns
 from dictalake.workflow.stages.load import Load
-from tests.unit.archive.test_unpack import HOSTILE, WHOLE_FILE, make_tar, make_zip
+from tests.archives_of_files import HOSTILE, WHOLE_FILE, make_tar, make_zip
 from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group, make_tone
 from tests.unit.audio.formats.test_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
 
