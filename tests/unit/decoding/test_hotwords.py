@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
-from dictalake.decoding.hotword_check import drop_unheard, log_likelihood
+from dictalake.decoding.hotword_check import drop_unsupported, log_likelihood
 from dictalake.decoding.hotwords import Hotword, HotwordScorer, find_hotwords, read_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -204,7 +204,7 @@ def guard(biased: list[Piece], plain: list[Piece], heard: list[dict[str, float]]
     def count_bonus(pieces: Sequence[Piece]) -> float:
         return scorer.final_score(spell(*(one.text for one in pieces)))
 
-    kept = drop_unheard(biased, plain, np.log(probabilities), np.arange(2 * len(heard)), 0, most_nats, count_bonus)
+    kept = drop_unsupported(biased, plain, np.log(probabilities), np.arange(2 * len(heard)), 0, most_nats, count_bonus)
     assert all(one.end_frame <= other.start_frame for one, other in pairwise(kept))
     return [one.text for one in kept]
 
@@ -267,11 +267,11 @@ def test_file_holds_terms_with_weights_and_comments(tmp_path: Path) -> None:
     [
         (["apixaban", "a"], "line 2: a term needs 2 letters or more"),
         (["apixaban", "leftq"], "line 2: the model has no piece for a letter of the term; write it as it is spoken"),
-        (["apixaban", "left", "Apixaban"], "line 3: this term stands there twice"),
+        (["apixaban", "left", "Apixaban"], "line 3: the file holds this term twice"),
         (["apixaban\tmuch"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
         (["apixaban\t0"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
         (["apixaban\tnan"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
-        (["# nothing"], "holds no term"),
+        (["# nothing"], "no term in it"),
     ],
 )
 def test_bad_lines_are_named_by_number_and_never_by_what_they_say(tmp_path: Path, lines: list[str], message: str) -> None:

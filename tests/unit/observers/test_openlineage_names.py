@@ -133,7 +133,7 @@ def test_off_may_be_written_as_yaml_reads_it(tmp_path: Path) -> None:
     [
         ([("lineage.kind", "http")], "kind is http and server is missing: give lineage.server"),
         ([("lineage.server", "marquez:5000")], "must be a URL such as http://marquez:5000"),
-        ([("lineage.server", "http://me:word@marquez:5000")], "must hold no name, password or query"),
+        ([("lineage.server", "http://me:word@marquez:5000")], "must hold no user name, password or query"),
         ([("lineage.namespace", "")], "lineage.namespace"),
         ([("lineage.kind", "kafka")], "lineage.kind = 'kafka' from the command line"),
     ],

@@ -346,7 +346,7 @@ def test_the_exit_status_is_the_exit_code_that_the_command_has(error: BaseExcept
         ("metrics.textfile", "/etc/dictalake.txt", "must end in .prom"),
         ("metrics.textfile", "/no/such/folder/d.prom", "is in a folder that does not exist"),
         ("metrics.pushgateway", "pushgateway:9091", "must be a URL such as http://pushgateway:9091"),
-        ("metrics.pushgateway", "http://me:word@push:9091", "must hold no name, password or query"),
+        ("metrics.pushgateway", "http://me:word@push:9091", "must hold no user name, password or query"),
         ("logs.format", "xml", "logs.format = 'xml' from the command line"),
         ("logs.file", "/no/such/folder/log", "is in a folder that does not exist"),
     ],
