@@ -1,8 +1,8 @@
-"""The views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
+"""Writes the views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
 
-What BigQuery sees of a Delta table: a map is a list of structs of ``key`` and ``value``, and a list that is null is empty.
-``transcripts`` and ``failures`` are the views of ``query`` word for word. The others are put otherwise: BigQuery unnests in
-FROM, and its MAX_BY does not pass over nulls.
+BigQuery reads a map of a Delta table as a list of structs of ``key`` and ``value``, and a null list as an empty one.
+``transcripts`` and ``failures`` equal the views of ``query`` word for word. The other views differ because BigQuery unnests
+in FROM and its MAX_BY does not skip nulls.
 """
 
 from __future__ import annotations

@@ -79,9 +79,12 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB with the views, as the lake is now: ``history`` (every row), ``transcripts`` (the newest good row of each
-    recording), ``transcript_words`` and ``transcript_sections`` (a row for each word and section of them), ``failures`` (what
-    failed at its last attempt) and ``runs`` (a row for each run). Times are in UTC. Raises as ``open_lake``."""
+    """A DuckDB connection with the views of the lake as it is now. Times are in UTC. Raises as ``open_lake``.
+
+    The views are ``history`` (every row), ``transcripts`` (the newest good row of each recording), ``transcript_words`` and
+    ``transcript_sections`` (a row for each word and section of these), ``failures`` (recordings whose last attempt failed)
+    and ``runs`` (a row for each run).
+    """
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     database.register("history", open_lake(uri, storage_options))
@@ -100,7 +103,7 @@ def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -
 
 
 def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
-    """Leaves SQL only what is registered: no files, no network, no extensions, no variables of Python, and no way back.
+    """Restricts SQL to the registered views: no files, no network, no extensions, no Python variables, and no way back.
 
     Results that do not fit into memory are spilled below the folder ``spill``.
     """
@@ -114,5 +117,5 @@ def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: st
 
 
 def _open_runs(storage: Storage) -> ds.Dataset:
-    """The run records. A lake that was written by something else than our runs has none."""
+    """The run records; empty for a lake that our runs did not write."""
     return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())

@@ -256,7 +256,7 @@ def test_a_child_that_takes_too_long_is_ended(store: SilentStore, monkeypatch: p
     with run(make_config(store.lake), "r1", committed(), said):
         pass
     assert said == [
-        "the report of the run is not written (it was not done within an hour); dictalake report --run r1 makes it again"
+        "the report of the run is not written (it took more than an hour); dictalake report --run r1 makes it again"
     ]
     assert find_children(os.getpid()) == []
 

@@ -343,7 +343,7 @@ GOOD = "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-0.3\ta\t-0.1\n-0.3\t</s>\
         (GOOD.replace("a </s>", "b </s>").encode(), r"line 1 of .2-grams: has a bad number or a word that is not in"),
         (GOOD.replace("a </s>", "a").encode(), r"line 1 of .2-grams: has 2 fields"),
         (GOOD.replace("1=2", "1=3").encode(), r"line 3 of .1-grams: has 0 fields"),
-        (GOOD.replace("-0.3\t</s>", "-0.3\ta").encode(), "a word comes twice"),
+        (GOOD.replace("-0.3\t</s>", "-0.3\ta").encode(), "a word is listed twice"),
         (GOOD.replace("\\end\\", "").encode(), "is missing"),
         (GOOD.split("\\2-grams")[0].encode(), "does not follow"),
     ],
