@@ -1,10 +1,10 @@
-"""Measures on this machine, side by side in one run; timings live here and never in tests.
+"""Measures this machine, with all alternatives in one run; timings live here and never in tests.
 
-    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, by turns
+    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, in turns
 
     python -m jobs.benchmarks NAME:
-      driver     the driver's own work for each recording and each block
-      load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
+      driver     the driver's work for each recording and each block
+      load       the cost of the sandbox: decodes the same bytes in it and outside it, in turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0].startswith("--"):
         arguments = ["suite", *arguments]
     if arguments[0] not in BENCHMARKS:
-        raise ConfigError(f"{arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"{arguments[0]}: no such benchmark; there are {', '.join(BENCHMARKS)}")
     return int(importlib.import_module(f"jobs.benchmarks.{arguments[0].replace('-', '_')}").main(arguments[1:]))
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a figure is of: processor, cores, memory, Python."""
+    """The machine behind a figure: processor, cores, memory, Python."""
     names = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
@@ -57,7 +57,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def write_result(result: Mapping[str, Any], out: Path | None) -> None:
-    """As JSON, with the machine."""
+    """Writes ``result`` and the machine as JSON."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"machine": describe_machine(), **result}, indent=1) + "\n", encoding="utf-8")
