@@ -16,12 +16,12 @@ LABELS = ["", "</s>", "<unk>", *("▁" + piece.replace("▁", "#") for piece in 
 
 
 def recipe(engine: str, lm: str | None) -> Decoding:
-    """Google's, to the letter."""
+    """Google's exact recipe."""
     return Decoding.model_validate({"engine": engine, "lm": lm, "known_pieces": False})
 
 
 def peaky(seed: int, pieces: int, gap: int = 3, doubt: float = 1.0) -> np.ndarray:
-    """Log-probabilities of a model that hears ``pieces`` pieces, ``doubt`` of them not well, with pauses between."""
+    """Log-probabilities of a model for ``pieces`` pieces with pauses between them; the share ``doubt`` is ambiguous."""
     rng = np.random.default_rng(seed)
     rows: list[np.ndarray] = []
     vocabulary = len(PIECES)

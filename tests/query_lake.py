@@ -24,7 +24,7 @@ MARCH, APRIL = datetime(2026, 3, 2, 8, tzinfo=UTC), datetime(2026, 4, 6, 8, tzin
 
 
 def make_dictation(recording_id: str, said: str, at: datetime, waited_h: float, **changes: Any) -> dict[str, Any]:
-    """A good row of ``said``, a word a second, recorded at ``at`` and transcribed ``waited_h`` hours later."""
+    """A good row with the words ``said``, one a second, recorded at ``at`` and transcribed ``waited_h`` hours later."""
     fingerprint, confidence = changes.get("fingerprint", NEW), changes.get("confidence", 0.9)
     words = [
         {"word": word.replace("_", " "), "start_s": i + 0.25, "end_s": i + 0.75, "confidence": confidence, "channel": 0}
@@ -39,7 +39,7 @@ def make_dictation(recording_id: str, said: str, at: datetime, waited_h: float, 
 
 
 def make_small_lake() -> list[dict[str, Any]]:
-    """``a`` was transcribed by two models, ``b`` its study dictated again, ``c`` was heard at the second try, ``e`` never."""
+    """``a`` was transcribed by two models, ``b`` dictates its study again, ``c`` succeeded at the second try, ``e`` never."""
     radiology, cardiology = [("specialty", "radiology"), ("device", "LFH 5274")], [("department", "cardiology")]
     study = {"study_instance_uid": "1.2.3", "manufacturer_model_name": "DS-9500"}
     findings = [

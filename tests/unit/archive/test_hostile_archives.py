@@ -38,7 +38,7 @@ def test_a_tar_header_that_announces_gigabytes_is_not_read() -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_headers_that_are_there_to_exhaust_the_reader_end_the_archive(name: str) -> None:
-    """The file before them is read; that there was more is said."""
+    """The file before them is read, and the archive is reported as damaged."""
     if name == "huge-size":
         with pytest.raises(LoadError, match="expands_too_large"):
             unpack(WHOLE_FILE + HOSTILE[name] + bytes(1024))

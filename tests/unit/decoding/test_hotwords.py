@@ -51,7 +51,7 @@ def spell(*pieces: str) -> str:
 
 
 def hear(*frames: dict[str, float]) -> Emissions:
-    """What a model hears, with a sure blank after each frame."""
+    """The output of a model, with a sure blank after each frame."""
     probabilities = np.full((2 * len(frames), len(PIECES)), 1e-6)
     probabilities[1::2, 0] = 1.0
     for row, heard in zip(probabilities[::2], frames, strict=True):
@@ -194,7 +194,7 @@ def piece(name: str, start: int, end: int | None = None) -> Piece:
 
 
 def guard(biased: list[Piece], plain: list[Piece], heard: list[dict[str, float]], most_nats: float, *terms: str) -> list[str]:
-    """What is left of ``biased`` where each second frame is ``heard`` and the others are blank."""
+    """What is left of ``biased`` if every second frame has a piece of ``heard`` and the others are blank."""
     probabilities = np.full((2 * len(heard), len(PIECES)), 1e-9)
     probabilities[1::2, 0] = 1.0
     for row, shares in zip(probabilities[::2], heard, strict=True):

@@ -1,4 +1,4 @@
-"""Observers hear of all that happens in a run, and never cost it anything."""
+"""Observers get all events of a run, and never fail it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dictalake.observers.base import Observer, RunEnd, observing
 
 
 class Listener(Observer):
-    """Remembers what it was told, and raises ``error`` at the end."""
+    """Records its events, and raises ``error`` at the end."""
 
     name = "listener"
 

@@ -36,10 +36,10 @@ def test_off_tells_nobody(tmp_path: Path) -> None:
 def server(
     status: int = 201, location: str | None = None, on_event: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, Told]]:
-    """A server in place of a catalogue: its URL, and what it was told (path, Authorization, event).
+    """A server in place of a catalogue: its URL, and the requests that it got (path, Authorization, event).
 
-    It answers ``status``, which sends on to ``location``, and calls ``on_event(eventType)`` before. Below ``/login`` it has a
-    page for whoever is sent there.
+    It first calls ``on_event(eventType)``, then answers with ``status`` and a redirection to ``location``. ``/login`` is a page
+    for redirected clients.
     """
     heard: Told = []
 

@@ -262,7 +262,7 @@ def test_a_textfile_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> No
 
 @contextmanager
 def gateway(status: int = 202) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """A server in place of a Pushgateway: its URL, and what it was told (method, path, body)."""
+    """A server in place of a Pushgateway: its URL, and the requests that it got (method, path, body)."""
     told: list[tuple[str, str, str]] = []
 
     class Gateway(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Full batches go through the compiled model, the others as they are, and nobody can tell from the numbers.
+"""Full batches run compiled and the others uncompiled, with the same numbers.
 
 The compiler's front end is the real one; its back end here is PyTorch itself, which needs no compiler of the machine. Kernels
 and CUDA graphs take a GPU: ``tests/gpu``.
