@@ -55,8 +55,8 @@ class AudioFormat:
 class DecodedAudio:
     """What a container holds: ``samples`` float32 ``(channels, frames)`` in [-1, 1] at ``format.sample_rate_hz``.
 
-    ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio; ``patient`` those of the
-    patient that were asked for, by keyword: they go no further than to where they are hashed.
+    ``dicom`` holds the allow-listed attributes of a DICOM object in snake_case, None for plain audio. ``patient`` holds the
+    configured attributes of the patient by keyword; they only go to the place where they are hashed.
     """
 
     samples: np.ndarray
@@ -147,9 +147,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a decoder read in one channel. Scores are natural logs; greedy has ``lm_score`` 0.
+    """One possible transcript of a channel, from a decoder. Scores are natural logs; greedy has ``lm_score`` 0.
 
-    ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is what its hotwords were worth.
+    ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is the bonus of its hotwords.
     """
 
     pieces: tuple[Piece, ...]

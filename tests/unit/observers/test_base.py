@@ -63,7 +63,7 @@ def test_an_observer_that_fails_costs_a_warning() -> None:
         pass
     assert second.told == ["finished"]
     assert shown.getvalue().startswith("listener: ValueError in test_base.py:")
-    assert shown.getvalue().endswith("; the run goes on without it\n")
+    assert shown.getvalue().endswith("; the run continues without it\n")
     assert "Mary" not in shown.getvalue()
 
 

@@ -156,7 +156,7 @@ def test_a_port_that_is_taken_costs_a_warning_and_not_the_run() -> None:
         port = other.getsockname()[1]
         with run(RunStats(), said, port=port):
             pass
-    assert said.getvalue() == f"metrics.port = {port}: OSError; the run goes on, its metrics do not get there\n"
+    assert said.getvalue() == f"metrics.port = {port}: OSError; the run continues, its metrics were not sent\n"
 
 
 @pytest.mark.parametrize("off", [{}, {"port": 0}, {"port": None}])
@@ -257,7 +257,7 @@ def test_a_textfile_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> No
     folder.mkdir()
     with run(RunStats(), said, textfile=str(folder / "d.prom")):
         folder.rmdir()
-    assert "FileNotFoundError; the run goes on" in said.getvalue()
+    assert "FileNotFoundError; the run continues" in said.getvalue()
 
 
 @contextmanager
@@ -319,8 +319,8 @@ def test_a_pushgateway_that_refuses_or_is_gone_costs_a_warning() -> None:
     with run(RunStats(), said, pushgateway=f"http://127.0.0.1:{free_port()}"):
         pass
     first, second = said.getvalue().splitlines()
-    assert first == f"metrics.pushgateway = {url}: HTTPError; the run goes on, its metrics do not get there"
-    assert second.endswith("URLError; the run goes on, its metrics do not get there")
+    assert first == f"metrics.pushgateway = {url}: HTTPError; the run continues, its metrics were not sent"
+    assert second.endswith("URLError; the run continues, its metrics were not sent")
 
 
 @pytest.mark.parametrize(
