@@ -168,9 +168,7 @@ def emit_lineage(teller: Teller, state: RunState, error: BaseException | None = 
     def send() -> None:
         try:
             _send(teller, teller.make_event(state, error))
-        except (
-            Exception
-        ) as failure:  # a boundary: an error that leaves a thread is lost to the run, and printed with its message
+        except Exception as failure:  # a boundary: the run would not see an error of the thread
             failures.append(failure)
 
     thread = threading.Thread(target=send, name="lineage", daemon=True)
