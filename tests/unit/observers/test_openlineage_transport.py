@@ -166,7 +166,6 @@ def test_whatever_goes_wrong_in_the_telling_costs_a_warning_by_its_type(
     assert said.getvalue().splitlines() == [
         f"lineage.kind = file: LookupError; the run continues, its event {state} was not sent"
         for state in ("START", "COMPLETE")
-        for state in ("START", "COMPLETE")
     ]
     assert capfd.readouterr() == ("", "")
 
