@@ -25,6 +25,7 @@ from dictalake.errors import ConfigError
 MOST_HOTWORDS = 50_000
 HEAVIEST = 10.0
 _LEAST_LETTERS = 2
+_SHOWN_LINES = 10
 (_SHOWN_LINES,)
 
 
