@@ -17,10 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+<<<<<<< HEAD
 from dictalake.audio.formats.codecs import CODECS
 from dictalake.audio.formats.containers import CONTAINERS, NOT_AUDIO, REFUSED
 from dictalake.audio.formats.sniff import name_container
 from dictalake.config.headerless import USUAL
+=======
+from dictalake.audio.formats.account import REPAIRS
+>>>>>>> main
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures
@@ -99,6 +103,14 @@ def render_failures() -> str:
         lines += [f"### {failure.reason}", "", f"{stage}. {again}", ""]
         lines += _wrap(f"- **What happened:** {failure.meaning}", "  ")
         lines += [*_wrap(f"- **What to do:** {failure.advice}", "  "), ""]
+    return "\n".join(lines)
+
+
+def render_repairs() -> str:
+    lines = []
+    for word, repair in REPAIRS.items():
+        lines += [f"### {word}", "", *_wrap(f"- **What was found:** {repair.meaning}.", "  ")]
+        lines += [*_wrap(f"- **What to do:** {repair.advice}.", "  "), ""]
     return "\n".join(lines)
 
 
@@ -270,6 +282,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("formats.md", "refused"): render_refused,
     ("formats.md", "not audio"): render_not_audio,
     ("failures.md", "reasons"): render_failures,
+    ("incomplete.md", "repairs"): render_repairs,
     ("architecture.md", "tree"): render_tree,
     ("architecture.md", "rooms"): render_rooms,
     ("decisions/README.md", "index"): render_decisions,

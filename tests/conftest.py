@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that use one pay for it
-    from dictalake.workflow.cluster import Resources
+    from dictalake.workflow.plan import Resources
     from tests.emulators import ObjectStore
 
 

@@ -193,10 +193,9 @@ def mux(muxer: str, tracks: Sequence[Track], gap: tuple[float, float] = _EMPTY, 
 
 def _packets(stream: av.AudioStream, track: Track) -> list[av.Packet]:
     sound = track.sound if track.rate_hz == RATE_HZ else soxr.resample(track.sound, RATE_HZ, track.rate_hz).clip(-0.99, 0.99)
-    channels = 2 if track.layout == "stereo" else 1
-    frame = av.AudioFrame.from_ndarray(
-        np.tile(sound[None].astype(np.float32), (channels, 1)), format="fltp", layout=track.layout
-    )
+    channels = av.AudioLayout(track.layout).nb_channels
+    interleaved = np.repeat(sound.astype(np.float32), channels)[None]
+    frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=track.layout)
     frame.sample_rate, frame.pts, frame.time_base = track.rate_hz, 0, Fraction(1, track.rate_hz)
     fifo, packets = av.AudioFifo(), []
     for converted in av.AudioResampler(stream.codec_context.format, track.layout, track.rate_hz).resample(frame):
@@ -324,10 +323,22 @@ def make_holes() -> Iterator[DamagedFile]:
             stretch = (at * per_byte - reach_s, (at + lengths[kind]) * per_byte + reach_s)
             # Some codecs have no checksum: changed bytes decode to a noise of the same length, which nobody can notice.
             said = {"damaged", "hole", "cut_end"} if name in _CHECKED or kind == "lost" else set()
-            yield _of_a(f"{kind}-{name}", name, data, unsure=(stretch,), words=said, or_error=("corrupt_audio",))
+            file = _of_a(f"{kind}-{name}", name, data, unsure=(stretch,), words=said, or_error=("corrupt_audio",))
+            yield (
+                _without_its_length(file, at * per_byte, lengths[kind] * per_byte) if kind == "lost" and name in _BARE else file
+            )
+
+
+def _without_its_length(file: DamagedFile, at_s: float, taken_s: float) -> DamagedFile:
+    """Bare frames have neither clock nor length: of what was taken out nothing can be known but that something is."""
+    sound = file.tracks[0]
+    left = np.concatenate([sound[: round(at_s * RATE_HZ)], sound[round((at_s + taken_s) * RATE_HZ) :]])
+    unsure = (at_s - file.slack_s - 0.4, at_s + file.slack_s + 0.4)
+    return replace(file, seconds=A_S - taken_s, tracks=(left,), unsure=(unsure,), slack_s=file.slack_s + 0.3)
 
 
 _CHECKED = ("flac", "oga", "vorbis", "opus", "speex")
+_BARE = ("adts", "amr")
 
 
 def _flip_bits(data: bytes, at: int, count: int) -> bytes:
@@ -582,6 +593,22 @@ def make_tracks() -> Iterator[DamagedFile]:
     yield _of_a("tracks-rates-mka", "m4a", data, tracks=(other, first), slack_s=0.4)
 
 
+def make_many_channels() -> Iterator[DamagedFile]:
+    """More channels than stereo, in containers that FFmpeg reads."""
+    sound = _sounds()[0]
+    for name, codec, layout, channels in (
+        ("aac-6", "aac", "5.1", 6),
+        ("aac-8", "aac", "7.1", 8),
+        ("flac-8", "flac", "7.1", 8),
+        ("pcm-8", "pcm_s16le", "7.1", 8),
+        ("pcm-16", "pcm_s16le", "hexadecagonal", 16),
+    ):
+        # The low-frequency channel of AAC carries next to nothing of this sound.
+        tracks = (sound, sound) if codec == "aac" else (sound,) * channels
+        data = mux("matroska", [Track(sound, codec, layout=layout)])
+        yield _of_a(f"channels-{name}-mka", "m4a", data, tracks=tracks)
+
+
 # What stands before the sound
 
 
@@ -667,6 +694,7 @@ KINDS = {
     "stale header": make_stale_headers,
     "open header": make_open_headers,
     "several tracks": make_tracks,
+    "many channels": make_many_channels,
     "leading bytes": make_leading,
     "lawful things between frames": make_inner_tags,
     "cut end": make_cut_ends,

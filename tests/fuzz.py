@@ -279,6 +279,14 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "time", f"{report.took_s:.0f} s, {report.mutants / max(report.took_s, 1e-9):.0f} a second"
 
 
+def _faults_by_encoding(report: Report) -> Table:
+    counts = Counter((done.partition(":")[0], fault) for _, fault, done in report.faults)
+    table = Table("file", *FAULTS, title="accounts that are wrong")
+    for encoding in sorted({encoding for encoding, _ in counts}):
+        table.add_row(encoding, *(str(counts[encoding, fault] or "") for fault in FAULTS))
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2_000)
@@ -291,8 +299,10 @@ def main() -> int:
     table = Table(title=f"fuzzing the load stage, seed {arguments.seed}", show_header=False)
     for name, value in _rows(report):
         table.add_row(name, value)
-    console = Console()
+    console = Console(width=150)
     console.print(table)
+    if report.faults:
+        console.print(_faults_by_encoding(report))
     for number, reason, detail in report.bad[:20] + report.faults[:40]:
         console.print(f"mutant {number}: {reason}: {detail}", highlight=False)
     return 0 if report.passed else 1

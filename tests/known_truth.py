@@ -5,7 +5,8 @@ The truth stays known for these damages alone, which are all that is done here:
 - bytes of the coded sound are overwritten, in formats that are coded: in PCM other bytes are other sound, and rightly so;
 - bytes of the coded sound are taken out (in PCM whole samples: the rest is then earlier than it was, and nothing shows where);
 - the file ends early;
-- bytes that are no frames are put in at a frame's edge, in formats that are coded;
+- bytes that are no frames are put in at a frame's edge, in coded formats with a clock or an index: in a stream of bare frames
+  they might as well stand for frames that are lost;
 - a field that announces the length has another value, so that it contradicts the file.
 
 All sound but that of the packets which a damage touched, and of those that depend on them, must be where it was, or be said to
@@ -97,9 +98,9 @@ def make_mutant(rng: random.Random) -> Mutant:
     """A file with one to three damages."""
     encoding = rng.choice(tuple(ENCODINGS))
     mutant = Mutant(encoding, make_file(encoding, second=True))
-    coded, packets = ENCODINGS[encoding].is_coded, read_packets(encoding)
+    coded, is_bare, packets = ENCODINGS[encoding].is_coded, encoding in _NO_LENGTH, read_packets(encoding)
     start, end = packets[0].start, packets[-1].end
-    kinds = ["take out", "cut", *(["overwrite", "overwrite", "overwrite", "insert"] if coded else [])]
+    kinds = ["take out", "cut", *(["overwrite"] * 3 if coded else []), *(["insert"] if coded and not is_bare else [])]
     if rng.random() < 0.4 and _change_size(mutant, rng) and rng.random() < 0.5:
         return mutant
     # From the back to the front, so that places before a damage are what they were.
@@ -127,13 +128,12 @@ def _damage(mutant: Mutant, kind: str, at: int, sound: tuple[int, int], rng: ran
         case "insert":
             at = next(packet.start for packet in reversed(read_packets(mutant.encoding)) if packet.start <= at)
             mutant.data = data[:at] + rng.choice((bytes(length), rng.randbytes(length))) + data[at:]
-            length = 0
-    _note(mutant, f"{kind} {length} at {at}", at, at + length)
+    _note(mutant, f"{kind} {length} at {at}", at, at if kind == "insert" else at + length)
     mutant.shortened |= kind in ("cut", "take out")
     if kind in ("take out", "insert") and mutant.encoding in _INDEXED:
         mutant.unsure.append((mutant.unsure[-1][0], SECONDS))
     if kind == "overwrite":
-        mutant.overwritten_s += sum(min(p.end_s - p.start_s, 0.1) for p in _touched(mutant.encoding, at, at + length))
+        mutant.overwritten_s += sum(p.end_s - p.start_s for p in _touched(mutant.encoding, at, at + length))
 
 
 def _flip(data: bytes, rng: random.Random) -> bytes:
@@ -205,7 +205,9 @@ def judge(mutant: Mutant, waveform: np.ndarray, lost_s: float | None, repairs: S
         short_s = 0.0  # its last page says that it is the last: where it is gone, that must be said, but not how much is
     if is_said and lost_s is not None and (short_s > slack_s or missing_s > slack_s):
         faults.append("lost too little")
-    if duration_s > SECONDS + slack_s:
+    # How much time a damaged stretch of bare frames stands for, a reader can but guess from its bytes.
+    guessed_s = mutant.overwritten_s / 2 if mutant.encoding in _NO_LENGTH else 0.0
+    if duration_s > SECONDS + slack_s + guessed_s:
         faults.append("too long")
     if not mutant.announced and lost > SECONDS - placed.found_s + slack_s:
         faults.append("lost too much")

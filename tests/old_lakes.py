@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +34,11 @@ def fit(value: Any, kind: pa.DataType) -> Any:
 
 def write_lake(lake: Lake, version: int, schemas: Mapping[str, pa.Schema], *recording_ids: str) -> None:
     """A lake as a dictalake with these schemas wrote it, without the properties that tables of versions 1 to 3 lacked."""
-    made = [make_row(one) for one in recording_ids]
+    write_rows(lake, version, schemas, [make_row(one) for one in recording_ids])
+
+
+def write_rows(lake: Lake, version: int, schemas: Mapping[str, pa.Schema], made: Sequence[dict[str, Any]]) -> None:
+    """The same of rows of today, which lose what the schemas do not have."""
     rows = [{field.name: fit(row.get(field.name), field.type) for field in schemas["transcripts"]} for row in made]
     started = {"run_id": "run-1", "event": "started", "at": datetime(2026, 3, 1, tzinfo=UTC), "recordings": len(rows)}
     for name, content in (("transcripts", rows), ("runs", [started])):

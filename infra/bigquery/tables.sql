@@ -9,3 +9,8 @@ OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/transcript
 CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`run_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/runs']);
+
+-- Its folder is there once `dictalake recheck` has been run.
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`recheck_records`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/rechecks']);

@@ -194,6 +194,12 @@ class ChangedDuringRead(LoadError):
     advice = "Nothing: the next run transcribes the new version as a new recording."
 
 
+class BadManifestLine(LoadError):
+    reason = "bad_manifest_line"
+    meaning = "A line of archive.manifest names no recording that dictalake can look for; error.detail says which and why."
+    advice = "Correct the line and run again: the corrected line is a new recording, and this row stays."
+
+
 class Erased(LoadError):
     reason = "erased"
     meaning = "The recording was erased with dictalake forget; the row holds nothing else."

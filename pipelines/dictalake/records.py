@@ -9,6 +9,8 @@ from hashlib import blake2b
 
 import numpy as np
 
+from dictalake.errors import TranscriptionError
+
 SAMPLE_RATE_HZ = 16_000
 REPAIR_WORDS = (
     "header_open",
@@ -36,7 +38,8 @@ class Recording:
     ``version`` is the GCS generation, S3 version id or ETag, else ``mtime-size``. ``metadata`` are the other columns of the
     user's manifest. A file inside an archive object (ZIP, TAR) is a recording too: ``archive_id`` is that object's id and
     ``archive_rows`` how many rows it makes in all. ``done_members`` of an archive object are the ids that need no work any
-    more, ``member_attempts`` the attempts of those that are tried again.
+    more, ``member_attempts`` the attempts of those that are tried again. With an ``error`` there is nothing to read: the
+    recording stands for a line of the manifest that names none.
     """
 
     recording_id: str
@@ -50,6 +53,7 @@ class Recording:
     archive_rows: int | None = None
     done_members: tuple[str, ...] = ()
     member_attempts: Mapping[str, int] = field(default_factory=dict)
+    error: TranscriptionError | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from dictalake.lake.query import connect
 from dictalake.workflow import run as story
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from dictalake.workflow.worklist import Retry
 from tests.faults.deadly_stages import DeadlyEmit, DeadlyLoad, DiesBetweenTables, write_deadly

@@ -12,7 +12,7 @@ import pytest
 
 from dictalake.cli.main import run_command
 from dictalake.config.sections import Config
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import RunSummary, transcribe
 from tests.recordings import make_config, write_mixed_archive
 

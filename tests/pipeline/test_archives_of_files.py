@@ -9,7 +9,7 @@ from dictalake.lake.query import open_lake
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.recordings import make_config, make_sound, name_of, read_rows
 from tests.unit.archive.test_unpack import make_tar, make_zip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, make_config, make_sound, read_rows, write_wav
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from dictalake.cli.main import run_command
 from dictalake.config.locations import ASSETS
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, make_config, read_rows
 

@@ -12,7 +12,7 @@ from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Config
 from dictalake.evaluation.normalise import normalise_words_only
 from dictalake.lake.runs import RunLog
-from dictalake.workflow.cluster import Resources, make_plan
+from dictalake.workflow.plan import Resources, make_plan
 from dictalake.workflow.run import transcribe
 from tests.recordings import DEMO_ARCHIVE, name_of, read_rows
 

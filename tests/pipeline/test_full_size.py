@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from dictalake.cli.main import run_command
 from dictalake.decoding.vocabulary import Vocabulary
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from tests.models import save_random_lasr, write_arpa
 from tests.recordings import make_sound, read_rows, write_wav
 

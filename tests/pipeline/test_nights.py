@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from dictalake.cli.main import run_command
 from dictalake.lake.query import connect
 from dictalake.workflow import run as story
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from tests.recordings import make_sound, write_wav
 from tests.stub_stages import StubDecode, StubEmit
 

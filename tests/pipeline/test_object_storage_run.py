@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.recordings import MIXED_ARCHIVE, make_config, name_of, read_rows, write_mixed_archive
 

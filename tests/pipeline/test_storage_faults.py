@@ -11,7 +11,7 @@ import pytest
 
 from dictalake.lake.runs import RunLog
 from dictalake.workflow import run as story
-from dictalake.workflow.cluster import Resources
+from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.fault_proxy import KINDS, run_faulty
 from tests.recordings import make_config, make_sound, read_rows, write_wav

@@ -26,9 +26,11 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import Observer
 from dictalake.observers.stats import FailureKind, RunStats
-from dictalake.workflow.cluster import ClusterCrashLedger, Node, Resources, describe_wait, make_plan
+from dictalake.workflow.commit_loop import commit_as_they_come, require_storage
+from dictalake.workflow.crash_ledger import ClusterCrashLedger, describe_wait
+from dictalake.workflow.plan import Node, Resources, make_plan
 from dictalake.workflow.report_reader import ReportReader
-from dictalake.workflow.run import _commit_as_they_come, _require_all, _require_storage, transcribe
+from dictalake.workflow.run import _require_all, transcribe
 from dictalake.workflow.stages.assemble import REPORT
 from tests.lake_rows import done_ids, make_rows
 from tests.pipeline.conftest import FinishedRun
@@ -270,7 +272,8 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0} for file in files],
+            schema=REPORT,
         )
         for _ in range(100):  # the second block: over when the first one is in the lake, or after 20 s
             seen[:] = done_ids(TranscriptTable(lake))
@@ -279,7 +282,7 @@ def test_a_finished_block_is_committed_while_the_next_one_takes_long(tmp_path: P
             time.sleep(0.2)
 
     stats = RunStats(wanted=2)
-    _commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=0.1)
+    commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=0.1)
     assert seen == [("a", 0)]
     assert (stats.ok, stats.audio_s) == (1, 2.0)
 
@@ -297,19 +300,20 @@ def test_what_was_finished_before_a_failure_is_committed(tmp_path: Path) -> None
     def reports() -> Iterator[pa.Table]:
         files = write_staged(make_rows(["a"]), lake)
         yield pa.Table.from_pylist(
-            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0} for file in files], schema=REPORT
+            [{**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0} for file in files],
+            schema=REPORT,
         )
         raise RunError("the cluster is gone")
 
     stats = RunStats(wanted=2)
     with pytest.raises(RunError, match="the cluster is gone"):
-        _commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=1000)
+        commit_as_they_come(ReportReader(reports(), 0.05), table, stats, Observer(), every_s=1000)
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
 def make_report(name: str, lake: Lake) -> pa.Table:
     rows = [
-        {**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "retries": 0}
+        {**file.to_row(), "audio_s": 2.0, "failures": [], "uncovered": [], "lost": [], "retries": 0}
         for file in write_staged(make_rows([name]), lake)
     ]
     return pa.Table.from_pylist(rows, schema=REPORT)
@@ -330,11 +334,28 @@ def test_a_stop_in_the_middle_of_a_commit_loses_neither_its_files_nor_those_that
     monkeypatch.setattr(TranscriptTable, "commit", stop_once)
     late = make_report("b", lake)
     with pytest.raises(SystemExit):
-        _commit_as_they_come(
+        commit_as_they_come(
             iter([make_report("a", lake)]), table, RunStats(), Observer(), every_s=0, take_arrived=lambda: [late]
         )
     assert tries == [1, 2]
     assert sorted(done_ids(TranscriptTable(lake))) == [("a", 0), ("b", 0)]
+
+
+def test_a_commit_that_failed_is_not_tried_as_long_again_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    table, tries = TranscriptTable(lake), []
+
+    def fail(self: TranscriptTable, files: Any) -> Any:
+        tries.append(len(files))
+        raise RunError("the lake cannot be written")
+
+    monkeypatch.setattr(TranscriptTable, "commit", fail)
+    late = make_report("b", lake)
+    with pytest.raises(RunError, match="the lake cannot be written"):
+        commit_as_they_come(
+            iter([make_report("a", lake)]), table, RunStats(), Observer(), every_s=0, take_arrived=lambda: [late]
+        )
+    assert tries == [1]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64, 1000])
@@ -347,10 +368,10 @@ def test_the_default_plan_fits_any_number_of_cpus(cpus: int) -> None:
 def test_a_run_stops_when_the_storage_gives_nothing_any_more() -> None:
     stats = RunStats(wanted=5000, failed=40, consecutive_storage_failures=40)
     stats.failures[FailureKind("credentials_expired", "load")] = 40
-    _require_storage(stats, 0)
-    _require_storage(stats, 41)
+    require_storage(stats, 0)
+    require_storage(stats, 41)
     with pytest.raises(RunError, match=r"did not give any of the last 40 recordings \(credentials_expired \(load\): 40\)"):
-        _require_storage(stats, 40)
+        require_storage(stats, 40)
 
 
 def test_a_run_that_waits_names_what_is_in_work_and_what_the_cluster_has(two_cpus: Resources) -> None:

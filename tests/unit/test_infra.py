@@ -212,7 +212,7 @@ def test_what_ray_gives_away_fits_into_the_pod(group: str) -> None:
 
 
 def test_the_plan_for_the_backfills_cluster_fits_with_a_model_on_every_gpu(tmp_path: Path) -> None:
-    from dictalake.workflow.cluster import Node, Resources, make_plan
+    from dictalake.workflow.plan import Node, Resources, make_plan
 
     nodes = []
     for group in find("RayJob", "backfill")["spec"]["rayClusterSpec"]["workerGroupSpecs"]:

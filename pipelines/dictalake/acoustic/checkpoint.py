@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from dictalake.acoustic.frozen_files import FrozenAcoustic, FrozenDecoding, FrozenFiles, freeze_files, hash_one_file
 from dictalake.config.locations import resolve
-from dictalake.config.sections import Acoustic, Config
+from dictalake.config.sections import Acoustic, Config, Decoding
 from dictalake.errors import ConfigError
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -52,6 +53,52 @@ def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
     return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)), acoustic.kind)
 
 
+def freeze_config(config: Config, checkpoint: Checkpoint, lm_sha256: str | None) -> Config:
+    """``config`` as workers get it: with what the files of its model and its decoder are, so that all workers open the same.
+
+    ``lm_sha256`` is the language model's hash. Raises ConfigError for hotwords that cannot be read.
+    """
+    identity, search = checkpoint.identity, config.decoding
+    acoustic = FrozenAcoustic(
+        **config.acoustic.model_dump(),
+        model_files=freeze_files(checkpoint.folder, identity.sha256),
+    )
+    lm = locate_lm(config).decoding.lm
+    decoding = FrozenDecoding(
+        **search.model_dump(),
+        lm_files=None if lm is None or lm_sha256 is None else freeze_files(Path(resolve(lm)), lm_sha256),
+        hotword_files=None if search.kind == "greedy" or search.hotwords is None else _freeze_hotwords(search.hotwords),
+    )
+    return config.model_copy(update={"acoustic": acoustic, "decoding": decoding})
+
+
+def _freeze_hotwords(hotwords: str) -> FrozenFiles:
+    path = Path(resolve(hotwords))
+    try:
+        return freeze_files(path, hash_one_file(path))
+    except OSError as error:
+        raise ConfigError(f"decoding.hotwords = {hotwords}: cannot be read ({error.strerror})") from None
+
+
+def locate_decoding(config: Config) -> Decoding:
+    """The section ``decoding`` with the places of its files on this machine. Raises ConfigError as FrozenFiles.find."""
+    search, located = config.decoding, locate_lm(config).decoding
+    if not isinstance(search, FrozenDecoding):
+        return located
+    return located.model_copy(
+        update={
+            "lm": _find_here("decoding.lm", search.lm_files, located.lm),
+            "hotwords": _find_here("decoding.hotwords", search.hotword_files, search.hotwords),
+        }
+    )
+
+
+def _find_here(key: str, files: FrozenFiles | None, location: str | None) -> str | None:
+    if files is None or location is None:
+        return location
+    return str(files.find(key, location, lambda: Path(resolve(location)), hash_one_file))
+
+
 def locate_lm(config: Config) -> Config:
     """``decoding.lm: model:NAME`` → the path of that file in the model's own folder, here on this machine."""
     lm = config.decoding.lm
@@ -64,7 +111,17 @@ def locate_lm(config: Config) -> Config:
 
 
 def find_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
-    """Folder and revision. Raises ConfigError that names ``acoustic.model`` and what to do. A folder needs no network."""
+    """Folder and revision. Raises ConfigError that names ``acoustic.model`` and what to do. A folder needs no network.
+
+    Of a frozen section it is the folder with the bytes that the run began with.
+    """
+    if isinstance(acoustic, FrozenAcoustic):
+        folder = acoustic.model_files.find("acoustic.model", acoustic.model, lambda: _look_up_folder(acoustic)[0], hash_folder)
+        return folder, acoustic.revision
+    return _look_up_folder(acoustic)
+
+
+def _look_up_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
     packaged = acoustic.model.startswith(PACKAGED)
     location = str(find_packaged_model(acoustic.model.removeprefix(PACKAGED))) if packaged else resolve(acoustic.model)
     folder = Path(location)

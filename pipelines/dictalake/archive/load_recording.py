@@ -6,7 +6,7 @@ AudioLoader.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.members import Member
@@ -18,13 +18,17 @@ from dictalake.records import Recording
 
 
 def load_recording(
-    recording: Recording, config: Config, loader: AudioLoader
+    recording: Recording, config: Config, loader: AudioLoader, only: Container[str] | None = None
 ) -> Generator[tuple[Recording, LoadedAudio | TranscriptionError], None, None]:
     """``recording`` with its sound, or with the error that a run would write into its row.
 
-    An archive object gives each file in it instead, and itself with an error where it cannot be read as a whole.
+    An archive object gives each file in it instead, and itself with an error where it cannot be read as a whole. ``only`` names
+    the files in it that are wanted, by their recording ids; the others are not read.
     Raises ConfigError, which every recording would meet.
     """
+    if recording.error is not None:
+        yield recording, recording.error
+        return
     try:
         data = fetch(recording, config.archive, limits=config.limits)
         kind = find_kind(data, config.archive)
@@ -33,6 +37,8 @@ def load_recording(
             return
         with open_members(data, kind, recording, config.archive, config.limits) as contents:
             for inside, member in contents.members:
+                if only is not None and inside.recording_id not in only:
+                    continue
                 yield inside, _load_member(contents, inside, member, config, loader)
             contents.check_whole()
     except ConfigError:

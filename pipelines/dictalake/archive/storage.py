@@ -117,6 +117,11 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
     return filesystem, str(kind._strip_protocol(location))
 
 
+def is_archive_location(location: str) -> bool:
+    """Whether ``location`` is a path or in an object store, and not of a kind of which fsspec alone knows (``zip://``)."""
+    return (split_protocol(location)[0] or "file") in ("file", "local", *_OBJECT_STORES)
+
+
 def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
     """fsspec itself caches per thread, which would open one connection pool for each thread of a worker."""
     key = (protocol, json.dumps(options, sort_keys=True, default=repr), os.getpid())

@@ -58,11 +58,12 @@ class LoadedAudio:
 class AudioLoader:
     """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, children: int = DECODERS) -> None:
+        """Up to ``children`` recordings are decoded at once, each in a process of its own."""
         require_detector(config.quality.vad)
         self._settings = make_settings(config)
         self._archive = config.archive
-        self._limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
+        self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
 
     def load(self, data: bytes, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
@@ -73,15 +74,15 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        known, waveforms = _open_sandbox(self._limits).call(data, recording.recording_id, settings)
+        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
 
 
 @functools.cache
-def _open_sandbox(limits: CallLimits) -> Sandbox:
+def _open_sandbox(limits: CallLimits, children: int) -> Sandbox:
     """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children=DECODERS)
+    return Sandbox(load_audio, limits, children)
 
 
 def make_settings(config: Config) -> dict[str, Any]:

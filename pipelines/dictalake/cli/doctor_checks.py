@@ -194,6 +194,7 @@ def check_model(config: Config) -> str:
 def check_decoder(config: Config) -> str:
     from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
     from dictalake.decoding.base import open_decoder
+    from dictalake.decoding.hotwords import read_list
     from dictalake.workflow.identity import read_vocabulary
 
     if config.acoustic.gives_text:
@@ -201,6 +202,9 @@ def check_decoder(config: Config) -> str:
     vocabulary, _ = read_vocabulary(find_checkpoint(config.acoustic))
     decoding = locate_lm(config).decoding
     decoder = open_decoder(decoding, vocabulary)
+    hotwords = read_list(decoding, vocabulary)
+    if hotwords is not None and (warning := hotwords.explain_left_out()) is not None:
+        raise CheckFailed(f"{decoder.name}; {warning.partition(';')[0]}", "write these terms as they are spoken", WARN)
     with_lm = "" if decoding.kind == "greedy" or decoding.lm is None else " with its language model"
     if decoder.name.startswith("pyctcdecode"):
         raise CheckFailed(f"{decoder.name}{with_lm}", "the faster ctc-beam-decoder does not load on this machine", WARN)
@@ -226,7 +230,7 @@ def check_workers(config: Config) -> str:
         return "ray.address is set: the cluster's resources are checked when the run starts"
     import torch
 
-    from dictalake.workflow.cluster import Resources, make_plan
+    from dictalake.workflow.plan import Resources, make_plan
 
     machine = look_at_machine()
     cpus, free_mb = config.ray.cpus or machine.cpus, machine.free_bytes / 1e6

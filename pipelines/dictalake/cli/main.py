@@ -38,6 +38,7 @@ GROUPS = {
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
         "reproduce": "transcribe recordings again and compare with their rows",
+        "recheck": "read recordings again and show whose rows lost sound",
         "schema": "document the columns, check the schema, upgrade an older lake",
     },
     "Care for a lake": {
@@ -59,9 +60,11 @@ GROUPS = {
     },
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
+RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget"}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
-_RESUME = "stopped; what was committed stays, run the same command again to resume"
+RESUME = "stopped; what was committed stays, run the same command again to resume"
+_received: list[int] = []  # signals that asked the command to stop
 _BENCH = "the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchmarks NAME"
 
 
@@ -83,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"dictalake{' bench' if name == 'bench' else ''}: {explain_unknown(name)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
+    _received.clear()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that closes; nohup has it ignored
         signal.signal(signal.SIGHUP, _stop)
     return _run_safely(name, arguments[1:], is_program=is_program)
@@ -148,21 +154,28 @@ def _run_safely(name: str, argv: Sequence[str], *, is_program: bool) -> int:
         logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code)
         return exit_code
 
+    def end_stopped(exit_code: int) -> int:
+        return end(RESUME if name in RESUMABLE else "stopped", exit_code)
+
     try:
         return run_command(name, argv, is_program=is_program)
     except ConfigError as error:
         return end(str(error), EXIT_BAD_CONFIG)
     except DictalakeError as error:
         return end(str(error), EXIT_RUN_FAILED)
+    except RuntimeError:  # what DuckDB makes of the exception that a handler of a signal raises
+        if not _received:
+            raise
+        return end_stopped(128 + _received[0])
     except BrokenPipeError:  # whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_OK
     except SystemExit as stop:
         if stop.code in _STOPPED:
-            return end(_RESUME, stop.code)
+            return end_stopped(stop.code)
         raise
     except KeyboardInterrupt:
-        return end(_RESUME, 130)
+        return end_stopped(130)
 
 
 def explain_unknown(name: str) -> str:
@@ -176,6 +189,9 @@ def explain_unknown(name: str) -> str:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """A machine that is taken away says so with SIGTERM: finished work is committed, and the run's lease is given back."""
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 

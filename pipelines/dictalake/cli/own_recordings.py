@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,16 @@ def find_place(given: str) -> Place:
     if not os.path.isfile(path):
         raise ConfigError(f"{given}: there is no such file or folder")
     return Place(given, path, is_folder=False)
+
+
+def find_common_folder(places: Sequence[Place]) -> str | None:
+    """The innermost folder or URI that holds all the recordings of ``places``; None where they lie in several stores."""
+    if all(place.is_local for place in places):
+        return os.path.commonpath([p.location if p.is_folder else os.path.dirname(p.location) for p in places])
+    levels = zip(*(place.location.rstrip("/").split("/") for place in places), strict=False)
+    shared = [names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, levels)]
+    store_parts = 3 if "://" in places[0].location else 1  # gs: // bucket
+    return "/".join(shared) if len(shared) >= store_parts else None
 
 
 def choose_lake(given: str | None, places: Sequence[Place], here: Path | None = None) -> str:

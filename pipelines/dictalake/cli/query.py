@@ -8,10 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -26,9 +27,11 @@ from dictalake.lake.query import connect, lock
 ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN = 1000
 _BATCH_ROWS = 10_000
+_INTERRUPT_AGAIN_S = 0.1
 # Their messages quote the question and never a row.
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
 _UNREADABLE = "reading the stream registered as "
+Result = TypeVar("Result")
 
 
 def answer(lake: Lake, question: str, form: str, out: Path | None) -> None:
@@ -76,21 +79,32 @@ def ask(lake: Lake, question: str, spill: Path) -> Iterator[tuple[pa.Schema, Ite
 
     Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read.
     """
-    with connect(lake.uri or "", lake.storage_options) as database:
+    with connect(lake.uri or "", lake.storage_options) as database, ThreadPoolExecutor(1, "duckdb") as pool:
+
+        def call(function: Callable[[], Result]) -> Result:
+            """Waits for DuckDB here: in the main thread it would swallow Ctrl-C and SIGTERM, or not look at them for hours."""
+            answered = pool.submit(function)
+            try:
+                return answered.result()
+            except (KeyboardInterrupt, SystemExit):
+                while not wait([answered], _INTERRUPT_AGAIN_S).done:  # it may begin to work just after the first one
+                    database.interrupt()
+                raise
+
         lock(database, spill)
         try:
-            reader = database.sql(question).to_arrow_reader(_BATCH_ROWS)
+            reader = call(lambda: database.sql(question).to_arrow_reader(_BATCH_ROWS))
             schema = reader.schema
         except duckdb.Error as error:
             raise explain_error(error) from None
-        yield schema, _read(reader)
+        yield schema, _read(lambda: call(reader.read_next_batch))
 
 
-def _read(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+def _read(read_next: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Errors of late batches come through Arrow, which has its own kinds."""
     while True:
         try:
-            yield reader.read_next_batch()
+            yield read_next()
         except StopIteration:
             return
         except (duckdb.Error, pa.ArrowException, OSError) as error:

@@ -23,7 +23,8 @@ from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.query import connect, open_lake
 from dictalake.workflow.compare_rows import ROW_SECTIONS, Cause, Effect, Tolerance, compare_rows, find_causes
-from dictalake.workflow.reproduce import Move, Reproducer, find_object, recall_config, root_of, why_not
+from dictalake.workflow.reproduce import Move, Reproducer, recall_config, root_of, why_not
+from dictalake.workflow.row_origin import find_object
 
 IDENTICAL, DIFFERS, NOT_MADE = "identical", "differs", "not made again"
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}")

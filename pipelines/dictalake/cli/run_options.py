@@ -23,7 +23,7 @@ def add_places(parser: CommandParser) -> None:
 
 
 def add_retry(parser: CommandParser) -> None:
-    """The option --retry-failed, alone or with reasons."""
+    """The options --retry-failed, alone or with reasons, and --retry lost."""
     parser.add_argument(
         "--retry-failed",
         nargs="?",
@@ -31,18 +31,26 @@ def add_retry(parser: CommandParser) -> None:
         metavar="REASON,REASON",
         help="try failed recordings again: those that may pass now, or those that failed for these reasons",
     )
+    parser.add_argument(
+        "--retry",
+        choices=("lost",),
+        help="lost: transcribe again, once, the recordings of which `dictalake recheck` found that their rows lost sound",
+    )
 
 
 def read_retry(arguments: argparse.Namespace) -> Retry | None:
     """None where nothing is tried again. Raises ConfigError for what is no reason."""
-    if arguments.retry_failed is None:
+    is_lost = arguments.retry == "lost"
+    if arguments.retry_failed is None and not is_lost:
         return None
     from dictalake.workflow.worklist import Retry
 
+    if arguments.retry_failed is None:
+        return Retry(failed=False, lost=is_lost)
     given = arguments.retry_failed
     if given not in list_reasons() and _is_place(given):
         raise ConfigError(f"--retry-failed {given}: this is a place, not a reason; put --retry-failed after the places")
-    return Retry(tuple(reason for reason in given.split(",") if reason))
+    return Retry(tuple(reason for reason in given.split(",") if reason), lost=is_lost)
 
 
 def _is_place(given: str) -> bool:

@@ -9,6 +9,7 @@ from dictalake.observers.stats import format_duration
 from dictalake.workflow.summary import RunSummary
 
 _WORST = 20
+_NAMED = 3  # in one line
 _WIDTH = 80
 
 
@@ -28,7 +29,10 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     for other in summary.others if summary.claimed else ():
         console.print(f"{'other run':12} {other}", highlight=False, markup=False, soft_wrap=True)
     console.print(_list_counts(summary), width=min(_WIDTH, console.width))
-    _show_uncovered(summary.uncovered, console)
+    _show_worst("seconds of speech without words", summary.uncovered, console)
+    _show_worst("seconds of sound that could not be decoded", summary.lost, console)
+    if summary.lost:
+        console.print('`dictalake query LAKE "SELECT * FROM incomplete"` says more of them', highlight=False, markup=False)
 
 
 def _list_counts(summary: RunSummary) -> Table:
@@ -61,17 +65,24 @@ def _list_counts(summary: RunSummary) -> Table:
     if summary.uncovered:
         lost_s = sum(summary.uncovered.values())
         table.add_row("speech without words", str(len(summary.uncovered)), f"recordings, {format_duration(lost_s)}")
+    if summary.lost:
+        lost_s = sum(summary.lost.values())
+        table.add_row("incomplete", str(len(summary.lost)), f"recordings, {format_duration(lost_s)} of sound lost")
     return table
 
 
-def _show_uncovered(uncovered: dict[str, float], console: Console) -> None:
-    """Lists the recordings with speech but without words, the worst first: loss that nobody would notice."""
-    if not uncovered:
+def _show_worst(what: str, seconds_of: dict[str, float], console: Console) -> None:
+    """Lists recordings with their seconds, the worst first: loss that nobody would notice."""
+    if not seconds_of:
         return
-    of_all = f", the worst {_WORST} of {len(uncovered)}" if len(uncovered) > _WORST else ""
-    console.print(f"\nseconds of speech without words{of_all}:", highlight=False)
-    for recording_id, seconds in sorted(uncovered.items(), key=lambda item: -item[1])[:_WORST]:
+    of_all = f", the worst {_WORST} of {len(seconds_of)}" if len(seconds_of) > _WORST else ""
+    console.print(f"\n{what}{of_all}:", highlight=False)
+    for recording_id, seconds in _sort_worst(seconds_of)[:_WORST]:
         console.print(f"{seconds:8.1f}  {recording_id}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds_of.items(), key=lambda item: -item[1])
 
 
 def describe(summary: RunSummary) -> str:
@@ -90,6 +101,11 @@ def describe(summary: RunSummary) -> str:
         parts.append(f"{summary.claimed} left to {', '.join(summary.others)}")
     if summary.erased:
         parts.append(f"{summary.erased} erased ones left out")
+    if summary.lost:
+        worst = ", ".join(f"{recording_id} {seconds:.1f} s" for recording_id, seconds in _sort_worst(summary.lost)[:_NAMED])
+        more = ", …" if len(summary.lost) > _NAMED else ""
+        lost = format_duration(sum(summary.lost.values()))
+        parts.append(f"{len(summary.lost)} incomplete with {lost} of sound lost ({worst}{more})")
     took = format_duration(summary.wall_s)
     model = f" with {summary.model}" if summary.model else ""
     if summary.is_synthetic:

@@ -27,8 +27,10 @@ _LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
 INFRA = PACKAGE.parents[1] / "infra"
 _TITLES = {
     "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` is the "
-    "newest good row of each recording.",
+    "best good row of each recording.",
     "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
+    "rechecks": "One row for each row of a recording that `dictalake recheck` compared with what is read today. In SQL it is "
+    "`recheck_records`; the view `rechecks` is the newest for each row.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

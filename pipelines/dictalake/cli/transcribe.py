@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dictalake.archive import storage
 from dictalake.archive.listing import list_recordings
-from dictalake.cli.own_recordings import Place
+from dictalake.cli.own_recordings import Place, find_common_folder
 from dictalake.cli.run_end import log_end
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
@@ -44,9 +44,11 @@ class Outcome:
 def transcribe_places(config: Config, places: Sequence[Place], arguments: argparse.Namespace, retry: Retry | None) -> int:
     """The exit code: 3 where a recording of ``places`` failed, now or before."""
     with TemporaryDirectory(prefix="dictalake-") as folder:
-        archive = make_archive(config.archive, places, Path(folder))
-        run_config = config.model_copy(update={"archive": archive})
-        summary = transcribe(run_config, Console(stderr=True), job="transcribe", retry=retry)
+        listing = make_archive(config.archive, places, Path(folder))
+        # A manifest of ours is gone after the run: its records name what is there to stay.
+        recorded = config.archive.model_copy(update={"uri": find_common_folder(places), "manifest": None, "inventory": None})
+        run_config = config.model_copy(update={"archive": recorded})
+        summary = transcribe(run_config, Console(stderr=True), job="transcribe", retry=retry, listing=listing)
     outcomes = read_outcomes(config, places, summary.fingerprint)
 
     def show(line: str) -> None:

@@ -50,11 +50,14 @@ def tune(given: Config, arguments: argparse.Namespace) -> int:
     config = locate_lm(given)
     if config.decoding.kind != "beam":
         raise ConfigError(f"decoding.kind = {config.decoding.kind}: only beam has settings to tune")
+    from dictalake.decoding.hotwords import warn_of_hotwords
+    from dictalake.logs import shown_on
     from dictalake.workflow.identity import read_vocabulary
 
     console = Console(stderr=True)
     checkpoint = find_checkpoint(config.acoustic)
     vocabulary, grid = read_vocabulary(checkpoint)
+    warn_of_hotwords(config.decoding, vocabulary, shown_on(console))
     sha256 = checkpoint.identity.sha256
     caches = {"dev": _cache(config, vocabulary, arguments.out, sha256, console)}
     if arguments.held_out:

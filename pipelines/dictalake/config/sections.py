@@ -26,7 +26,7 @@ class Archive(Section):
 
     uri: str | None = Field(None, description="folder or bucket to list: a path, gs://…, s3://…, or embedded:demo-archive")
     include: tuple[str, ...] = Field(("**",), description="globs on the path below archive.uri; ** crosses folders")
-    manifest: str | None = Field(None, description="CSV or Parquet with a `uri` column, instead of a listing")
+    manifest: str | None = Field(None, description="CSV, JSON lines or Parquet with a `uri` column, instead of a listing")
     inventory: str | None = Field(
         None,
         description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "

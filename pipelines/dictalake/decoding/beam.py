@@ -68,7 +68,7 @@ class BeamDecoder:
         self._engine = _build(module, lm, config, vocabulary)
         self._hotwords: HotwordScorer | None = None
         if config.hotwords is not None:
-            hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary)
+            hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary).hotwords
             self._hotwords = HotwordScorer(hotwords, float(config.hotword_weight), vocabulary)
             # Only pyctcdecode's search lets a scorer of several pieces in.
             _, module = _import_engine("pyctcdecode")

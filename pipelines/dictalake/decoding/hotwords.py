@@ -8,17 +8,24 @@ a term is helped from its first piece on, before the search has dropped it.
 
 from __future__ import annotations
 
+import codecs
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dictalake import logs
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Decoding
+from dictalake.decoding.spoken_numbers import spell_numbers
 from dictalake.decoding.vocabulary import WORD_START, Vocabulary
 from dictalake.errors import ConfigError
 
 MOST_HOTWORDS = 50_000
 HEAVIEST = 10.0
 _LEAST_LETTERS = 2
+_SHOWN_TERMS, _SHOWN_LETTERS = 3, 30  # in a warning
 
 
 @dataclass(frozen=True)
@@ -29,44 +36,102 @@ class Hotword:
     weight: float = 1.0
 
 
-def read_hotwords(path: Path, vocabulary: Vocabulary) -> tuple[Hotword, ...]:
-    """A UTF-8 file with a term a line, and behind a tab, where wanted, its weight (default 1). ``#`` begins a comment line.
+@dataclass(frozen=True)
+class HotwordList:
+    """The terms of a file, each once, and those that are left out because the model cannot write them, with their lines."""
 
-    Raises ConfigError that names the line, never the term (it may be a patient's name): a term that is too short, that the
-    model's pieces cannot spell, or that stands there twice; a weight that is no number from 0 to 10.
+    hotwords: tuple[Hotword, ...]
+    left_out: tuple[tuple[int, str], ...] = ()
+
+    def explain_left_out(self) -> str | None:
+        """A sentence about all that is left out; None where nothing is."""
+        if not self.left_out:
+            return None
+        shown = [
+            f"“{term[:_SHOWN_LETTERS]}{'…' if len(term) > _SHOWN_LETTERS else ''}” (line {number})"
+            for number, term in self.left_out[:_SHOWN_TERMS]
+        ]
+        more = len(self.left_out) - len(shown)
+        count, total = len(self.left_out), len(self.left_out) + len(self.hotwords)
+        return (
+            f"decoding.hotwords: {count} of {total} terms {'is' if count == 1 else 'are'} left out, as the model has no pieces "
+            f"for some of their letters or they have fewer than {_LEAST_LETTERS}: {', '.join(shown)}"
+            f"{f' and {more} more' if more else ''}; write them as they are spoken"
+        )
+
+
+def warn_of_hotwords(config: Decoding, vocabulary: Vocabulary, show: logs.Show | None = None) -> None:
+    """Tells the person who started the command which terms are left out: workers, which read the same list, do not."""
+    hotwords = read_list(config, vocabulary)
+    if hotwords is not None and (warning := hotwords.explain_left_out()) is not None:
+        logs.log_event("hotwords", warning, show, level=logs.WARNING)
+
+
+def read_list(config: Decoding, vocabulary: Vocabulary) -> HotwordList | None:
+    """The list that the search uses; None without one. Raises ConfigError as ``read_hotwords``."""
+    if config.kind != "beam" or config.hotwords is None:
+        return None
+    return read_hotwords(Path(resolve(config.hotwords)), vocabulary)
+
+
+def read_hotwords(path: Path, vocabulary: Vocabulary) -> HotwordList:
+    """A text file with a term a line, and behind a tab, where wanted, its weight (default 1). ``#`` begins a comment line.
+
+    A term that the model's pieces cannot spell is tried as it is spoken, with its digits as words; if they cannot spell that
+    either, or it is too short, it is left out. Of a term that stands there again, in whatever case and spacing, the heavier
+    weight counts. Raises ConfigError where no term is left, and for a weight that is no number from 0 to 10.
     """
+    letters = {letter for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special_ids for letter in fold(piece)}
+    found: dict[str, Hotword] = {}
+    left_out: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        text, _, weight_text = line.partition("\t")
+        weight = _parse_weight(weight_text, f"decoding.hotwords, line {number}")
+        if not text.strip():
+            continue
+        term = _make_writable(text, letters)
+        if term is None:
+            left_out.setdefault(fold(" ".join(text.split())), (number, " ".join(text.split())))
+            continue
+        known = found.get(fold(term))
+        if known is None or known.weight < weight:
+            found[fold(term)] = Hotword(term if known is None else known.term, weight)
+    if not found:
+        what = "no term that the model can spell" if left_out else "no term"
+        raise ConfigError(f"decoding.hotwords = {path}: holds {what}; expected one a line, or decoding.hotwords: null")
+    if len(found) > MOST_HOTWORDS:
+        raise ConfigError(f"decoding.hotwords = {path}: {len(found)} terms, at most {MOST_HOTWORDS} are allowed")
+    return HotwordList(tuple(found.values()), tuple(left_out.values()))
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of UTF-8, or of what Windows calls Unicode: UTF-16 with its mark."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        data = path.read_bytes()
+        encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        return data.decode(encoding).splitlines()
     except OSError as error:
         raise ConfigError(f"decoding.hotwords = {path}: cannot be read ({error.strerror}); expected one term a line") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"decoding.hotwords = {path}: is not UTF-8 text; expected one term a line") from None
-    letters = {letter for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special_ids for letter in fold(piece)}
-    found: dict[str, Hotword] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        where = f"decoding.hotwords, line {number}"
-        term, _, weight = line.partition("\t")
-        hotword = Hotword(" ".join(term.split()), _parse_weight(weight, where))
-        if len(hotword.term.replace(" ", "")) < _LEAST_LETTERS:
-            raise ConfigError(f"{where}: a term needs {_LEAST_LETTERS} letters or more")
-        if unknown := sorted(set(fold(hotword.term.replace(" ", ""))) - letters):
-            signs = "a letter" if len(unknown) == 1 else f"{len(unknown)} letters"
-            raise ConfigError(f"{where}: the model has no piece for {signs} of the term; write it as it is spoken")
-        if fold(hotword.term) in found:
-            raise ConfigError(f"{where}: this term stands there twice")
-        found[fold(hotword.term)] = hotword
-    if not found:
-        raise ConfigError(f"decoding.hotwords = {path}: holds no term; expected one a line, or decoding.hotwords: null")
-    if len(found) > MOST_HOTWORDS:
-        raise ConfigError(f"decoding.hotwords = {path}: {len(found)} terms, at most {MOST_HOTWORDS} are allowed")
-    return tuple(found.values())
+        raise ConfigError(f"decoding.hotwords = {path}: is not UTF-8 text; save it as UTF-8, with one term a line") from None
+
+
+def _make_writable(text: str, letters: set[str]) -> str | None:
+    """The first form of a term that consists of ``letters``: as it stands, in plain signs, with its digits as words."""
+    plain = unicodedata.normalize("NFKC", text).replace("’", "'")
+    for form in (text, plain, spell_numbers(plain)):
+        term = " ".join(form.split())
+        signs = fold(term.replace(" ", ""))
+        if letters.issuperset(signs):
+            return term if len(signs) >= _LEAST_LETTERS else None
+    return None
 
 
 def _parse_weight(text: str, where: str) -> float:
     try:
-        weight = float(text.strip() or 1)
+        weight = float(text.strip().replace(",", ".") or 1)  # a comma, as spreadsheets write in much of the world
     except ValueError:
         weight = -1.0
     if not 0 < weight <= HEAVIEST:

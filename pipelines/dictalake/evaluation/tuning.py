@@ -84,7 +84,7 @@ class Bench:
         return Trial(dict(settings), decoded, normaliser, said, found, false)
 
     def _count_hotwords(self, path: Path, decoded: Sequence[Decoded]) -> tuple[int, int, int]:
-        hotwords = read_hotwords(path, self._vocabulary)
+        hotwords = read_hotwords(path, self._vocabulary).hotwords
         said = found = false = 0
         for one in decoded:
             wanted, cached = (Counter(find_hotwords(hotwords, text)) for text in (one.reference, one.hypothesis))

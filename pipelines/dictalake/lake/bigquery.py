@@ -1,8 +1,8 @@
 """The views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
 
 What BigQuery sees of a Delta table: a map is a list of structs of ``key`` and ``value``, and a list that is null is empty.
-``transcripts`` and ``failures`` are the views of ``query`` word for word. The others are put otherwise: BigQuery unnests in
-FROM, and its MAX_BY does not pass over nulls.
+``transcripts``, ``failures`` and ``rechecks`` are the views of ``query`` word for word. The others are put otherwise: BigQuery
+unnests in FROM, its MAX_BY does not pass over nulls, and its views have no order.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from dictalake.lake.places import RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.places import RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 
 DATASET = "dictalake"
-EXTERNAL_TABLES = {"history": TRANSCRIPTS_FOLDER, "run_records": RUNS_FOLDER}  # name in BigQuery → folder of the lake
+EXTERNAL_TABLES = {
+    "history": TRANSCRIPTS_FOLDER,
+    "run_records": RUNS_FOLDER,
+    "recheck_records": RECHECKS_FOLDER,
+}  # name in BigQuery → folder of the lake
+_FIRST = {"recheck_records": ("-- Its folder is there once `dictalake recheck` has been run.",)}
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
 
 
@@ -23,12 +28,13 @@ def make_views() -> dict[str, str]:
     """Name → query, one for each view of ``query.VIEWS``."""
     return {
         "transcripts": _lines(
-            "-- The newest good row of each recording, of whatever model.",
+            "-- The best good row of each recording: that which lost least sound, of equal ones the newest, of whatever model.",
             "SELECT *",
             f"FROM {_table('history')}",
             "WHERE `status` = 'ok'",
             "QUALIFY ROW_NUMBER() OVER (",
-            "  PARTITION BY `recording_id`, `recorded_month` ORDER BY `provenance`.`transcribed_at` DESC, `attempt` DESC",
+            "  PARTITION BY `recording_id`, `recorded_month`",
+            "  ORDER BY `quality`.`lost_s` NULLS LAST, `provenance`.`transcribed_at` DESC, `attempt` DESC",
             ") = 1",
         ),
         "failures": _lines(
@@ -41,6 +47,15 @@ def make_views() -> dict[str, str]:
         ),
         "transcript_words": _unnest("words", "A row per word of transcripts; position counts from 1."),
         "transcript_sections": _unnest("sections", "A row per section of transcripts; position counts from 1."),
+        "rechecks": _lines(
+            "-- What `dictalake recheck` found: the newest record of each row that it compared with what can be read today.",
+            "SELECT *",
+            f"FROM {_table('recheck_records')}",
+            "QUALIFY ROW_NUMBER() OVER (",
+            "  PARTITION BY `recording_id`, `fingerprint`, `attempt` ORDER BY `loader` DESC, `at` DESC",
+            ") = 1",
+        ),
+        "incomplete": _incomplete(),
         "runs": _runs(),
     }
 
@@ -67,6 +82,35 @@ def _unnest(column: str, what: str) -> str:
         _columns(columns),
         f"FROM {_table('transcripts')} AS `transcript`",
         f"CROSS JOIN UNNEST(`transcript`.`{column}`) AS `element` WITH OFFSET AS `place`",
+    )
+
+
+def _incomplete() -> str:
+    row_or_recheck = "IF(`r`.`recording_id` IS NULL, `t`.`quality`.`{}`, `r`.`{}`) AS `{}`"
+    columns = [f"`t`.`{name}`" for name in ("recording_id", "fingerprint", "recorded_month", "attempt")]
+    columns += [
+        "`t`.`source`.`uri` AS `uri`",
+        row_or_recheck.format("lost_s", "missing_s", "lost_s"),
+        row_or_recheck.format("repairs", "repairs", "repairs"),
+        "COALESCE(`r`.`duration_s`, `t`.`quality`.`duration_s`) AS `duration_s`",
+        "IF(`r`.`recording_id` IS NULL, 'row', 'recheck') AS `found_by`",
+    ]
+    share = "IF(`duration_s` > 0, LEAST(`lost_s` / `duration_s`, 1), NULL) AS `share`"
+    shown = ("recording_id", "fingerprint", "recorded_month", "attempt", "uri", "lost_s")
+    return _lines(
+        "-- Transcripts that lack sound, as they say themselves or `dictalake recheck` found. Order it by lost_s: where it is",
+        "-- null nobody can tell how much.",
+        "SELECT",
+        _columns([*(f"`{name}`" for name in shown), share, "`repairs`", "`duration_s`", "`found_by`"]),
+        "FROM (",
+        "SELECT",
+        _columns(columns),
+        f"FROM {_table('transcripts')} AS `t`",
+        f"LEFT JOIN {_table('rechecks')} AS `r`",
+        "  ON `r`.`recording_id` = `t`.`recording_id` AND `r`.`fingerprint` = `t`.`fingerprint`",
+        "  AND `r`.`attempt` = `t`.`attempt` AND `r`.`verdict` = 'lost'",
+        "WHERE `t`.`quality`.`lost_s` > 0 OR `r`.`recording_id` IS NOT NULL",
+        ")",
     )
 
 
@@ -102,8 +146,8 @@ def make_tables(lake_uri: str, region: str) -> str:
         f"CREATE SCHEMA IF NOT EXISTS `{DATASET}` OPTIONS (location = '{region}');",
     ]
     for name, folder in EXTERNAL_TABLES.items():
+        lines += ["", *_FIRST.get(name, ())]
         lines += [
-            "",
             f"CREATE OR REPLACE EXTERNAL TABLE {_table(name)}",
             f"WITH CONNECTION `{region}.{DATASET}`",
             f"OPTIONS (format = 'DELTA_LAKE', uris = ['{lake_uri}/{folder}']);",

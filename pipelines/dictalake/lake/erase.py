@@ -1,11 +1,11 @@
-"""Erases recordings from every fingerprint of the lake, its manifests, run records and reports, and keeps them out.
+"""Erases recordings from every fingerprint of the lake, its manifests, run records, rechecks and reports, and keeps them out.
 
 The order keeps a live run from bringing back what is being removed:
 
 1. the tombstones;
 2. a mark in the table's log, which refuses every commit that is under way, so that its writer reads the tombstones;
 3. the rows, and at once, not after the retention, the files that held them;
-4. the manifests, the run records and the reports;
+4. the manifests, the run records, the rechecks and the reports;
 5. values of rows in the Delta log, which older versions wrote there.
 
 A receipt says in numbers what was done. ``lake/places.py`` lists what can hold content.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,9 +37,9 @@ from dictalake.lake.delta import has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
-from dictalake.lake.places import PLACES, RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.places import PLACES, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.reports import Reports
-from dictalake.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS
+from dictalake.lake.schema import PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.table import ERASURE_MARK
 from dictalake.lake.tombstones import ErasedSubjects, Erasures, Tombstone, hash_subject
@@ -48,7 +48,7 @@ from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_
 _PASSES = 10  # a commit that was under way may bring a row back, which the next pass removes
 _IDS_AT_ONCE = 500
 _THREADS = 16
-_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": []}
+_BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": [], "error": None}
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Receipt:
     manifest_rows: int = 0
     run_records: int = 0
     report_lines: int = 0
+    rechecks: int = 0
     log_files: int = 0
     log_files_left: int = 0
     unknown: int = 0
@@ -143,6 +144,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
             sweep(lake, receipt)
             _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
             receipt.report_lines += clear_reports(lake)
+            receipt.rechecks += clear_rechecks(lake)
             _clean_logs(lake, receipt)
             receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
     except (OSError, DeltaError) as error:
@@ -151,7 +153,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
 
 
 def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
-    """Removes what any tombstone covers from unreferenced files, manifests, run records and reports.
+    """Removes what any tombstone covers from unreferenced files, manifests, run records, rechecks and reports.
 
     It is part of each erasure. Called alone, it removes what runs left behind that were at work during an erasure. It does not
     touch the rows that readers see: ``forget`` removes those.
@@ -168,6 +170,7 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
         receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
         receipt.run_records += _blank_run_records(lake, forbidden, receipt)
         receipt.report_lines += clear_reports(lake)
+        receipt.rechecks += clear_rechecks(lake)
     except (OSError, DeltaError) as error:
         raise RunError(
             f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"
@@ -258,12 +261,16 @@ def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Re
         for (fingerprint, month), found in sorted(by_partition.items()):
             ids = sorted(found)
             for start in range(0, len(ids), _IDS_AT_ONCE):
-                quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids[start : start + _IDS_AT_ONCE])
+                quoted = _quote(ids[start : start + _IDS_AT_ONCE])
                 predicate = f"fingerprint = '{fingerprint}' AND recorded_month = '{month}' AND recording_id IN ({quoted})"
                 retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate, properties))  # noqa: B023
         delta.update_incremental()
         receipt.files_deleted += _delete_named(storage, before - set(delta.file_uris()))
     raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")
+
+
+def _quote(ids: Sequence[str]) -> str:
+    return ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
 
 
 def _delete_named(storage: Storage, uris: set[str]) -> int:
@@ -332,6 +339,26 @@ def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) 
         changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
     receipt.files_deleted += delete_forbidden_files(delta, storage, ["archive_uri"], forbidden)
     return changed
+
+
+def clear_rechecks(lake: Lake) -> int:
+    """Removes the records of recordings that no longer have a row; returns how many. A recheck that was at work during an
+    erasure may have written some."""
+    storage = open_storage(lake, RECHECKS_FOLDER)
+    if not has_table(storage):
+        return 0
+    delta, transcripts = open_table(storage, RECHECKS), open_storage(lake, TRANSCRIPTS_FOLDER)
+    named = _open_files(delta, storage, RECHECKS).to_table(columns=["recording_id"])["recording_id"]
+    rows = _open_files(open_table(transcripts, TRANSCRIPTS), transcripts, TRANSCRIPTS)
+    is_named = ds.field("recording_id").isin(named.unique())
+    is_named &= ds.field("error", "reason").is_null() | (ds.field("error", "reason") != Erased.reason)
+    there = rows.to_table(columns=["recording_id"], filter=is_named)["recording_id"].unique()
+    gone = named.filter(pc.invert(pc.is_in(named, value_set=there)))
+    ids, nothing = sorted(set(gone.to_pylist())), without_docs(RECHECKS).empty_table()
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        predicate = f"recording_id IN ({_quote(ids[start : start + _IDS_AT_ONCE])})"
+        retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate))  # noqa: B023
+    return len(gone)
 
 
 def clear_reports(lake: Lake, run_id: str | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from dictalake.lake.schema import ERASURES, PARTITIONS, RUNS, TRANSCRIPTS
+from dictalake.lake.schema import ERASURES, PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS
 
 TRANSCRIPTS_FOLDER = "transcripts"
 RUNS_FOLDER = "runs"
@@ -21,6 +21,7 @@ MANIFESTS_FOLDER = "manifests"
 REPORTS_FOLDER = "reports"
 LINEAGE_FOLDER = "lineage"
 CLAIMS_FOLDER = "claims"
+RECHECKS_FOLDER = "rechecks"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ PLACES = (
     Place(TRANSCRIPTS_FOLDER, "content", TRANSCRIPTS, PARTITIONS),
     Place(RUNS_FOLDER, "content", RUNS),
     Place(ERASURES_FOLDER, "none", ERASURES),
+    Place(RECHECKS_FOLDER, "none", RECHECKS),
     Place(MANIFESTS_FOLDER, "content"),
     Place(REPORTS_FOLDER, "content"),
     Place(LINEAGE_FOLDER, "archive"),

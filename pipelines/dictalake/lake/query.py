@@ -22,7 +22,8 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, open_dataset
-from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.places import RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.rechecks import open_rechecks
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 
@@ -32,13 +33,16 @@ _RUN_COLUMNS = ",\n            ".join(
 )
 
 VIEWS = {
-    # The newest good row of each recording, whatever the model; recordings without a good row are missing. The month is a key
-    # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
-    # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
+    # The best good row of each recording: the one that lost least sound, and of equal ones the newest, whatever the model.
+    # Rows of version 5 and before do not say what they lost and come last. Recordings without a good row are missing. The
+    # order is by ``quality`` alone: ``source`` holds long strings, which nearly every query would have to read. The month is
+    # a key too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed
+    # and its version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
     "transcripts": """
         SELECT * FROM history WHERE status = 'ok'
         QUALIFY row_number() OVER (
-            PARTITION BY recording_id, recorded_month ORDER BY provenance.transcribed_at DESC, attempt DESC
+            PARTITION BY recording_id, recorded_month
+            ORDER BY quality.lost_s NULLS LAST, provenance.transcribed_at DESC, attempt DESC
         ) = 1
     """,
     # Recordings whose last attempt under a fingerprint failed.
@@ -57,6 +61,30 @@ VIEWS = {
         SELECT recording_id, fingerprint, recorded_month,
             generate_subscripts(sections, 1) AS position, unnest(sections, recursive := true)
         FROM transcripts
+    """,
+    # What `dictalake recheck` found: the newest record of each row that it compared with what can be read today.
+    "rechecks": """
+        SELECT * FROM recheck_records
+        QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC) = 1
+    """,
+    # Transcripts that lack sound, as they say themselves or a recheck found, the worst first; those of which nobody can tell
+    # how much come before all. A length holds the silence that stands for a hole, but nothing for an end that was cut off.
+    "incomplete": """
+        SELECT recording_id, fingerprint, recorded_month, attempt, uri, lost_s,
+            CASE WHEN duration_s > 0 AND lost_s IS NOT NULL THEN least(lost_s / duration_s, 1) END AS share,
+            repairs, duration_s, found_by
+        FROM (
+            SELECT t.recording_id, t.fingerprint, t.recorded_month, t.attempt, t.source.uri AS uri,
+                CASE WHEN r.recording_id IS NULL THEN t.quality.lost_s ELSE r.missing_s END AS lost_s,
+                CASE WHEN r.recording_id IS NULL THEN t.quality.repairs ELSE r.repairs END AS repairs,
+                coalesce(r.duration_s, t.quality.duration_s) AS duration_s,
+                CASE WHEN r.recording_id IS NULL THEN 'row' ELSE 'recheck' END AS found_by
+            FROM transcripts AS t LEFT JOIN rechecks AS r
+                ON r.recording_id = t.recording_id AND r.fingerprint = t.fingerprint AND r.attempt = t.attempt
+                AND r.verdict = 'lost'
+            WHERE t.quality.lost_s > 0 OR r.recording_id IS NOT NULL
+        ) AS found
+        ORDER BY lost_s DESC NULLS FIRST, recording_id
     """,
     # A row per run. An unfinished run is still at work or was killed: `dictalake runs` tells which.
     "runs": f"""
@@ -79,13 +107,15 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB with the views, as the lake is now: ``history`` (every row), ``transcripts`` (the newest good row of each
+    """A DuckDB with the views, as the lake is now: ``history`` (every row), ``transcripts`` (the best good row of each
     recording), ``transcript_words`` and ``transcript_sections`` (a row for each word and section of them), ``failures`` (what
-    failed at its last attempt) and ``runs`` (a row for each run). Times are in UTC. Raises as ``open_lake``."""
+    failed at its last attempt), ``incomplete`` (transcripts that lack sound), ``rechecks`` (what was read again) and ``runs``
+    (a row for each run). Times are in UTC. Raises as ``open_lake``."""
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     database.register("history", open_lake(uri, storage_options))
-    database.register("run_records", _open_runs(_open_folder(uri, storage_options, "runs")))
+    database.register("run_records", _open_runs(_open_folder(uri, storage_options, RUNS_FOLDER)))
+    database.register("recheck_records", open_rechecks(_open_folder(uri, storage_options, RECHECKS_FOLDER)))
     for name, query in VIEWS.items():
         database.execute(f"CREATE TEMP VIEW {name} AS {query}")
     return database

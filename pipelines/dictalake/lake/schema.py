@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 # Raised when a column is added, removed or changes type: the table of another version is refused, not bent.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 PARTITIONS = ("fingerprint", "recorded_month")
 
@@ -65,6 +65,8 @@ _QUALITY = pa.struct(
         _field("clipped_ratio", _RATIO, "0-1, share of samples at full scale"),
         _field("level_dbfs", _RATIO, "root mean square level, dB below full scale; null for digital silence"),
         _field("dc_offset", _RATIO, "-1 to 1, mean of the channel that is furthest off zero, as a share of full scale"),
+        _field("lost_s", _REAL, "sound that the recording had and that could not be decoded, seconds; null where unknown"),
+        _field("repairs", _list(_TEXT), "what was wrong with the bytes and was read all the same: words of a closed list"),
     ]
 )
 
@@ -89,6 +91,8 @@ _SOURCE = pa.struct(
         _field("sample_rate_hz", pa.int32(), "stored sample rate, Hz"),
         _field("channels", pa.int32(), "stored channels"),
         _field("bits_per_sample", pa.int32(), "stored bits per sample; null where the coding has no such number"),
+        _field("loader", pa.int32(), "version of the loader that read the bytes; null before version 6 and where none did"),
+        _field("tracks", _list(pa.int32()), "sound track that each channel comes from, from 0; null where there is one"),
     ]
 )
 
@@ -205,6 +209,30 @@ ERASURES = pa.schema(
         _field("at", _TIME, "when, UTC", required=True),
         _field("kind", _TEXT, "what subject is a hash of: uri, study, patient", required=True),
         _field("subject", _TEXT, "blake2b-128 of kind and value, 32 hex digits", required=True),
+    ]
+)
+
+RECHECKS = pa.schema(
+    [
+        _field("recording_id", _TEXT, "recording that was read again", required=True),
+        _field("fingerprint", _TEXT, "fingerprint of the row that it was compared with", required=True),
+        _field("attempt", pa.int32(), "attempt of that row", required=True),
+        _field("loader", pa.int32(), "version of the loader that read it again", required=True),
+        _field("at", _TIME, "when, UTC", required=True),
+        _field(
+            "verdict",
+            _TEXT,
+            "lost: the row lacks sound, or is of damaged sound; complete: it holds what there is; changed: these are other "
+            "bytes, and no better ones; unread: nothing is known",
+            required=True,
+        ),
+        _field("reason", _TEXT, "why it was not read, as in error.reason; null where it was"),
+        _field("missing_s", _REAL, "sound that the row lacks, seconds; null where nobody can tell how much"),
+        _field("row_duration_s", _REAL, "length that the row gives, seconds"),
+        _field("duration_s", _REAL, "length that was read now, seconds; null where it was not read"),
+        _field("lost_s", _REAL, "sound that could not be decoded now, seconds; null where unknown"),
+        _field("repairs", _list(_TEXT), "what was wrong with the bytes, in the words of quality.repairs"),
+        _field("is_same", _FLAG, "whether the bytes are those of the row, by SHA-256; null where they were not fetched"),
     ]
 )
 

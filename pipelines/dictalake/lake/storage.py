@@ -120,14 +120,18 @@ def is_transient(error: BaseException) -> bool:
 def open_storage(lake: Lake, folder: str) -> Storage:
     """The place of ``folder`` below ``lake.uri``.
 
-    Raises ConfigError for a missing or unsupported ``lake.uri`` and for storage options that data files could not honour.
+    Raises ConfigError for a ``lake.uri`` that is missing, unsupported or a file, and for storage options that data files could
+    not honour.
     """
     if not lake.uri:
         raise ConfigError("lake.uri is not set: give the folder of the lake, a path, gs://bucket/folder or s3://bucket/folder")
     scheme, separator, _ = lake.uri.partition("://")
     if not separator or scheme == "file":
         root = unquote(urlsplit(lake.uri).path) if separator else lake.uri
-        return Storage(str(Path(root).expanduser().resolve() / folder), {}, {}, is_local=True)
+        place = Path(root).expanduser().resolve()
+        if place.is_file():
+            raise ConfigError(f"lake.uri = {lake.uri}: this is a file, and a lake is a folder; name a folder, new or old")
+        return Storage(str(place / folder), {}, {}, is_local=True)
     if scheme not in ("gs", "s3"):
         raise ConfigError(f"lake.uri starts with {scheme}://: allowed are a path, file://, gs:// and s3://")
     options = dict(lake.storage_options)

@@ -84,6 +84,11 @@ class RunCollector(Collector):
         yield failed
         yield self._counter("dictalake_audio_seconds", "Seconds of audio in finished recordings", stats.audio_s)
         yield self._counter("dictalake_storage_retries", "Requests to archive and lake that were made again", stats.retries)
+        yield self._counter(
+            "dictalake_recordings_incomplete", "Transcribed recordings with sound that could not be decoded", len(stats.lost)
+        )
+        lost_s = sum(list(stats.lost.values()))
+        yield self._counter("dictalake_lost_seconds", "Seconds of sound in them that could not be decoded", lost_s)
         yield self._gauge("dictalake_recordings_wanted", "Recordings that this run has to do", stats.wanted)
         yield self._gauge(
             "dictalake_recordings_pending", "Of them not yet finished: the queue", max(0, stats.wanted - stats.done)

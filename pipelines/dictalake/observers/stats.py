@@ -52,6 +52,7 @@ class RunStats:
     stage_s: Counter[str] = field(default_factory=Counter)  # of load, emit and decode, over all rows
     failures: Counter[FailureKind] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
+    lost: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of sound that could not be decoded
     in_work: dict[str, int] = field(default_factory=dict)  # stage → recordings that its workers have in hand
     done_before: Mapping[str, int] = field(default_factory=dict)
     archives: set[str] = field(default_factory=set)
@@ -85,7 +86,8 @@ class RunStats:
         elif not any(row["attempts"]):  # what failed before and fails again says nothing of the others
             self.consecutive_storage_failures += len(reasons)
         self.failures.update(FailureKind(failure["reason"], failure["stage"]) for failure in row["failures"])
-        self.uncovered |= {lost["recording_id"]: lost["seconds"] for lost in row["uncovered"]}
+        self.uncovered |= {one["recording_id"]: one["seconds"] for one in row["uncovered"]}
+        self.lost |= {one["recording_id"]: one["seconds"] for one in row["lost"]}
         self.note_pace(time.monotonic())
 
     def note_pace(self, now: float) -> None:

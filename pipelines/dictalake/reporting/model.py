@@ -44,6 +44,8 @@ class Counts:
     speech_s: float
     uncovered_s: float
     uncovered: int
+    incomplete: int
+    lost_s: float
     confidence: float | None
     first_at: datetime | None
     last_at: datetime | None
@@ -117,6 +119,16 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class Incomplete:
+    """A transcribed recording that lacks sound. ``lost_s`` is None where nobody can tell how much."""
+
+    recording_id: str
+    lost_s: float | None
+    duration_s: float | None
+    repairs: Sequence[str]
+
+
+@dataclass(frozen=True)
 class ProvenanceGroup:
     """``rows`` rows that the same model, decoder and code made."""
 
@@ -146,6 +158,7 @@ class Part:
     stages: Sequence[Stage]
     attempts: Sequence[Attempt]
     slowest: Sequence[Recording]
+    incomplete: Sequence[Incomplete]
     least_covered: Sequence[Recording]
     provenances: Sequence[ProvenanceGroup]
     runs: Sequence[Run] = ()

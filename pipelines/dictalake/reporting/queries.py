@@ -27,6 +27,7 @@ from dictalake.reporting.model import (
     Bar,
     Counts,
     Failure,
+    Incomplete,
     Part,
     Price,
     ProvenanceGroup,
@@ -53,6 +54,7 @@ _STAGES = ("load", "emit", "decode")
 _COLUMNS = """
     recording_id, fingerprint, run_id, status, attempt, confidence,
     quality.duration_s AS duration_s, quality.speech_s AS speech_s, quality.uncovered_speech_s AS uncovered_s,
+    quality.lost_s AS lost_s, quality.repairs AS repairs,
     coalesce(timings.load_ms, 0) / 1000 AS load_s, coalesce(timings.emit_ms, 0) / 1000 AS emit_s,
     coalesce(timings.decode_ms, 0) / 1000 AS decode_s,
     error.reason AS reason, error.stage AS stage, coalesce(error.retryable, false) AS retryable,
@@ -164,7 +166,7 @@ def _read_part(database: duckdb.DuckDBPyConnection, run: Run | None, *, with_tex
         database.execute("SET VARIABLE fingerprint = ?", [run.fingerprint])
     for name, query in (_OF_LAKE if run is None else _OF_RUN).items():
         database.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
-    counts = _read_counts(database)
+    counts = _read_counts(database, run)
     return Part(
         run=run,
         counts=counts,
@@ -175,19 +177,32 @@ def _read_part(database: duckdb.DuckDBPyConnection, run: Run | None, *, with_tex
         stages=_read_stages(database),
         attempts=[Attempt(**row) for row in _ask(database, _ATTEMPTS)],
         slowest=_read_worst(database, "load_s + emit_s + decode_s", with_text=False),
+        incomplete=_read_incomplete(database, run),
         least_covered=_read_worst(database, "uncovered_s", with_text=with_text),
         provenances=_read_provenances(database, run),
     )
 
 
-def _read_counts(database: duckdb.DuckDBPyConnection) -> Counts:
+def _name_incomplete(run: Run | None) -> str:
+    """What tells of loss: of a run its rows, of the lake also what was rechecked."""
+    return "incomplete" if run is None else "(SELECT * FROM good WHERE lost_s > 0)"
+
+
+def _read_incomplete(database: duckdb.DuckDBPyConnection, run: Run | None) -> list[Incomplete]:
+    query = f"SELECT recording_id, lost_s, duration_s, repairs FROM {_name_incomplete(run)}"
+    rows = _ask(database, f"{query} ORDER BY lost_s DESC NULLS FIRST, recording_id LIMIT ?", [_WORST])
+    return [Incomplete(**row | {"repairs": row["repairs"] or ()}) for row in rows]
+
+
+def _read_counts(database: duckdb.DuckDBPyConnection, run: Run | None) -> Counts:
     [row] = _ask(
         database,
-        """
+        f"""
         SELECT count(*) AS ok, (SELECT count(*) FROM bad) AS failed,
             coalesce(sum(duration_s), 0.0) + (SELECT coalesce(sum(duration_s), 0.0) FROM bad) AS audio_s,
             coalesce(sum(speech_s), 0.0) AS speech_s, coalesce(sum(uncovered_s), 0.0) AS uncovered_s,
-            count(*) FILTER (uncovered_s > 0) AS uncovered, avg(confidence)::DOUBLE AS confidence,
+            count(*) FILTER (uncovered_s > 0) AS uncovered, (SELECT count(*) FROM {_name_incomplete(run)}) AS incomplete,
+            (SELECT coalesce(sum(lost_s), 0.0) FROM {_name_incomplete(run)}) AS lost_s, avg(confidence)::DOUBLE AS confidence,
             (SELECT min(made_at) FROM seen) AS first_at, (SELECT max(made_at) FROM seen) AS last_at
         FROM good
         """,

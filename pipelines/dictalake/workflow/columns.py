@@ -14,10 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from dictalake.records import SAMPLE_RATE_HZ, Emissions, Hypothesis, Piece, Recording, Word
+from dictalake.workflow.stages.base import error_row
 
 _TEXT_MAP = pa.map_(pa.string(), pa.string())
 _TIME = pa.timestamp("us", tz="UTC")
 
+ERROR = pa.struct(
+    {"stage": pa.string(), "reason": pa.string(), "detail": pa.string(), "retryable": pa.bool_()}  # as in the lake
+)
 RECORDING_COLUMNS = {
     "recording_id": pa.string(),
     "uri": pa.string(),
@@ -30,11 +34,8 @@ RECORDING_COLUMNS = {
     "archive_rows": pa.int32(),
     "done_members": pa.list_(pa.string()),
     "member_attempts": pa.map_(pa.string(), pa.int32()),
+    "error": ERROR,  # of what is not to be read at all
 }
-
-ERROR = pa.struct(
-    {"stage": pa.string(), "reason": pa.string(), "detail": pa.string(), "retryable": pa.bool_()}  # as in the lake
-)
 LOADED_COLUMNS = {
     "error": ERROR,
     "sha256": pa.string(),
@@ -45,14 +46,18 @@ LOADED_COLUMNS = {
             "sample_rate_hz": pa.int32(),
             "channels": pa.int32(),
             "bits_per_sample": pa.int32(),
+            "tracks": pa.list_(pa.int32()),
         }
     ),
+    "loader": pa.int32(),
     "dicom": _TEXT_MAP,  # the patient's fields in it are hashes
     "content_datetime": _TIME,
     "duration_s": pa.float64(),
     "clipped_ratio": pa.float32(),
     "level_dbfs": pa.float32(),
     "dc_offset": pa.float32(),
+    "lost_s": pa.float64(),
+    "repairs": pa.list_(pa.string()),
     "speech_s": pa.float64(),
     "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
     "load_ms": pa.float32(),
@@ -121,6 +126,7 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
             "archive_rows": r.archive_rows,
             "done_members": r.done_members or None,
             "member_attempts": list(r.member_attempts.items()) or None,
+            "error": None if r.error is None else error_row(r.error),
         }
         for r in recordings
     ]
@@ -128,8 +134,8 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
 
 
 def table_to_recordings(table: pa.Table) -> list[Recording]:
-    """The recordings of a block's rows."""
-    rows = table.select(list(RECORDING_COLUMNS)).to_pylist()
+    """The recordings of a block's rows, without their errors, which a stage takes from the column."""
+    rows = table.select([name for name in RECORDING_COLUMNS if name != "error"]).to_pylist()
     for row in rows:
         row["done_members"] = tuple(row["done_members"] or ())
         row |= {name: dict(row[name] or ()) for name in ("metadata", "member_attempts")}

@@ -13,8 +13,9 @@ Row = Mapping[str, Any]
 # Sections of the configuration that decide what is in a row. The others name places, outputs and the speed of the run.
 ROW_SECTIONS = ("archive", "limits", "acoustic", "windows", "decoding", "confidence", "formatting", "quality")
 _MASKED = {"storage_options"}  # in a run's record
-_FORMAT = ("container", "codec", "sample_rate_hz", "channels", "bits_per_sample")
+_FORMAT = ("container", "codec", "sample_rate_hz", "channels", "bits_per_sample", "tracks")
 _PROVENANCE = ("model_sha256", "lm_sha256", "decoder", "device", "git_commit")
+_ACCOUNT = ("lost_s", "repairs")  # of quality
 _QUALITY = 1e-4  # relative and absolute
 
 
@@ -75,6 +76,7 @@ def find_causes(then: Row, now: Row, config_then: Mapping[str, Any], config_now:
     source_then, source_now = then["source"] or {}, now["source"] or {}
     for name, label in (("sha256", "source bytes (sha256)"), ("version", "source object version")):
         pairs.append((label, source_then.get(name), source_now.get(name)))
+    pairs.append(("loader", source_then.get("loader"), source_now.get("loader")))
     made_then, made_now = then["provenance"] or {}, now["provenance"] or {}
     pairs += [(name, made_then.get(name), made_now.get(name)) for name in _PROVENANCE]
     libraries_then, libraries_now = (dict(made.get("versions") or ()) for made in (made_then, made_now))
@@ -82,7 +84,7 @@ def find_causes(then: Row, now: Row, config_then: Mapping[str, Any], config_now:
         label = name if name in ("dtype", "confidence", "formatter") else f"version of {name}"
         pairs.append((label, libraries_then.get(name), libraries_now.get(name)))
     if then["status"] != now["status"]:  # one of them was not read, or came to no model
-        reached = {"source bytes (sha256)", "device", "dtype"}
+        reached = {"source bytes (sha256)", "loader", "device", "dtype"}
         pairs = [pair for pair in pairs if pair[0] not in reached or None not in pair]
     pairs += _compare_configs(config_then, config_now)
     return [Cause(what, _text(old), _text(new)) for what, old, new in pairs if old != new]
@@ -169,9 +171,15 @@ def _read_dicom(row: Row) -> dict[str, Any]:
 
 
 def _are_near(then: Row, now: Row) -> bool:
-    """Whether the measures are nearly equal; a value that only one row has counts as a difference."""
-    pairs = [(then.get(name), now.get(name)) for name in {*then, *now}]
-    return all(
-        old == new if old is None or new is None else math.isclose(old, new, rel_tol=_QUALITY, abs_tol=_QUALITY)
-        for old, new in pairs
-    )
+    """Whether the measures are nearly equal; a value that only one row has counts as a difference.
+
+    The account of time does not count where the old row has none: its loader kept none.
+    """
+    names = {*then, *now} - (set(_ACCOUNT) if then.get("repairs") is None else set())
+    return all(_is_near(then.get(name), now.get(name)) for name in names)
+
+
+def _is_near(old: Any, new: Any) -> bool:
+    if not isinstance(old, int | float) or not isinstance(new, int | float):
+        return bool(old == new)
+    return math.isclose(old, new, rel_tol=_QUALITY, abs_tol=_QUALITY)

@@ -7,13 +7,14 @@ import secrets
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dictalake.acoustic.checkpoint import Checkpoint, locate_lm
+from dictalake.acoustic.checkpoint import Checkpoint, locate_decoding, locate_lm
 from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.files import read_lasr_files
 from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
+from dictalake.decoding.hotwords import warn_of_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -64,7 +65,8 @@ def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | Non
     if config.acoustic.gives_text:
         return None
     spec = read_vocabulary(checkpoint)
-    open_decoder(locate_lm(config).decoding, spec.vocabulary)
+    open_decoder(locate_decoding(config), spec.vocabulary)
+    warn_of_hotwords(config.decoding, spec.vocabulary)
     return spec
 
 

@@ -18,9 +18,9 @@ from dictalake.archive import storage
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.decoding.vocabulary import Vocabulary
-from dictalake.errors import ChangedDuringRead, ConfigError, Erased, WorkerCrashed
+from dictalake.errors import BadManifestLine, ChangedDuringRead, ConfigError, Erased, WorkerCrashed
 from dictalake.lake.schema import make_transcripts
-from dictalake.records import FrameGrid, Recording, make_recording_id
+from dictalake.records import FrameGrid, Recording
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import columns
 from dictalake.workflow.compare_rows import ROW_SECTIONS
@@ -62,29 +62,11 @@ def why_not(row: Mapping[str, Any]) -> str | None:
     reason = (row["error"] or {}).get("reason")
     if reason == Erased.reason or row["source"] is None:
         return "it was erased: nothing is kept to make it from"
+    if reason == BadManifestLine.reason:
+        return "it stands for a bad line of a manifest: there is no recording to make it from"
     if reason == WorkerCrashed.reason:
         return "it ended the process of its worker, and would end this one"
     return None
-
-
-def find_object(row: Mapping[str, Any]) -> Recording:
-    """The object of the archive that a row comes from, at its recorded version; of a file in an archive object that object."""
-    source, uri = row["source"], row["source"]["uri"]
-    recording = Recording(
-        row["recording_id"],
-        uri,
-        source["version"],
-        source["size_bytes"] or 0,
-        source["modified_at"],
-        metadata=dict(row["metadata"] or ()),
-        attempt=row["attempt"],
-    )
-    if row["archive_id"] in (None, row["recording_id"]):
-        return recording
-    for place, mark in enumerate(uri):  # names may hold a # too: the right one gives the object's id
-        if mark == "#" and make_recording_id(uri[:place], source["version"]) == row["archive_id"]:
-            return replace(recording, recording_id=row["archive_id"], uri=uri[:place], size_bytes=0, attempt=0)
-    raise ConfigError(f"the row {row['recording_id']} does not say which archive object it was in; it cannot be made again")
 
 
 @dataclass(frozen=True)

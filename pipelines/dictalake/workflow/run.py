@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,17 +25,19 @@ import pyarrow as pa
 from rich.console import Console
 
 from dictalake import logs, terminal
-from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
 from dictalake.archive.manifest import scan_recordings
-from dictalake.config.sections import Config
+from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.rechecks import find_lost
 from dictalake.lake.runs import RunLog
-from dictalake.lake.staged_files import StagedFile
+from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
-from dictalake.observers.base import LibraryLogTrimmer, Observer, Observers, RunEnd, RunStart, observing
+from dictalake.observers.base import LibraryLogTrimmer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
 from dictalake.observers.progress import ProgressReport, StallMonitor
 from dictalake.observers.prometheus import serve_metrics
@@ -43,7 +45,10 @@ from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
+from dictalake.workflow.commit_loop import commit_as_they_come
+from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
+from dictalake.workflow.plan import Plan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -68,12 +73,15 @@ _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself."""
+    """What stays the same from the first block to the last. ``reading`` is None where an engine gives text itself;
+    ``listing`` names the recordings.
+    """
 
     config: Config
     job: str
     provenance: Provenance
     reading: OutputSpec | None
+    listing: Archive
     table: TranscriptTable
     log: RunLog
     stats: RunStats
@@ -81,8 +89,16 @@ class _Run:
     others: tuple[str, ...] = ()
 
 
-def transcribe(config: Config, console: Console | None = None, job: str = "backfill", retry: Retry | None = None) -> RunSummary:
-    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed before.
+def transcribe(
+    config: Config,
+    console: Console | None = None,
+    job: str = "backfill",
+    retry: Retry | None = None,
+    listing: Archive | None = None,
+) -> RunSummary:
+    """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
+
+    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -103,7 +119,7 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
             try:
                 with observing(observers) as everybody:
                     everybody.step_started("reading the model's files")
-                    run = _open_run(config, job, stats, everybody)
+                    run = _open_run(config, listing or config.archive, job, stats, everybody)
                     summary = _carry_out(run, retry)
             except BaseException as error:
                 _name_library_log(error, library_log)
@@ -113,22 +129,28 @@ def transcribe(config: Config, console: Console | None = None, job: str = "backf
             return summary
 
 
-def _open_run(config: Config, job: str, stats: RunStats, observers: Observers) -> _Run:
+def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
-    Load(config)  # refuses what is missing before anything starts
+    # Both refuse what is wrong before anything starts.
+    open_storage(config.lake, TRANSCRIPTS_FOLDER)
+    Load(config)
     checkpoint = find_checkpoint(config.acoustic)
     # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    reading, provenance = open_output_spec(config, checkpoint), identify(config, checkpoint)
+    # Hashed first, opened then: a file that is changed in between is refused here, and later in a worker.
+    provenance = identify(config, checkpoint)
+    config = freeze_config(config, checkpoint, provenance.lm_sha256)
+    reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
-    return _Run(config, job, provenance, reading, TranscriptTable(config.lake), RunLog(config.lake), stats, observers)
+    table, log = TranscriptTable(config.lake), RunLog(config.lake)
+    return _Run(config, job, provenance, reading, listing, table, log, stats, observers)
 
 
 def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
@@ -145,7 +167,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = WorkList(scan_recordings(config.archive), run.table.read_erasures(), config, Path(folder))
+        work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
@@ -188,10 +210,12 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
+    lost = find_lost(run.config.lake, run.provenance.fingerprint) if retry is not None and retry.lost else None
     work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
+        lost=lost,
         is_same_run=is_same_run,
     )
     work.leave_out(run.table.forbidden)
@@ -204,12 +228,12 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
     stats.expect(wanted.pending, work.done_before)
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
     with cluster.running_cluster(config) as resources, ExitStack() as readers:
-        plan = cluster.make_plan(config, resources)
+        plan = make_plan(config, resources)
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
-        ledger = cluster.ClusterCrashLedger()
-        stalls = StallMonitor(stats, config.ray.stall_s, lambda s: cluster.describe_wait(plan, ledger, s))
-        observers = Observers([stalls, cluster.StageCounter(plan, ledger, stats), run.observers])
+        ledger = ClusterCrashLedger()
+        stalls = StallMonitor(stats, config.ray.stall_s, lambda s: describe_wait(plan, ledger, s))
+        observers = Observers([stalls, StageCounter(plan, ledger, stats), run.observers])
         for attempt in range(_ROUNDS):
             if attempt:  # what died between its tables may have been cut elsewhere the second time
                 first_part = places["part"][-1].as_py() + 1
@@ -218,7 +242,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
             reader = _open_reader(places, run, plan, ledger)
             readers.callback(reader.stop, _PATIENCE_S)
             limits = config.lake.commit_every_s, config.limits.storage_failures
-            _commit_as_they_come(reader, table, stats, observers, *limits, reader.take_arrived)
+            commit_as_they_come(reader, table, stats, observers, *limits, reader.take_arrived)
             _find_work(run, work, None, is_same_run=True)
             if work.counts.pending == 0:
                 break
@@ -237,13 +261,13 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _open_reader(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ReportReader:
+def _open_reader(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ReportReader:
     """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
     flow = _connect_stages(places, run, plan, ledger)
     return ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
 
 
-def _connect_stages(places: pa.Table, run: _Run, plan: cluster.Plan, ledger: cluster.ClusterCrashLedger) -> ray.data.Dataset:
+def _connect_stages(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
@@ -275,7 +299,7 @@ def _read_reports(reports: ray.data.Dataset) -> Iterator[pa.Table]:
     raise plain
 
 
-def _in_tasks(data: ray.data.Dataset, plan: cluster.StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
+def _in_tasks(data: ray.data.Dataset, plan: StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
     """``stage`` over all blocks, in tasks that start whenever there is room."""
     return data.map_batches(
         stage,
@@ -288,7 +312,7 @@ def _in_tasks(data: ray.data.Dataset, plan: cluster.StagePlan, stage: Callable[[
 
 
 def _in_actors(
-    data: ray.data.Dataset, plan: cluster.StagePlan, ledger: cluster.ClusterCrashLedger, stage: type[Any], *arguments: Any
+    data: ray.data.Dataset, plan: StagePlan, ledger: ClusterCrashLedger, stage: type[Any], *arguments: Any
 ) -> ray.data.Dataset:
     """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
     return data.map_batches(
@@ -301,69 +325,6 @@ def _in_actors(
         memory=plan.memory_bytes,
         num_gpus=plan.gpus,
     )
-
-
-def _commit_as_they_come(
-    reports: Iterable[pa.Table | None],
-    table: TranscriptTable,
-    stats: RunStats,
-    observers: Observer,
-    every_s: float,
-    most_storage_failures: int = 0,
-    take_arrived: Callable[[], Iterable[pa.Table]] = tuple,
-) -> None:
-    """Commits finished files every few seconds, and what is left at the end or when the run is stopped.
-
-    ``reports`` gives None when time passed without a report: what is finished is committed, and the progress lives, while one
-    block takes long. ``take_arrived`` gives what finished meanwhile to a run that ends early. A commit that a stop interrupts
-    is made again: the table takes no file twice.
-    """
-    waiting: list[StagedFile] = []
-    last_commit = time.monotonic()
-
-    def take_in(report: pa.Table) -> None:
-        for row in report.to_pylist():
-            waiting.append(StagedFile.from_row(row))
-            stats.add_report(row)
-            observers.block_finished()
-
-    try:
-        for report in reports:
-            if report is not None:
-                take_in(report)
-            if waiting and time.monotonic() - last_commit >= every_s:
-                try:
-                    _commit(waiting, table, stats)
-                except RunError:  # it has tried for long enough
-                    waiting.clear()
-                    raise
-                waiting.clear()
-                last_commit = time.monotonic()
-            _require_storage(stats, most_storage_failures)
-            observers.time_passed()
-    finally:
-        for report in take_arrived():
-            take_in(report)
-        if waiting:
-            _commit(waiting, table, stats)
-
-
-def _commit(batch: list[StagedFile], table: TranscriptTable, stats: RunStats) -> None:
-    started = time.monotonic()
-    result = table.commit(batch)
-    stats.add_written(result)
-    stats.add_commit(sum(len(file.recording_ids) for file in batch), result.storage_retries, time.monotonic() - started)
-
-
-def _require_storage(stats: RunStats, most: int) -> None:
-    """Storage that refuses everything would make a failed row of each of millions. Raises RunError."""
-    failures = stats.consecutive_storage_failures
-    if most and failures >= most:
-        reasons = ", ".join(f"{kind}: {count}" for kind, count in stats.failures.most_common(3))
-        raise RunError(
-            f"the storage of the archive did not give any of the last {failures} recordings ({reasons}): check its "
-            "credentials and the network; then run again with --retry-failed, which tries those recordings again too"
-        )
 
 
 def _require_all(missing: int, wanted: int) -> None:

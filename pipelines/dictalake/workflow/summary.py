@@ -62,7 +62,8 @@ class RunSummary:
     Objects: ``found`` are in the archive; ``skipped`` were done before, of which ``skipped_failed`` rows failed; ``claimed``
     were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again; ``archives`` were
     unpacked. Recordings: ``ok`` and ``failed``. ``failures`` maps "reason (stage)" to their count, ``uncovered`` the recordings
-    with more than ``quality.uncovered_s`` of speech without a word to those seconds. ``hidden_warnings`` are in ``log_file``.
+    with more than ``quality.uncovered_s`` of speech without a word to those seconds, ``lost`` the transcribed ones with sound
+    that could not be decoded to its seconds. ``hidden_warnings`` are in ``log_file``.
     """
 
     run_id: str
@@ -82,6 +83,7 @@ class RunSummary:
     retries: int
     failures: dict[str, int]
     uncovered: dict[str, float]
+    lost: dict[str, float]
     model: str = ""
     is_synthetic: bool = False
     lake_uri: str = ""
@@ -176,6 +178,7 @@ def summarise(config: Config, provenance: Provenance, counts: Counts, others: tu
         retries=stats.retries,
         failures=stats.named_failures,
         uncovered=stats.uncovered,
+        lost=stats.lost,
     )
 
 
@@ -204,4 +207,6 @@ def number_summary(summary: RunSummary) -> dict[str, Any]:
         "speed": round(summary.audio_s / summary.wall_s, 2) if summary.wall_s else 0.0,
         "uncovered_recordings": len(summary.uncovered),
         "uncovered_s": round(sum(summary.uncovered.values()), 1),
+        "incomplete_recordings": len(summary.lost),
+        "lost_s": round(sum(summary.lost.values()), 1),
     }

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dictalake.config.sections import Config
-from dictalake.errors import ConfigError, RunError, list_reasons
+from dictalake.errors import BadManifestLine, ConfigError, RunError, list_reasons
+from dictalake.lake.rechecks import LOST
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import Recording
 from dictalake.workflow import columns
@@ -33,18 +34,21 @@ _TRIES = 3
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _REFRESH = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _COUNTED = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
-_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata")
+_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "bad_line")
 CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Which failed recordings are done again: those whose newest row is retryable, or has one of ``reasons``.
+    """Which recordings are done again: with ``failed`` those whose newest row failed and is retryable, or has one of
+    ``reasons``; with ``lost`` those whose newest row is good and lost sound, as a recheck found.
 
     Raises ConfigError for a reason that does not exist.
     """
 
     reasons: tuple[str, ...] = ()
+    failed: bool = True
+    lost: bool = False
 
     def __post_init__(self) -> None:
         known = list_reasons()
@@ -92,18 +96,21 @@ class WorkList:
         claimed: Callable[[], ds.Dataset],
         retry: Retry | None = None,
         *,
+        lost: pa.Table | None = None,
         is_same_run: bool = False,
     ) -> None:
         """Computes the work anew. Raises RunError.
 
         ``done()`` gives the rows in the lake (schema table.DONE), ``claimed()`` the recordings of other live runs (schema
-        CLAIMED). ``is_same_run`` means that this run has been over its manifest and only looks for what has no row yet.
+        CLAIMED), ``lost`` the rows that lost sound (schema rechecks.LOST). ``is_same_run`` means that this run has been over
+        its manifest and only looks for what has no row yet.
         """
         self.done_before.clear()
         with _plain_errors():
             for attempt in range(1, _TRIES + 1):
                 self._database.register("done_rows", _scan(done()))
                 self._database.register("claimed_rows", _scan(claimed()))
+                self._database.register("lost_rows", lost if lost is not None else LOST.empty_table())
                 try:
                     self._set_variables(retry, is_same_run=is_same_run)
                     self._database.execute(_REFRESH)
@@ -116,9 +123,10 @@ class WorkList:
         self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
 
     def _set_variables(self, retry: Retry | None, *, is_same_run: bool) -> None:
-        kind = "none" if retry is None else "reasons" if retry.reasons else "retryable"
+        kind = "none" if retry is None or not retry.failed else "reasons" if retry.reasons else "retryable"
         self._database.execute("SET VARIABLE retry = $1", [kind])
         self._database.execute("SET VARIABLE retry_reasons = $1::VARCHAR[]", [list(retry.reasons) if retry else []])
+        self._database.execute("SET VARIABLE retry_lost = $1", [retry is not None and retry.lost])
         self._database.execute("SET VARIABLE is_same_run = $1", [is_same_run])
 
     def leave_out(self, forbidden: ErasedSubjects) -> None:
@@ -166,7 +174,7 @@ class WorkList:
                 done = tuple(sorted(row.pop("done_members") or ()))
                 if done:
                     self.done_before[row["recording_id"]] = len(done)
-                when = row.pop("modified_at")
+                when, bad_line = row.pop("modified_at"), row.pop("bad_line")
                 yield Recording(
                     **{**row, "metadata": dict(row["metadata"] or {})},
                     modified_at=None if when is None else datetime.fromtimestamp(when / 1e6, UTC),
@@ -174,6 +182,7 @@ class WorkList:
                     archive_id=row["recording_id"] if done or members else None,
                     done_members=done,
                     member_attempts=members,
+                    error=None if bad_line is None else BadManifestLine(row["recording_id"], bad_line),
                 )
         with _plain_errors():
             self._close()
@@ -209,14 +218,15 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     """Fills the table ``found``; returns how many recordings were left out because they were erased."""
     database.execute(
         "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
-        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR))"
+        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), bad_line VARCHAR)"
     )
     recordings = iter(found)
     seq = erased = 0
     while batch := list(islice(recordings, _BATCH)):
         admitted = [recording for recording in batch if not forbidden.covers_uri(recording.uri)] if forbidden else batch
         erased += len(batch) - len(admitted)
-        rows = columns.recordings_to_table(admitted).select(list(_FOUND))  # DuckDB reads it by its name
+        rows = columns.recordings_to_table(admitted)  # DuckDB reads it by its name
+        rows = rows.append_column("bad_line", pc.struct_field(rows["error"], "detail")).select(list(_FOUND))
         microseconds = pc.cast(rows["modified_at"], pa.int64())
         rows = rows.set_column(rows.schema.get_field_index("modified_at"), "modified_at", microseconds)
         rows = rows.add_column(0, "seq", pa.array(range(seq, seq + len(admitted)), pa.int64()))

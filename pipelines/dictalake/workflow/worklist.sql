@@ -3,8 +3,10 @@
 -- Reads    listed         the archive: one row per recording (worklist.py)
 --          done_rows      the rows of this fingerprint that are in the lake (schema table.DONE)
 --          claimed_rows   the recordings in the manifests of other live runs
+--          lost_rows      rows, by recording and attempt, that lost sound (schema rechecks.LOST)
 -- Settings retry          'none', 'retryable' or 'reasons': which failed recordings are done again
 --          retry_reasons  a list of reasons, for 'reasons'
+--          retry_lost     whether good recordings whose newest row is among lost_rows are done again
 --          is_same_run    whether this run has been over its manifest and only looks for what has no row yet
 -- Writes   states         each recording is 'new', 'retry' or 'done'
 --          pending        the work: listed, with attempt, retried, done_members and member_attempts
@@ -22,10 +24,12 @@ DROP TABLE IF EXISTS counts;
 -- that it is an archive object or a member of one.
 CREATE TABLE newest AS
   SELECT *,
-    status = 'failed' AND CASE getvariable('retry')
-      WHEN 'retryable' THEN retryable
-      WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
-      ELSE false END AS again
+    CASE WHEN status = 'failed' THEN CASE getvariable('retry')
+        WHEN 'retryable' THEN retryable
+        WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
+        ELSE false END
+      ELSE getvariable('retry_lost') AND (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM lost_rows)
+    END AS again
   FROM (
     SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
            arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,

@@ -104,14 +104,21 @@ def test_thousands_of_rows_keep_their_order(folder: Path) -> None:
         ("", "none of its 0 columns is called `uri`"),
         ('0001.wav,"CANARY, Jane",1961-02-03\n', "none of its 3 columns is called `uri`; the first line must name the columns"),
         ("wards/CANARY.wav,Mary\nb.wav,Joe\n", "the first line must name the columns"),
-        ("uri,n\na.wav,1,CANARY\n", "line 2 has 3 fields, the first line names 2"),
-        ("uri,n\n,CANARY\n", "line 2 has no uri"),
-        ('uri\na.wav\n"CANARY', "line 3 is not CSV"),
-        ("uri\na.wav\nCANARY-ü.wav\n".encode("latin-1"), "line 3 is not UTF-8"),
+        ('"uri,CANARY\na.wav,1\n', "the first line is not CSV"),
+        ("uri;n; URI \na.wav;1;CANARY\n", "columns 1 and 3 are all called `uri`"),
+        ('{"file_name": "CANARY"}\n', "none of its 1 columns is called `uri`; rename the column `file_name` to `uri`"),
+        ('{"uri": "a.wav", "URI": "CANARY"}\n', "columns 1 and 2 are all called `uri`"),
+        ('{\n "uri": "CANARY"\n}\n', "none of its first lines is an object; write one object a line"),
+        ('[{"uri": "CANARY"}]\n', "begins like a JSON array"),
         (b"PAR1CANARY", "begins like Parquet but cannot be read"),
+        (b"PK\x03\x04CANARY", "an Excel workbook or a ZIP file; save it as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0CANARY", "an Excel workbook; save it as CSV in UTF-8"),
+        (b"\x1f\x8bCANARY", "a gzip file; unpack it"),
     ],
 )
-def test_broken_manifest_names_the_line_and_not_what_is_in_it(folder: Path, text: str | bytes, message: str) -> None:
+def test_a_manifest_that_cannot_be_used_as_a_whole_is_refused_without_what_is_in_it(
+    folder: Path, text: str | bytes, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read(folder, text)
     assert "CANARY" not in str(caught.value)
@@ -136,7 +143,7 @@ def test_scan_gives_every_row_and_find_each_recording_once(folder: Path) -> None
 
 def test_manifest_is_read_as_it_is_needed(folder: Path) -> None:
     """And not whole, which would take a multiple of its 30 MB."""
-    (folder / "list.csv").write_text("uri,n\n" + "".join(f"a.wav,{n:0140d}\n" for n in range(200_000)) + "a.wav,1,CANARY\n")
+    (folder / "list.csv").write_text("uri,n\n" + "".join(f"a.wav,{n:0140d}\n" for n in range(200_000)) + 'a.wav,"1\n')
     rows = read_manifest(Archive(manifest=str(folder / "list.csv")))
     tracemalloc.start()
     assert [int(next(rows).metadata["n"]) for _ in range(3)] == [0, 1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dictalake.cli.main import COMMANDS, find_command, main, make_command_parser, run_command
+from dictalake.cli.main import COMMANDS, RESUME, find_command, main, make_command_parser, run_command
 from dictalake.cli.options import collect_overrides, make_parser
 from dictalake.config.load import list_keys
 from dictalake.config.sections import Lake
@@ -97,6 +98,27 @@ def test_a_mistake_is_answered_in_one_line(arguments: list[str], line: str, caps
     printed = capsys.readouterr()
     assert printed.err.startswith(line)
     assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(("name", "says"), [("report", "stopped"), ("backfill", RESUME)])
+def test_a_signal_that_a_library_swallows_is_no_defect(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB turns what a handler of a signal raises into a RuntimeError."""
+
+    def work(*_: object, **__: object) -> int:
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("Query interrupted")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    monkeypatch.setattr("dictalake.cli.main.run_command", work)
+    try:
+        assert main([name]) == 143
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == f"dictalake {name}: {says}\n"
 
 
 def test_the_version_is_the_release(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from dictalake.cli.options import make_parser
 from dictalake.cli.run_options import add_places, add_retry, read_retry
-from dictalake.cli.run_summary import describe
+from dictalake.cli.run_summary import describe, show_summary
 from dictalake.cli.runs_table import list_runs, show_runs
 from dictalake.errors import ConfigError
 from dictalake.lake.claims import Lease, SeenLease
 from dictalake.workflow.run import RunSummary
+from dictalake.workflow.summary import number_summary
 from dictalake.workflow.worklist import Retry
 
 NOTHING = RunSummary(
@@ -38,6 +39,7 @@ NOTHING = RunSummary(
     retries=0,
     failures={},
     uncovered={},
+    lost={},
 )
 
 
@@ -53,9 +55,36 @@ def test_a_night_is_told_in_one_line() -> None:
     )
 
 
+def test_a_night_names_the_recordings_that_lost_sound_the_worst_first() -> None:
+    night = replace(NOTHING, skipped=0, ok=10, audio_s=7200.0, wall_s=600.0)
+    lost = {"a" * 32: 0.5, "b" * 32: 12.0, "c" * 32: 3.0, "d" * 32: 0.2}
+    line = describe(replace(night, lost=lost))
+    named = f"({'b' * 32} 12.0 s, {'c' * 32} 3.0 s, {'a' * 32} 0.5 s, …)"
+    assert f"10 transcribed, 4 incomplete with 16 s of sound lost {named}; 2.00 audio hours" in line
+    assert "incomplete" not in describe(night)
+
+
+def test_the_summary_lists_the_recordings_that_lost_sound_the_worst_first() -> None:
+    output = io.StringIO()
+    summary = replace(NOTHING, ok=2, lost={"a" * 32: 0.5, "b" * 32: 12.0})
+    show_summary(summary, Console(file=output, width=80))
+    text = output.getvalue()
+    assert "incomplete 2 recordings, 12 s of sound lost" in " ".join(text.split())
+    assert text.index("b" * 32) < text.index("a" * 32)
+    numbers = number_summary(summary)
+    assert (numbers["incomplete_recordings"], numbers["lost_s"]) == (2, 12.5)
+    assert "a" * 32 not in str(numbers)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [([], None), (["--retry-failed"], Retry()), (["--retry-failed", "not_audio,too_long"], Retry(("not_audio", "too_long")))],
+    [
+        ([], None),
+        (["--retry-failed"], Retry()),
+        (["--retry-failed", "not_audio,too_long"], Retry(("not_audio", "too_long"))),
+        (["--retry", "lost"], Retry(failed=False, lost=True)),
+        (["--retry", "lost", "--retry-failed"], Retry(lost=True)),
+    ],
 )
 def test_retries_are_asked_for_with_or_without_reasons(given: list[str], expected: Retry | None) -> None:
     parser = make_parser("backfill", "")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from dictalake.archive.manifest import find_recordings
 from dictalake.cli.main import make_command_parser, run_command
-from dictalake.cli.own_recordings import choose_lake, find_place
+from dictalake.cli.own_recordings import choose_lake, find_common_folder, find_place
 from dictalake.cli.transcribe import Outcome, make_archive, name_as_given, show_next, show_outcomes
-from dictalake.config.sections import Archive, Config
+from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.runs import RunLog
+from dictalake.workflow.run import _Run
+from dictalake.workflow.summary import start_record
+from dictalake.workflow.worklist import WorkList
 from tests.recordings import make_sound, write_wav
 
 
@@ -53,6 +59,7 @@ def test_a_lake_among_the_recordings_is_refused(here: Path, lake: str) -> None:
         ([], "name a file or folder with recordings"),
         (["recs", "--archive.uri", "x"], "--archive.uri: the recordings are those of PATH"),
         (["recs", "--lake", "recs/lake"], "the lake recs/lake is inside"),
+        (["recs", "--lake", "one.wav"], "lake.uri = one.wav: this is a file, and a lake is a folder"),
         (["recs", "--decoding.beam_width", "many"], "decoding.beam_width = 'many' from the command line"),
     ],
 )
@@ -76,6 +83,37 @@ def test_files_and_folders_become_recordings_with_the_same_ids(
     assert list(found) == names
     listed = Archive.model_validate({"uri": str(here)})
     assert set(found.values()) <= {recording.recording_id for recording in find_recordings(listed)}
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder"),
+    [
+        (["recs"], "recs"),
+        (["recs/deep/b.wav"], "recs/deep"),
+        (["recs/a.wav", "recs/deep"], "recs"),
+        (["one.wav", "recs/deep/b.wav"], ""),
+        (["s3://hospital/may/1.wav", "s3://hospital/may/2.wav"], "s3://hospital/may"),
+        (["s3://hospital/may/", "s3://hospital/may-2"], "s3://hospital"),
+        (["s3://hospital/may", "s3://clinic/may"], None),
+        (["s3://hospital/may", "recs"], None),
+        (["embedded:demo-archive", "recs"], None),
+    ],
+)
+def test_a_run_records_the_folder_that_holds_all_the_paths(here: Path, paths: list[str], folder: str | None) -> None:
+    found = find_common_folder([find_place(path) for path in paths])
+    assert found == (folder if folder is None or "://" in folder else str(here / folder))
+
+
+def test_a_run_over_several_paths_records_nothing_that_is_gone_after_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record_start(run: _Run, work: WorkList, places: pa.Table) -> None:
+        run.log.append(start_record(run.config, run.provenance, run.job, work.counts))
+
+    monkeypatch.setattr("dictalake.workflow.run._do_work", record_start)
+    run_command("transcribe", ["one.wav", "recs/deep", "--lake", "lake"])
+    started = RunLog(Lake.model_validate({"uri": "lake"})).read().to_pylist()[0]
+    archive = json.loads(started["config"])["archive"]
+    assert (started["archive_uri"], archive["uri"], archive["manifest"]) == (str(here), str(here), None)
+    assert started["recordings"] == 2
 
 
 @pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,14 +14,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dictalake import logs
 from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.hotword_check import drop_unheard, log_likelihood
-from dictalake.decoding.hotwords import Hotword, HotwordScorer, find_hotwords, read_hotwords
+from dictalake.decoding.hotwords import (
+    Hotword,
+    HotwordList,
+    HotwordScorer,
+    find_hotwords,
+    fold,
+    read_hotwords,
+    warn_of_hotwords,
+)
+from dictalake.decoding.spoken_numbers import spell_integer
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import Emissions, Piece
+from dictalake.transcript.number_words import read_cardinal
 from tests.models import write_arpa
 
 PIECES = [
@@ -259,19 +271,107 @@ def test_a_refused_hotword_is_refused_in_parts_too_and_leaves_the_support_alone(
 
 def test_file_holds_terms_with_weights_and_comments(tmp_path: Path) -> None:
     path = write(tmp_path / "h.txt", "# devices", "Left  Nephrostomy\t2.5", "", "apixaban")
-    assert read_hotwords(path, VOCABULARY) == (Hotword("Left Nephrostomy", 2.5), Hotword("apixaban"))
+    assert read_hotwords(path, VOCABULARY) == HotwordList((Hotword("Left Nephrostomy", 2.5), Hotword("apixaban")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_may_come_from_a_spreadsheet_or_an_editor_of_windows(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "h.txt"
+    path.write_bytes("# drugs\r\n\r\n  # more\r\nLeft\t2,5\t\r\napixaban\t\r\n\t\r\n".encode(encoding))
+    assert read_hotwords(path, VOCABULARY) == HotwordList((Hotword("Left", 2.5), Hotword("apixaban")))
+
+
+def test_a_term_that_stands_there_again_counts_once_with_its_heavier_weight(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.txt", "left  band", "pixel\t3", "Left Band\t2", "LEFT\u00a0BAND\t0.5", "pixel")
+    assert read_hotwords(path, VOCABULARY) == HotwordList((Hotword("left band", 2.0), Hotword("pixel", 3.0)))
+
+
+def test_terms_that_the_model_cannot_write_are_left_out_and_told_together(tmp_path: Path) -> None:
+    terms = ["leftq", "apixaban", "Q" * 50, "a", "Leftq", "pixel/band", "left"]
+    found = read_hotwords(write(tmp_path / "h.txt", *terms), VOCABULARY)
+    assert found.hotwords == (Hotword("apixaban"), Hotword("left"))
+    assert found.explain_left_out() == (
+        "decoding.hotwords: 4 of 6 terms are left out, as the model has no pieces for some of their letters or they have fewer "
+        f"than 2: “leftq” (line 1), “{'Q' * 30}…” (line 3), “a” (line 4) and 1 more; write them as they are spoken"
+    )
+    assert read_hotwords(write(tmp_path / "h.txt", "left"), VOCABULARY).explain_left_out() is None
+
+
+def test_the_left_out_terms_change_nothing_of_what_is_heard(tmp_path: Path) -> None:
+    plain, mixed = write(tmp_path / "a.txt", "apixaban"), write(tmp_path / "b.txt", "β-blocker", "apixaban", "q", "Apixaban")
+    assert read(MISHEARD, mixed) == read(MISHEARD, plain) == "apixaban"
+
+
+ENGLISH = Vocabulary.from_pieces(["<pad>", "▁", *"abcdefghijklmnopqrstuvwxyz'"], blank_id=0)
+WITH_DIGITS = Vocabulary.from_pieces([*ENGLISH.pieces, *"0123456789-é"], blank_id=0)
+
+
+@pytest.mark.parametrize(
+    ("term", "spoken"),
+    [
+        ("HER2", "HER two"),
+        ("COVID-19", "COVID nineteen"),
+        ("5-FU", "five FU"),
+        ("p53 mutation", "p fifty three mutation"),
+        ("0.5 mg", "zero point five mg"),
+        ("500mg", "five hundred mg"),
+        ("1,000 units", "one thousand units"),
+        ("5th rib", "fifth rib"),
+        ("20th", "twentieth"),
+        ("102nd", "one hundred second"),
+        ("100th", "one hundredth"),
+        ("agent 007", "agent zero zero seven"),
+        ("H\u2082", "H two"),
+        ("Crohn’s", "Crohn's"),
+    ],
+)
+def test_digits_are_written_as_they_are_spoken_where_the_model_has_none(tmp_path: Path, term: str, spoken: str) -> None:
+    path = write(tmp_path / "h.txt", term, spoken)
+    assert read_hotwords(path, ENGLISH) == HotwordList((Hotword(spoken),))
+
+
+def test_a_term_that_the_model_can_write_stays_as_it_stands(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.txt", "COVID-19", "cafe\u0301")
+    assert read_hotwords(path, WITH_DIGITS) == HotwordList((Hotword("COVID-19"), Hotword("café")))
+
+
+@given(st.integers(0, 10**9 - 1))
+def test_a_spoken_number_is_read_back_as_the_same(number: int) -> None:
+    assert read_cardinal(spell_integer(str(number))) == number
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=20))
+def test_every_line_is_a_term_that_can_be_written_or_is_named_as_left_out(lines: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "h.txt")
+        path.write_text("\n".join(["left", *(line.replace("\t", "") for line in lines)]), encoding="utf-8")
+        found = read_hotwords(path, VOCABULARY)
+    letters = {letter for piece in PIECES[3:] for letter in piece}
+    assert all(letters.issuperset(fold(one.term.replace(" ", ""))) for one in found.hotwords)
+    assert len({fold(one.term) for one in found.hotwords}) == len(found.hotwords)
+    assert not {fold(one.term) for one in found.hotwords} & {fold(term) for _, term in found.left_out}
+
+
+def test_the_person_who_starts_is_told_once_and_a_worker_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(logs, "log_event", lambda event, line, *rest, **fields: lines.append(event))
+    decoding = Decoding.model_validate({"lm": None, "hotwords": str(write(tmp_path / "h.txt", "left", "q"))})
+    open_decoder(decoding, VOCABULARY)
+    assert lines == []
+    warn_of_hotwords(decoding, VOCABULARY)
+    warn_of_hotwords(decoding.model_copy(update={"kind": "greedy"}), VOCABULARY)
+    warn_of_hotwords(decoding.model_copy(update={"hotwords": str(write(tmp_path / "g.txt", "left"))}), VOCABULARY)
+    assert lines == ["hotwords"]
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["apixaban", "a"], "line 2: a term needs 2 letters or more"),
-        (["apixaban", "leftq"], "line 2: the model has no piece for a letter of the term; write it as it is spoken"),
-        (["apixaban", "left", "Apixaban"], "line 3: this term stands there twice"),
         (["apixaban\tmuch"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
         (["apixaban\t0"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
         (["apixaban\tnan"], "line 1: the weight after the tab must be a number above 0 and at most 10"),
-        (["# nothing"], "holds no term"),
+        (["# nothing"], "holds no term; expected"),
+        (["leftq", "q"], "holds no term that the model can spell; expected"),
     ],
 )
 def test_bad_lines_are_named_by_number_and_never_by_what_they_say(tmp_path: Path, lines: list[str], message: str) -> None:

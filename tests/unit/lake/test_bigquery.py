@@ -20,15 +20,16 @@ from dictalake.cli.schema import INFRA
 from dictalake.config.sections import Lake
 from dictalake.lake.bigquery import DATASET, EXTERNAL_TABLES
 from dictalake.lake.query import VIEWS, connect
+from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.runs import RunLog, RunRecord
-from dictalake.lake.schema import RUNS, TRANSCRIPTS, make_transcripts
+from dictalake.lake.schema import RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from tests.lake_rows import make_failed_row, make_row
+from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 FOLDER = INFRA / "bigquery"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (FOLDER / "views").glob("*.sql")}
-SCHEMAS = {"history": TRANSCRIPTS, "run_records": RUNS}
+SCHEMAS = {"history": TRANSCRIPTS, "run_records": RUNS, "recheck_records": RECHECKS}
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
 
@@ -41,8 +42,10 @@ def parse(name: str) -> exp.Expression:
 def columns_of(name: str) -> list[str]:
     """The names that a view of BigQuery has, found by sqlglot from the columns of what it reads."""
     tables: dict[str, list[str]] = {table: schema.names for table, schema in SCHEMAS.items()}
-    if name.startswith("transcript_"):
+    if name.startswith("transcript_") or name == "incomplete":
         tables["transcripts"] = columns_of("transcripts")
+    if name == "incomplete":
+        tables["rechecks"] = columns_of("rechecks")
     known = {DATASET: {table: dict.fromkeys(names, "STRING") for table, names in tables.items()}}
     return qualify(parse(name), schema=known, dialect="bigquery", validate_qualify_columns=False).named_selects
 
@@ -74,12 +77,25 @@ def make_lake(folder: Path) -> Lake:
             {"recording_id": "a", "fingerprint": "222222222222", "words": words, "text": "No fracture."},
             {"recording_id": "b", "words": None, "sections": None, "metadata": None},
             {"recording_id": "c", "attempt": 1, "recorded_month": "2026-04"},
+            {"recording_id": "e", "quality": {"duration_s": 8.0, "lost_s": 2.0, "repairs": ["hole"]}},
+            {"recording_id": "e", "attempt": 1, "quality": {"duration_s": 8.0, "lost_s": 3.0, "repairs": ["hole"]}},
+            {"recording_id": "f", "quality": {"duration_s": 2.0}},
+            {"recording_id": "g", "quality": {"duration_s": 2.0}},
         )
     ):
         row = make_row(**changes)
         rows.append({**row, "provenance": {**row["provenance"], "transcribed_at": AT + timedelta(hours=hours)}})
     rows += [make_failed_row("c", recorded_month="2026-04"), make_failed_row("d"), make_failed_row("d", attempt=1)]
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    found: dict[str, Any] = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 2}
+    RecheckLog(lake).append(
+        [
+            Recheck(recording_id="f", at=AT, verdict="unread", **found),
+            Recheck(recording_id="f", at=AT + timedelta(hours=1), verdict="lost", missing_s=6.0, duration_s=8.0, **found),
+            Recheck(recording_id="g", at=AT, verdict="lost", reason="corrupt_audio", repairs=("hole", "damaged"), **found),
+            Recheck(recording_id="b", at=AT, verdict="complete", **found),
+        ]
+    )
     ended = {"event": "finished", "at": AT + timedelta(hours=1)}
     log = RunLog(lake)
     log.append(
@@ -114,10 +130,10 @@ def test_each_view_of_query_has_a_file_for_bigquery() -> None:
 def test_a_view_reads_tables_of_the_dataset_alone(name: str) -> None:
     tables = {(table.db, table.name) for table in parse(name).find_all(exp.Table) if table.name}
     assert tables
-    assert tables <= {(DATASET, table) for table in (*EXTERNAL_TABLES, "transcripts")}
+    assert tables <= {(DATASET, table) for table in (*EXTERNAL_TABLES, "transcripts", "rechecks")}
 
 
-@pytest.mark.parametrize("name", ["transcripts", "failures"])
+@pytest.mark.parametrize("name", ["transcripts", "failures", "rechecks"])
 def test_what_sqlglot_translates_rightly_is_its_translation(name: str) -> None:
     translated = sqlglot.parse_one(VIEWS[name], read="duckdb").sql(dialect="bigquery", identify=True)
     assert parse(name).sql(dialect="bigquery", identify=True, comments=False).replace(f"`{DATASET}`.", "") == translated

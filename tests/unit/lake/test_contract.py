@@ -70,11 +70,12 @@ def test_every_column_is_documented_with_its_meaning_and_its_first_version() -> 
     assert all(column.doc for column in columns)
     assert all(f"`{column.path}`" in text for column in columns)
     since = {column.path: column.since for column in list_columns("transcripts")}
-    assert {path: since[path] for path in ("text", "quality.dc_offset", "archive_id", "sections.name")} == {
+    assert {path: since[path] for path in ("text", "quality.dc_offset", "archive_id", "sections.name", "quality.lost_s")} == {
         "text": 1,
         "quality.dc_offset": 2,
         "archive_id": 3,
         "sections.name": 5,
+        "quality.lost_s": 6,
     }
     assert set(since.values()) <= set(range(1, SCHEMA_VERSION + 1))
 
@@ -187,11 +188,14 @@ def test_an_older_lake_is_read_with_null_for_what_it_does_not_have(lake: Lake, v
     rows = open_lake(str(lake.uri)).to_table()
     assert rows.schema.equals(TRANSCRIPTS)
     [quality] = {json.dumps(row["quality"]) for row in rows.to_pylist()}
-    assert (json.loads(quality)["duration_s"], json.loads(quality)["markers_unknown"]) == (2.0, None)
-    assert rows["sections"][0].as_py() == [{"heading": "FINDINGS", "name": None, "text": "No acute fracture."}]
+    quality = json.loads(quality)
+    assert (quality["duration_s"], quality["lost_s"], quality["repairs"]) == (2.0, None, None)
+    assert (rows["source"][0]["loader"].as_py(), rows["source"][0]["tracks"].as_py()) == (None, None)
+    name = "FINDINGS" if version >= 5 else None
+    assert rows["sections"][0].as_py() == [{"heading": "FINDINGS", "name": name, "text": "No acute fracture."}]
     with connect(str(lake.uri)) as database:
         answer = database.sql("SELECT recording_id, text, name FROM transcript_sections ORDER BY ALL").fetchall()
-        assert answer == [("a", "No acute fracture.", None), ("b", "No acute fracture.", None)]
+        assert answer == [("a", "No acute fracture.", name), ("b", "No acute fracture.", name)]
         assert database.sql("SELECT state, recordings, job FROM runs").fetchall() == [("unfinished", 2, None)]
     assert RunLog(lake, must_exist=True).read().num_rows == 1
 
@@ -265,15 +269,15 @@ def test_an_upgraded_lake_is_written_to_and_its_old_rows_stay(
     write_lake(lake, version, schemas_of(version), "a", "b")
     files = sorted(Path(f"{lake.uri}/transcripts").glob("fingerprint=*/**/*.parquet"))
     assert run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)]) == 0
-    assert "quality.markers_repaired" in capsys.readouterr().out
+    assert "quality.lost_s, quality.repairs, source.loader, source.tracks" in capsys.readouterr().out
     assert sorted(Path(f"{lake.uri}/transcripts").glob("fingerprint=*/**/*.parquet")) == files
     table = TranscriptTable(lake)
     table.commit(write_staged(make_rows(["c"]), lake))
     RunLog(lake).append(RunRecord(run_id="run-2", event="started", job="backfill"))
     assert done_ids(table) == [("a", 0), ("b", 0), ("c", 0)]
     with connect(str(lake.uri)) as database:
-        unknown = database.sql("SELECT recording_id, quality.markers_unknown FROM history ORDER BY ALL").fetchall()
-        assert unknown == [("a", None), ("b", None), ("c", 1)]
+        unknown = database.sql("SELECT recording_id, quality.lost_s, source.loader FROM history ORDER BY ALL").fetchall()
+        assert unknown == [("a", None, None), ("b", None, None), ("c", 0.0, 2)]
         assert database.sql("SELECT run_id, job FROM runs ORDER BY ALL").fetchall() == [("run-1", None), ("run-2", "backfill")]
     run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
     assert capsys.readouterr().out.splitlines()[0] == f"transcripts: nothing to add; version {SCHEMA_VERSION}"

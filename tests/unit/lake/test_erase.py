@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from dictalake.cli.erasure_receipt import normalise_uri
 from dictalake.config.sections import Config, Lake
-from dictalake.errors import ConfigError
+from dictalake.errors import BadManifestLine, ConfigError
 from dictalake.lake.erase import Subjects, forget, sweep
 from dictalake.lake.maintenance import compact
 from dictalake.lake.manifests import BlockPlace, Manifests
@@ -236,6 +236,20 @@ def test_what_a_run_that_was_at_work_left_is_swept_by_the_next_compaction(lake: 
     receipt = sweep(lake)
     assert (receipt.files_deleted, receipt.manifest_rows) == (1, 1)
     assert holds_canary(lake) == []
+
+
+def test_a_bad_line_of_a_manifest_that_is_erased_is_no_longer_one(lake: Lake) -> None:
+    uri = "file:///data/list.csv#line-3-00"
+    bad = Recording("bad", uri, "bad_manifest_line", 0, error=BadManifestLine("bad", "line 3 of the manifest has no uri"))
+    other = Recording(
+        "other", "file:///data/b.wav", "1", 0, error=BadManifestLine("other", "line 4 of the manifest has no uri")
+    )
+    block = columns.recordings_to_table([bad, other])
+    (place,) = Manifests(lake).write("r9", [block], block.schema)
+    forget(lake, Subjects(uris=("file:///data/list.csv",)))
+    blanked, kept = Manifests(lake).read_block("r9", place).to_pylist()
+    assert (blanked["uri"], blanked["error"]) == ("", None)  # so that its row says that it was erased
+    assert kept["error"]["reason"] == BadManifestLine.reason
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from dictalake.lake.schema import PARTITIONS, RUNS, TRANSCRIPTS, conform, make_transcripts
+from dictalake.lake.schema import PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS, conform, make_transcripts
 from tests.lake_rows import make_failed_row, make_row
 
 DELTA_TYPES = {pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.timestamp("us", tz="UTC")}
@@ -42,7 +42,7 @@ def test_columns_are_those_of_the_design() -> None:
     struct = TRANSCRIPTS.field("source").type
     assert [struct.field(i).name for i in range(struct.num_fields)] == [
         *("uri", "version", "size_bytes", "modified_at", "sha256", "container", "codec"),
-        *("sample_rate_hz", "channels", "bits_per_sample"),
+        *("sample_rate_hz", "channels", "bits_per_sample", "loader", "tracks"),
     ]
 
 
@@ -55,12 +55,12 @@ def test_dicom_columns_name_no_patient_but_as_a_hash() -> None:
     ]
 
 
-@pytest.mark.parametrize("schema", [TRANSCRIPTS, RUNS], ids=["transcripts", "runs"])
+@pytest.mark.parametrize("schema", [TRANSCRIPTS, RUNS, RECHECKS], ids=["transcripts", "runs", "rechecks"])
 def test_every_leaf_has_a_type_that_delta_lake_has(schema: pa.Schema) -> None:
     assert {leaf.type for field in schema for leaf in leaves(field)} <= DELTA_TYPES
 
 
-@pytest.mark.parametrize("schema", [TRANSCRIPTS, RUNS], ids=["transcripts", "runs"])
+@pytest.mark.parametrize("schema", [TRANSCRIPTS, RUNS, RECHECKS], ids=["transcripts", "runs", "rechecks"])
 def test_every_column_and_struct_field_is_documented(schema: pa.Schema) -> None:
     for field in schema:
         assert field.metadata[b"doc"], field.name

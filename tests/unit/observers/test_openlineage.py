@@ -122,6 +122,7 @@ def add_work(stats: RunStats) -> None:
             "attempts": [0] * 3,
             "failures": [{"recording_id": "secret-3", "stage": "load", "reason": "not_audio"}],
             "uncovered": [{"recording_id": "secret-1", "seconds": 9.0}],
+            "lost": [{"recording_id": "secret-1", "seconds": 3.0}],
             "audio_s": 20.0,
             "retries": 0,
             "stage_s": {"load": 0.5, "emit": 2.0, "decode": 0.25},

@@ -124,7 +124,8 @@ def test_recordings_that_the_storage_withholds_are_counted_in_a_row() -> None:
         failures = [{"recording_id": "x", "stage": "load", "reason": reason} for reason in reasons if reason]
         ids = [str(number) for number in range(len(reasons))]
         attempts = [attempt] * len(ids)
-        nothing = {"archive_ids": [None] * len(ids), "archive_rows": [None] * len(ids), "uncovered": [], "stage_s": None}
+        nothing = {"archive_ids": [None] * len(ids), "archive_rows": [None] * len(ids), "stage_s": None}
+        nothing |= {"uncovered": [], "lost": []}
         return {"recording_ids": ids, "attempts": attempts, "failures": failures, "audio_s": 0.0, "retries": 2, **nothing}
 
     for _ in range(2):

@@ -57,6 +57,7 @@ def report(ok: int, *failed: str) -> dict[str, Any]:
         "attempts": [0] * len(ids),
         "failures": [{"recording_id": i, "stage": "load", "reason": r} for i, r in zip(ids, failed, strict=False)],
         "uncovered": [{"recording_id": ids[0], "seconds": 9.0}],
+        "lost": [{"recording_id": ids[0], "seconds": 3.0}],
         "audio_s": 10.0 * ok,
         "retries": 1,
         "stage_s": {"load": 0.5, "emit": 2.0, "decode": 0.25},

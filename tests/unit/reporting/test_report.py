@@ -17,12 +17,13 @@ from dictalake.cli.main import run_command
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.erase import Subjects, clear_reports, forget
+from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
-from dictalake.reporting.model import Attempt, Failure, Part, Price, Slice
+from dictalake.reporting.model import Attempt, Failure, Incomplete, Part, Price, Slice
 from dictalake.reporting.page import format_seconds, format_share, render_report
 from dictalake.reporting.queries import read_report, write_report
 from tests.lake_rows import make_failed_row, make_row
@@ -43,7 +44,12 @@ def make(name: str, run: str, fingerprint: str, at_s: float, **changes: Any) -> 
         fingerprint=fingerprint,
         provenance={**provenance, "transcribed_at": START + timedelta(seconds=at_s), "versions": [("torch", "2.13.0")]},
         timings=timings,
-        quality={**sound, "uncovered_speech_s": changes.pop("uncovered_s", 0.0)},
+        quality={
+            **sound,
+            "uncovered_speech_s": changes.pop("uncovered_s", 0.0),
+            "lost_s": changes.pop("lost_s", 0.0),
+            "repairs": changes.pop("repairs", []),
+        },
     )
     return {**row, **changes}
 
@@ -119,6 +125,36 @@ def test_the_slowest_and_the_least_covered_come_first(lake: Lake) -> None:
         ("c", 12.0, None),
         ("b", 3.5, None),
     ]
+
+
+def test_recordings_that_lost_sound_are_named_the_worst_first(lake: Lake) -> None:
+    rows = [make("x", "r4", BEAM, 610), make("b", "r4", BEAM, 610, lost_s=1.5, repairs=["hole"], attempt=1)]
+    commit(lake, [*rows, make("c", "r4", BEAM, 610, duration_s=700.0, lost_s=21.0, attempt=1)])
+    log_run(lake, "r4", BEAM, 600, 20.0, ok=3, failed=0)
+    part = read_run(lake, "r4")
+    assert part.incomplete == [Incomplete("c", 21.0, 700.0, ()), Incomplete("b", 1.5, 60.0, ["hole"])]
+    assert (part.counts.incomplete, part.counts.lost_s) == (2, 22.5)
+    assert (read_run(lake, "r1").incomplete, read_run(lake, "r1").counts.lost_s) == ([], 0.0)
+    page = render_report(read_report(lake, run_id="r4"))
+    assert "22 s of 2 recordings" in page
+    assert page.index("21 s</td><td>3.0 %</td>") < page.index(
+        '1.50 s</td><td>2.5 %</td><td>60 s</td><td class="text">hole</td>'
+    )
+
+
+def test_of_the_whole_lake_also_what_a_recheck_found_is_incomplete(lake: Lake) -> None:
+    record: dict[str, Any] = {
+        "recording_id": "a",
+        "fingerprint": BEAM,
+        "attempt": 0,
+        "loader": 2,
+        "at": START,
+        "duration_s": 90.0,
+    }
+    RecheckLog(lake).append([Recheck(**record, verdict="lost", missing_s=30.0)])
+    whole = read_report(lake).parts[-1]
+    assert whole.incomplete == [Incomplete("a", 30.0, 90.0, ())]
+    assert (whole.counts.incomplete, whole.counts.lost_s) == (1, 30.0)
 
 
 def test_speed_is_cut_evenly_from_the_start_of_the_run_to_its_end(lake: Lake) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -52,3 +54,11 @@ def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.Mon
     config = Config.model_validate({"ray": {"address": "10.0.0.1:6379"}})
     with pytest.raises(RunError, match=r"^ray\.address = 10\.0\.0\.1:6379: .*Version mismatch: .*Python 3\.12$"):
         cluster._start(config)
+
+
+def test_a_plan_is_made_without_ray() -> None:
+    """So that doctor can say at once whether a configuration fits."""
+    listing = "import sys, dictalake.workflow.plan; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert "dictalake.workflow.plan" in done.stdout.split()
+    assert "ray" not in done.stdout.split()

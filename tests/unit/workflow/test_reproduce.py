@@ -20,7 +20,8 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.records import make_recording_id
 from dictalake.workflow.compare_rows import compare_rows, find_causes
-from dictalake.workflow.reproduce import Move, find_object, recall_config, why_not
+from dictalake.workflow.reproduce import Move, recall_config, why_not
+from dictalake.workflow.row_origin import find_object
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 A, B, C = (letter * 32 for letter in "abc")
@@ -104,6 +105,8 @@ def test_what_was_erased_or_ended_its_worker_is_not_made_again() -> None:
     assert "erased" in str(why_not(make_failed_row(A, error=ERASED) | {"source": None}))
     crashed = {"stage": "load", "reason": "worker_crashed", "detail": "", "retryable": False}
     assert "ended the process" in str(why_not(make_failed_row(A, error=crashed) | {"source": {"uri": "x"}}))
+    bad_line = crashed | {"reason": "bad_manifest_line"}
+    assert "bad line of a manifest" in str(why_not(make_failed_row(A, error=bad_line) | {"source": {"uri": "x"}}))
 
 
 def test_a_file_of_an_archive_object_leads_to_that_object() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake.rechecks import LOST
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects, hash_subject
 from dictalake.records import Recording
@@ -37,10 +38,12 @@ def find(
     claimed: Sequence[str] = (),
     forbidden: ErasedSubjects = ErasedSubjects(),  # noqa: B008
     retry: Retry | None = None,
+    lost: Sequence[tuple[str, int]] = (),
 ) -> WorkList:
     claims = pa.table({"recording_id": pa.array(claimed, pa.string())}, schema=CLAIMED)
     work = WorkList(found, forbidden, Config(), Path(tempfile.mkdtemp()))
-    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry)
+    rows = pa.Table.from_pylist([{"recording_id": name, "attempt": attempt} for name, attempt in lost], schema=LOST)
+    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry, lost=rows)
     return work
 
 
@@ -87,6 +90,29 @@ def test_only_the_newest_row_of_a_recording_says_whether_it_failed() -> None:
     assert find([make("a")], healed).counts.skipped_failed == 0
     failed_again = as_done([failed("a"), failed("a", attempt=1)])
     assert pending_of([make("a")], failed_again, retry=Retry()) == [replace(make("a"), attempt=2)]
+
+
+ONLY_LOST = Retry(failed=False, lost=True)
+
+
+def test_a_row_that_lost_sound_is_done_again_once_when_it_is_asked_for() -> None:
+    found, lost = [make("a"), make("b"), make("c")], [("a", 0), ("c", 0)]
+    done = as_done([make_row("a"), make_row("b"), failed("c")])
+    assert pending_of(found, done, lost=lost) == []
+    assert pending_of(found, done, lost=lost, retry=Retry(("not_audio",))) == []
+    assert pending_of(found, done, lost=lost, retry=ONLY_LOST) == [replace(make("a"), attempt=1)]
+    assert find(found, done, lost=lost, retry=ONLY_LOST).counts.retried == 1
+    both = pending_of(found, done, lost=lost, retry=Retry(lost=True))
+    assert both == [replace(make("a"), attempt=1), replace(make("c"), attempt=1)]
+    for again in (make_row("a", attempt=1), failed("a", attempt=1), failed("a", "corrupt_audio", retryable=False, attempt=1)):
+        assert pending_of(found, as_done([make_row("a"), make_row("b"), failed("c"), again]), lost=lost, retry=ONLY_LOST) == []
+
+
+def test_of_an_archive_object_only_the_files_that_lost_sound_are_done_again() -> None:
+    done = as_done([make_row(name, archive_id="z", archive_rows=2) for name in ("m1", "m2")])
+    assert pending_of([make("z")], done, lost=[("m2", 0)]) == []
+    (again,) = pending_of([make("z")], done, lost=[("m2", 0)], retry=ONLY_LOST)
+    assert (again.done_members, dict(again.member_attempts)) == (("m1",), {"m2": 1})
 
 
 def test_a_reason_that_does_not_exist_is_refused_with_those_that_do() -> None:

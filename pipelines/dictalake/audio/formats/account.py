@@ -45,11 +45,11 @@ REPAIRS: dict[str, Repair] = {
     ),
     "damaged": Repair(
         "a stretch of bytes cannot be decoded; silence of its length stands for it",
-        "copy the object again from its source and run `backfill --retry lost`",
+        "copy the object again from its source: the next run transcribes the new copy",
     ),
     "cut_end": Repair(
         "the object ends before the end that it announces",
-        "copy the object again from its source and run `backfill --retry lost`",
+        "copy the object again from its source: the next run transcribes the new copy",
     ),
     "leading_bytes": Repair(
         "bytes that are no sound stand before the first frame and were skipped",

@@ -90,7 +90,7 @@ def _read_part(
 ) -> tuple[DecodedAudio, int]:
     if part.is_whole and container in READS:
         try:
-            audio, frames = read_with_soundfile(part.data, container, session, before_s, least)
+            audio, frames = read_with_soundfile(part.data, container, session, before_s, least, part.md5)
         except (soundfile.SoundFileError, ValueError, OverflowError):
             pass
         else:

@@ -16,13 +16,13 @@ import av
 import numpy as np
 
 from dictalake.audio.formats.account import add_accounts
-from dictalake.audio.formats.announced import find_end, find_mp3_length
+from dictalake.audio.formats.announced import find_end
+from dictalake.audio.formats.bare_frames import BareFrames
 from dictalake.audio.formats.codecs import OPEN_OPTIONS, check_codec, refuse_unknown_codec, refuse_without_track
 from dictalake.audio.formats.joining import RatedBlock, Widened, unify
 from dictalake.audio.formats.limits import check_format
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.sniff import DEMUXERS, name_container
-from dictalake.audio.formats.tags import count_tag_bytes
 from dictalake.audio.formats.timeline import Timeline, make_silence
 from dictalake.errors import CorruptAudio, TooManyChannels
 from dictalake.records import Account, AudioFormat, DecodedAudio
@@ -33,10 +33,6 @@ _CLOCKED |= {"mpegts", "mpegps", "realmedia"}
 _AMR_FRAME_S = 0.02
 _AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
 _AMR_SPEECH_LOST = 14
-_LEAST_S = 0.01  # of missing sound that counts: less is a byte of stuffing
-_MISPLACED_S = 0.1
-_ONE_HOLE_S = 0.5
-_MEAN_OF_S = 0.2  # so much decoded sound makes an average of bytes a second
 
 
 def read_with_ffmpeg(
@@ -142,7 +138,7 @@ def _read_track(
 ) -> _ReadTrack:
     """One track; begun anew where a later part has more channels or a higher rate than the first frame had."""
     name = name_container(container) or container
-    missing_s = 0.0
+    missing_s, misled = 0.0, None
     while True:
         with _open(data, container, session) as file:
             stream = file.streams.audio[number]
@@ -152,7 +148,13 @@ def _read_track(
                 raise refuse_unknown_codec(session.recording_id, data, container, name)
             codec = context.codec.canonical_name
             check_codec(session.recording_id, codec)
-            track = _Track(data, container, file, stream, make_timeline(), missing_s)
+            timeline = make_timeline()
+            if misled is not None and not timeline.trust(misled):
+                raise CorruptAudio(
+                    session.recording_id,
+                    f"the times inside the {name} container contradict one another; copy it again from its source",
+                )
+            track = _Track(data, container, file, stream, timeline, missing_s)
             blocks = track.blocks()
             first = next(blocks, None)
             if first is None:
@@ -165,6 +167,9 @@ def _read_track(
             except Widened as wider:
                 least = (wider.rate_hz, wider.channels)
                 continue
+            if timeline.was_misled and misled is None:
+                misled = timeline
+                continue
             if track.misplaced_s:
                 missing_s = track.misplaced_s
                 continue
@@ -175,6 +180,8 @@ def _read_track(
 def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
     """libopus for Opus: FFmpeg's own decoder drifts away from what was encoded in SILK frames that are not plain speech."""
     context = stream.codec_context
+    if context.codec.canonical_name == "flac":
+        context.options = {"err_detect": "crccheck+explode"}
     if context.codec.canonical_name != "opus" or "libopus" not in av.codecs_available:
         return context
     decoder = av.CodecContext.create("libopus", "r")
@@ -198,17 +205,10 @@ class _Track:
         self._data, self._container, self._file, self._stream = data, container, file, stream
         self._decoder = _open_decoder(stream)
         self._timeline = timeline
-        self._has_clock = container in _CLOCKED
-        self._read_to: int | None = None  # where the bytes end that packets accounted for
-        self._good_bytes, self._good_s, self._largest = 0, 0.0, 0
-        self._good_to = 0
-        self._missing_s, self.misplaced_s = missing_s, 0.0
-        self._breaks = 0  # stretches of bytes that gave no sound
-        self._broke_at_s = 0.0
-        self._skipped = 0
-        self._seam = False  # a tag was met since the last frame
+        has_clock = container in _CLOCKED
+        self._bare = None if has_clock else BareFrames(data, container, stream.bit_rate or 0, timeline, missing_s)
+        self._largest, self._good_to = 0, 0  # of good packets, in bytes
         self._format: tuple[int, int] | None = None
-        self._announced_mp3_s: float | None = None
         self._packer: av.AudioResampler | None = None
         self._packs: tuple[str, str, int] | None = None
 
@@ -216,12 +216,20 @@ class _Track:
     def account(self) -> Account:
         return self._timeline.account
 
+    @property
+    def misplaced_s(self) -> float:
+        """What is missing by the announced length, and belongs to the one place where bare frames are damaged."""
+        return 0.0 if self._bare is None else self._bare.misplaced_s
+
     def blocks(self) -> Iterator[RatedBlock]:
         """float32 ``(channels, frames)`` with its rate; silence where sound is missing."""
         for packet in self._packets():
             silent = self._read_silent_frame(packet)
             if silent is not None:
                 yield from self._place(None, *silent)
+                continue
+            if packet.size and self._bare is not None and not self._bare.is_frame(packet):
+                self._break(packet)
                 continue
             try:
                 frames = self._decoder.decode(packet if packet.size else None)
@@ -233,7 +241,6 @@ class _Track:
             for frame in frames:
                 rate_hz, block = frame.sample_rate, self._pack(frame)
                 if rate_hz > 0 and block.size:
-                    self._good_s += block.shape[1] / rate_hz
                     yield from self._place(frame, rate_hz, block)
             if frames:
                 self._count_good(packet)
@@ -247,6 +254,8 @@ class _Track:
                 packet = next(demuxed)
             except StopIteration:
                 return
+            except IndexError:  # PyAV's, at the end, where a track appeared late (FLV, MPEG-TS): ours was told of the end before
+                return
             except av.error.FFmpegError:
                 self._timeline.break_packet()
                 if not goes_on:
@@ -254,60 +263,25 @@ class _Track:
                 demuxed, goes_on = self._file.demux(self._stream), False  # behind the damage, if there is more
                 continue
             goes_on = packet.size > 0
-            if packet.size and not self._has_clock:
-                self._count_bytes(packet)
+            if packet.size and self._bare is not None:
+                self._bare.find(packet)
             yield packet
 
-    def _count_bytes(self, packet: av.Packet) -> None:
-        at = self._find(packet)
-        if self._read_to is None:
-            if self._container == "mp3":
-                self._announced_mp3_s = find_mp3_length(self._data[: at + packet.size])
-        elif at > self._read_to:
-            self._skip(self._read_to, at)
-        self._read_to = at + packet.size
-
     def _count_good(self, packet: av.Packet) -> None:
-        self._good_bytes += packet.size
+        if self._bare is not None:
+            self._bare.count_good(packet)
         # The last packet before damage may have swallowed what follows: its own size says nothing.
         size = min(packet.size, 2 * self._largest) if self._largest else packet.size
         self._good_to = max(self._good_to, (packet.pos or 0) + size)
         self._largest = max(self._largest, size)
 
-    def _find(self, packet: av.Packet) -> int:
-        """Where the packet lies. FFmpeg does not count what it skips after damage, so its positions fall behind then."""
-        read_to = self._read_to or 0
-        at = read_to if packet.pos is None else packet.pos + self._skipped
-        if self._breaks:
-            head = bytes(packet)[:16]
-            if not self._data.startswith(head, at) and (found := self._data.find(head, read_to)) >= 0:
-                self._skipped += found - at
-                at = found
-        return at
-
-    def _skip(self, start: int, end: int) -> None:
-        """These bytes gave no sound: tags are none, the rest is sound that is missing."""
-        tagged = count_tag_bytes(self._data, start, end)
-        self._seam |= tagged > 0
-        rest = end - start - tagged
-        if rest <= 0 or (tagged and find_mp3_length(self._data[start:end]) is not None):
-            return  # behind the tag of a joined file stands a frame that holds its length, not sound
-        if not self._breaks:
-            self._timeline.miss(self._missing_s)
-        # One hole breaks several packets, and the ones that depend on them.
-        self._breaks += not self._breaks or self._good_s > self._broke_at_s + _ONE_HOLE_S
-        self._broke_at_s = self._good_s
-        per_s = self._good_bytes / self._good_s if self._good_s > _MEAN_OF_S else (self._stream.bit_rate or 0) / 8
-        if per_s > 0 and rest / per_s > _LEAST_S:
-            self._timeline.miss(rest / per_s)
-
     def _break(self, packet: av.Packet) -> None:
-        if self._has_clock:
-            if packet.pts is not None and packet.time_base:
-                self._timeline.begin(float(packet.pts * packet.time_base))
-            self._timeline.break_packet()
-        elif self._read_to is not None:
-            self._skip(self._read_to - packet.size, self._read_to)
+        if self._bare is not None:
+            self._bare.break_packet(packet)
+            return
+        if packet.pts is not None and packet.time_base:
+            self._timeline.begin(float(packet.pts * packet.time_base))
+        self._timeline.break_packet()
 
     def _read_silent_frame(self, packet: av.Packet) -> RatedBlock | None:
         """A frame of AMR that holds no speech (SID, NO_DATA): discontinuous transmission, not loss; FFmpeg refuses it."""
@@ -325,12 +299,13 @@ class _Track:
 
     def _place(self, frame: av.AudioFrame | None, rate_hz: int, block: np.ndarray) -> Iterator[RatedBlock]:
         start_s = None
-        if self._has_clock and frame is not None and frame.pts is not None and frame.time_base:
+        if self._bare is None and frame is not None and frame.pts is not None and frame.time_base:
             start_s = float(frame.pts * frame.time_base)
         shape = (rate_hz, len(block))
-        if self._timeline.decoded_s and (self._seam or (self._format is not None and self._format != shape)):
+        is_seam = self._bare is not None and self._bare.pass_seam()
+        if self._timeline.decoded_s and (is_seam or (self._format is not None and self._format != shape)):
             self._timeline.repairs.add("joined")
-        self._seam, self._format = False, shape
+        self._format = shape
         silence_s = self._timeline.place(start_s, block.shape[1] / rate_hz)
         for silence in make_silence(silence_s, rate_hz, len(block)):
             yield rate_hz, silence
@@ -350,8 +325,8 @@ class _Track:
         return np.concatenate(parts, axis=1) if parts else np.zeros((channels, 0), np.float32)
 
     def _finish(self) -> None:
-        if not self._has_clock:
-            self._finish_bytes()
+        if self._bare is not None:
+            self._bare.finish()
             return
         end_s, may_be_short = find_end(self._data, self._container, self._file, self._stream)
         timeline = self._timeline
@@ -361,21 +336,6 @@ class _Track:
         timeline.finish(end_s, is_cut=is_cut)
         if self._container == "flac" and end_s is None and timeline.decoded_s:
             timeline.repairs.add("header_open")
+        timeline.doubt(end_s)
         if may_be_short and end_s is not None and timeline.at_s > end_s + 0.5:
-            timeline.repairs.add("header_short")
-
-    def _finish_bytes(self) -> None:
-        before = self._timeline.owed_s
-        if self._read_to is not None and self._read_to < len(self._data):
-            self._skip(self._read_to, len(self._data))
-        timeline = self._timeline
-        rest_bytes = timeline.owed_s * (self._good_bytes / self._good_s if self._good_s else 0)
-        announced_s = self._announced_mp3_s if "joined" not in timeline.repairs else None
-        if announced_s is not None and self._breaks == 1 and not timeline.owed_s and not self._missing_s:
-            # Bytes were taken out there: sound is missing where the damage is, not at the end.
-            missing_s = announced_s - timeline.at_s
-            self.misplaced_s = missing_s if missing_s > _MISPLACED_S else 0.0
-        is_cut = rest_bytes <= 2 * self._largest or (before == 0.0 and timeline.owed_s == 0.0)
-        timeline.finish(announced_s, is_cut=is_cut)
-        if announced_s is not None and timeline.at_s > announced_s + 0.5:
             timeline.repairs.add("header_short")

@@ -117,6 +117,11 @@ def find_frames(data: bytes, start: int, end: int) -> tuple[int, str] | None:
     return None
 
 
+def is_frame_chain(data: bytes, at: int, name: str) -> bool:
+    """Whether three frames of ``name`` (mp3, aac) that agree follow one another from ``at`` on, or fewer and then the end."""
+    return _follow(data, at, {"mp3": read_mpeg_header, "aac": read_adts_header}[name], 3)
+
+
 def find_transport_stream(data: bytes, start: int, end: int) -> int | None:
     """The first place from ``start`` up to ``end`` where eight packets of MPEG-TS begin."""
     at = data.find(0x47, start, end)

@@ -24,6 +24,7 @@ class _Link:
     sequences: dict[int, int] = field(default_factory=dict)  # of each logical stream the number of its last page
     ended: set[int] = field(default_factory=set)
     granule: int = 0
+    largest: int = 0  # bytes of a page
     first: bytes = b""  # the first packet, which names the codec
     is_whole: bool = True
     starts_late: bool = False
@@ -90,7 +91,7 @@ def _add_page(links: list[_Link], data: bytes, at: int, end: int) -> None:
         link.ended.add(serial)
     if granule > 0:
         link.granule = granule
-    link.end = end
+    link.end, link.largest = end, max(link.largest, end - at)
 
 
 def _make_part(data: bytes, link: _Link, end: int) -> Part:
@@ -102,7 +103,7 @@ def _make_part(data: bytes, link: _Link, end: int) -> Part:
         seconds=_read_seconds(link),
         is_whole=link.is_whole and not unread,
         unread=unread,
-        is_cut=unread > 0 and end == len(data) and _ends_inside_page(data, link.end),
+        is_cut=0 < unread <= 2 * link.largest and end == len(data) and _ends_inside_page(data, link.end),
         starts_late=link.starts_late,
     )
 

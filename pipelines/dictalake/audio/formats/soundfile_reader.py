@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -38,11 +39,17 @@ _CODECS: dict[str, tuple[str, int | None]] = {
 
 
 def read_with_soundfile(
-    data: bytes, container: str, session: DecodeSession, before_s: float = 0.0, least: tuple[int, int] = (0, 0)
+    data: bytes,
+    container: str,
+    session: DecodeSession,
+    before_s: float = 0.0,
+    least: tuple[int, int] = (0, 0),
+    md5: bytes | None = None,
 ) -> tuple[DecodedAudio, int]:
     """The samples of ``data``, and how many frames. ``least`` are a rate in Hz and a channel count that are wanted at least.
 
-    Raises soundfile.SoundFileError, ValueError or OverflowError where libsndfile gives up, and what the limits say.
+    ``md5`` is of the samples as FLAC keeps it. Raises ChecksumMismatch where they have another; soundfile.SoundFileError,
+    ValueError or OverflowError where libsndfile gives up; and what the limits say.
     """
     with soundfile.SoundFile(_Source(data)) as file:
         check_format(session.recording_id, file.samplerate, file.channels, session.limits)
@@ -50,11 +57,28 @@ def read_with_soundfile(
         check_codec(session.recording_id, codec)
         rate_hz, channels = max(file.samplerate, least[0]), max(file.channels, least[1])
         stored = AudioFormat(name_container(container) or container, codec, rate_hz, channels, bits)
-        blocks = _blocks_of(file)
+        checksum = hashlib.md5(usedforsecurity=False)
+        blocks = _blocks_of(file) if md5 is None else _hash_blocks(_blocks_of(file), bits or 16, checksum)
         if (rate_hz, channels) != (file.samplerate, file.channels):
             blocks = unify(((file.samplerate, block) for block in blocks), rate_hz, channels)
         samples, frames = session.take(rate_hz, blocks, before_s)
+        if md5 is not None and checksum.digest() != md5:
+            raise ChecksumMismatch
         return DecodedAudio(samples, stored), frames
+
+
+class ChecksumMismatch(ValueError):
+    """The samples are not those that were encoded."""
+
+
+def _hash_blocks(blocks: Iterable[np.ndarray], bits: int, checksum: hashlib._Hash) -> Iterator[np.ndarray]:
+    """``blocks``, with their samples as FLAC hashes them: interleaved signed integers, little-endian, of whole bytes."""
+    width = (bits + 7) // 8
+    for block in blocks:
+        whole = np.rint(block.T * np.float32(2.0 ** (bits - 1))).astype("<i2" if width == 2 else "<i4")
+        narrow = whole if width in (2, 4) else whole.view(np.uint8).reshape(*whole.shape, 4)[..., :width]
+        checksum.update(np.ascontiguousarray(narrow).data)
+        yield block
 
 
 class _Source(io.BytesIO):

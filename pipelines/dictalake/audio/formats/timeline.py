@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,13 +35,32 @@ class Timeline:
         self._is_exact, self._is_damaged = is_exact, is_damaged
         self._offset_s: float | None = None  # the clock's time of the recording's beginning
         self._broke = False  # since the last block
+        self._filled_s = 0.0
         self._owed_s = 0.0  # silence that a clockless reader wants before its next block
         self._block_s = 0.0
+        self._starts = array("d")  # of each block by the clock, and its length
+        self._trusted: array[float] | None = None
+        self._end_s = float("inf")
+        self.was_misled = False  # a jump ahead that was filled turned out to be none
 
     def begin(self, clock_s: float) -> None:
         """The clock's time of the first packet, whether it can be decoded or not. Later calls change nothing."""
         if self._offset_s is None:
             self._offset_s = clock_s
+
+    def trust(self, other: Timeline) -> bool:
+        """Takes the times of ``other``, which saw the same blocks; a time that lies behind a later one, or the end, is wrong.
+
+        False where that leaves less time than was decoded: then the clock contradicts itself.
+        """
+        first_s = other._starts[0]
+        starts = np.array(other._starts)
+        begins, lengths = starts[::2], starts[1::2]
+        begins[-1] = min(begins[-1], other._end_s - lengths[-1])
+        played = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
+        starts[::2] = played + np.minimum.accumulate((begins - played)[::-1])[::-1]
+        self._trusted = array("d", starts.tolist())
+        return bool(self._trusted[0] >= first_s - _MOST_TOLERANCE_S)
 
     def break_packet(self) -> None:
         """A packet cannot be decoded; the clock will tell how long it was."""
@@ -56,6 +76,9 @@ class Timeline:
         self._block_s = max(self._block_s, length_s)
         gap_s = self._owed_s
         if start_s is not None:
+            self._starts.extend((start_s, length_s))
+            if self._trusted is not None and len(self._starts) <= len(self._trusted):
+                start_s = self._trusted[len(self._starts) - 2]
             self.begin(start_s)
             gap_s = start_s - (self._offset_s or 0.0) - self.at_s
         silence_s = self._fill(gap_s)
@@ -67,6 +90,7 @@ class Timeline:
     def _fill(self, gap_s: float) -> float:
         tolerance_s = _EXACT_S if self._is_exact else min(max(_TOLERANCE_S, 1.5 * self._block_s), _MOST_TOLERANCE_S)
         if gap_s < -tolerance_s or self.at_s + gap_s > self._most_s:
+            self.was_misled |= gap_s < 0 and self._filled_s >= -gap_s - tolerance_s
             # The clock starts anew, or jumps further than any recording is long: it tells nothing about this place.
             self._offset_s = (self._offset_s or 0.0) + gap_s
             self.repairs.add("clock_reset")
@@ -75,11 +99,19 @@ class Timeline:
         if gap_s <= tolerance_s and not (self._broke and gap_s > 0):
             return 0.0
         self.lost_s += gap_s
+        self._filled_s += gap_s
         is_damage = self._broke or self._is_damaged
         self.repairs.add("damaged" if is_damage else "hole")
         if is_damage:
             self.broken_s += gap_s
         return gap_s
+
+    def doubt(self, end_s: float | None) -> None:
+        """Holes that make the recording longer than ``end_s``, the end that its container announces, may be none."""
+        if end_s is not None:
+            too_long_s = self.at_s + (self._offset_s or 0.0) - end_s
+            self._end_s = end_s
+            self.was_misled |= too_long_s > _MOST_TOLERANCE_S and self._filled_s >= too_long_s - _MOST_TOLERANCE_S
 
     def finish(self, end_s: float | None, *, is_cut: bool) -> None:
         """After the last block: the end that the container announces on its clock, and whether the bytes for it are missing."""

@@ -36,7 +36,10 @@ REPORT = pa.schema(
         pa.field("retries", pa.int64()),
         pa.field("stage_s", pa.struct([(stage, pa.float64()) for stage in _TIMED])),
         pa.field("failures", pa.list_(pa.struct({"recording_id": pa.string(), "stage": pa.string(), "reason": pa.string()}))),
-        pa.field("uncovered", pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()}))),
+        *(
+            pa.field(name, pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()})))
+            for name in ("uncovered", "lost")
+        ),
     ]
 )
 
@@ -79,7 +82,8 @@ def report_files(
 
 
 def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: float) -> dict[str, Any]:
-    """Seconds of audio and of each stage, failures, and the recordings with more than ``uncovered_s`` of lost speech."""
+    """Seconds of audio and of each stage, failures, and the good recordings with more than ``uncovered_s`` of speech without
+    words (``uncovered``) or with sound that could not be decoded (``lost``)."""
     measured = [(row["recording_id"], row["quality"]) for row in rows if row["quality"]]
     return {
         **file.to_row(),
@@ -89,6 +93,11 @@ def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: f
             {"recording_id": recording_id, "seconds": quality["uncovered_speech_s"]}
             for recording_id, quality in measured
             if (quality.get("uncovered_speech_s") or 0.0) > uncovered_s
+        ],
+        "lost": [
+            {"recording_id": row["recording_id"], "seconds": row["quality"]["lost_s"]}
+            for row in rows
+            if row["status"] == "ok" and row["quality"] and (row["quality"].get("lost_s") or 0.0) > 0
         ],
         "stage_s": {stage: sum(row["timings"][f"{stage}_ms"] or 0.0 for row in rows) / 1000 for stage in _TIMED},
     }
@@ -159,7 +168,7 @@ class RowAssembler:
         """Where the recording comes from; an erased one keeps not even that."""
         return {
             "source": {
-                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256")},
+                **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256", "loader")},
                 **(row["format"] or {}),
             },
             "dicom": None if row["dicom"] is None else {**dict(row["dicom"]), "content_datetime": row["content_datetime"]},
@@ -181,7 +190,7 @@ class RowAssembler:
 
     def _quality(self, row: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """Measures of the sound, which ``load`` took, and ``measured`` of the transcript."""
-        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset")
+        of_sound = ("duration_s", "speech_s", "clipped_ratio", "level_dbfs", "dc_offset", "lost_s", "repairs")
         return {key: row[key] for key in of_sound} | measured
 
     def _provenance_row(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dictalake.acoustic.checkpoint import locate_lm
+from dictalake.acoustic.checkpoint import locate_decoding
 from dictalake.config.sections import Config
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
@@ -20,7 +20,7 @@ class Decode:
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._nbest = config.decoding.nbest
-        self._opened = DeferredResource(lambda: open_decoder(locate_lm(config).decoding, vocabulary))
+        self._opened = DeferredResource(lambda: open_decoder(locate_decoding(config), vocabulary))
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:

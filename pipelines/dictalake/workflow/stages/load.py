@@ -25,7 +25,7 @@ from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Member
 from dictalake.archive.unpack import Contents, find_kind, open_members
-from dictalake.audio.load import DECODERS, AudioLoader
+from dictalake.audio.load import DECODERS, LOADER_VERSION, AudioLoader
 from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
 from dictalake.errors import ConfigError, Erased, NoAudio
 from dictalake.lake.manifests import BlockPlace, Manifests
@@ -76,7 +76,7 @@ class Load:
             rows: list[Row] = []
             samples = 0
             ids = table["recording_id"].to_pylist()
-            # A recording that has an error before anything was read: it killed workers.
+            # A recording that has an error before anything was read: it killed workers, or its line of the manifest is bad.
             refused = dict(zip(ids, table["error"].to_pylist(), strict=True)) if "error" in table.column_names else {}
             for recording, row in self._load_all(columns.table_to_recordings(table), refused, pool):
                 length = sum(len(channel) for channel in row.get("waveforms", ()))
@@ -176,6 +176,7 @@ class Load:
         if "error" in row or "kind" in row:
             return recording, {name: value for name, value in row.items() if name != "data" or "kind" in row}
         started = time.perf_counter()
+        row["loader"] = LOADER_VERSION  # also of bytes that it refuses: a later version may read them
         with capture_row_error(recording.recording_id, "load", row):
             row |= self._decode_bytes(row.pop("data"), recording)
         row["load_ms"] += 1000 * (time.perf_counter() - started)
