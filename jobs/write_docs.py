@@ -17,14 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
+from dictalake.audio.formats.account import REPAIRS
 from dictalake.audio.formats.codecs import CODECS
 from dictalake.audio.formats.containers import CONTAINERS, NOT_AUDIO, REFUSED
 from dictalake.audio.formats.sniff import name_container
 from dictalake.config.headerless import USUAL
-=======
-from dictalake.audio.formats.account import REPAIRS
->>>>>>> main
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures

@@ -254,7 +254,9 @@ class _Track:
                 packet = next(demuxed)
             except StopIteration:
                 return
-            except IndexError:  # PyAV's, at the end, where a track appeared late (FLV, MPEG-TS): ours was told of the end before
+            except (
+                IndexError
+            ):  # PyAV's, at the end, where a track appeared late (FLV, MPEG-TS): ours was told of the end before
                 return
             except av.error.FFmpegError:
                 self._timeline.break_packet()
