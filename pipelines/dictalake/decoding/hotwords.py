@@ -26,7 +26,6 @@ MOST_HOTWORDS = 50_000
 HEAVIEST = 10.0
 _LEAST_LETTERS = 2
 _SHOWN_LINES = 10
-(_SHOWN_LINES,)
 
 
 @dataclass(frozen=True)
