@@ -47,6 +47,7 @@ from jobs.make_demo_archive import FORMATS, store
 MOST_OFF_S = 0.1
 _LENGTH_S = 10.0  # of each recording
 _BEHIND_S = 1.5  # words from here on, counted from the hole's end: a page of Ogg is lost as a whole
+_SURE_WORDS = 3
 _CLOCKED = ("flac-16k", "ogg-vorbis-16k", "ogg-opus-16k")  # what was taken out shows in the numbers of what is left
 _CODED = (*_CLOCKED, "mp3-16k")
 
@@ -148,10 +149,13 @@ def damage(data: bytes, kind: str, duration_s: float, rng: random.Random) -> tup
 
 
 def match(before: Sequence[Word], after: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
-    """Words that both have, in the same order."""
-    blocks = SequenceMatcher(None, [w.word for w in before], [w.word for w in after], autojunk=False).get_matching_blocks()
-    for block in blocks:
-        yield from zip(before[block.a : block.a + block.size], after[block.b : block.b + block.size], strict=True)
+    """Words that both have, in the same order: in stretches of three and more, or the only ones of their kind. One "the" among
+    others that were heard otherwise may be another "the": times must not decide which it is, so it is left out."""
+    said, heard = [word.word for word in before], [word.word for word in after]
+    for block in SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks():
+        for one, other in zip(before[block.a : block.a + block.size], after[block.b : block.b + block.size], strict=True):
+            if block.size >= _SURE_WORDS or said.count(one.word) == heard.count(one.word) == 1:
+                yield one, other
 
 
 class Listener:

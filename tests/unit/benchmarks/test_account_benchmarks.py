@@ -47,6 +47,14 @@ def test_words_are_compared_with_themselves() -> None:
     assert [(b.word, round(a.start_s - b.start_s, 2)) for b, a in match(before, after)] == [("acute", 0.02), ("distress", 0.0)]
 
 
+def test_a_word_among_its_likes_is_left_out_where_its_neighbours_changed() -> None:
+    before = [word("the", 1.0), word("lung", 1.5), word("the", 2.0)]
+    after = [word("a", 1.0), word("long", 1.5), word("the", 2.0)]
+    assert list(match(before, after)) == []
+    whole = [*before, word("heart", 2.5)]
+    assert [a.start_s for _, a in match(whole, whole)] == [1.0, 1.5, 2.0, 2.5]
+
+
 def test_each_content_is_found_once_and_only_audio(tmp_path: Path) -> None:
     first, second = tmp_path / "a-1", tmp_path / "b-2"
     first.mkdir()
