@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -140,6 +141,14 @@ def _word(group: Sequence[Piece], grid: FrameGrid, channel: int, calibration: Co
         confidence=confidence_of(measure_evidence(group), calibration),
         channel=channel,
     )
+
+
+def end_with_recording(words: Sequence[Word], duration_s: float) -> list[Word]:
+    """``words`` with none that ends after the recording: the last frame sees beyond it, and engines round up."""
+    return [
+        word if word.end_s <= duration_s else replace(word, start_s=min(word.start_s, duration_s), end_s=duration_s)
+        for word in words
+    ]
 
 
 def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:

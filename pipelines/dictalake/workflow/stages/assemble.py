@@ -22,7 +22,7 @@ from dictalake.records import FrameGrid, Hypothesis, Word
 from dictalake.transcript.formatting import format_text
 from dictalake.transcript.nbest import combine_channels
 from dictalake.transcript.provenance import Provenance
-from dictalake.transcript.words import find_distinct, join_words, mean_confidence, merge_channels, words_of
+from dictalake.transcript.words import end_with_recording, find_distinct, join_words, mean_confidence, merge_channels, words_of
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redact_errors
 
@@ -123,6 +123,7 @@ class RowAssembler:
                     best = [columns.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
                     channels = self._find_words(best, self._grid)
                     nbest = self._list_hypotheses(best, row["alternatives"], self._grid)
+                channels = [end_with_recording(words, row["duration_s"]) for words in channels]
                 transcript = self._render(channels) | {"nbest": nbest}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
                 measured = transcript.pop("markers") | {"uncovered_speech_s": uncovered_s}
