@@ -264,7 +264,7 @@ ROOMS = {
     "dictalake/decoding": "emissions → hypotheses: beam search, hotwords",
     "dictalake/evaluation": "scoring, tuning, comparing systems",
     "dictalake/lake": "the Delta tables: commits, leases, queries, erasure, upkeep",
-    "dictalake/observers": "what is told while a run works: progress, Prometheus, OpenLineage",
+    "dictalake/observers": "what watches a run: progress, Prometheus, OpenLineage",
     "dictalake/reporting": "the HTML page about a run or a lake",
     "dictalake/training": "fine-tuning, language models, synthetic speech",
     "dictalake/transcript": "hypotheses → readable text: punctuation, sections, numbers",

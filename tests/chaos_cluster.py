@@ -1,4 +1,4 @@
-"""A Ray cluster of several simulated nodes in a process of its own, whose nodes can be killed.
+"""A Ray cluster of several simulated nodes in a separate process, whose nodes can be killed.
 
 python -m tests.chaos_cluster      prints its address; then takes ``kill`` and ``add``, and ends with its standard input
 

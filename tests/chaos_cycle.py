@@ -174,7 +174,7 @@ class Cycle:
         return self._wait(run, self._random.uniform(0.0, _MOST_DELAY_S))
 
     def _wait(self, run: subprocess.Popen[bytes], seconds: float) -> bool:
-        """Whether the run goes on after so long."""
+        """Whether the run still works after this long."""
         until = time.monotonic() + seconds
         while run.poll() is None:
             self._watch()

@@ -108,7 +108,7 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
 
 
 class Reader:
-    """The reader as a process of its own."""
+    """Runs the reader as a separate process."""
 
     def __init__(self, lake: Lake, folder: Path) -> None:
         self._report = folder / "reader.json"

@@ -1,4 +1,4 @@
-"""A proxy that makes the faults of object storage, for tests only: real HTTP in front of an emulator, in a process of its own
+"""A proxy that makes the faults of object storage, for tests only: real HTTP in front of an emulator, in a separate process
 for the same reason as the emulators.
 
 =========  ==========================================================================================

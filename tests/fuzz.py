@@ -36,8 +36,8 @@ from dictalake.config.sections import Config, Limits
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.workflow import columns
 from dictalake.workflow.stages.load import Load
+from tests.archives_of_files import HOSTILE, WHOLE_FILE, make_tar, make_zip
 from tests.known_truth import FAULTS, Mutant, judge, make_mutant
-from tests.unit.archive.test_unpack import HOSTILE, WHOLE_FILE, make_tar, make_zip
 from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group, make_tone
 from tests.unit.audio.formats.test_formats import EXACT, LOSSY, dss, grundig_dss, random_bytes, truespeech
 from tests.unit.audio.formats.test_kinds import EXACT as MORE_EXACT

@@ -17,7 +17,7 @@ from dictalake.workflow.stages.base import capture_row_error
 
 
 class StubEmit:
-    """Hears silence in everything, and fails on recordings whose name stands in the file ``archive.storage_options.sick``
+    """Recognises silence everywhere, and fails on recordings whose name is in the file ``archive.storage_options.sick``
     (which local files do not look at)."""
 
     def __init__(self, config: Config, vocabulary: Vocabulary, threads: int) -> None:

@@ -1,11 +1,11 @@
 resource "google_container_cluster" "dictalake" {
-  # checkov:skip=CKV_GCP_12:ADVANCED_DATAPATH below enforces network policies; the older add-on cannot be on beside it
+  # checkov:skip=CKV_GCP_12:ADVANCED_DATAPATH below enforces network policies; the older add-on cannot be used with it
   name       = "dictalake"
   location   = var.region
   network    = google_compute_network.dictalake.id
   subnetwork = google_compute_subnetwork.nodes.id
 
-  # The pools below instead.
+  # The pools below replace it.
   remove_default_node_pool = true
   initial_node_count       = 1
   deletion_protection      = true
@@ -13,7 +13,7 @@ resource "google_container_cluster" "dictalake" {
   release_channel { channel = "REGULAR" }
   maintenance_policy {
     recurring_window {
-      # Weekends by day: nightly is over, and an upgrade only costs a backfill the blocks in flight.
+      # Weekends by day: nightly is over, and an upgrade costs a backfill only the blocks in flight.
       start_time = "2026-01-03T08:00:00Z"
       end_time   = "2026-01-03T16:00:00Z"
       recurrence = "FREQ=WEEKLY;BYDAY=SA,SU"
@@ -67,14 +67,14 @@ resource "google_container_cluster" "dictalake" {
     vulnerability_mode = "VULNERABILITY_BASIC"
   }
   cost_management_config { enabled = true }
-  # Logs hold recording ids and reasons, never text: a test of the project holds that.
+  # Logs hold recording ids and reasons, never text; a test of the project checks this.
   logging_config { enable_components = ["SYSTEM_COMPONENTS", "WORKLOADS"] }
   monitoring_config {
     enable_components = ["SYSTEM_COMPONENTS"]
     managed_prometheus { enabled = true }
   }
 
-  # The pool that is made and removed at once is made of these.
+  # Settings of the default pool, which is created and removed at once.
   node_config {
     service_account = google_service_account.nodes.email
     oauth_scopes    = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -92,7 +92,7 @@ resource "google_container_cluster" "dictalake" {
 
 locals {
   pools = {
-    # KubeRay's operator, the head with the driver, compaction: a machine that stays.
+    # For KubeRay's operator, the head with the driver, and compaction: a machine that is always there.
     system = {
       machine_type = "e2-standard-8", spot = false, least = 1, most = 2, disk_gb = 100, zones = null, accelerator = null, taints = []
     }
@@ -116,7 +116,7 @@ resource "google_container_node_pool" "pool" {
   location       = var.region
   node_locations = each.value.zones
 
-  # Of the whole region, not of each zone: with `most` of each zone a wrong number of replicas would cost three times as much.
+  # Limits for the whole region. With limits for each zone, a wrong number of replicas would cost three times as much.
   autoscaling {
     total_min_node_count = each.value.least
     total_max_node_count = each.value.most
@@ -135,7 +135,7 @@ resource "google_container_node_pool" "pool" {
     disk_type         = "pd-balanced"
     boot_disk_kms_key = var.kms_key
     service_account   = google_service_account.nodes.email
-    # What the machines may do is said by the roles of their account (identities.tf), as Google recommends.
+    # The roles of their account decide what the machines may do (identities.tf), as Google recommends.
     oauth_scopes = ["https://www.googleapis.com/auth/cloud-platform"]
     labels       = { "dictalake/pool" = each.key }
     metadata     = { disable-legacy-endpoints = "true" }

@@ -27,7 +27,7 @@ resource "google_storage_bucket_iam_member" "transcribe_reads_archive" {
   member = google_service_account.job["dictalake-transcribe"].member
 }
 
-# objectUser, not objectCreator: Delta overwrites its pointer to the last checkpoint and runs delete their claims, and on Cloud
+# objectUser, not objectCreator: Delta overwrites its pointer to the last checkpoint, and runs delete their leases. On Cloud
 # Storage both are deletions.
 resource "google_storage_bucket_iam_member" "writes_lake" {
   for_each = local.identities
@@ -43,7 +43,7 @@ resource "google_storage_bucket_iam_member" "reads_lake" {
   member   = each.value
 }
 
-# The machines themselves: logs, metrics, images. Nothing of archive or lake.
+# The machines: logs, metrics and images, but no access to archive or lake.
 resource "google_service_account" "nodes" {
   account_id   = "dictalake-nodes"
   display_name = "Machines of the dictalake cluster"
@@ -62,7 +62,7 @@ resource "google_artifact_registry_repository_iam_member" "nodes_pull" {
   member     = google_service_account.nodes.member
 }
 
-# With a key of your own, the services use it through agents of theirs: storage, registry, disks, secrets of the cluster.
+# With your own key, Google's services use it through their agents: storage, registry, disks and the cluster's secrets.
 data "google_project" "this" {
   count      = var.kms_key == null ? 0 : 1
   depends_on = [google_project_service.used]

@@ -1,5 +1,5 @@
 resource "google_compute_network" "dictalake" {
-  # checkov:skip=CKV2_GCP_18:no rules means no way in; those that the cluster needs GKE makes and keeps itself
+  # checkov:skip=CKV2_GCP_18:no rules means no way in; GKE makes and keeps the rules that the cluster needs
   name                    = "dictalake"
   auto_create_subnetworks = false
   depends_on              = [google_project_service.used]

@@ -11,8 +11,8 @@ resource "google_project_service" "used" {
   disable_on_destroy = false # others in the project may use it
 }
 
-# Who read or wrote which object of patient data, with the identity. Names of the archive's objects are in these entries: who may
-# read the audit log learns them.
+# The audit log records who read or wrote which object of patient data. Its entries hold names of the archive's objects, so
+# anybody who may read the audit log sees these names.
 resource "google_project_iam_audit_config" "storage" {
   project = var.project
   service = "storage.googleapis.com"

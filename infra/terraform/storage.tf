@@ -1,4 +1,4 @@
-# The archive: read and never written. Usually it is there already and belongs to somebody else.
+# The archive: read and never written. Usually it exists already and belongs to somebody else.
 resource "google_storage_bucket" "archive" {
   # checkov:skip=CKV_GCP_62:the audit log (services.tf) has every access with its identity; usage logs are late and without one
   # checkov:skip=CKV_GCP_63:as above
@@ -9,7 +9,7 @@ resource "google_storage_bucket" "archive" {
   public_access_prevention    = "enforced"
   force_destroy               = false
 
-  # Originals: what is overwritten or deleted by mistake comes back.
+  # These are originals: an object that was overwritten or deleted by mistake can be restored.
   versioning { enabled = true }
 
   dynamic "encryption" {
@@ -33,19 +33,19 @@ locals {
 resource "google_storage_bucket" "lake" {
   # checkov:skip=CKV_GCP_62:the audit log (services.tf) has every access with its identity; usage logs are late and without one
   # checkov:skip=CKV_GCP_63:as above
-  # checkov:skip=CKV_GCP_78:dictalake forget must remove the bytes; a version kept behind is a patient's text kept behind
+  # checkov:skip=CKV_GCP_78:dictalake forget must remove the bytes; an old version would keep a patient's text
   name                        = var.lake_bucket
   location                    = var.region
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
   force_destroy               = false
 
-  # Erasure: deleted is gone, at once. Nothing may keep noncurrent versions, soft-deleted objects or retained ones; Delta's own
-  # history is what brings back an older state until compaction removes it, and backups are a decision with a date of their own.
+  # Erasure: deleted objects are gone at once. Nothing may keep noncurrent, soft-deleted or retained objects. Delta's history
+  # restores an older state until compaction removes it. Backups are a separate decision with its own expiry date.
   versioning { enabled = false }
   soft_delete_policy { retention_duration_seconds = 0 }
 
-  # Uploads in parts that a killed run left.
+  # Removes multipart uploads that a killed run left behind.
   lifecycle_rule {
     condition { age = 7 }
     action { type = "AbortIncompleteMultipartUpload" }

@@ -1,5 +1,5 @@
 variable "project" {
-  description = "Google Cloud project that everything is made in"
+  description = "Google Cloud project for all resources"
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
@@ -8,7 +8,7 @@ variable "project" {
 }
 
 variable "region" {
-  description = "Region of buckets and cluster: one, so that patient data stay there and reading costs no transfer"
+  description = "Region of buckets and cluster: a single one, so that patient data stay there and reading costs no transfer"
   type        = string
   default     = "europe-west3"
   validation {
@@ -37,13 +37,13 @@ variable "archive_bucket" {
 }
 
 variable "create_archive_bucket" {
-  description = "Whether to make the bucket of the recordings; mostly there is one, and then nothing of it is managed here but who may read"
+  description = "Whether to create the bucket of the recordings; for an existing one, only read access is managed here"
   type        = bool
   default     = false
 }
 
 variable "lake_bucket" {
-  description = "Bucket of the lake, made here"
+  description = "Bucket of the lake, created here"
   type        = string
   validation {
     condition     = can(regex("^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$", var.lake_bucket))
@@ -81,7 +81,7 @@ variable "cluster_admins" {
 }
 
 variable "cluster_admin_group" {
-  description = "Google group whose members' groups Kubernetes RBAC sees: gke-security-groups@DOMAIN; null: users alone"
+  description = "Google group whose member groups Kubernetes RBAC knows: gke-security-groups@DOMAIN; null: only users"
   type        = string
   default     = null
   validation {
@@ -91,7 +91,7 @@ variable "cluster_admin_group" {
 }
 
 variable "gpu" {
-  description = "Machines of the GPU pool; as many at most as ../kubernetes/backfill asks for, and one for nightly"
+  description = "Machines of the GPU pool; at most those that ../kubernetes/backfill requests, and one for nightly"
   type = object({
     machine_type = optional(string, "g2-standard-8")
     accelerator  = optional(string, "nvidia-l4")
@@ -118,7 +118,7 @@ variable "cpu" {
 }
 
 variable "reach_internet" {
-  description = "A NAT for the machines: only the model's download from Hugging Face needs it; false once acoustic.model is a folder in the image"
+  description = "NAT for the machines; only downloads from Hugging Face need it: false if acoustic.model is a folder in the image"
   type        = bool
   default     = true
 }

@@ -1,6 +1,6 @@
-"""Measures on this machine, side by side in one run; timings live here and never in tests.
+"""Measures this machine, with all alternatives in one run; timings live here and never in tests.
 
-    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, by turns
+    python -m jobs.benchmarks --out DIR [--quick]   transformers' pipeline, a plain loop, our stage and whole jobs, in turns
 
     python -m jobs.benchmarks NAME:
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0].startswith("--"):
         arguments = ["suite", *arguments]
     if arguments[0] not in BENCHMARKS:
-        raise ConfigError(f"{arguments[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"{arguments[0]}: no such benchmark; there are {', '.join(BENCHMARKS)}")
     return int(importlib.import_module(f"jobs.benchmarks.{arguments[0].replace('-', '_')}").main(arguments[1:]))
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a figure is of: processor, cores, memory, Python."""
+    """The machine behind a figure: processor, cores, memory, Python."""
     names = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def write_result(result: Mapping[str, Any], out: Path | None) -> None:
-    """As JSON, with the machine."""
+    """Writes ``result`` and the machine as JSON."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"machine": describe_machine(), **result}, indent=1) + "\n", encoding="utf-8")

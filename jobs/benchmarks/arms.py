@@ -1,6 +1,6 @@
-"""What turns audio into tokens, side by side in one process: transformers' pipeline, a plain loop, our acoustic stage, Whisper.
+"""Ways to turn audio into tokens, in one process: transformers' pipeline, a plain loop, our acoustic stage, Whisper.
 
-All get the same waveforms and weights. ``alternate`` runs them turn by turn, so that a machine that slows down slows all.
+All get the same waveforms and weights. ``alternate`` runs them in turns, so that a machine that slows down slows all.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from dictalake.workflow import columns
 from dictalake.workflow.stages.emit import Emit
 
 WINDOW_S, OVERLAP_S = 20.0, 2.0
-BATCH = 8  # windows, of the pipeline and the plain loop; ours go by acoustic.batch_s = 160, which is as many
+BATCH = 8  # windows for the pipeline and the plain loop; ours has acoustic.batch_s = 160, which is as many
 
 
 @dataclass(frozen=True)
 class Arm:
-    """``run`` works through all of the audio once."""
+    """``run`` processes all of the audio once."""
 
     name: str
     dtype: str
@@ -42,7 +42,7 @@ class Arm:
 
 
 def make_pipeline_arm(folder: Path, waveforms: Sequence[np.ndarray], dtype: str, device: str) -> Arm:
-    """(a) What transformers offers for long audio; ``run`` gives the texts."""
+    """(a) transformers' pipeline for long audio; ``run`` gives the texts."""
     recognise = pipeline(
         "automatic-speech-recognition",
         model=AutoModelForCTC.from_pretrained(folder, dtype=getattr(torch, dtype)),
@@ -60,7 +60,7 @@ def make_pipeline_arm(folder: Path, waveforms: Sequence[np.ndarray], dtype: str,
 
 
 def make_loop_arm(folder: Path, windows: Sequence[np.ndarray], dtype: str, device: str, grid: FrameGrid) -> Arm:
-    """(b) Batches of windows through extractor, model and argmax; ``run`` gives token ids of each window, a frame each."""
+    """(b) Batches of windows through extractor, model and argmax; ``run`` gives a token id for each frame of each window."""
     model = AutoModelForCTC.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
     extractor = AutoFeatureExtractor.from_pretrained(folder)
 
@@ -88,7 +88,7 @@ def make_stage_arm(config: Config, vocabulary: Vocabulary, loaded: pa.Table, how
 
 
 def make_whisper_arm(waveforms: Sequence[np.ndarray], device: str) -> Arm | None:
-    """(f) faster-whisper's tiny.en in batches, greedy; None where it is not installed."""
+    """(f) faster-whisper's tiny.en in batches, greedy; None if it is not installed."""
     try:
         from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -116,22 +116,22 @@ def make_whisper_arm(waveforms: Sequence[np.ndarray], device: str) -> Arm | None
 
 
 def cut(waveforms: Sequence[np.ndarray], grid: FrameGrid) -> list[np.ndarray]:
-    """The windows that our stage sees."""
+    """The windows of our stage."""
     return [cut_window(w, window) for w in waveforms for window in plan_windows(len(w), grid, WINDOW_S, OVERLAP_S)]
 
 
 def read_tokens(config: Config, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Token ids of each window by our model, a frame each."""
+    """The token ids that our model gives for each frame of each window."""
     return [log_probs.argmax(axis=1) for log_probs in CtcModel.load(config.acoustic).emit(windows)]
 
 
 def measure_agreement(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """Share 0–1 of frames with the same token."""
+    """The share of frames with the same token, 0–1."""
     return float(np.mean(np.concatenate([a == b for a, b in zip(one, other, strict=True)])))
 
 
 def alternate(arms: Mapping[str, Arm], rounds: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds of each arm, one a round, after a round that warms up; every second round goes backwards."""
+    """The seconds of each arm in each round, after a warm-up round. Every second round runs in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name in list(arms)[:: 1 if turn % 2 else -1]:
@@ -145,13 +145,13 @@ def alternate(arms: Mapping[str, Arm], rounds: int, tell: Callable[[str], None])
 
 
 def synchronise() -> None:
-    """A GPU works on after a call returns."""
+    """Waits for the GPU, which still works after a call returns."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def as_ratio(values: Sequence[float], **what: Any) -> dict[str, Any]:
-    """Median, least, most and number of runs."""
+    """The median, minimum, maximum and number of runs."""
     return {
         "median": round(statistics.median(values), 3),
         "min": round(min(values), 3),
@@ -162,7 +162,7 @@ def as_ratio(values: Sequence[float], **what: Any) -> dict[str, Any]:
 
 
 def list_waveforms(loaded: pa.Table) -> list[np.ndarray]:
-    """int16 ``(samples,)`` of each recording, its first channel."""
+    """The first channel of each recording, int16 ``(samples,)``."""
     return [columns.read_waveforms(loaded, index)[0] for index in range(loaded.num_rows)]
 
 

@@ -1,11 +1,11 @@
-"""What the driver itself does for each recording and each block: it is one process, whatever the number of GPUs.
+"""Measures the driver's work for each recording and each block: there is one driver, whatever the number of GPUs.
 
     python -m jobs.benchmarks driver --out driver.json
 
-Planning: recordings that are made up are found, put in order and written as a manifest, of two numbers of them. Blocks: two
-real runs of the embedded model over recordings of two seconds, each a block of its own. Both figures are the difference in the
-driver's processor time over the difference in number, so that what is there once cancels. Threads count together, so what has
-to happen one after the other is at most this. Other keys go to the run.
+Planning: synthetic recordings are found, ordered and written as a manifest, for two numbers of recordings. Blocks: two real
+runs of the embedded model over recordings of two seconds, one in each block. Both figures are the difference in the driver's
+processor time divided by the difference in number, so constant costs cancel. The time of all threads is added up, so the
+serial part is at most this. Other keys go to the run.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _slope(counts: list[int], seconds: list[float]) -> float:
 
 
 def _measure_planning(config: Config, count: int) -> float:
-    """Seconds of processor time from the list of the archive to the manifest, the listing itself left out."""
+    """Seconds of processor time from the list of the archive to the manifest, without the listing itself."""
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.model_validate({"uri": f"{folder}/lake"})
         table, manifests = TranscriptTable(lake), Manifests(lake)
@@ -99,7 +99,7 @@ def _make_up(count: int) -> Iterator[Recording]:
 
 
 def _measure_blocks(config: Config, counts: list[int]) -> list[float]:
-    """Seconds of the driver's processor time of a run over each of ``counts`` recordings, a block each; Ray is there before."""
+    """Seconds of the driver's processor time in a run over each of ``counts`` recordings, one a block; Ray runs already."""
     config = config.model_copy(update={"ray": config.ray.model_copy(update={"block_rows": 1})})
     speech, seconds = read_demo_speech(), []
     with running_cluster(config):

@@ -1,10 +1,9 @@
-"""What the sandbox costs: the same bytes decoded in a child process and in this one, turn by turn.
+"""Measures the cost of the sandbox: decodes the same bytes in a child process and in this one, in turns.
 
     python -m jobs.benchmarks load --runs 7 --out load.json
 
-The recordings are made of the demo archive's speech: short (10 s) and usual (90 s) dictations, as 16-bit WAV, µ-law WAV
-at 8 kHz, FLAC, MP3 and Ogg Opus. One file at a time on both sides, each with the whole of loading: fetch, decode, resample,
-find speech.
+The recordings are made from the demo archive's speech: short (10 s) and usual (90 s) dictations, as 16-bit WAV, µ-law WAV
+at 8 kHz, FLAC, MP3 and Ogg Opus. Both sides load one file at a time, with all steps: fetch, decode, resample, find speech.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ CODINGS = {
     "mp3": ("MP3", "MPEG_LAYER_III", 16_000),
     "ogg-opus": ("OGG", "OPUS", 16_000),
 }
-FILES = 8  # of each coding and length
+FILES = 8  # for each coding and length
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_recordings(folder: Path) -> None:
-    """The demo archive's speech end to end, cut into files of each length and coding."""
+    """Cuts the demo archive's joined speech into files of each length and coding."""
     speech = read_demo_speech()
     for length, seconds in LENGTHS_S.items():
         (folder / length).mkdir()
@@ -97,7 +96,7 @@ def read_demo_speech() -> np.ndarray:
 
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
-    """Milliseconds a file on both sides (median over runs), and the ratio of each turn."""
+    """Milliseconds per file on both sides (median over runs), and the ratio of each turn."""
     config = Config.model_validate({"archive": {"uri": str(folder)}})
     recordings = list(list_recordings(config.archive))
     settings = make_settings(config)

@@ -1,9 +1,9 @@
-"""Peak memory of each kind of process of a run, over one three-hour stereo recording and over many short ones.
+"""Measures the peak memory of each kind of process in a run, over one three-hour stereo recording and many short ones.
 
     python -m jobs.benchmarks memory --out memory.json
 
-Each archive goes through a whole run of its own, with the embedded model on this machine. Looked at ten times a second is what
-a process has for itself: resident memory less what it shares (Ray's object store, libraries). Other keys go to the run.
+Each archive has its own whole run, with the embedded model on this machine. Ten times a second the benchmark reads the memory
+that a process does not share: resident memory without Ray's object store and libraries. Other keys go to the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jobs.benchmarks.__main__ import write_result
 from jobs.benchmarks.load import read_demo_speech
 
 SHORT_S = 2.0
-# How Ray calls its workers, and what we call them; the decoders are plain Python processes below a load worker
+# Ray's names of its workers → ours; the decoders are plain Python processes below a load worker
 KINDS = {"(Load)": "load", "(Emit)": "emit", "(Decode)": "decode", "(Finish)": "finish"}
 ALTERNATIVES = ("sandboxed decoder", "driver", "ray")
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_long(folder: Path, speech: np.ndarray, hours: float) -> None:
-    """One FLAC of two channels at 16 kHz that say different things."""
+    """Writes one FLAC at 16 kHz whose two channels have different words."""
     folder.mkdir()
     with soundfile.SoundFile(folder / "long.flac", "w", SAMPLE_RATE_HZ, 2, subtype="PCM_16") as file:
         left = int(hours * 3600 * SAMPLE_RATE_HZ)
@@ -90,7 +90,7 @@ def write_short(folder: Path, speech: np.ndarray, count: int) -> None:
 
 
 def measure(config: Config, folder: Path) -> tuple[dict[str, float], RunSummary]:
-    """Peaks in MB by kind of process, and what the run did."""
+    """The peaks in MB by kind of process, and the summary of the run."""
     archive = Archive.model_validate({"uri": str(folder / "archive")})
     config = config.model_copy(update={"archive": archive, "lake": Lake.model_validate({"uri": str(folder / "lake")})})
     with _watching() as peaks:

@@ -13,7 +13,7 @@ from dictalake.html import BLUE, GREY, drawing, to_svg
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The page of what ``bench.json`` holds."""
+    """The page for a ``bench.json``."""
     machine = result["machine"]
     title = (
         f"python -m jobs.benchmarks: {machine['processor']}, {machine['cores']} cores, {result['device']}, {machine['at'][:10]}"

@@ -1,10 +1,10 @@
-"""The questions of ``infra/queries`` and a count of each view, over a lake of synthetic rows.
+"""Times the queries of ``infra/queries`` and a count of each view, over a lake of synthetic rows.
 
     python -m jobs.benchmarks query --out query-bench --rows 1000000
 
-Rows have every column of a real lake: texts of about 80 words with their times, sections, specialties, devices, dates over
-five years, a file a month; one recording in ten was transcribed again by a second model, one in fifty failed. Each question is
-asked by ``dictalake query`` in a process of its own: seconds are from its start to its end, the memory is its peak.
+Rows have every column of a real lake: texts of about 80 words with their times, sections, specialties, devices, and dates over
+five years, one file a month. One recording in ten was transcribed again by a second model, and one in fifty failed. Each query
+runs in a new process of ``dictalake query``. The seconds are from its start to its end, and the memory is its peak.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ OLD, NEW = "3f0c9a12b7de", "7be1d0a94c52"
 MONTHS, FIRST_YEAR = 60, 2021
 _POOL, _BLOCK = 2_000, 50_000
 _DEVICES = ("LFH 5274", "DS-9500", "SpeechMike III", None)
-_REPEATED, _FAILED = 10, 50  # one in so many
+_REPEATED, _FAILED = 10, 50  # one recording in this many
 _SAID_TOGETHER = 4
-# A child's ru_maxrss begins with that of its parent; the kernel's own count of the new process does not.
+# A child's ru_maxrss starts at that of its parent; the kernel's VmHWM of the new process does not.
 _AND_ITS_PEAK = """
 import sys
 from dictalake.cli.main import main
@@ -64,9 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m jobs.benchmarks query", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=3, help="times that each question is asked; the median is shown")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each query; the median is shown")
     parser.add_argument("--out", type=Path, required=True, help="folder for query.json")
-    parser.add_argument("--lake", type=Path, help="keep the synthetic lake here, or take the one that is there")
+    parser.add_argument("--lake", type=Path, help="keep the synthetic lake here, or use the one that is there")
     options = parser.parse_args(argv)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="dictalake-bench-") as folder:
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def list_questions() -> Iterator[tuple[str, str]]:
-    """Name and SQL: a count of each view, one month of one, and the files."""
+    """The name and SQL of each query: a count of each view, one month of a view, and the files."""
     for view in (*VIEWS, "history"):
         yield f"count of {view}", f"SELECT count(*) FROM {view}"
     yield (
@@ -98,7 +98,7 @@ def list_questions() -> Iterator[tuple[str, str]]:
 
 
 def ask(name: str, sql: str, lake: Path, folder: Path, runs: int) -> dict[str, Any]:
-    """Median seconds and the greatest peak memory of ``runs`` processes, and how many rows the answer has."""
+    """The median seconds and the greatest peak memory of ``runs`` processes, and the number of rows in the answer."""
     out = folder / "answer.parquet"
     seconds, peaks_mb = [], []
     command = [sys.executable, "-c", _AND_ITS_PEAK, "query", "--lake.uri", str(lake), "--out", str(out), sql]
@@ -123,7 +123,7 @@ def show(results: Sequence[dict[str, Any]], rows: int, console: Console) -> None
 
 
 def make_lake(folder: Path, rows: int) -> None:
-    """``rows`` rows, a file for each month and fingerprint, or several of 50,000 rows."""
+    """Writes ``rows`` rows, one file for each month and fingerprint, or several of 50,000 rows."""
     lake = Lake.model_validate({"uri": str(folder)})
     table, pool, rng = TranscriptTable(lake), make_pool(), np.random.default_rng(0)
     table.committed(NEW)
@@ -141,12 +141,12 @@ def make_lake(folder: Path, rows: int) -> None:
 
 
 def split(total: int, parts: int) -> list[int]:
-    """Whole numbers that differ by one at most and sum up to ``total``."""
+    """``parts`` whole numbers that differ by at most one and add up to ``total``."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 def make_pool() -> pa.Table:
-    """Dictations to draw from, schema TRANSCRIPTS; identity and time come later."""
+    """Dictations to draw from, with schema TRANSCRIPTS; their ids and times are set later."""
     rng = random.Random(0)
     texts = write_dictations(Corpus.load(), 0, _SAID_TOGETHER * _POOL, held_out=False)
     return make_transcripts([make_dictation(list(islice(texts, _SAID_TOGETHER)), rng) for _ in range(_POOL)])
@@ -205,7 +205,7 @@ def make_block(pool: pa.Table, rng: np.random.Generator, month: int, count: int)
 
 
 def fail_some(block: pa.Table, rng: np.random.Generator) -> pa.Table:
-    """As failed rows are: with an error, and without what was heard."""
+    """Makes some rows failed ones, with an error and without a transcript."""
     good = pa.array(rng.integers(0, _FAILED, block.num_rows) > 0)
     error = {"stage": "load", "reason": "corrupt_audio", "detail": "nothing can be decoded", "retryable": False}
     errors = pa.array([error], TRANSCRIPTS.field("error").type).take(pa.array(np.zeros(block.num_rows, np.int64)))
@@ -221,7 +221,7 @@ def fail_some(block: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 
 def transcribe_before(block: pa.Table, pool: pa.Table, rng: np.random.Generator) -> pa.Table:
-    """What an older model wrote of the same recordings, a day before: every tenth says something else."""
+    """The rows of an older model for the same recordings, a day earlier; every tenth has another text."""
     older = pc.subtract(pc.struct_field(block["provenance"], "transcribed_at"), pa.scalar(timedelta(days=1)))
     block = put(block, "provenance", replace_fields(block["provenance"], transcribed_at=older))
     changed = pa.array(rng.integers(0, 10, block.num_rows) == 0)
@@ -235,7 +235,7 @@ def put(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def replace_fields(structs: pa.ChunkedArray, **values: Any) -> pa.Array:
-    """A struct column with some fields replaced, null nowhere."""
+    """A struct column with some fields replaced; no value is null."""
     kind = structs.type
     fields = [values.get(field.name, pc.struct_field(structs, field.name)) for field in kind]
     plain = [one.combine_chunks() if isinstance(one, pa.ChunkedArray) else one for one in fields]

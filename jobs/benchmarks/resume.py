@@ -1,7 +1,7 @@
-"""How long a run that has nothing to do takes to find that out, and how much memory.
+"""Measures the time and memory of a run that finds nothing to do.
 
-Archives of 1,000, 10,000 and 100,000 recordings, all of them done. The recordings are files of a byte, the rows are made up;
-the run that is measured is the real one.
+The archives have 1,000, 10,000 and 100,000 recordings, all of them done. The recordings are files of one byte and the rows are
+synthetic, but the measured run is real.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="recordings in the archive")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; the median is shown")
-    parser.add_argument("--out", type=Path, help="write what was measured as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args(argv)
     results: list[dict[str, Any]] = []
     for size in options.sizes:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(size: int, folder: Path, runs: int) -> Iterator[dict[str, Any]]:
-    """Makes an archive and a lake in which all of it is done; then runs, as the runs left its files and after ``compact``."""
+    """Makes an archive and a lake in which all of it is done; then measures runs before and after ``compact``."""
     write_archive(folder / "archive", size)
     config = Config.model_validate({"archive": {"uri": str(folder / "archive")}, "lake": {"uri": str(folder / "lake")}})
     fill_lake(config)
@@ -86,7 +86,7 @@ def write_archive(folder: Path, size: int) -> None:
 
 
 def fill_lake(config: Config) -> None:
-    """A row for every recording, in files and commits as runs make them."""
+    """Writes a row for every recording, in files and commits as runs make them."""
     checkpoint = find_checkpoint(config.acoustic)
     fingerprint = identify(config, checkpoint).fingerprint
     table = TranscriptTable(config.lake)
@@ -118,7 +118,7 @@ def make_rows(recordings: Sequence[Recording], fingerprint: str) -> Any:
 
 
 def run_once(command: Sequence[str]) -> tuple[float, float]:
-    """Seconds, and the peak of its resident memory in MB. Raises RuntimeError where it had something to do."""
+    """The seconds of a run and its peak resident memory in MB. Raises RuntimeError if it had something to do."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -128,7 +128,7 @@ def run_once(command: Sequence[str]) -> tuple[float, float]:
         output.seek(0)
         told = output.read().decode()
     if process.returncode != 0 or "nothing to do" not in told:
-        raise RuntimeError(f"the run was to find nothing to do; it ended with {process.returncode}: {told[-500:]}")
+        raise RuntimeError(f"the run should have found nothing to do; it ended with {process.returncode}: {told[-500:]}")
     return seconds, usage.ru_maxrss / 1000
 
 

@@ -1,17 +1,17 @@
-"""What long recordings lose at the seams of their windows: word errors within two seconds of a seam, and elsewhere.
+"""Counts word errors of long recordings within two seconds of a seam between windows, and elsewhere.
 
     python -m jobs.benchmarks seams --archive.manifest long.csv
 
-Side by side, over the same recordings, model and decoder:
+It compares these ways to cut, with the same recordings, model and decoder:
 
 fused    as dictalake does it: overlapping windows, averaged with the halves of a Hamming window over each overlap
 hamming  the same windows, weighted by a Hamming window over all of a window, as MedASR's paper does it
 cut      the same windows, cut in the middle of each overlap
 stride   as the Hugging Face pipeline does it: 20 s with a stride of 2 s on both sides (overlaps of 4 s, cut in the middle)
-pauses   windows that end where it is quiet, fused
+pauses   windows that end at quiet places, fused
 whole    one pass over the whole recording, where it is at most --whole-s long
 
-Seams are those of `fused`, for all of them, so that `whole` tells how hard the places are by themselves.
+All use the seams of `fused`, so that `whole` shows how hard these places are without a seam.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from jobs.benchmarks.__main__ import write_result
 
 NEAR_S = 2.0
 _STRIDE_OVERLAP_S = 4.0
-_SEARCHED_S = 4.0  # before the end of a window, for the quietest place
+_SEARCHED_S = 4.0  # the quietest place is searched for in these last seconds of a window
 
 Plan = tuple[Window, ...]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to cut a recording and to put it together again. ``plan`` gives no window where it does not apply."""
+    """A way to cut a recording and to join it again. ``plan`` gives no window if the way does not apply."""
 
     plan: Callable[[np.ndarray], Plan]
     join: Callable[[Sequence[np.ndarray], Plan, FrameGrid], np.ndarray]
@@ -62,8 +62,8 @@ class Arm:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench seams", __doc__ or "")
-    parser.add_argument("--whole-s", type=float, default=180.0, help="longest recording that is heard in one pass")
-    parser.add_argument("--result", type=Path, help="write what was measured as JSON")
+    parser.add_argument("--whole-s", type=float, default=180.0, help="longest recording for a single pass")
+    parser.add_argument("--result", type=Path, help="JSON file for the figures")
     arguments = parser.parse(argv)
     config = locate_lm(read_config(arguments))
     from dictalake.workflow.identity import read_vocabulary
@@ -114,7 +114,7 @@ def make_arms(config: Config, grid: FrameGrid, whole_s: float) -> dict[str, Arm]
 
 
 def load_references(config: Config) -> Iterator[tuple[np.ndarray, str]]:
-    """First channel, int16 at 16 kHz, and reference of each recording that has one and can be read."""
+    """The first channel, int16 at 16 kHz, and the reference of each readable recording that has one."""
     load = Load(config)
     for recording in read_references(config.archive):
         if REFERENCE not in recording.metadata:
@@ -125,7 +125,7 @@ def load_references(config: Config) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def emit(model: AcousticModel, waveform: np.ndarray, plan: Plan, batch_s: float) -> list[np.ndarray]:
-    """What the model makes of the windows, a few minutes at a time."""
+    """The model's output for the windows, computed a few minutes at a time."""
     size = max(1, int(4 * batch_s * SAMPLE_RATE_HZ // max(window.length for window in plan)))
     parts = [plan[start : start + size] for start in range(0, len(plan), size)]
     return [log_probs for part in parts for log_probs in model.emit([cut_window(waveform, window) for window in part])]
@@ -143,7 +143,7 @@ def average_with_hamming(log_probs: Sequence[np.ndarray], plan: Plan, grid: Fram
 
 
 def cut_in_the_middle(log_probs: Sequence[np.ndarray], plan: Plan, grid: FrameGrid) -> np.ndarray:
-    """Each frame from the window in whose half of the overlap it lies: no averaging."""
+    """Takes each frame from the window in whose half of the overlap it lies, without averaging."""
     starts = [window.start // grid.step for window in plan]
     ends = [start + len(rows) for start, rows in zip(starts, log_probs, strict=True)]
     borders = [0, *((start + end) // 2 for start, end in zip(starts[1:], ends[:-1], strict=True)), ends[-1]]
@@ -172,13 +172,13 @@ def plan_at_pauses(waveform: np.ndarray, grid: FrameGrid, length_s: float, overl
 
 
 def seam_times(plan: Plan) -> np.ndarray:
-    """The middles of the overlaps, seconds."""
+    """The middle of each overlap in seconds."""
     middles = [(after.start + before.start + before.length) / 2 for before, after in pairwise(plan)]
     return np.array(middles) / SAMPLE_RATE_HZ
 
 
 def count_near(reference: Sequence[str], heard: Sequence[tuple[str, float]], seams: np.ndarray) -> Counter[str]:
-    """Reference words and errors, near a seam and elsewhere. A word that was not heard is where its neighbours are."""
+    """Reference words and errors, near a seam and elsewhere. A deleted word has the place of its neighbours."""
     counted: Counter[str] = Counter()
     times = [time for _, time in heard]
 

@@ -1,12 +1,12 @@
-"""Ten million recordings on 1 to 64 GPUs, simulated from what was measured: how fast, and what it is that holds it up.
+"""Simulates ten million recordings on 1 to 64 GPUs from measured figures: how fast they are, and what the bottleneck is.
 
     python -m jobs.benchmarks simulate --out sim --measured infra/benchmarks/bench.json --driver infra/benchmarks/driver.json
 
-Stages of CPUs are those of --measured (model full, decoding on the emissions of mini), the driver's are of --driver; what a GPU
-does is stated by --gpu-speed in audio seconds a second unless --measured was written on one. All else that is stated and not
-measured stands in the options and is written beside the result. Blocks, commits and actors a GPU are those of --config (medasr
-without one), and keys such as --ray.block_audio_s change them. Lengths are log-normal, median 45 s: dictations are short, and a
-few are very long.
+The CPU stages come from --measured (model full, decoding on the emissions of mini), and the driver's figures from --driver. The
+speed of a GPU is stated with --gpu-speed in audio seconds a second, unless --measured was written on a GPU. Options state all
+other figures that were not measured, and the result lists them. Blocks, commits and actors a GPU come from --config (default
+medasr); keys such as --ray.block_audio_s change them. Lengths are log-normal, median 45 s: dictations are short, and a few are
+very long.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from jobs.benchmarks.sizing import write_sizing
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 CPUS_PER_GPU = (8, 16, 24)
-_USUAL, _MOST = 16, 64  # CPUs a GPU and GPUs of which is shown what would help
-_BLOCK_S, _PLAN_S = 0.02, 5e-5  # where --driver is not given
+_USUAL, _MOST = 16, 64  # CPUs a GPU, and GPUs, for the table of what would help
+_BLOCK_S, _PLAN_S = 0.02, 5e-5  # without --driver
 _HEADER = ("GPUs", "CPUs", "hours", "audio-hours an hour", "$ per 1,000 audio-hours", "GPU busy", "bound by")
 
 
@@ -119,7 +119,7 @@ def read_measured(path: Path) -> dict[str, Any]:
 
 
 def read_driver(path: Path | None) -> dict[str, float]:
-    """``s_per_block`` and ``plan_s_per_row``; stated ones without a file. Raises ConfigError."""
+    """``s_per_block`` and ``plan_s_per_row``; without a file the stated ones. Raises ConfigError."""
     if path is None:
         return {"s_per_block": _BLOCK_S, "plan_s_per_row": _PLAN_S}
     try:
@@ -132,7 +132,7 @@ def read_driver(path: Path | None) -> dict[str, float]:
 
 
 def make_costs(measured: dict[str, Any], driver: dict[str, float], options: argparse.Namespace) -> Costs:
-    """CPU stages as measured; loading in its child too, which is why its wall time counts and not its processor time."""
+    """The measured costs of the CPU stages. Loading also works in a child process, so its wall time counts."""
     full, mini = (measured["models"][name]["stages"] for name in ("full", "mini"))
     inside, waiting = measured["models"]["full"]["inside_emit"], measured["models"]["mini"]["waiting"]
     encode = 1 / options.gpu_speed
@@ -160,8 +160,10 @@ def count_actors(config: Config) -> int:
 
 
 def share_cpus(gpus: int, per_gpu: int, costs: Costs, actors: int = 1) -> Cluster:
-    """Each actor has a core; load, decode and write share the others as their costs are to each other, which is what Ray does
-    with tasks, and what ``decoding.actors`` is to be set to. Raises ConfigError where no core is left for one of each."""
+    """Gives each actor a core, and divides the others among load, decode and write in proportion to their costs.
+
+    Ray does this with tasks; ``decoding.actors`` should be set to the result. Raises ConfigError if there is no core for each.
+    """
     left = gpus * (per_gpu - actors)
     if left < 3:
         raise ConfigError(f"acoustic.gpus_per_actor: {actors} actors a GPU leave {left} of {per_gpu} CPUs; three are needed")
@@ -174,13 +176,13 @@ def share_cpus(gpus: int, per_gpu: int, costs: Costs, actors: int = 1) -> Cluste
 
 
 def _cut(lengths: np.ndarray, config: Config, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """As a run does: by recordings, by stored bytes, by loaded audio."""
+    """Cuts blocks as a run does: by recordings, by stored bytes and by loaded audio."""
     most_s = min(config.ray.block_audio_s, config.ray.block_mb * 1e6 / options.bytes_per_audio_s)
     return cut_blocks(lengths, most_s, config.ray.block_rows)
 
 
 def try_out(lengths: np.ndarray, config: Config, costs: Costs, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What changes would do for the largest cluster, one on top of the other."""
+    """The effect of some changes on the largest cluster, each added to those before."""
     larger = {name: getattr(config.ray, name) * 4 for name in ("block_audio_s", "block_mb", "block_rows")}
     blocks, wider = _cut(lengths, config, options), config.model_copy(update={"ray": config.ray.model_copy(update=larger)})
     cluster, results = share_cpus(_MOST, _USUAL, costs, count_actors(config)), []
@@ -216,7 +218,7 @@ def describe(outcome: Outcome, cluster: Cluster, per_gpu: int, options: argparse
 
 
 def _list_stated(measured: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """What of the options was not measured."""
+    """The options that were not measured."""
     left_out = {"config", "job_name", "out", "measured", "driver"} | (
         {"gpu_speed"} if measured.get("device") == "cuda" else set()
     )
@@ -256,7 +258,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
 
 
 def render(results: Sequence[dict[str, Any]], helps: Sequence[dict[str, Any]], result: dict[str, Any]) -> str:
-    """Speed and how busy GPUs are over their number, for each ratio; the tables."""
+    """The page: speed and GPU use by number of GPUs for each ratio, and the tables."""
     with drawing(9.4, 4) as figure:
         speed, busy = figure.subplots(1, 2)
         for per_gpu, style in zip(CPUS_PER_GPU, (":", "-", "--"), strict=True):

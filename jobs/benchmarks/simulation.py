@@ -1,6 +1,6 @@
-"""How a run scales, by simulation: blocks of recordings go first come, first served through stages of many servers each.
+"""Simulates how a run scales: blocks of recordings go first come, first served through stages with many servers each.
 
-Nothing here knows Ray: what a stage costs is measured (``python -m jobs.benchmarks``) or stated, and handed in.
+It does not use Ray. The costs of a stage are inputs, measured (``python -m jobs.benchmarks``) or stated.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one core, or of one GPU for ``encode``, and what is shared by the whole run.
+    """Seconds of one core, or of one GPU for ``encode``, and the costs that the whole run shares.
 
-    ``emit_host_s_per_audio_s`` is what an actor's core does while its GPU does nothing for it.
-    ``bytes_per_audio_s`` travel from the object storage to a node, ``node_bytes_per_s`` is how fast a node takes them.
-    ``listing_per_s`` objects are listed, and ``plan_s_per_row`` is spent on each, before the first block; ``block_s`` of the
-    driver's time goes to each block, ``commit_s`` to each commit and ``row_s`` to each row in it.
+    ``emit_host_s_per_audio_s`` is the work of an actor's core during which its GPU is idle. ``bytes_per_audio_s`` travel from
+    the object storage to a node, which takes ``node_bytes_per_s``. Before the first block, ``listing_per_s`` objects a second
+    are listed, and each takes ``plan_s_per_row``. The driver spends ``block_s`` on each block. A commit takes ``commit_s``, and
+    ``row_s`` for each row in it.
     """
 
     load_s_per_audio_s: float
@@ -37,8 +37,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class Cluster:
-    """``gpus``, as many nodes of ``gpus_per_node`` as that takes, and the workers of each stage. ``runs`` share the archive
-    beforehand (by folder or manifest), each with a driver of its own, and write to one table.
+    """``gpus`` in nodes of ``gpus_per_node``, and the workers of each stage. ``runs`` divide the archive beforehand (by folder
+    or manifest), each with its own driver, and write to one table.
     """
 
     gpus: int
@@ -56,8 +56,8 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``seconds`` from start to last commit, ``rows`` committed, ``busy`` 0–1 of each resource over that time, ``bound`` the
-    busiest of them; ``refused`` commits met another run's and were made again.
+    """``seconds`` from start to last commit, ``rows`` committed, and the share of that time (0–1) that each resource was
+    ``busy``; ``bound`` is the busiest one. ``refused`` commits collided with another run's and were repeated.
     """
 
     seconds: float
@@ -77,13 +77,13 @@ class Outcome:
 
 
 def draw_lengths(count: int, median_s: float, sigma: float, seed: int = 0) -> np.ndarray:
-    """Seconds ``(count,)`` of recordings, log-normal, between half a second and six hours."""
+    """Log-normal lengths of recordings in seconds, ``(count,)``, from half a second to six hours."""
     rng = np.random.default_rng(seed)
     return np.clip(rng.lognormal(np.log(median_s), sigma, count), 0.5, 6 * 3600)
 
 
 def cut_blocks(lengths_s: np.ndarray, block_audio_s: float, block_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Audio seconds and rows of each block: recordings in order, at most ``block_audio_s`` together (a longer one alone)."""
+    """The audio seconds and rows of each block: recordings in order, at most ``block_audio_s`` (a longer one is alone)."""
     audio, rows, held, count = [], [], 0.0, 0
     for length in lengths_s.tolist():
         if count and (held + length > block_audio_s or count == block_rows):
@@ -99,9 +99,9 @@ def cut_blocks(lengths_s: np.ndarray, block_audio_s: float, block_rows: int) -> 
 
 
 def lay_out(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, tuple[int, np.ndarray]]:
-    """Servers of each stage, in order, and the seconds of work that each block is for one of them.
+    """The servers of each stage, in order, and the seconds that each block takes one of them.
 
-    A GPU's actors take turns on it: it can do no more than its own work allows, nor more than so many actors can hand it.
+    A GPU's actors take turns on it. Its speed is limited by its own work, and by what its actors can supply.
     """
     gpu, host = costs.encode_s_per_audio_s, costs.emit_host_s_per_audio_s
     return {
@@ -115,14 +115,14 @@ def lay_out(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, tu
 
 
 def find_capacities(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, float]:
-    """Audio seconds a second that each stage could do by itself; infinite where it costs nothing."""
+    """The audio seconds a second that each stage could do alone; infinite if it costs nothing."""
     total_s = float(audio_s.sum())
     stages = lay_out(audio_s, costs, cluster).items()
     return {name: total_s * servers / work.sum() if work.any() else float("inf") for name, (servers, work) in stages}
 
 
 def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Cluster, commit_every_s: float = 2.0) -> Outcome:
-    """``audio_s`` and ``rows`` are those of the blocks, in order. Between two stages there is room for all that waits."""
+    """``audio_s`` and ``rows`` are those of the blocks in order. The queues between stages have no limit."""
     listed_s = float(rows.sum()) / costs.listing_per_s / cluster.runs
     planned_s = float(rows.sum()) * costs.plan_s_per_row / cluster.runs
     stages = lay_out(audio_s, costs, cluster)
@@ -137,7 +137,7 @@ def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Clust
 
 
 def serve(ready_s: np.ndarray, work_s: np.ndarray, servers: int) -> np.ndarray:
-    """When each job is done that is ready at ``ready_s`` and takes ``work_s``: first come, first served by ``servers``."""
+    """When each job ends that is ready at ``ready_s`` and takes ``work_s``; ``servers`` serve first come, first served."""
     order = np.argsort(ready_s, kind="stable")
     done = np.empty(len(ready_s))
     if servers == 1:  # the same without a loop (Lindley's recursion, unrolled)

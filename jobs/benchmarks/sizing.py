@@ -1,4 +1,4 @@
-"""The sizing table in words, from what ``python -m jobs.benchmarks simulate`` found: every number in it is of that run."""
+"""Writes the sizing table and its explanation from one run of ``python -m jobs.benchmarks simulate``, with its numbers."""
 
 from __future__ import annotations
 

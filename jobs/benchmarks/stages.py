@@ -1,6 +1,6 @@
-"""Where the time of a recording goes: each stage over the same block in one process, without Ray, and the inside of ``emit``.
+"""Measures where the time goes: each stage on the same block in one process, without Ray, and the parts of ``emit``.
 
-Also the archive and the models that the arms share.
+It also makes the archive and the models that the arms share.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MINI = ASSETS / "medasr-mini"
 
 
 def write_archive(folder: Path, seconds: float) -> float:
-    """Recordings of 90 s of the demo archive's speech, no two alike, at least ``seconds`` in all; returns how many."""
+    """Writes different recordings of 90 s from the demo archive's speech, at least ``seconds`` in all; returns the seconds."""
     folder.mkdir(parents=True)
     speech, size = read_demo_speech(), int(EACH_S * SAMPLE_RATE_HZ)
     count = max(1, -(-int(seconds) // int(EACH_S)))
@@ -58,7 +58,7 @@ def write_archive(folder: Path, seconds: float) -> float:
 
 
 def make_model(name: str, folder: Path) -> Path:
-    """``mini`` as it is; ``full``: MedASR's dimensions with random weights, and mini's pieces for its language model."""
+    """``mini`` is the embedded model; ``full`` has MedASR's dimensions, random weights, and mini's pieces for its LM."""
     if name == "mini":
         return MINI
     tokenizer, mini = AutoTokenizer.from_pretrained(MINI), LasrCTCConfig.from_pretrained(MINI)
@@ -68,7 +68,7 @@ def make_model(name: str, folder: Path) -> Path:
 
 
 def make_config(model: Path, archive: Path, lake: Path, **acoustic: Any) -> Config:
-    """As ``conf/medasr.yaml`` decodes: beam 8 with the 6-gram model."""
+    """A configuration that decodes like ``conf/medasr.yaml``: beam 8 with the 6-gram model."""
     return Config.model_validate(
         {
             "archive": {"uri": str(archive)},
@@ -80,13 +80,13 @@ def make_config(model: Path, archive: Path, lake: Path, **acoustic: Any) -> Conf
 
 
 def load_block(config: Config) -> pa.Table:
-    """All recordings of the archive, through the real stage."""
+    """All recordings of the archive, loaded by the real stage."""
     recordings = recordings_to_table(list(list_recordings(config.archive)))
     return pa.concat_tables(list(Load(config)(recordings)))
 
 
 def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
-    """Of each stage the least seconds of ``rounds``, its share, processor seconds a second, and bytes a second of audio."""
+    """For each stage the least seconds of ``rounds``, its share, processor seconds a second, and bytes per second of audio."""
     checkpoint = find_checkpoint(config.acoustic)
     vocabulary, grid = read_vocabulary(checkpoint)
     recordings = recordings_to_table(list(list_recordings(config.archive)))
@@ -124,8 +124,8 @@ def measure_stages(config: Config, rounds: int) -> dict[str, Any]:
 
 
 def measure_gpu_busy(step: Callable[[], pa.Table]) -> float:
-    """Share of ``step``'s time in which kernels and copies ran on the GPU; they do not overlap in one stream. It is a little
-    more where nobody watches."""
+    """The share of ``step``'s time in which kernels and copies ran on the GPU; they do not overlap in one stream. Without the
+    profiler it would be a little higher."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, acc_events=True) as profiled:
         started = time.perf_counter()
@@ -138,8 +138,8 @@ def measure_gpu_busy(step: Callable[[], pa.Table]) -> float:
 
 @torch.inference_mode()
 def measure_emit(config: Config, loaded: pa.Table, rounds: int) -> dict[str, float]:
-    """Inside ``emit``, for a second of audio: seconds of the features, of the encoder with its head, of selecting what is kept
-    with its way to the host, and of fusing and compacting it there; and how many bytes go that way."""
+    """The parts of ``emit`` in seconds per second of audio: the features, the encoder with its head, the selection of tokens
+    with their way to the host, and the fusion and compaction there; also the bytes that go to the host."""
     model, waveforms = CtcModel.load(config.acoustic), list_waveforms(loaded)
     audio_s = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     windows = cut(waveforms, model.grid)
@@ -181,8 +181,8 @@ def _time_parts(
 
 
 def measure_decoders(config: Config, loaded: pa.Table, emitted: pa.Table, rounds: int) -> dict[str, Any]:
-    """Our decoder, sparse emissions to hypotheses, against pyctcdecode by itself, one core, by turns: on the same emissions as
-    dense matrices, in which a run of sure blanks is one frame already, and on all frames as the model gives them."""
+    """Our decoder, from sparse emissions to hypotheses, against plain pyctcdecode, in turns on one core. pyctcdecode gets the
+    same emissions as dense matrices, where a run of sure blanks is one frame, and all frames of the model."""
     vocabulary, grid = read_vocabulary(find_checkpoint(config.acoustic))
     decoding = locate_lm(config).decoding
     ours = open_decoder(decoding, vocabulary)

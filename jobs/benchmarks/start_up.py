@@ -1,8 +1,8 @@
-"""Processor seconds that each command takes to show its help, and that query and runs take on a lake of one row.
+"""Measures the processor seconds of each command's help, and of query and runs on a lake of one row.
 
     python -m jobs.benchmarks start-up [--out FILE.json]
 
-Each is a process of its own, started three times; the table shows the least.
+Each process is started three times; the table shows the minimum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What users would pick instead, against us, in one run on this machine: same weights, same audio, turn by turn.
+"""Compares dictalake with what users would use instead, in one run: the same machine, weights and audio, in turns.
 
     python -m jobs.benchmarks --out DIR            every arm on both models, about half an hour on two cores
     python -m jobs.benchmarks --out DIR --quick    the same arms over less audio, within five minutes
@@ -63,7 +63,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Seconds of audio and rounds. Jobs are over a short and a long archive of each model."""
+    """The seconds of audio and the rounds. Each model has jobs over a short and a long archive."""
 
     arms_s: Mapping[str, float]
     rounds: int
@@ -176,12 +176,12 @@ def describe_model(name: str) -> str:
 
 
 def overlap_share(length_s: float, overlap_s: float) -> float:
-    """Audio that is computed twice, as a share of a long recording."""
+    """The share of a long recording that is computed twice."""
     return overlap_s / (length_s - overlap_s)
 
 
 def take_ratios(models: Mapping[str, Any]) -> dict[str, Any]:
-    """At full size; of decoding, on the emissions of mini. Each is turn against turn."""
+    """The ratios of each turn, at full size; decoding is compared on the emissions of mini."""
     full = models["full"]
     own = full["own_dtype"]
 
@@ -208,7 +208,7 @@ def take_ratios(models: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_missed(ratios: Mapping[str, Any]) -> list[str]:
-    """Targets that the median does not reach, in words."""
+    """A sentence for each target that the median misses."""
     return [
         f"{name}: {ratios[name]['median']:.2f}, wanted {target:g}"
         for name, target in TARGETS.items()
@@ -217,7 +217,7 @@ def name_missed(ratios: Mapping[str, Any]) -> list[str]:
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """Two tables: speeds, and ratios with what was wanted."""
+    """Prints two tables: the speeds, and the ratios with their targets."""
     speeds = Table("model", "arm", "dtype", "× real time", title=f"speed on this machine ({result['device']})")
     for model in result["models"].values():
         for arm in model["arms"].values():
@@ -227,7 +227,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(speeds)
     differences = result["start"]["difference_s"]
     console.print(f"start to first row: {statistics.median(differences):.1f} s more than bare Ray", highlight=False)
-    ratios = Table("ratio", "median", "min – max", "runs", "wanted", title="ratios")
+    ratios = Table("ratio", "median", "min – max", "runs", "target", title="ratios")
     for name, ratio in result["ratios"].items():
         wanted = f"≥ {TARGETS[name]:g}" if name in TARGETS else ""
         ratios.add_row(name, f"{ratio['median']:.2f}", f"{ratio['min']:.2f} – {ratio['max']:.2f}", str(ratio["runs"]), wanted)

@@ -1,7 +1,7 @@
-"""How long a GPU waits for its actor: the real stage Emit over a block of the usual size, with a device that works as long as a
-fast GPU would and takes no core meanwhile. It gives what the model gave to the same windows before.
+"""Measures how long a GPU waits for its actor: the real stage Emit on a block of the usual size, with a stand-in device.
 
-What Ray does between two blocks is not in it, nor what it takes of a core to start a GPU's kernels.
+The stand-in sleeps as long as a fast GPU would work, takes no core meanwhile, and returns what the model gave for the same
+windows before. The figure does not include Ray's work between two blocks, and a core's work to start a GPU's kernels.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ _MEDIAN_S, _SIGMA = 45.0, 1.0
 
 
 class StandIn:
-    """Works ``SPEED_X`` audio seconds a second, a batch ahead of the one that is read, as the model has its device do. What it
-    says of a call is known after the first time. The host puts batches together and reads what the device selected every time,
-    by the model's own code; what it takes to hand out a batch's kernels is not in it."""
+    """Does ``SPEED_X`` audio seconds a second, one batch ahead of the one that is read, like the model's device.
+
+    The first call with some windows computes the output, and later calls repeat it. In every call the model's own code puts
+    the batches together and reads the selected tokens on the host. The work to launch a batch's kernels is not included.
+    """
 
     def __init__(self, model: CtcModel) -> None:
         self._model, self._known = model, dict[tuple[Any, ...], list[tuple[list[int], list[DeviceSparsifier]]]]()
@@ -53,7 +55,7 @@ class StandIn:
     def _play(
         self, windows: Sequence[np.ndarray], batches: list[tuple[list[int], list[DeviceSparsifier]]]
     ) -> Iterator[tuple[list[int], list[DeviceSparsifier]]]:
-        """Each when the device would have it."""
+        """Gives each output when the device would have it."""
         ready = deque[float]()
         for turn, (indices, selections) in enumerate(batches):
             while len(ready) < min(2, len(batches) - turn):
@@ -67,7 +69,7 @@ class StandIn:
         return self._model.emit(windows)
 
     def _work(self, samples: int) -> float:
-        """When the device will have done these, after what it was given before."""
+        """The time when the device will have done these samples, after its earlier work."""
         seconds = samples / SAMPLE_RATE_HZ / SPEED_X
         self.worked_s += seconds
         self._free_at = max(self._free_at, time.perf_counter()) + seconds
@@ -78,7 +80,7 @@ class StandIn:
 
 
 def measure_waiting(config: Config, vocabulary: Vocabulary, loaded: pa.Table, rounds: int) -> dict[str, Any]:
-    """The median of ``rounds``: ``waits_s_per_audio_s`` of the device, and ``busy``, its share of the time."""
+    """The medians of ``rounds``: the seconds that the device ``waits`` per second of audio, and its ``busy`` share."""
     block = _make_block(loaded, config.ray.block_audio_s)
     emit = Emit(config, vocabulary, os.cpu_count() or 1)
     device = StandIn(CtcModel(*load_checkpoint(find_folder(config.acoustic)[0]), "cpu", "float32", config.acoustic.batch_s))
@@ -101,10 +103,10 @@ def measure_waiting(config: Config, vocabulary: Vocabulary, loaded: pa.Table, ro
 
 
 def _make_block(loaded: pa.Table, audio_s: float) -> pa.Table:
-    """Recordings of log-normal lengths cut from those of ``loaded``, ``audio_s`` in all."""
+    """Recordings with log-normal lengths cut from those of ``loaded``, ``audio_s`` in all."""
     speech = np.concatenate(list_waveforms(loaded))
     lengths = np.random.default_rng(0).lognormal(np.log(_MEDIAN_S), _SIGMA, 1000)
-    # Whole seconds: a length that is new to the stand-in costs a call of the model.
+    # Whole seconds: each length that is new to the stand-in costs a call of the model.
     lengths = np.clip(np.rint(lengths), 1, 600)[: int((lengths.cumsum() < audio_s).sum())]
     sizes = (lengths * SAMPLE_RATE_HZ).astype(int)
     waveforms = [[np.resize(np.roll(speech, -number * 7919), size)] for number, size in enumerate(sizes)]

@@ -1,7 +1,7 @@
-"""Whole jobs as users start them: ``dictalake backfill`` in a process of its own, greedy and with the language model.
+"""Measures whole jobs as users start them: ``dictalake backfill`` in a new process, greedy and with the language model.
 
-Two archives, a short and a long one, tell start-up from speed: the speed is the audio that the long one has more over the
-seconds that it takes more.
+A short and a long archive separate start-up from speed: the speed is the difference in audio divided by the difference in
+seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = {"job, greedy": "greedy", "job, with LM": "beam"}
 def measure_jobs(
     model: Path, folder: Path, lengths_s: tuple[float, float], rounds: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Of each kind of job, a round each: × real time between the two lengths, and seconds to start and end."""
+    """For each kind of job and round: × real time between the two lengths, and the seconds for start and end."""
     audio_s = {}
     for name, seconds in zip(("short", "long"), lengths_s, strict=True):
         audio_s[name] = write_archive(folder / name, seconds)
@@ -44,7 +44,7 @@ def measure_jobs(
 
 
 def run_job(model: Path, archive: Path, lake: Path, kind: str) -> float:
-    """Seconds from the start of the process to its end. Raises RunError where it does not transcribe everything."""
+    """Seconds from the start of the process to its end. Raises RunError if it does not transcribe everything."""
     settings: Mapping[str, str] = {
         "archive.uri": str(archive),
         "lake.uri": str(lake),
@@ -58,13 +58,13 @@ def run_job(model: Path, archive: Path, lake: Path, kind: str) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(
-            f"a measured job ended with exit code {done.returncode}: {(done.stderr.splitlines() or ['nothing said'])[-1]}"
+            f"a measured job ended with exit code {done.returncode}: {(done.stderr.splitlines() or ['no output'])[-1]}"
         )
     return time.perf_counter() - started
 
 
 def measure_start(folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds from the start of a process to its first row: of the demo archive, and of Ray Data alone with a trivial map."""
+    """Seconds from the start of a process to its first row, for the demo archive and for Ray Data with a trivial map."""
     took: dict[str, list[float]] = {"ours": [], "bare_ray": []}
     for turn in range(rounds):
         took["bare_ray"].append(_until_printed([sys.executable, "-c", _BARE_RAY]))
@@ -93,7 +93,7 @@ def _until_printed(command: list[str]) -> float:
 
 
 def _until_written(lake: Path) -> float:
-    """Until the first file of rows is there; then the job is let to its end."""
+    """Seconds until the first file of rows; then waits for the job to end."""
     command = [sys.executable, "-m", "dictalake", "backfill", "--config", "demo", f"--lake.uri={lake}", "--report.write=false"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

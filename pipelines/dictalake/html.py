@@ -1,6 +1,6 @@
 """What all HTML pages share: each is one file without network or script, and follows the light or dark mode of the reader.
 
-matplotlib draws the charts, which stand in the page as SVG. INK, MUTED and so on become colours of ``pages.css`` there.
+matplotlib draws the charts, which the page holds as SVG. INK, MUTED and so on become colours of ``pages.css`` there.
 """
 
 from __future__ import annotations

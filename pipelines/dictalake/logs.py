@@ -3,8 +3,8 @@
     {"time": "2026-03-01T01:30:12.5+00:00", "level": "INFO", "event": "progress", "job": "nightly", "run_id": "…", "message":
      "640 of 900 recordings done, …", "done": 640, "wanted": 900, "failed": 2, "failures": {"not_audio (load)": 2}, …}
 
-They hold numbers, run ids and reasons; never a transcript's text or the name of an object. What libraries log may quote one, so
-only their logger, the level and the place are repeated.
+They hold numbers, run ids and reasons; never a transcript's text or the name of an object. Libraries may quote one, so only the
+logger, the level and the place of their lines are repeated.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def console_handler(console: Console | None) -> Iterator[OnConsole]:
 
 
 def shown_on(console: Console) -> Show:
-    """Prints a line as it is, however long."""
+    """Prints a line unwrapped, whatever its length."""
     return partial(console.print, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -198,9 +198,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a decoder read in one channel. Scores are natural logs; greedy has ``lm_score`` 0.
+    """One possible transcript of a channel, from a decoder. Scores are natural logs; greedy has ``lm_score`` 0.
 
-    ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is what its hotwords were worth.
+    ``lm_score`` is weighted, and holds the score of each piece; ``hotword_score`` is the bonus of its hotwords.
     """
 
     pieces: tuple[Piece, ...]

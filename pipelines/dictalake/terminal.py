@@ -81,7 +81,7 @@ class LibraryLog:
         os.write(self._file, head + b"\n... lines left out ...\n" + tail)
 
     def close(self) -> None:
-        """Ends the watcher, and removes the file where nobody wrote anything."""
+        """Ends the watcher, and removes the file if it is empty."""
         if self._watcher is not None and self._watcher.stdin is not None:
             with suppress(OSError):
                 self._watcher.stdin.write(b'{"ended": true}\n')
@@ -115,7 +115,7 @@ def library_log() -> LibraryLog | None:
 def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
     """Keeps what libraries write to file descriptor 2 out of the terminal, until the block ends.
 
-    Inside of another such block it changes nothing. Gives None where no file can be written: then libraries are heard.
+    Inside another such block it changes nothing. Gives None if no file can be written; then libraries write to the terminal.
     """
     global _current
     _require_descriptor()
@@ -219,7 +219,7 @@ def _remove_oldest(folder: Path) -> None:
 
 
 def _start_watcher(terminal: int) -> subprocess.Popen[bytes] | None:
-    """A process that reports the death of this one: in a session of its own, so that what ends this one spares it."""
+    """A process that reports the death of this one. It has its own session, so that it survives what ends this one."""
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid())],
@@ -229,7 +229,7 @@ def _start_watcher(terminal: int) -> subprocess.Popen[bytes] | None:
             bufsize=0,
             start_new_session=True,
         )
-    except OSError:  # no memory for a process: the run goes on unwatched
+    except OSError:  # no memory for a process: the run continues without a watcher
         return None
 
 

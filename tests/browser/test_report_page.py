@@ -48,7 +48,7 @@ def browser() -> Iterator[Any]:
 
 
 def requests(browser: Any) -> list[str]:
-    """Every address that the browser wanted since it was asked last."""
+    """Every address that the browser has requested since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
 

@@ -1,5 +1,5 @@
-"""A run that is killed at any moment goes on with the same command: every recording once, and nothing done is done again,
-the files inside an archive object too."""
+"""After a kill at any moment the same command resumes a run: every recording has one row, and nothing finished is done
+again, not even the files inside an archive object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs beside each other on one lake, as processes: started together, and one that slept while another did its work."""
+"""Concurrent whole runs on one lake, as processes: started together, or one sleeps while another does its work."""
 
 from __future__ import annotations
 

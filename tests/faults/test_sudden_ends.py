@@ -1,4 +1,4 @@
-"""A run that dies without a word of its own, or whose Ray cannot start: the user reads why, and where there is more."""
+"""A run that dies without a message, or whose Ray cannot start: the user reads why, and where to find more."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
+from tests.archives_of_files import make_tar, make_zip
 from tests.recordings import make_config, make_sound, name_of, read_rows
-from tests.unit.archive.test_unpack import make_tar, make_zip
 from tests.unit.audio.formats.archive_samples import encode
 
 

@@ -1,4 +1,4 @@
-"""How recordings are batched, ordered and spread over workers changes nothing of what is heard."""
+"""Batches, order and distribution over workers do not change the text of a recording."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ CONDITIONS = {"if-none-match", "x-goog-if-generation-match"}
 
 
 class CarelessGateway(_Handler):
-    """Passes requests on to a store without the condition that the object must be new; of some it gives nobody the bytes."""
+    """Passes requests on to a store, without the condition that the object must be new; some objects cannot be read."""
 
     def _route(self, translate: Any) -> None:
         body = self._read_body()
@@ -50,7 +50,7 @@ def serve_gateway(backend: str, address: Connection) -> None:
 
 @contextmanager
 def behind_gateway(store: ObjectStore) -> Iterator[ObjectStore]:
-    """In a process of its own: some calls of delta-rs keep the interpreter's lock while they wait."""
+    """Runs in a separate process: some calls of delta-rs keep the interpreter's lock while they wait."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     gateway = spawn.Process(target=serve_gateway, args=(store.url, theirs), daemon=True)

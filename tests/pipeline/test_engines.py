@@ -1,4 +1,4 @@
-"""Whisper tiny.en over demo recordings through real Ray: its own words in the lake, under a fingerprint of its own."""
+"""Whisper tiny.en over demo recordings through real Ray: its words are in the lake, under a different fingerprint."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Name of the format → the words that were heard."""
+    """Name of the format → the recognised words."""
     folder = tmp_path_factory.mktemp("formats")
     for name, make in FILES.items():
         (folder / f"{name}.{'vox' if name == 'vox' else 'bin'}").write_bytes(make())

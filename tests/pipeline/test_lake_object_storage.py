@@ -94,7 +94,7 @@ def test_of_two_commits_on_the_same_version_one_wins(lake: Lake) -> None:
 
 
 def commit_together(uri: str, options: dict[str, str], recording_ids: list[str], start: Barrier, won: SimpleQueue[int]) -> None:
-    """Runs in a process of its own: commits one recording after another, each at the same moment as the other processes."""
+    """Runs in a separate process: commits one recording after another, each at the same moment as the other processes."""
     lake = Lake.model_validate({"uri": uri, "storage_options": options})
     table = TranscriptTable(lake)
     staged = [write_staged(make_rows([recording_id]), lake) for recording_id in recording_ids]

@@ -59,7 +59,7 @@ def selectors(query: str) -> Iterator[Any]:
 
 
 def ours() -> dict[str, set[str]]:
-    """Sample name → labels, of a run that has something to tell of everything."""
+    """Sample name → labels, for a run that has a value for every metric."""
     stats = RunStats(wanted=3, ok=1, failed=1, last_commit_at=5.0)
     stats.failures[FailureKind("not_audio", "load")] = 1
     stats.stage_s["load"] = 1.0

@@ -1,8 +1,8 @@
-"""What this machine can do in bfloat16, tried in a child process.
+"""Tries out in a child process what this machine can do in bfloat16.
 
-The processor's flags do not say it: ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY`` hide instructions from the libraries
-that use them, and a virtual machine may announce instructions that end the process. The child takes about two seconds, so
-the answer is kept until the next boot. This file is also the child's script, so it imports nothing of dictalake.
+The processor's flags do not answer this: ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY`` hide instructions from the
+libraries, and a virtual machine may announce instructions that end the process. The child takes about two seconds, so the
+answer is kept until the next boot. This file is also the child's script, so it imports nothing of dictalake.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FINAL = (0, -signal.SIGILL, -signal.SIGSEGV)  # any other end of the child says
 
 @functools.cache
 def try_bfloat16() -> Bfloat16:
-    """What works here. Asks a child process once a boot."""
+    """What works here. Runs the child process once a boot."""
     answer = _find_answer_file()
     if answer is not None and (known := _read_answer(answer)) is not None:
         return known
@@ -40,7 +40,7 @@ def try_bfloat16() -> Bfloat16:
 
 
 def run_probe(script: Path = Path(__file__)) -> tuple[Bfloat16, bool]:
-    """Runs ``script`` as a child: the last outcome that it printed, and whether that is final."""
+    """Runs ``script`` as a child. Returns the last outcome that it printed, and whether it is final."""
     # -P keeps this folder, whose modules have common names, off the child's path.
     command = [sys.executable, "-P", str(script)]
     try:
@@ -63,7 +63,7 @@ def run_probe(script: Path = Path(__file__)) -> tuple[Bfloat16, bool]:
 
 
 def _find_answer_file() -> Path | None:
-    """One for each boot, processor, PyTorch and setting of the libraries; None where the system has no id for a boot."""
+    """One file for each boot, processor, PyTorch and library setting; None if the system has no boot id."""
     try:
         boot_id, processor = _BOOT_ID.read_text(), _PROCESSOR.read_text()
     except OSError:
@@ -76,7 +76,7 @@ def _find_answer_file() -> Path | None:
 
 def _read_answer(path: Path) -> Bfloat16 | None:
     try:
-        if path.stat().st_uid != os.getuid():  # the folder is everybody's
+        if path.stat().st_uid != os.getuid():  # anybody may write to the folder
             return None
         text = path.read_text(errors="replace")
     except OSError:
@@ -91,11 +91,11 @@ def _write_answer(path: Path, outcome: Bfloat16) -> None:
             file.write(outcome)
         os.replace(name, path)
     except OSError:
-        return  # the next process asks again
+        return  # the next process runs the probe again
 
 
 def _try_out() -> None:
-    """In the child: prints each outcome as soon as it is certain. An instruction that is missing ends the process."""
+    """Runs in the child: prints each outcome as soon as it is certain. A missing instruction ends the process."""
     import torch
     from torch.nn import functional
 

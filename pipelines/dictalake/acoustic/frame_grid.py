@@ -1,4 +1,4 @@
-"""Where a CTC model's frames lie, from its configuration alone: the driver of a run asks, and loads no model for it."""
+"""Where a CTC model's frames lie, read from its configuration: the driver of a run needs this and loads no model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _CONVOLUTIONAL = ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeec
 def frame_grid(config: Any, extractor: Any) -> FrameGrid:
     """The frame geometry in samples: LASR sees 2,320 samples every 640, wav2vec 2.0 400 every 320.
 
-    Parakeet sees 2,640 every 1,280, but pads with zeros at both edges: frame ``i`` is centred on sample 1280 i of its window.
-    As no frame may begin before its window here, the grid says 320 every 1,280 (its normalisation needs two feature frames):
-    times are 10 ms late, and a last frame of which the recording has less than 320 samples is left out.
+    Parakeet sees 2,640 every 1,280 but pads with zeros at both edges, so frame ``i`` is centred on sample 1280 i of its
+    window. Here no frame may begin before its window, so the grid says 320 every 1,280 (its normalisation needs two feature
+    frames). Times are therefore 10 ms late, and a last frame with less than 320 samples of the recording is left out.
     """
-    from transformers import LasrFeatureExtractor  # takes seconds, and lasr_grid does without
+    from transformers import LasrFeatureExtractor  # takes seconds; lasr_grid does not need it
 
     if isinstance(extractor, LasrFeatureExtractor):
         encoder = config.encoder_config
@@ -42,6 +42,7 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
 
 
 def lasr_grid(kernel: int, stride: int, hop: int, window: int) -> FrameGrid:
-    """Of two convolutions of ``kernel`` feature frames every ``stride``, over features of ``window`` samples every ``hop``."""
+    """The grid of two convolutions, ``kernel`` feature frames every ``stride``, over features of ``window`` samples every
+    ``hop``."""
     feature_frames = kernel + (kernel - 1) * stride
     return FrameGrid(step=hop * stride**2, receptive=(feature_frames - 1) * hop + window)

@@ -1,10 +1,10 @@
 """Fuses the posteriors of overlapping windows on the global frame grid.
 
-Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights: frames near a
-window's edge, which lack context, count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
-With that, two neighbours weigh nearly the same at the edge of either, and a short last window, which is heavy in its middle,
-outweighs its neighbour where it is less reliable: words were lost there. So here the halves of the Hamming window lie over
-the overlap, and frames of one window only pass unchanged.
+Every window's posteriors are weighted, added up where windows overlap and divided by the sum of the weights. Frames near a
+window's edge lack context and count less. MedASR's paper (arXiv 2605.16555) weights by a Hamming window over all frames.
+With that, two neighbours weigh nearly the same at the edge of either. A short last window is heavy in its middle and
+outweighs its neighbour where it is less reliable, which lost words. So this module applies the halves of the Hamming window
+to the overlap, and frames that only one window covers pass unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LEAST_LOGP = np.float32(-69.0)
 
 
 def fuse_windows(log_probs: Sequence[np.ndarray], windows: Sequence[Window], grid: FrameGrid) -> np.ndarray:
-    """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording, none below -69, from those of its ``windows`` in
-    order."""
+    """Log-probabilities ``(frames, vocabulary)`` float32 of a whole recording, none below -69, from those of its ``windows``
+    in order."""
     stretches = fuse_in_stretches(cut_window_outputs(log_probs, windows, grid), windows, grid)
     return np.maximum(np.concatenate(list(stretches)), _LEAST_LOGP, dtype=np.float32)
 
@@ -36,8 +36,8 @@ def cut_window_outputs(
 
 
 def find_exclusive_frames(windows: Sequence[Window], grid: FrameGrid) -> list[tuple[int, int]]:
-    """For each window the frames ``[first, end)`` that no other of ``windows`` covers. Those before are an earlier window's
-    too, those after a later one's."""
+    """For each window the frames ``[first, end)`` that no other of ``windows`` covers. An earlier window covers the frames
+    before them too, a later one the frames after them."""
     found, reached = [], 0
     for start, end in zip(*_bounds(windows, grid), strict=True):
         done = end - start
@@ -49,15 +49,14 @@ def find_exclusive_frames(windows: Sequence[Window], grid: FrameGrid) -> list[tu
 def fuse_in_stretches(
     outputs: Iterable[WindowOutput[Exclusive]], windows: Sequence[Window], grid: FrameGrid
 ) -> Iterator[np.ndarray | Exclusive]:
-    """All frames of a recording in order, in stretches, each as soon as no later window reaches into it: hours are never held
-    at once. Frames of several windows come as fused log-probabilities, the others unchanged.
+    """All frames of a recording in order, in stretches. Fused frames are log-probabilities, the others pass unchanged.
 
-    ``outputs`` are those of the ``windows``, cut as ``find_exclusive_frames`` says, taken one at a time. Windows may
-    overlap with later ones than the next.
+    A stretch comes as soon as no later window reaches into it, so hours are never held at once. ``outputs`` are those of the
+    ``windows``, cut by ``find_exclusive_frames`` and taken one at a time. A window may overlap with more than the next one.
     """
     each = iter(outputs)
     taper = _narrowest_overlap(windows, grid)
-    held = weight_sum = np.zeros((0, 1), dtype=np.float32)  # of frames that an earlier window reached into
+    held = weight_sum = np.zeros((0, 1), dtype=np.float32)  # for frames that an earlier window covers too
     for window, (first, done) in zip(windows, find_exclusive_frames(windows, grid), strict=True):
         output, weights = next(each), _taper(grid.frames_of(window.length), taper)
         if first:
@@ -69,13 +68,13 @@ def fuse_in_stretches(
 
 
 def _bounds(windows: Sequence[Window], grid: FrameGrid) -> tuple[list[int], list[int]]:
-    """Where each window begins, and where the next one does, in frames of the recording."""
+    """The frame of the recording where each window begins, and where the next window begins."""
     starts = [window.start // grid.step for window in windows]
     return starts, [*starts[1:], grid.frames_of(windows[-1].start + windows[-1].length)]
 
 
 def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Both from their first rows on."""
+    """Adds two matrices of different lengths, aligned at their first rows."""
     total = np.zeros((max(len(held), len(more)), more.shape[1]), dtype=np.float32)
     total[: len(held)] = held
     total[: len(more)] += more
@@ -83,7 +82,7 @@ def _add(held: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 def _narrowest_overlap(windows: Sequence[Window], grid: FrameGrid) -> int:
-    """Frames that any two neighbours share, at least."""
+    """The fewest frames that two neighbours share."""
     shared = (grid.frames_of(one.length) - (other.start - one.start) // grid.step for one, other in pairwise(windows))
     return max(1, min(shared, default=1))
 

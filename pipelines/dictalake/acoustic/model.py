@@ -28,17 +28,19 @@ class AcousticModel(Protocol):
     def forward_windows(
         self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]], pruning: PruneConfig
     ) -> list[WindowOutput[Stretch]]:
-        """int16 windows ``(samples,)`` at 16 kHz, each at least ``grid.receptive`` long → their outputs, in order.
-        ``exclusive_frames``: for each window the frames ``[first, end)`` that no other window covers. A window's output does
-        not depend on the other windows."""
+        """The outputs of int16 windows ``(samples,)`` at 16 kHz, in order; each window has ``grid.receptive`` samples or more.
+
+        ``exclusive_frames`` has for each window the frames ``[first, end)`` that no other window covers. A window's output
+        does not depend on the other windows.
+        """
         ...
 
     def emit(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The same as float32 ``(grid.frames_of(samples), vocabulary)``, all of it."""
+        """All log-probabilities of each window, as float32 ``(grid.frames_of(samples), vocabulary)``."""
         ...
 
     def is_usable(self) -> bool:
-        """Whether the device still computes; where it does not, the process has to end."""
+        """Whether the device still computes. If it does not, the process has to end."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Dense log-probabilities → sparse emissions: the form in which they travel from the GPU to the decoders.
 
-A trained CTC model is sure of itself most of the time: of 512 log-probabilities a frame, one or two matter, and long
-runs of frames are nothing but blank. Keeping what a decoder may use shrinks a frame from 2 kB to a few bytes.
+A trained CTC model is mostly sure: one or two of the 512 log-probabilities of a frame matter, and long runs of frames are
+only blank. Keeping what a decoder may use shrinks a frame from 2 kB to a few bytes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def sparsify(log_probs: np.ndarray, min_logp: float, collapse_blank: float, blan
 
 
 def sparsify_stretches(stretches: Iterable[np.ndarray | Stretch], pruning: PruneConfig) -> Emissions:
-    """Stretches of frames one after the other → Emissions of that channel. A stretch is natural-log probabilities, float and
-    normalised, ``(frames, vocabulary)``, or made sparse by the same ``pruning`` already.
+    """Consecutive stretches of frames → Emissions of that channel. A stretch is either normalised natural-log probabilities,
+    float ``(frames, vocabulary)``, or already made sparse by the same ``pruning``.
 
-    Kept of each frame: the tokens with a log-probability of at least ``min_logp``, and always the most likely one. They
-    stand in falling order of probability (the lower id first between equals), so that the first is the greedy choice
-    even where float16 makes two of them equal. A run of consecutive frames with p(blank) > ``collapse_blank`` becomes
-    its first frame; at ``collapse_blank`` = 1 nothing is collapsed. Above 0.5 the blank is the greedy choice of the
-    whole run, so the greedy text does not change.
+    A frame keeps its tokens with a log-probability of at least ``min_logp``, and always the most likely one. They are in
+    falling order of probability (of equals the lower id first), so the first is the greedy choice even if float16 makes two
+    of them equal. A run of consecutive frames with p(blank) > ``collapse_blank`` becomes its first frame; at
+    ``collapse_blank`` = 1 nothing is collapsed. Above 0.5 the blank is the greedy choice of the whole run, so the greedy text
+    does not change.
 
     ``dense()`` gives back each kept log-probability within ``2⁻¹¹ × |logp|`` (float16: 0.0025 at -5). A pruned token gets
     its share of the frame's leftover probability: at most ``exp(min_logp)``, plus ``2⁻¹⁰ × |min_logp|`` of rounding shared
     by all pruned tokens of the frame.
 
-    A beam search compares with its own ``token_min_logp``: prune below that, by a margin of 0.5 or more, so that
-    rounding cannot carry a token over its threshold.
+    A beam search compares with its own ``token_min_logp``. Prune below that by a margin of 0.5 or more, so that rounding
+    cannot move a token across the threshold.
 
     Raises ValueError for a matrix that is not two-dimensional, holds NaN, or has over 65,536 columns.
     """
@@ -50,7 +50,7 @@ def sparsify_stretches(stretches: Iterable[np.ndarray | Stretch], pruning: Prune
         vocabulary_size = stretch.vocabulary_size
         if not stretch.frames:
             continue
-        repeated = int(follows_blank and stretch.begins_blank)  # its first frame goes on with a run of blanks
+        repeated = int(follows_blank and stretch.begins_blank)  # its first frame continues a run of blanks
         first = int(stretch.counts[:repeated].sum())
         frame_index.append(stretch.frame_index[repeated:] + frames)
         counts.append(stretch.counts[repeated:])
@@ -80,7 +80,7 @@ def require_tokens_fit(vocabulary_size: int) -> None:
 
 
 def require_numbers(likeliest: np.ndarray) -> None:
-    """Raises ValueError where the largest log-probability of a frame is NaN, as it is when any is."""
+    """Raises ValueError if the largest log-probability of a frame is NaN; it is NaN if any of them is."""
     if np.isnan(likeliest).any():
         raise ValueError("the log-probabilities hold NaN")
 
@@ -88,12 +88,14 @@ def require_numbers(likeliest: np.ndarray) -> None:
 def arrange(
     frames: np.ndarray, tokens: np.ndarray, logp: np.ndarray, min_logp: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kept frames in order, how many tokens each has, and these and their log-probabilities as a Stretch holds them; of tokens
-    in any order, each with its frame, in which a frame's most likely ones are there even below ``min_logp``."""
+    """Kept frames in order, the number of tokens of each, and these tokens and log-probabilities as a Stretch holds them.
+
+    The tokens come in any order, each with its frame; a frame's most likely ones are among them even below ``min_logp``.
+    """
     order = np.lexsort((tokens, -logp, frames))
     frames, tokens, logp = frames[order], tokens[order], logp[order]
     likeliest = np.concatenate([[True], frames[1:] != frames[:-1]]) if len(frames) else np.empty(0, np.bool_)
-    keep = likeliest | (logp >= np.float32(min_logp))  # below it one is enough, of however many equals
+    keep = likeliest | (logp >= np.float32(min_logp))  # below it one token is enough, even of several equals
     likeliest = likeliest[keep]
     counts = np.diff(np.flatnonzero(likeliest), append=len(likeliest))
     return frames[keep][likeliest], counts, tokens[keep].astype(np.uint16), logp[keep].astype(np.float16)

@@ -1,11 +1,11 @@
 """Makes log-probabilities sparse on the model's device, so that little crosses the bus to the host.
 
-Frames that only one window covers leave the device as tokens with their log-probabilities, runs of sure blanks as one frame:
-about 50 bytes a frame instead of 2 kB for 512 pieces. Frames that two windows share go whole, since they are fused first. What
-is selected is what :mod:`dictalake.acoustic.sparse` keeps of the same numbers; the host sorts it.
+Frames that only one window covers leave the device as tokens with their log-probabilities, and a run of sure blanks as one
+frame: about 50 bytes a frame instead of 2 kB for 512 pieces. Frames that two windows share leave it dense, since they are
+fused first. The selection equals what :mod:`dictalake.acoustic.sparse` keeps of the same numbers; the host sorts it.
 
-A GPU is not waited for: how many tokens there will be is not known when they are asked for, so there is room for several a
-frame, and the selection is made again with as much room as it takes where that was not enough.
+The host does not wait for a GPU to count the tokens. It reserves room for several tokens a frame; if that was too little, the
+selection is repeated with the room that it needs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOKENS_A_FRAME = 4
 
 @dataclass(frozen=True)
 class FrameSpan:
-    """The ``frames`` of a window without padding; no other window covers ``[first, end)`` of them."""
+    """The number of ``frames`` of a window without padding. No other window covers its frames ``[first, end)``."""
 
     frames: int
     first: int
@@ -35,14 +35,14 @@ class FrameSpan:
 
 
 class DeviceSparsifier:
-    """What is kept of a batch, under way to the host."""
+    """The sparse output of a batch on its way to the host."""
 
     @torch.inference_mode()
     def __init__(
         self, logits: torch.Tensor, spans: Sequence[FrameSpan], pruning: PruneConfig, tokens_a_frame: int = _TOKENS_A_FRAME
     ) -> None:
-        """``logits`` ``(windows, frames, vocabulary)``, not normalised. Raises ValueError for over 65,536 columns, and for
-        fewer frames than ``spans`` have: else one window would be given the next one's."""
+        """``logits`` ``(windows, frames, vocabulary)`` are not normalised. Raises ValueError for over 65,536 columns, and for
+        fewer frames than ``spans`` say: a window would then get frames of the next one."""
         require_tokens_fit(logits.shape[2])
         most = max(span.frames for span in spans)
         if most > logits.shape[1]:
@@ -61,12 +61,12 @@ class DeviceSparsifier:
             self._tokens = self._select(tokens_a_frame * exclusive)
         self._copied: torch.cuda.Event | None = None
         if device.type == "cuda":
-            self._copied = torch.cuda.Event(blocking=True)  # whoever waits leaves its core to the others
+            self._copied = torch.cuda.Event(blocking=True)  # a waiting thread leaves its core to others
             self._copied.record()
 
     @property
     def bytes_to_host(self) -> int:
-        """What crosses the bus to the host of a GPU, room that is left empty included."""
+        """The bytes that cross the bus from a GPU to its host, unused room included."""
         if self._tokens is None:
             return self._shared.nbytes
         room = sum(span.end - span.first for span in self._spans) * self._tokens_a_frame
@@ -75,7 +75,7 @@ class DeviceSparsifier:
 
     @torch.inference_mode()
     def read(self) -> list[WindowOutput[Stretch]]:
-        """Waits for it. Raises what the device met, and ValueError for numbers that are none."""
+        """Waits for the output. Raises the device's errors, and ValueError for NaN."""
         if self._copied is not None:
             self._copied.synchronize()
         tokens = self._tokens
@@ -95,7 +95,7 @@ class DeviceSparsifier:
         frame = torch.arange(log_probs.shape[1], device=log_probs.device)
         is_exclusive = (frame >= first) & (frame < end)
         sure = log_probs[:, :, self._pruning.blank_id] > least_sure(self._pruning)
-        # A run starts anew at the first exclusive frame: whether it continues is decided where stretches meet.
+        # A run of blanks starts anew at the first exclusive frame; runs are joined where stretches meet.
         repeated = torch.zeros_like(sure)
         repeated[:, 1:] = sure[:, 1:] & sure[:, :-1] & (frame[1:] > first)
         likeliest = log_probs.amax(-1)
@@ -146,7 +146,7 @@ class DeviceSparsifier:
 
 
 def read_in_order(batches: Iterable[tuple[list[int], list[DeviceSparsifier]]]) -> list[WindowOutput[Stretch]]:
-    """The outputs of windows in the order of their indices; each batch is read as soon as it is there."""
+    """The outputs of windows in the order of their indices. Each batch is read as soon as it arrives."""
     outputs: dict[int, WindowOutput[Stretch]] = {}
     for indices, selections in batches:
         outputs.update(zip(indices, (one for selection in selections for one in selection.read()), strict=True))
@@ -155,7 +155,7 @@ def read_in_order(batches: Iterable[tuple[list[int], list[DeviceSparsifier]]]) -
 
 @dataclass(frozen=True)
 class _Tokens:
-    """``places`` in the flat log-probabilities, the first of ``count``; ``likeliest`` is NaN where one of them is."""
+    """The first of ``count`` ``places`` in the flat log-probabilities. ``likeliest`` is NaN where a frame holds NaN."""
 
     places: torch.Tensor
     logp: torch.Tensor

@@ -1,6 +1,6 @@
-"""A checkpoint's model from its folder: of LASR the tensors as they lie there, of other CTC models transformers' own classes.
+"""Loads a checkpoint's model from its folder: LASR from its tensors, other CTC models through transformers' own classes.
 
-Importing those classes takes two seconds, which each worker would wait before its first window: LASR does without them.
+Importing those classes takes two seconds, which each worker would wait before its first window. LASR does not need them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dictalake.errors import ConfigError
 
 @one_thread_each()  # as in FastLasr.prepare
 def load_checkpoint(folder: Path) -> tuple[Any, Any]:
-    """A CTC model in float32 and its feature extractor from a local folder, safetensors only, without remote code.
+    """A CTC model in float32 and its feature extractor from a local folder; takes only safetensors, and no remote code.
 
-    The model is a FastLasr where both are LASR's, else transformers' own. Raises ConfigError for a folder that does not load,
-    and where weights are missing or have another shape than the configuration says.
+    The model is a FastLasr if both are LASR's, else transformers' own. Raises ConfigError for a folder that does not load, and
+    for weights that are missing or do not have the shape that the configuration says.
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -43,8 +43,10 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
 
 
 def _read_lasr(folder: Path, config: Any) -> dict[str, torch.Tensor] | None:
-    """What FastLasr takes, in float32; mapped from the files where they are of that type. None for what only transformers can
-    open or say what is wrong with: other names, shapes or places, quantised weights, positions that are scaled."""
+    """The tensors for FastLasr in float32, memory-mapped if the files have that type.
+
+    None for what only transformers can open or report: other names, shapes or places, quantised weights, scaled positions.
+    """
     usual_positions = config.encoder_config.rope_parameters["rope_type"] == "default"
     if not usual_positions or any(getattr(config, name, None) for name in ("quantization_config", "transformers_weights")):
         return None
@@ -56,7 +58,7 @@ def _read_lasr(folder: Path, config: Any) -> dict[str, torch.Tensor] | None:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Those that transformers takes, in its order; none where there are none."""
+    """The weight files that transformers takes, in its order; empty if there are none."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
         return [whole]
@@ -67,7 +69,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _open_with_transformers(folder: Path, config: Any) -> tuple[Any, dict[str, Any]]:
-    """A model and what was found for it. Weights of another shape do not stop it, for its error would not name them."""
+    """A model and the report of its loading. Weights of another shape do not stop it: its own error would not name them."""
     from transformers import AutoModelForCTC
 
     model, found = AutoModelForCTC.from_pretrained(
@@ -82,7 +84,7 @@ def _open_with_transformers(folder: Path, config: Any) -> tuple[Any, dict[str, A
 
 
 def _require_all(folder: Path, found: dict[str, Any]) -> None:
-    """Raises ConfigError for weights for which transformers would put random numbers and go on."""
+    """Raises ConfigError for missing weights; transformers would fill them with random numbers and continue."""
     if others := sorted(found["mismatched_keys"]):
         name, shape, wanted = others[0]
         raise ConfigError(

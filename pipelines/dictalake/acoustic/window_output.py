@@ -1,4 +1,4 @@
-"""What passes from the acoustic model to fusion: the frames of a window, already sparse where no other window covers them."""
+"""The acoustic model's output for one window, as fusion takes it: already sparse where no other window covers it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Exclusive_co = TypeVar("Exclusive_co", covariant=True)
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """What is kept of a frame, see ``sparsify_stretches``. Logs are natural; ``min_logp`` is above fusion's floor, -69."""
+    """What ``sparsify_stretches`` keeps of a frame. Logs are natural; ``min_logp`` is above fusion's floor, -69."""
 
     min_logp: float
     collapse_blank: float
@@ -25,15 +25,18 @@ class PruneConfig:
 
     @classmethod
     def below(cls, decoding: Decoding, blank_id: int) -> PruneConfig:
-        """A little below what the decoder tries, so that float16 rounding cannot push a token over its threshold."""
+        """Prunes a little below the decoder's threshold, so that float16 rounding cannot move a token across it."""
         return cls(decoding.token_min_logp - _MARGIN, decoding.collapse_blank, blank_id)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """``frames`` consecutive frames of a channel, sparse. Of each kept one: its index (int64), and how many tokens (int64) of
-    ``token_ids`` (uint16) and ``logp`` (float16) are its. Whether the first and the last frame are sure blanks decides what is
-    collapsed where stretches meet."""
+    """``frames`` consecutive frames of a channel, sparse.
+
+    Each kept frame has its index (int64) and its number of tokens (int64), whose ids are in ``token_ids`` (uint16) and whose
+    log-probabilities are in ``logp`` (float16). Where stretches meet, blanks are collapsed if the last frame of one and the
+    first frame of the next are sure blanks.
+    """
 
     frames: int
     vocabulary_size: int
@@ -47,8 +50,8 @@ class Stretch:
 
 @dataclass(frozen=True)
 class WindowOutput(Generic[Exclusive_co]):
-    """One window's frames: log-probabilities float32 ``(frames, vocabulary)`` of those ``before``, which an earlier window
-    covers too, and of those ``after``, which a later one covers; between them the ``exclusive`` frames."""
+    """One window's frames. An earlier window covers those ``before`` too, and a later one those ``after``: both are
+    log-probabilities, float32 ``(frames, vocabulary)``. Between them are the ``exclusive`` frames."""
 
     before: np.ndarray
     exclusive: Exclusive_co

@@ -1,4 +1,4 @@
-"""Cuts long recordings: into overlapping windows on one global frame grid, or into stretches at pauses."""
+"""Cuts long recordings into overlapping windows on one global frame grid, or into stretches at pauses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SEARCH_PIECES = 50  # tenths of a second
 
 
 def plan_windows(samples: int, grid: FrameGrid, length_s: float, overlap_s: float) -> tuple[Window, ...]:
-    """Windows over ``[0, max(samples, grid.receptive))``, in order, each starting at a multiple of ``grid.step``.
+    """Windows over ``[0, max(samples, grid.receptive))`` in order. Each starts at a multiple of ``grid.step``.
 
     All but the last have the same length (``grid.window_of(length_s)``). Each pair of neighbours shares at least
     ``overlap_s`` and at least one receptive field, so that every frame of the recording lies whole in some window.
@@ -34,8 +34,10 @@ def cut_window(waveform: np.ndarray, window: Window) -> np.ndarray:
 
 
 def cut_at_pauses(waveform: np.ndarray, longest_s: float) -> list[Window]:
-    """Stretches that cover int16 ``(samples,)`` without overlap, none longer than ``longest_s``: each is cut in the middle of
-    the quietest tenth of a second, the last of equals, among the five seconds (at most half of it) before that length.
+    """Stretches that cover int16 ``(samples,)`` without overlap, none longer than ``longest_s``.
+
+    Each cut is in the middle of the quietest tenth of a second (the last of equals) in the five seconds before that length,
+    or in its second half if that is shorter.
     """
     longest, piece = int(longest_s * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ // 10
     pieces = min(_SEARCH_PIECES, longest // 2 // piece)

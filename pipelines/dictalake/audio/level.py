@@ -1,4 +1,4 @@
-"""How loud a recording is, whether it is clipped, and whether it sits off zero: what a bad microphone or cable does."""
+"""How loud a recording is, whether it is clipped, and how far it is off zero: signs of a bad microphone or cable."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 _FULL_SCALE = 32_767
-_PIECE = 2**20  # samples: temporary copies stay small, however long the recording
+_PIECE = 2**20  # samples; temporary copies stay small, however long the recording is
 
 
 class Level(NamedTuple):
-    """Over all channels: RMS in dB below full scale (None for digital silence), share of samples at full scale, and the mean of
-    the channel that is furthest off zero, as a share of full scale."""
+    """Over all channels: the RMS in dB below full scale (None for digital silence), the share of samples at full scale, and
+    the mean of the channel that is furthest off zero, as a share of full scale."""
 
     level_dbfs: float | None
     clipped_ratio: float
@@ -20,7 +20,7 @@ class Level(NamedTuple):
 
 
 def measure_level(waveforms: np.ndarray) -> Level:
-    """Of int16 ``(channels, samples)``, at least one sample."""
+    """The level of int16 ``(channels, samples)`` with at least one sample."""
     channels, samples = waveforms.shape
     power, clipped = 0.0, 0
     sums = np.zeros(channels)

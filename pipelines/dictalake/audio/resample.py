@@ -1,4 +1,4 @@
-"""Stored samples to what the models hear: int16 at 16 kHz, channel by channel."""
+"""Converts stored samples to the input of the models: int16 at 16 kHz, channel by channel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dictalake.records import SAMPLE_RATE_HZ
 def resample_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
     """float32 blocks ``(channels, frames)`` in [-1, 1] at ``rate_hz`` → int16 ``(channels, round(frames × 16000 / rate_hz))``.
 
-    soxr's high quality filter, fed block by block: hours of float32 are never in memory at once, and the result does not
-    depend on how the blocks are cut. At 16 kHz the samples pass unfiltered, so that 16-bit PCM comes back bit for bit. Beyond
-    full scale (a filter overshoots on clipped speech) values stop at the int16 range, they do not wrap.
+    soxr's high-quality filter takes block after block, so hours of float32 are never in memory at once. The result does not
+    depend on how the blocks are cut. Samples at 16 kHz pass unfiltered, so 16-bit PCM comes back bit for bit. Values beyond
+    full scale are clipped to the int16 range and do not wrap: a filter overshoots on clipped speech.
     """
     chunks: list[np.ndarray] = []
     stream: soxr.ResampleStream | None = None
@@ -35,7 +35,7 @@ def resample_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _join(chunks: list[np.ndarray], channels: int, length: int) -> np.ndarray:
-    """Each chunk is let go as soon as it is copied. The filter may give a sample more or less than ``length``."""
+    """Frees each chunk as soon as it is copied. The filter may give one sample more or fewer than ``length``."""
     joined = np.zeros((channels, length), dtype=np.int16)
     at = 0
     chunks.reverse()
@@ -47,5 +47,5 @@ def _join(chunks: list[np.ndarray], channels: int, length: int) -> np.ndarray:
 
 
 def _to_int16(samples: np.ndarray) -> np.ndarray:
-    """[-1, 1) is [-32768, 32767]: the inverse of how 16-bit PCM was read."""
+    """[-1, 1) → [-32768, 32767]: the inverse of how 16-bit PCM is read."""
     return np.asarray(np.clip(np.rint(samples * np.float32(32768)), -32768, 32767), dtype=np.int16)

@@ -1,11 +1,11 @@
-"""Runs one function on untrusted bytes in child processes, which may crash, hang or devour memory without harm to the caller.
+"""Runs one function on untrusted bytes in child processes. A child may crash, hang or devour memory; the caller goes on.
 
-A child is a fresh Python with an empty environment (no credentials in it), nothing open but its socket, its output thrown away.
-It may write no file and dump no core. The kernel ends it where a call takes more memory, processor time or clock time
-than allowed, so a decoder that hangs in C, or whose caller was killed, goes too. Children are kept for the next call.
+A child is a fresh Python with an empty environment, so it has no credentials. Only its socket is open, and its output is
+discarded. It can write no file and dump no core. The kernel ends a child that exceeds its limit of memory, processor time
+or clock time. This also ends a decoder that hangs in C, or whose caller was killed. Children are kept for the next call.
 
-Both sides speak JSON and raw samples: what a child sends is data and is never unpickled. Linux enforces all limits, macOS all
-but the one on memory.
+Both sides exchange JSON and raw samples: what a child sends is data and is never unpickled. Linux enforces all limits, macOS
+all but the one on memory.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
 _STARTS = 3
 _START_S = 60.0
-_GRACE_S = 2.0  # after the kernel should have ended a child
-_RECYCLE_AFTER = 2000  # calls: what a damaged file left in a child's memory does not stay for ever
+_GRACE_S = 2.0  # how long after its limit a child may still be alive
+_RECYCLE_AFTER = 2000  # calls; a damaged file may have left something in the child's memory
 _LONGEST_JSON = 2**26
-_RECURSION = 400  # Python frames; sequences nested deeper are no honest file's
+_RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 _TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
 
 
 @dataclass(frozen=True)
 class CallLimits:
-    """What one call may take: ``cpu_s`` of the processor, thrice that by the clock, ``memory_mb`` beyond an idle child's."""
+    """What one call may take: ``cpu_s`` of processor time, three times that by the clock, ``memory_mb`` above an idle child."""
 
     cpu_s: float
     memory_mb: float
@@ -60,11 +60,11 @@ class CallLimits:
 
 
 class Sandbox:
-    """Calls ``function`` in up to ``children`` processes at once; for any number of threads.
+    """Calls ``function`` in up to ``children`` processes at once. Any number of threads may share one sandbox.
 
-    ``call`` raises the LoadError that the function raised, TooLarge where it ran out of memory, DecoderTimeout where it ran
-    out of time, and DecoderCrashed where its process died twice on the same bytes: once may be the fault of an earlier
-    recording, or of the machine.
+    ``call`` raises the LoadError that the function raised, TooLarge when it ran out of memory and DecoderTimeout when it ran
+    out of time. It raises DecoderCrashed when the process died twice on the same bytes: a single death may be the fault of
+    an earlier recording, or of the machine.
     """
 
     def __init__(self, function: Function, limits: CallLimits, children: int = 2) -> None:
@@ -87,17 +87,17 @@ class Sandbox:
                     if death.timed_out:
                         raise DecoderTimeout(recording_id, self._explain_timeout()) from None
                     if last_try:
-                        raise DecoderCrashed(recording_id, f"{death}; look at this file with care, or leave it out") from None
+                        raise DecoderCrashed(recording_id, f"{death}; handle this file with caution, or leave it out") from None
                     continue
                 except BaseException:
-                    child.kill()  # it may still be busy with this call
+                    child.kill()  # it may still work on this call
                     raise
                 self._put_back(child)
                 return self._read(answer, recording_id)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Ends the children that have nothing to do."""
+        """Ends the idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for child in idle:
@@ -107,7 +107,7 @@ class Sandbox:
         with self._lock:
             if self._idle and not fresh:
                 return self._idle.pop()
-        for _ in range(_STARTS - 1):  # one that dies before it has seen a byte says nothing of the recording
+        for _ in range(_STARTS - 1):  # a child that dies before it has seen a byte says nothing about the recording
             with contextlib.suppress(_ChildDiedError):
                 return _Child(self._target, self._limits)
         return _Child(self._target, self._limits)
@@ -127,8 +127,8 @@ class Sandbox:
         if failure["reason"] == TooLarge.reason:
             raise TooLarge(
                 recording_id,
-                f"decoding it takes more than the {self._limits.memory_mb:g} MB of limits.decode_mb: a damaged header, or a "
-                "recording to split",
+                f"decoding it takes more than the {self._limits.memory_mb:g} MB of limits.decode_mb: the header is damaged, or "
+                "the recording must be split",
             )
         kind = _LOAD_ERRORS.get(failure["reason"])
         if kind is None:
@@ -138,7 +138,7 @@ class Sandbox:
     def _explain_timeout(self) -> str:
         return (
             f"decoding it took more than {self._limits.cpu_s:g} s of the processor or {self._limits.clock_s:g} s of the clock "
-            "(limits.decode_s): a damaged file, or a recording to split"
+            "(limits.decode_s): the file is damaged, or the recording must be split"
         )
 
 
@@ -162,7 +162,7 @@ class _Child:
         self.calls = 0
         self._limits = limits
         self._socket, theirs = socket.socketpair()
-        for end in (self._socket, theirs):  # less to and fro; the kernel gives as much of it as it allows
+        for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         program = "from dictalake.audio.sandbox import serve; serve()"
         arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
@@ -173,7 +173,7 @@ class _Child:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
-            # The C library keeps some memory between calls: getting it anew costs a fault for each page.
+            # The C library keeps some memory between calls: fresh memory costs a page fault for each page.
             "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
         }
@@ -188,7 +188,7 @@ class _Child:
                 cwd="/",
             )
         try:
-            self._receive(time.monotonic() + _START_S)  # it says that it is ready
+            self._receive(time.monotonic() + _START_S)  # the message that it is ready
         except BaseException:
             self.kill()
             raise
@@ -219,7 +219,7 @@ class _Child:
         try:
             return do()
         except TimeoutError:
-            raise _ChildDiedError("the decoder does not answer", timed_out=True) from None
+            raise _ChildDiedError("the decoder did not answer", timed_out=True) from None
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
@@ -239,7 +239,7 @@ def _receive(source: socket.socket, most_bytes: int, deadline: float | None = No
     """The JSON, and the bytes after it as uint8 ``(length,)``. Raises EOFError where the other side is gone."""
     text_length, length = _HEADER.unpack(_receive_exactly(source, _HEADER.size, deadline).tobytes())
     if text_length > _LONGEST_JSON or length > most_bytes:
-        raise ValueError("a message of this length cannot be")
+        raise ValueError("no message has this length")
     text = _receive_exactly(source, text_length, deadline).tobytes()
     return text, _receive_exactly(source, length, deadline)
 
@@ -261,7 +261,7 @@ def _receive_exactly(source: socket.socket, length: int, deadline: float | None)
 
 
 def serve() -> None:
-    """The child's life: ``sys.argv`` names the socket, the function and its limits; ends when the caller is gone."""
+    """The child's main loop. ``sys.argv`` names the socket, the function and its limits; it ends when the caller is gone."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     module, _, name = sys.argv[2].partition(":")
     limits = CallLimits(**json.loads(sys.argv[3]))
@@ -282,14 +282,14 @@ def serve() -> None:
 
 
 def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
-    """The JSON, and the recording as the one copy of it that there is here."""
+    """The JSON, and the recording; this process holds no second copy of it."""
     text_length, length = _HEADER.unpack(_receive_bytes(channel, _HEADER.size))
     return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
 
 
 def _receive_bytes(channel: socket.socket, length: int) -> bytes:
     received = channel.recv(length, socket.MSG_WAITALL) if length else b""
-    while len(received) < length:  # a signal came between
+    while len(received) < length:  # a signal interrupted the read
         more = channel.recv(length - len(received), socket.MSG_WAITALL)
         if not more:
             raise EOFError
@@ -320,7 +320,7 @@ def _limit_process(limits: CallLimits) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     for timer in _TIMES_UP:
         signal.signal(timer, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; without it this process ends by itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; this process ends when the caller does
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as file:
             idle_bytes = int(file.read().split()[0]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Where somebody speaks: voice activity detection, per channel, on int16 at 16 kHz.
+"""Voice activity detection: where somebody speaks, per channel, on int16 at 16 kHz.
 
 ============  =========================================================================================
 ``webrtc``    WebRTC's detector: Gaussian mixtures on six bands, thousands of times real time on one core
@@ -22,12 +22,12 @@ Intervals = np.ndarray  # float64 (n, 2): start and end in seconds, in order, no
 
 _WEBRTC_FRAME = 480  # 30 ms
 _WEBRTC_MODE = 2  # of 0 (lets most through) to 3
-_SHORTEST_S = 0.12  # a click is shorter
-_PAUSE_S = 0.3  # shorter ones are inside a word or between two
+_SHORTEST_S = 0.12  # clicks are shorter
+_PAUSE_S = 0.3  # shorter pauses are inside a word or between two words
 
 
 def find_speech(waveform: np.ndarray, detector: Detector) -> Intervals:
-    """Intervals of speech in int16 ``(samples,)`` at 16 kHz, seconds ``(n, 2)``; pauses under 0.3 s are speech."""
+    """Intervals of speech in int16 ``(samples,)`` at 16 kHz, in seconds ``(n, 2)``; pauses under 0.3 s count as speech."""
     if detector == "none" or len(waveform) == 0:
         return np.zeros((0, 2))
     found = _find_with_webrtc(waveform) if detector == "webrtc" else _find_with_silero(waveform)
@@ -36,7 +36,7 @@ def find_speech(waveform: np.ndarray, detector: Detector) -> Intervals:
 
 
 def join_intervals(parts: Iterable[Intervals], gap_s: float = 0.0) -> Intervals:
-    """The union of all intervals; what lies at most ``gap_s`` apart becomes one."""
+    """The union of all intervals; intervals at most ``gap_s`` apart become one."""
     together = [part for part in parts if len(part)]
     if not together:
         return np.zeros((0, 2))
@@ -49,7 +49,7 @@ def join_intervals(parts: Iterable[Intervals], gap_s: float = 0.0) -> Intervals:
 
 
 def subtract_intervals(whole: Intervals, parts: Intervals) -> Intervals:
-    """What of ``whole`` lies in none of ``parts``; both in order and not overlapping."""
+    """The parts of ``whole`` that lie in none of ``parts``; both are in order and do not overlap."""
     left = []
     at = 0
     for start, end in whole:
@@ -67,7 +67,7 @@ def subtract_intervals(whole: Intervals, parts: Intervals) -> Intervals:
 
 
 def total_s(intervals: Intervals) -> float:
-    """Seconds in all."""
+    """The total length in seconds."""
     return float((intervals[:, 1] - intervals[:, 0]).sum())
 
 

@@ -1,6 +1,6 @@
-"""Reads the configuration: YAML, then environment (``DICTALAKE_ACOUSTIC_DEVICE``), then command line (``--acoustic.device``).
+"""Reads the configuration: YAML, then the environment (``DICTALAKE_ACOUSTIC_DEVICE``), then ``--acoustic.device``.
 
-Later wins. Unknown keys are refused with the nearest valid one, bad values in one line that says where they came from.
+The later source wins. An error is one line: it says where the value came from, and names the nearest key for an unknown one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def load_with_origins(
     overrides: Sequence[tuple[str, str]] = (),
     environment: Mapping[str, str] | None = None,
 ) -> tuple[Config, dict[str, str]]:
-    """As ``load_config``, and where each value comes from that is no default: key to file, variable or command line."""
+    """As ``load_config``, and the origin of each value that is not a default: key → file, variable or command line."""
     values: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
     if path is not None:
@@ -85,7 +85,7 @@ def load_with_origins(
 
 
 def with_overrides(config: Config, path: str | Path) -> Config:
-    """``config`` with the keys of a YAML file over it. Raises ConfigError as ``load_config``."""
+    """``config`` with the keys of a YAML file in place of its own. Raises ConfigError as ``load_config``."""
     values: dict[str, dict[str, Any]] = {name: dict(keys) for name, keys in config.model_dump(exclude_defaults=True).items()}
     origins: dict[str, str] = {}
     _merge_file(find_config(path), values, origins)
@@ -131,7 +131,7 @@ def _set(values: dict[str, dict[str, Any]], origins: dict[str, str], dotted: str
 
 
 def refuse_unknown(dotted: str, origin: str) -> NoReturn:
-    """Raises ConfigError that names the nearest key there is."""
+    """Raises a ConfigError that names the nearest existing key."""
     names = [key.name for key in list_keys()]
     close = difflib.get_close_matches(dotted, [*names, *Config.model_fields], n=1, cutoff=0.5)
     by_leaf = [name for name in names if name.split(".")[1] == dotted.split(".")[-1]]
@@ -141,7 +141,7 @@ def refuse_unknown(dotted: str, origin: str) -> NoReturn:
 
 
 def _parse_text(dotted: str, text: str) -> Any:
-    """YAML, but for keys that hold text: a folder may be called ``2026`` or ``take #1``."""
+    """Parses ``text`` as YAML, except for keys that hold text: a folder may be called ``2026`` or ``take #1``."""
     if any(key.name == dotted and key.allowed in ("text", "text or nothing") for key in list_keys()):
         return None if text in ("null", "~", "") else text
     try:
@@ -168,7 +168,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def _show_given(dotted: str, value: Any) -> str:
-    """A wrong value as an error may show it: options of storage, and what a URL holds beside its place, may be secrets."""
+    """A wrong value as an error may show it. Storage options, passwords and queries in URLs may be secrets."""
     if dotted.endswith(".storage_options"):
         return "(not shown: it may hold a secret)"
     if isinstance(value, str) and "://" in value:
@@ -179,7 +179,7 @@ def _show_given(dotted: str, value: Any) -> str:
 
 
 def _allowed(annotation: Any) -> str:
-    """Readable form of a type: ``auto | float32 | bfloat16``, ``whole number or auto`` …"""
+    """A type in words: ``auto | float32 | bfloat16``, ``whole number or auto`` …"""
     names = {
         bool: "true or false",
         int: "whole number",

@@ -1,4 +1,4 @@
-"""Sections of the configuration about who is told what of a run: Prometheus, a catalogue of data, logs, the report."""
+"""Configuration sections for observing a run: Prometheus metrics, OpenLineage events, logs and the report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dictalake.config.section import Section
 
 
 class Metrics(Section):
-    """Where the numbers of a run go, for Prometheus."""
+    """Where a run sends its numbers for Prometheus."""
 
     port: int | None = Field(
-        None, ge=0, le=65535, description="port on which the driver of a run answers Prometheus at /metrics; none or 0: no port"
+        None, ge=0, le=65535, description="port on which the driver of a run serves /metrics for Prometheus; none or 0: no port"
     )
     textfile: str | None = Field(
-        None, description="file, NAME.prom, for the node exporter's textfile collector; written when a run ends"
+        None, description="file NAME.prom for the node exporter's textfile collector; written when a run ends"
     )
-    pushgateway: str | None = Field(None, description="URL of a Prometheus Pushgateway, which is told when a run ends")
+    pushgateway: str | None = Field(None, description="URL of a Prometheus Pushgateway; a run pushes when it ends")
 
     @field_validator("textfile")
     @classmethod
@@ -34,20 +34,20 @@ class Metrics(Section):
     @field_validator("pushgateway")
     @classmethod
     def _is_open_url(cls, value: str | None) -> str | None:
-        what = "a Pushgateway stands where only the cluster reaches it"
+        what = "run the Pushgateway where only the cluster can reach it"
         return None if value is None else _require_open_url(value, "http://pushgateway:9091", what)
 
 
 class Lineage(Section):
-    """Who is told what a run read, wrote and ran with, in events of OpenLineage."""
+    """Where a run sends OpenLineage events, which say what it read, what it wrote and which code and model it ran."""
 
     kind: Literal["file", "http", "off"] = Field(
-        "file", description="file: below lineage/ of the lake, a file an event; http: to a server that takes OpenLineage"
+        "file", description="file: one file for each event below lineage/ of the lake; http: a server that takes OpenLineage"
     )
     server: str | None = Field(
-        None, description="the URL of the server of http, e.g. http://marquez:5000; its key is in OPENLINEAGE_API_KEY"
+        None, description="URL of the server for kind http, e.g. http://marquez:5000; its key is in OPENLINEAGE_API_KEY"
     )
-    namespace: str = Field("dictalake", min_length=1, description="what the runs of this installation are gathered under there")
+    namespace: str = Field("dictalake", min_length=1, description="OpenLineage namespace of this installation's runs")
 
     @field_validator("server")
     @classmethod
@@ -69,20 +69,20 @@ class Lineage(Section):
 
 
 def _require_open_url(value: str, example: str, instead: str) -> str:
-    """Raises ValueError for what is no URL of a web server, or holds a secret: it is kept in the run record."""
+    """Raises ValueError for anything but a web server's URL, and for a URL with a secret: the run record keeps it."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"must be a URL such as {example}")
-    if parts.username or parts.password or parts.query:  # and may be in a log
-        raise ValueError(f"must hold no name, password or query; {instead}")
+    if parts.username or parts.password or parts.query:  # such a value may also reach a log
+        raise ValueError(f"must hold no user name, password or query; {instead}")
     return value
 
 
 class Logs(Section):
-    """How a job tells its operators what it does."""
+    """How a job logs what it does."""
 
     format: Literal["text", "json"] = Field("text", description="json: each line on stderr is one JSON object")
-    file: str | None = Field(None, description="file to which the lines are appended too, in the same format")
+    file: str | None = Field(None, description="file that the same lines are appended to, in the same format")
 
     @field_validator("file")
     @classmethod
@@ -93,10 +93,10 @@ class Logs(Section):
 
 
 class Report(Section):
-    """What a run leaves for people to read: one HTML page."""
+    """The HTML page that a run writes for people to read."""
 
     write: bool = Field(True, description="at the end of a run that did something, write reports/<run_id>.html into the lake")
     price_per_hour: float | None = Field(
-        None, ge=0, description="what the machines of a run cost an hour, all together; without it no cost is shown"
+        None, ge=0, description="price per hour of all machines of a run together; without it no cost is shown"
     )
-    currency: str = Field("USD", min_length=1, description="what that price is in")
+    currency: str = Field("USD", min_length=1, description="currency of that price")

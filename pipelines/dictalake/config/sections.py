@@ -86,7 +86,7 @@ class Archive(Section):
 
 
 class Limits(Section):
-    """What one recording may be and cost. Beyond it stands a failed row whose reason says which limit it was."""
+    """What one recording may be and cost. A recording beyond a limit gets a failed row; its reason names the limit."""
 
     object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
     duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
@@ -99,7 +99,7 @@ class Limits(Section):
     decode_s: float = Field(
         300.0,
         gt=0,
-        description="processor seconds, and a third of the clock seconds, to decode one recording: `decoder_timeout`",
+        description="processor seconds to decode one recording, and a third of the clock seconds; more is `decoder_timeout`",
     )
     lost_ratio: float = Field(
         0.1,
@@ -109,13 +109,13 @@ class Limits(Section):
         "quality.lost_s",
     )
     storage_failures: int = Field(
-        1000, ge=0, description="recordings in a row that the storage did not give, after which the run stops; 0: never"
+        1000, ge=0, description="the run stops when the storage fails for this many recordings in a row; 0: never"
     )
-    decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording: `too_large`")
+    decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording; more is `too_large`")
 
 
 class Acoustic(Section):
-    """The model that turns waveforms into emissions, or the engine that turns them into words by itself."""
+    """The model that turns waveforms into emissions, or the engine that turns them into words without a decoder."""
 
     kind: Literal["ctc", "whisper", "qwen3-asr"] = Field(
         "ctc",
@@ -123,7 +123,7 @@ class Acoustic(Section):
     )
     model: str = Field(
         "embedded:medasr-mini",
-        description="folder or Hugging Face id of a model of that kind, embedded:medasr-mini, or packaged:tiny.en (whisper)",
+        description="folder or Hugging Face id of a model of that kind; embedded:medasr-mini; packaged:tiny.en (whisper)",
     )
     revision: str | None = Field(None, description="commit of the Hugging Face repository; pin it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
@@ -136,19 +136,19 @@ class Acoustic(Section):
     batch_s: float = Field(
         160.0,
         gt=0,
-        description="seconds of audio that the model sees at once; CPU threads share them, at least a window each",
+        description="seconds of audio in one batch of the model; CPU threads share them, and each gets at least a window",
     )
     compile: bool = Field(
         False,
-        description="full batches by torch.compile, in a CUDA graph: LASR on a GPU, with Triton and a C compiler; a worker "
-        "takes a minute more to start, and rounds a full batch otherwise than others",
+        description="run full batches through torch.compile in a CUDA graph; needs LASR, a GPU, Triton and a C compiler; a "
+        "worker starts a minute later, and rounds a full batch differently from other batches",
     )
-    language: str = Field("en", description="language that whisper and qwen3-asr are told; a CTC model has its own")
+    language: str = Field("en", description="language of the recordings, for whisper and qwen3-asr; a CTC model has its own")
     beam_width: PositiveInt | Literal["auto"] = Field(
-        "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); of a CTC model see decoding.beam_width"
+        "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); for a CTC model see decoding.beam_width"
     )
     stretch_s: float | Literal["auto"] = Field(
-        "auto", description="whisper and qwen3-asr get at most so much of a recording at once; auto: 600 and 60"
+        "auto", description="most seconds of a recording that whisper (auto: 600) or qwen3-asr (auto: 60) gets at once"
     )
 
     @field_validator("stretch_s")
@@ -166,7 +166,7 @@ class Acoustic(Section):
 
     @property
     def gives_text(self) -> bool:
-        """Whether it gives words by itself, so that nothing is decoded."""
+        """Whether the engine gives words, so that no decoder runs."""
         return self.kind != "ctc"
 
 
@@ -195,18 +195,16 @@ class Decoding(Section):
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
     known_pieces: bool = Field(
-        True, description="false: as Google's recipe, where a beam pays 10 nats and more for the piece that it is spelling"
+        True, description="false: as in Google's recipe, where an unfinished piece costs its beam 10 nats or more"
     )
     beam_prune_logp: float = Field(-10.0, le=0, description="beams this much worse than the best are dropped")
     token_min_logp: float = Field(-5.0, ge=-60, le=0, description="tokens less likely than this are not tried")
     hotwords: str | None = Field(
-        None, description="text file of terms to favour in beam search, one a line, after a tab a weight where wanted"
+        None, description="text file of terms that beam search favours, one a line; a weight may follow after a tab"
     )
     hotword_weight: float = Field(0.7, ge=0, le=10, description="nats for each letter of a hotword")
-    hotword_guard: float = Field(
-        4.0, ge=0, description="nats by which the sound may speak against a hotword before it is refused"
-    )
-    nbest: int = Field(1, ge=1, le=1024, description="readings in the column `nbest`; 1 leaves it null; at most beam_width")
+    hotword_guard: float = Field(4.0, ge=0, description="a hotword is refused when the sound is more nats than this against it")
+    nbest: int = Field(1, ge=1, le=1024, description="hypotheses in the column `nbest`; 1 leaves it null; at most beam_width")
     collapse_blank: float = Field(
         0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
     )
@@ -220,31 +218,33 @@ class Decoding(Section):
 
 
 class Confidence(Section):
-    """How a word's confidence is worked out: 1 / (1 + exp(-(evidence / temperature + bias))). `tune` fits it to your data.
+    """How a word's confidence is computed: 1 / (1 + exp(-(evidence / temperature + bias))). `tune` fits it to your data.
 
-    The evidence is the logit of the mean over the word's pieces of their highest probability, and ``nbest_weight`` times the
-    logit of the share of the n-best list that has the word.
+    The evidence is a sum. One part is the logit of the mean over the word's pieces of their highest probability. The other
+    is ``nbest_weight`` times the logit of the share of the n-best list that has the word.
     """
 
-    temperature: float = Field(1.0, gt=0, le=100, description="above 1 makes words less sure, below 1 surer")
-    bias: float = Field(0.0, ge=-20, le=20, description="below 0 makes all words less sure")
-    nbest_weight: float = Field(0.0, ge=0, le=10, description="what the other readings of the search count beside the sound")
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="above 1 lowers high confidences and raises low ones; below 1 does the opposite"
+    )
+    bias: float = Field(0.0, ge=-20, le=20, description="below 0 lowers the confidence of every word")
+    nbest_weight: float = Field(0.0, ge=0, le=10, description="weight of the n-best list beside the acoustic evidence")
 
 
 class Formatting(Section):
-    """How the readable text is written; what was said is always kept in `text_raw`."""
+    """How the readable text is written; `text_raw` always keeps the words as spoken."""
 
     numbers: bool = Field(False, description="write spoken numbers, doses, dates and levels: five milligrams → 5 mg")
 
 
 class Quality(Section):
-    """What is measured of a recording, and when it is worth a look."""
+    """What is measured of a recording, and when the summary lists it."""
 
     vad: Literal["webrtc", "silero", "none"] = Field(
-        "webrtc", description="who finds speech; silero is better in noise, far slower, and needs its package"
+        "webrtc", description="voice activity detector; silero is better in noise, far slower, and needs its package"
     )
     uncovered_s: float = Field(
-        5.0, ge=0, description="seconds of speech without a word over it from which on the summary lists a recording"
+        5.0, ge=0, description="the summary lists a recording with at least this many seconds of speech without words"
     )
 
 
@@ -256,33 +256,35 @@ class Lake(Section):
     lease_s: float = Field(
         180.0,
         gt=0,
-        description="seconds after which a run without a sign of life counts as dead, and others take up its work",
+        description="a run that gives no sign of life for this many seconds counts as dead; others take over its work",
     )
-    file_mb: float = Field(256.0, ge=1, le=2048, description="megabytes of a file that `compact` aims at")
+    file_mb: float = Field(256.0, ge=1, le=2048, description="size in megabytes of the files that `compact` writes")
     retention_h: int = Field(
-        168, ge=24, description="hours that files no longer in use are kept for readers and runs that still know them"
+        168, ge=24, description="hours that replaced files are kept for readers and runs that still use them"
     )
     commit_every_s: float = Field(2.0, ge=0, description="the driver commits finished files at most this often")
     earliest_month: str = Field(
-        "1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before are in month `unknown`"
+        "1990-01", pattern=r"^\d{4}-\d{2}$", description="recordings dated before this month are in month `unknown`"
     )
 
 
 class RayCluster(Section):
     """The cluster that does the work."""
 
-    address: str | None = Field(None, description="an existing cluster; none starts one on this machine")
+    address: str | None = Field(None, description="address of an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
-    load_memory_mb: float = Field(700.0, gt=0, description="memory that one load worker with its decoders asks of the cluster")
-    emit_memory_mb: float = Field(1000.0, gt=0, description="memory that one model asks of the cluster, not counting the GPU's")
-    decode_memory_mb: float = Field(400.0, gt=0, description="memory that one decoder process asks of the cluster")
-    finish_memory_mb: float = Field(300.0, gt=0, description="memory that one finishing worker asks of the cluster")
-    stall_s: float = Field(300.0, gt=0, description="seconds without a finished recording until a run says what it waits for")
-    block_rows: int = Field(64, ge=1, description="recordings that travel and are committed together, at most")
-    block_audio_s: float = Field(
-        1800.0, gt=0, description="seconds of loaded audio that travel together, at most, but for a single longer recording"
+    load_memory_mb: float = Field(
+        700.0, gt=0, description="memory that the cluster reserves for one load worker and its decoders"
     )
-    block_mb: float = Field(32.0, gt=0, description="megabytes of stored audio that travel together, at most")
+    emit_memory_mb: float = Field(1000.0, gt=0, description="memory that the cluster reserves for one model, without the GPU's")
+    decode_memory_mb: float = Field(400.0, gt=0, description="memory that the cluster reserves for one decoder process")
+    finish_memory_mb: float = Field(300.0, gt=0, description="memory that the cluster reserves for one finishing worker")
+    stall_s: float = Field(300.0, gt=0, description="seconds without a finished recording before a run logs what it waits for")
+    block_rows: int = Field(64, ge=1, description="most recordings in one block, which travels and is committed as a whole")
+    block_audio_s: float = Field(
+        1800.0, gt=0, description="most seconds of loaded audio in one block; a longer recording is a block of its own"
+    )
+    block_mb: float = Field(32.0, gt=0, description="most megabytes of stored audio in one block")
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""The swap point: emissions of one channel in, hypotheses of it out."""
+"""The decoder's protocol: emissions of one channel in, hypotheses of it out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Decoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Which code decodes, with its version, for provenance: ``greedy``, ``pyctcdecode 0.5.0``."""
+        """The decoding package and its version, for provenance: ``greedy``, ``pyctcdecode 0.5.0``."""
 
     def decode(self, emissions: Emissions) -> list[Hypothesis]:
-        """At least one hypothesis, the best first. No frames, or nothing but blanks: one hypothesis without pieces."""
+        """One hypothesis or more, the best first. No frames, or blanks only, give one hypothesis without pieces."""
 
 
 def name_decoder(config: Decoding) -> str:
-    """``name`` of the decoder that ``open_decoder`` would open. Raises ConfigError for an engine that is not there."""
+    """``name`` of the decoder that ``open_decoder`` would open. Raises ConfigError for a missing engine."""
     return "greedy" if config.kind == "greedy" else name_search(config)
 
 
 def open_decoder(config: Decoding, vocabulary: Vocabulary) -> Decoder:
-    """The decoder that ``decoding.kind`` names; its language model is loaded here, once.
+    """Opens the decoder that ``decoding.kind`` names and loads its language model.
 
     Raises ConfigError for a language model that is missing, damaged, or made for other pieces.
     """

@@ -1,20 +1,21 @@
 """CTC beam search with a KenLM language model fused into the search (shallow fusion), as in Google's recipe for MedASR.
 
-Every piece of the vocabulary becomes a "word" of pyctcdecode, so that the n-gram model is over pieces; the search runs
-with pyctcdecode's own scoring: ``acoustic + lm_weight × ln P(piece | before) + word_score`` for each piece.
-Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++, see ``fast_engine.py``), three times as
-fast where its wheel exists. They differ in one thing: pyctcdecode walks the tokens of a frame in the order of a Python set, the
-C++ engine by id, and which of two equally good beams is dropped depends on that.
+Every piece of the vocabulary becomes a "word" of pyctcdecode, so the n-gram model is over pieces. The search scores each
+piece as pyctcdecode does: ``acoustic + lm_weight × ln P(piece | before) + word_score``.
+Two engines do the same search: pyctcdecode (pure Python) and ctc-beam-decoder (C++, see ``ctc_beam_decoder.py``), which is
+three times as fast where its wheel exists. They differ in one thing. pyctcdecode visits the tokens of a frame in the order of
+a Python set, the C++ engine visits them by id; this order decides which of two equally good beams is dropped.
 
-The recipe leaves pyctcdecode without a word list, and then the piece that a beam spells at this moment costs it 10 nats, and
-more if it has over six letters. So beams are dropped for the length of their last piece, and first pieces of a recording for
-being there. ``decoding.known_pieces`` names all pieces as words, which ends this; without it the search is the recipe's.
+The recipe gives pyctcdecode no word list. A beam then pays 10 nats for the piece that it is spelling, and more if the piece
+has over six letters. So beams are dropped because their last piece is long, and the first piece of a recording is dropped
+because it is unfinished. ``decoding.known_pieces`` gives all pieces as the word list, which ends this; without it the search
+is the recipe's.
 
-Both engines keep the whole text of every beam at every frame, so that time and memory grow with the square of a recording's
-length (ctc-beam-decoder: 0.8 GB for ten minutes, 7 GB for half an hour). Up to ``WHOLE_FRAMES`` kept frames
-(two minutes of speech) a recording is searched in one go, exactly as in the recipe. A longer one is cut at pauses, and each
-part is searched with ``CONTEXT_FRAMES`` of its neighbours on both sides, whose pieces are then left to the neighbours. This
-loses nothing: a search that never ends spends its beams on doubts of minutes ago.
+Both engines keep the whole text of every beam at every frame, so time and memory grow with the square of a recording's
+length (ctc-beam-decoder: 0.8 GB for ten minutes, 7 GB for half an hour). A recording of up to ``WHOLE_FRAMES`` kept frames
+(two minutes of speech) is searched as a whole, exactly as in the recipe. A longer one is cut at pauses. Each part is searched
+with ``CONTEXT_FRAMES`` of its neighbours on both sides, and only its own pieces are kept. This loses nothing: a search over
+the whole would spend its beams on alternatives from minutes ago.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import numpy as np
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Decoding
 from dictalake.decoding.ctc_beam_decoder import faster_decoder
-from dictalake.decoding.hotword_check import drop_unheard
+from dictalake.decoding.hotword_check import drop_unsupported
 from dictalake.decoding.hotwords import HotwordScorer, read_hotwords
 from dictalake.decoding.segments import cut_at_pauses, skip_repeated_blanks, slice_frames
 from dictalake.decoding.vocabulary import Vocabulary
@@ -48,9 +49,9 @@ from dictalake.records import Emissions, Hypothesis, Piece
 
 WHOLE_FRAMES = 3000
 CONTEXT_FRAMES = 200
-# Two tokenizers for English share their single letters and a few short pieces; one corpus and one tokenizer share nearly all.
+# Two English tokenizers share single letters and a few short pieces; a model of the same tokenizer knows nearly all pieces.
 _LEAST_KNOWN_SHARE = 0.3
-_SLACK = 2  # frames that a piece may move between two hypotheses and be the same
+_SLACK = 2  # frames by which a piece may move and still be the same piece in two hypotheses
 _UNKNOWN_WORD = "⁇"  # what both engines call <unk>
 
 _Spoken = tuple[str, tuple[int, int]]  # a word of an engine, and its first and last frame, exclusive
@@ -70,7 +71,7 @@ class BeamDecoder:
         if config.hotwords is not None:
             hotwords = read_hotwords(Path(resolve(config.hotwords)), vocabulary).hotwords
             self._hotwords = HotwordScorer(hotwords, float(config.hotword_weight), vocabulary)
-            # Only pyctcdecode's search lets a scorer of several pieces in.
+            # Only pyctcdecode's search accepts a scorer for terms of several pieces.
             _, module = _import_engine("pyctcdecode")
             self._biased_engine = _build(module, lm, config, vocabulary)
         self._ids = {word: i for i, word in vocabulary.lm_words().items()}
@@ -78,10 +79,10 @@ class BeamDecoder:
         self._special_ids = sorted(vocabulary.special_ids)
 
     def decode(self, emissions: Emissions) -> list[Hypothesis]:
-        """N-best, the best first, at most ``beam_width`` of them.
+        """At most ``beam_width`` hypotheses, the best first.
 
-        The scores are the engine's; of a recording in parts they are sums over the parts, each with its context, and compare
-        only with the same recording under the same configuration.
+        The scores are the engine's. For a recording in parts they are sums over the parts with their context, so compare them
+        only for the same recording under the same configuration.
         """
         if emissions.kept <= WHOLE_FRAMES:
             return self._search(emissions)
@@ -106,7 +107,7 @@ class BeamDecoder:
         frame_index = kept.frame_index.tolist()
         known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
         plain = [_hypothesis((*beam[:3], beam[3] + skipped_logp, beam[4] + skipped_logp), known) for beam in beams]
-        # On nothing but blanks ctc-beam-decoder gives no beam at all.
+        # ctc-beam-decoder gives no beam for blanks only.
         hypotheses = plain or [Hypothesis(())]
         if self._hotwords is not None:
             hypotheses = self._search_for_hotwords(hypotheses, emissions, emissions.dense())
@@ -115,7 +116,7 @@ class BeamDecoder:
     def _search_for_hotwords(
         self, plain: Sequence[Hypothesis], emissions: Emissions, log_probs: np.ndarray
     ) -> list[Hypothesis]:
-        """The hypotheses with hotwords; where the guard refused something, that hypothesis first and then those without."""
+        """The hypotheses with hotwords. If the check refused a hotword: the corrected hypothesis, then the plain ones."""
         assert self._hotwords is not None
         scorer, words = self._hotwords, self._vocabulary.lm_words()
         scorer.reset()
@@ -137,7 +138,7 @@ class BeamDecoder:
         best, *alternatives = hypotheses
         guard = float(self._config.hotword_guard)
         blank_id = self._vocabulary.blank_id
-        pieces = drop_unheard(best.pieces, plain[0].pieces, log_probs, emissions.frame_index, blank_id, guard, count_bonus)
+        pieces = drop_unsupported(best.pieces, plain[0].pieces, log_probs, emissions.frame_index, blank_id, guard, count_bonus)
         if _ids(pieces) != _ids(best.pieces):
             source = plain[0] if _ids(pieces) == _ids(plain[0].pieces) else best
             best = replace(source, pieces=pieces)
@@ -150,7 +151,7 @@ class BeamDecoder:
         return {"beam_width": self._config.beam_width} | {name: float(getattr(self._config, name)) for name in names}
 
     def _piece(self, spoken: _Spoken, log_probs: np.ndarray, frame_index: Sequence[int]) -> Piece | None:
-        """None for what is no piece: a special token, or one that the vocabulary does not know."""
+        """The piece, or None for a special token and for a word that the vocabulary does not know."""
         word, (start, end) = spoken
         plain = self._without_specials(word)
         if plain in ("", _UNKNOWN_WORD):
@@ -170,7 +171,7 @@ class BeamDecoder:
         )
 
     def _without_specials(self, word: str) -> str:
-        """An engine glues a special token such as ``</s>``, which has no word start, to the word before."""
+        """``word`` without special tokens: engines glue one such as ``</s>``, which starts no word, to the word before."""
         stripped = True
         while stripped and word not in self._ids:
             suffix = next((special for special in self._specials if word.endswith(special)), "")
@@ -178,14 +179,14 @@ class BeamDecoder:
         return word
 
     def _end_before_special(self, log_probs: np.ndarray, token_id: int, start: int, end: int) -> int:
-        """Where the piece ends in a span that a special token at its end has stretched: after its last frame there."""
+        """Where the piece really ends in a span that a special token at its end has stretched: after its last frame."""
         rivals = log_probs[start:end, self._special_ids].max(axis=1)
         heard = np.flatnonzero(log_probs[start:end, token_id] > rivals)
         return start + (int(heard[-1]) + 1 if len(heard) else 1)
 
 
 class _Known(dict[_Spoken, Piece | None]):
-    """Pieces of the beams of one search, each made when it is first asked for: most beams differ in few pieces."""
+    """Pieces of the beams of one search, each made on first use: most beams differ in few pieces."""
 
     def __init__(self, make: Callable[[_Spoken], Piece | None]) -> None:
         super().__init__()
@@ -203,25 +204,25 @@ def _hypothesis(beam: _EngineBeam, known: _Known) -> Hypothesis:
 
 
 def name_search(config: Decoding) -> str:
-    """Of the decoder, for provenance, without opening it. Raises ConfigError for an engine that is not there."""
+    """The decoder's name for provenance, without opening it. Raises ConfigError for a missing engine."""
     packages = [_import_engine(config.engine)[0], *(["pyctcdecode"] if config.hotwords is not None else [])]
     return " + hotwords in ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
 def measure_posterior(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
-    """The first of ``hypotheses`` (n-best of one search), each piece with the share of them that has it, too, at this time.
+    """The first of ``hypotheses`` (the n-best of one search); each piece gets the share of them that has it at this time.
 
-    Hypotheses count by the softmax of their acoustic and language model scores: the posterior of the list, as in confusion
-    networks (Mangu et al. 2000).
+    Each hypothesis weighs by the softmax of its acoustic and language model score. This is the posterior of the list, as in
+    confusion networks (Mangu et al. 2000).
     """
     best = hypotheses[0]
-    # Without what hotwords were worth: that is a wish, and no evidence.
+    # Without the bonus of hotwords: it is a preference and no evidence.
     scores = np.array([hypothesis.acoustic_score + hypothesis.lm_score for hypothesis in hypotheses])
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     posterior = [1.0] * len(best.pieces)
     for hypothesis, share in zip(hypotheses[1:], shares[1:].tolist(), strict=True):
-        there = {id(piece) for piece in hypothesis.pieces}  # the same objects, of the same search
+        there = {id(piece) for piece in hypothesis.pieces}  # hypotheses of one search share their piece objects
         missing = [index for index, piece in enumerate(best.pieces) if id(piece) not in there]
         tokens = {best.pieces[index].token_id for index in missing}
         places = {
@@ -241,8 +242,10 @@ def measure_posterior(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
 
 
 def join_hypotheses(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
-    """The ``most`` best pairs of a hypothesis from ``before`` and one from ``after``. The two best come first, whatever their
-    scores, as a refused hotword leaves its score behind. Of hypotheses with the same pieces the first counts.
+    """The ``most`` best pairs of a hypothesis from ``before`` and one from ``after``.
+
+    The pair of the two first ones stays first whatever its score, since a hypothesis keeps the score of a refused hotword.
+    Of several pairs with the same pieces the first counts.
     """
     distinct: dict[tuple[int, ...], Hypothesis] = {}
     for one in after:
@@ -265,7 +268,7 @@ def _ids(pieces: Sequence[Piece]) -> list[int]:
 
 
 def _check_lm(path: str, vocabulary: Vocabulary) -> str:
-    """``path`` if it is a KenLM model over this vocabulary's pieces; else ConfigError."""
+    """Returns ``path`` if it is a KenLM model over this vocabulary's pieces, else raises ConfigError."""
     if not Path(path).is_file():
         raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
     options = kenlm.Config()
@@ -300,8 +303,10 @@ def _build(module: Any, lm: str | None, config: Decoding, vocabulary: Vocabulary
 
 @contextmanager
 def _without_suffix(lm: str | None) -> Iterator[str | None]:
-    """``lm`` as a file that the engines do not know for an ARPA: of those they read a word list too, and score by it, so that
-    the same model would give other texts as ARPA than as binary. A gzip is unpacked, as an engine's KenLM may have no zlib.
+    """``lm`` under a name that does not end in .arpa.
+
+    From an ARPA the engines also read a word list and score by it, so one model would give different texts as ARPA and as
+    binary. A gzip file is unpacked, as an engine's KenLM may lack zlib.
     """
     if lm is None or not lm.endswith((".arpa", ".gz")):
         yield lm
@@ -317,7 +322,7 @@ def _without_suffix(lm: str | None) -> Iterator[str | None]:
 
 
 def _import_engine(wanted: str) -> tuple[str, Any]:
-    """Package name and module of the engine ``wanted``; ``auto`` is ctc-beam-decoder where it loads, else pyctcdecode."""
+    """Package name and module of the engine ``wanted``. ``auto`` is ctc-beam-decoder if it loads, else pyctcdecode."""
     if wanted in ("auto", "ctc-beam-decoder"):
         try:
             module = importlib.import_module("ctc_beam_decoder")
@@ -337,7 +342,7 @@ def _import_engine(wanted: str) -> tuple[str, Any]:
 
 @contextmanager
 def _quiet_loggers() -> Iterator[None]:
-    """pyctcdecode warns that a binary model has no unigram list: the recipe has none either."""
+    """Silences pyctcdecode's warning that a binary model has no unigram list: the recipe has none either."""
     logger = logging.getLogger("pyctcdecode")
     level = logger.level
     logger.setLevel(logging.ERROR)

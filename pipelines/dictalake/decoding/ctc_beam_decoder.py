@@ -1,9 +1,9 @@
-"""The search of ctc-beam-decoder with less around it.
+"""A faster way to call the C++ search of ctc-beam-decoder.
 
-The package's Python normalises in several copies of the matrix and makes a tuple of each word of each beam out of single numpy
-numbers, which takes half as long as its C++ search. What is called below is the library's C interface, of one version: with a
-package of another one its own Python is used. The numbers that go in and the beams that come out are the package's own, bit for
-bit; a test holds them to it.
+The package's Python copies the matrix several times to normalise it, and builds a tuple from numpy scalars for each word of
+each beam. Together this takes half as long as the C++ search itself. The code below calls one version of the library's C
+interface; for any other version, the package's own Python runs. Inputs and beams equal the package's bit for bit, and a test
+compares them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 _INTS, _DOUBLES, _FLOATS = (ctypes.POINTER(kind) for kind in (ctypes.c_int32, ctypes.c_double, ctypes.c_float))
 _LEAST_LOGP = np.float32(np.log(1e-15))
 _MESSAGE_BYTES = 512
-_INTERFACE = 2  # a package refuses a library of another version than its own
+_INTERFACE = 2  # the package itself refuses a library of another version
 
 Beam = tuple[str, None, list[tuple[str, tuple[int, int]]], float, float]
 
 
 def faster_decoder(module: Any) -> type[Any]:
-    """``BeamSearchDecoder`` of ``module``, the package ``ctc_beam_decoder``, giving the same beams sooner."""
+    """A ``BeamSearchDecoder`` of ``module``, the package ``ctc_beam_decoder``, that gives the same beams sooner."""
     if getattr(module, "_REQUIRED_ABI_VERSION", None) != _INTERFACE:
         usual: type[Any] = module.BeamSearchDecoder
         return usual
@@ -31,8 +31,8 @@ def faster_decoder(module: Any) -> type[Any]:
         def decode_beams(
             self, log_probs: np.ndarray, *, beam_width: int, beam_prune_logp: float, token_min_logp: float
         ) -> list[Beam]:
-            """Of natural logs, float32 ``(frames, n_columns)``. Text, nothing, words each with its first frame and the one
-            after its last, acoustic and whole score. Raises ValueError, RuntimeError."""
+            """Takes natural logs, float32 ``(frames, n_columns)``. A beam is a text, None, the words with their first frame
+            and the one after their last, the acoustic score and the total score. Raises ValueError and RuntimeError."""
             if log_probs.ndim != 2 or log_probs.shape[1] != self.n_columns:
                 raise ValueError(f"log-probabilities must have {self.n_columns} columns, not the shape {log_probs.shape}")
             normalised, library = _normalise(log_probs), self._capi.lib
@@ -44,7 +44,7 @@ def faster_decoder(module: Any) -> type[Any]:
                 beam_width,
                 beam_prune_logp,
                 token_min_logp,
-                0,  # histories are not pruned, as in pyctcdecode's decode_beams
+                0,  # do not prune histories; pyctcdecode's decode_beams does not either
                 (ctypes.c_char_p * 1)(),
                 0,
                 0.0,
@@ -62,7 +62,7 @@ def faster_decoder(module: Any) -> type[Any]:
 
 
 def _normalise(log_probs: np.ndarray) -> np.ndarray:
-    """In the order of steps of pyctcdecode, on which the last bits depend, and with them which of two equal beams is first."""
+    """Follows pyctcdecode's order of steps: the last bits depend on it, and they decide which of two equal beams is first."""
     log_probs = np.ascontiguousarray(log_probs, dtype=np.float32)
     normalised: np.ndarray = log_probs - log_probs.max(axis=1, keepdims=True)
     normalised -= np.log(np.exp(normalised).sum(axis=1, keepdims=True))
@@ -89,7 +89,7 @@ def _unpack(library: Any, found: ctypes.c_void_p) -> list[Beam]:
     )
     for packed, count, acoustic_score, score in each:
         text = packed.decode("utf-8")
-        # A word without a span, or a span without a word, is left out, as the package does it.
+        # Like the package, leave out a word without a span and a span without a word.
         unpacked.append((text, None, list(zip(text.split(), spans[at : at + count], strict=False)), acoustic_score, score))
         at += count
     return unpacked

@@ -9,7 +9,7 @@ from dictalake.records import Emissions, Hypothesis, Piece
 
 
 class GreedyDecoder:
-    """Works on the sparse form; no dense matrix is made."""
+    """Works on the sparse form and makes no dense matrix."""
 
     name = "greedy"
 
@@ -39,7 +39,7 @@ class GreedyDecoder:
 
 
 def best_path(emissions: Emissions) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest token of each kept frame and its log-probability, ``(kept,)`` each; the first one between equals."""
+    """The likeliest token of each kept frame and its log-probability, ``(kept,)`` each; of equal tokens the first."""
     starts = emissions.offsets[:-1].astype(np.int64)
     counts = np.diff(emissions.offsets)
     logp = emissions.logp.astype(np.float32)

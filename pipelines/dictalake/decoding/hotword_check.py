@@ -1,8 +1,8 @@
-"""The guard against over-biasing: a change that hotwords made stays only where the acoustics support it.
+"""The check against over-biasing: a change that hotwords made stays only where the acoustics support it.
 
-Shallow fusion with hotwords trades sound against the list, and a long list with a high weight invents terms. Therefore each
-place where the hypothesis with hotwords differs from the one without is judged by the sound alone: by the CTC likelihood of
-either's pieces over the frames of that place.
+Shallow fusion with hotwords trades the sound against the list, so a long list with a high weight invents terms. The check
+looks at each place where the hypothesis with hotwords differs from the plain one. It compares the CTC likelihoods of the
+two over the frames of that place, which is a judgement by the sound alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SLACK_FRAMES = 2
 
 @dataclass
 class _Place:
-    """Where the hypotheses differ; without difference ``theirs`` is ``mine``."""
+    """A stretch of both hypotheses. Where they agree, ``theirs`` is ``mine``."""
 
     mine: tuple[Piece, ...]
     theirs: tuple[Piece, ...]
@@ -32,7 +32,7 @@ class _Place:
         return self.mine if self.keeps_mine else self.theirs
 
 
-def drop_unheard(
+def drop_unsupported(
     biased: Sequence[Piece],
     plain: Sequence[Piece],
     log_probs: np.ndarray,
@@ -41,10 +41,10 @@ def drop_unheard(
     most_nats: float,
     count_bonus: Callable[[Sequence[Piece]], float],
 ) -> tuple[Piece, ...]:
-    """``biased`` with the pieces of ``plain`` wherever its own earn no hotword, or are ``most_nats`` less likely to the ear.
+    """``biased``, with the pieces of ``plain`` wherever its own earn no hotword or sound ``most_nats`` less likely.
 
-    ``log_probs`` float32 ``(kept, vocabulary)`` are those of the true frames ``frame_index`` ``(kept,)``; ``count_bonus`` says
-    what the hotwords in some pieces are worth. A hotword that lost one of its places loses the others too.
+    ``log_probs`` float32 ``(kept, vocabulary)`` belong to the true frames ``frame_index`` ``(kept,)``. ``count_bonus`` gives
+    the bonus of the hotwords in some pieces. A hotword that loses one of its places loses the others too.
     """
     places = _find_places(biased, plain)
     changed = [place for place in places if place.is_changed]
@@ -54,7 +54,7 @@ def drop_unheard(
         before = places[index - 1].mine[-1].end_frame if index else 0
         after = places[index + 1].mine[0].start_frame if index + 1 < len(places) else int(frame_index[-1]) + 1
         inside = [*place.mine, *place.theirs]
-        # The shared neighbours may have moved between the hypotheses: what either says here must fit in.
+        # The shared neighbours may have moved between the hypotheses; leave room for the pieces of either.
         first_frame = min([before, *(piece.start_frame for piece in inside)])
         last_frame = max([after, *(piece.end_frame for piece in inside)])
         first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
@@ -76,8 +76,8 @@ def drop_unheard(
 
 
 def _find_places(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[_Place]:
-    """What the hypotheses share, and what lies between. A piece is shared if both have it at the same time: text alone would
-    pair a frequent piece with another one of its kind."""
+    """What the hypotheses share, and what lies between. A piece is shared if both have it at the same time; by text alone, a
+    frequent piece would be paired with another one like it."""
     matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
     pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]
     shared = [(i, j) for i, j in pairs if abs(biased[i].start_frame - plain[j].start_frame) <= _SLACK_FRAMES]
@@ -108,7 +108,7 @@ def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: in
     labels = np.full(2 * len(token_ids) + 1, blank_id)
     labels[1::2] = token_ids
     emitted = log_probs[:, labels].astype(np.float64)
-    # From two labels before only to a token, and not to one that repeats the last: a blank must stand between.
+    # A path may skip the blank before a token, except between two equal tokens, which need a blank between them.
     jumps = np.zeros(len(labels), dtype=bool)
     jumps[3::2] = labels[3::2] != labels[1:-2:2]
     alpha = np.full(len(labels), -np.inf)

@@ -1,9 +1,9 @@
-"""Hotwords: names, drugs and devices of a place, favoured while the beam search runs (shallow fusion, as the language model).
+"""Hotwords: local names, drugs and devices that the beam search favours (shallow fusion, like the language model).
 
-A bonus belongs to letters, not to pieces: each letter of a hotword that a beam spells from the beginning of a word on is worth
-``hotword_weight``, and all of it is taken back when the beam goes on otherwise (the failure arcs of contextual biasing, He et
-al. 2019, arXiv 1811.06621). So it does not matter how a model cuts a term into pieces, terms of several words are one term, and
-a term is helped from its first piece on, before the search has dropped it.
+The bonus is for letters, not for pieces. A beam that starts to spell a hotword at the beginning of a word gets
+``hotword_weight`` for each letter. It loses all of it when it leaves the term (the failure arcs of contextual biasing, He et
+al. 2019, arXiv 1811.06621). So it does not matter how a model cuts a term into pieces, a term may have several words, and a
+term is favoured from its first piece on, before the search has dropped it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dictalake.errors import ConfigError
 MOST_HOTWORDS = 50_000
 HEAVIEST = 10.0
 _LEAST_LETTERS = 2
-_SHOWN_TERMS, _SHOWN_LETTERS = 3, 30  # in a warning
+_SHOWN_LINES = 10
 
 
 @dataclass(frozen=True)
 class Hotword:
-    """A term, as it is to be written, and how much its letters are worth beside others'."""
+    """A term as it should be written, and the weight of its letters relative to other terms."""
 
     term: str
     weight: float = 1.0
@@ -47,16 +47,14 @@ class HotwordList:
         """A sentence about all that is left out; None where nothing is."""
         if not self.left_out:
             return None
-        shown = [
-            f"“{term[:_SHOWN_LETTERS]}{'…' if len(term) > _SHOWN_LETTERS else ''}” (line {number})"
-            for number, term in self.left_out[:_SHOWN_TERMS]
-        ]
+        # Never the terms: one may be the name of a patient.
+        shown = [f"{number}" for number, _ in self.left_out[:_SHOWN_LINES]]
         more = len(self.left_out) - len(shown)
         count, total = len(self.left_out), len(self.left_out) + len(self.hotwords)
         return (
             f"decoding.hotwords: {count} of {total} terms {'is' if count == 1 else 'are'} left out, as the model has no pieces "
-            f"for some of their letters or they have fewer than {_LEAST_LETTERS}: {', '.join(shown)}"
-            f"{f' and {more} more' if more else ''}; write them as they are spoken"
+            f"for some of their letters or they have fewer than {_LEAST_LETTERS} (line {', '.join(shown)}"
+            f"{f' and {more} more' if more else ''}); write them as they are spoken"
         )
 
 
@@ -140,12 +138,12 @@ def _parse_weight(text: str, where: str) -> float:
 
 
 def fold(text: str) -> str:
-    """Lower case, letter by letter, so that no letter changes the length."""
+    """Lower case, letter by letter, so that the length does not change."""
     return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
 
 
 def find_hotwords(hotwords: Iterable[Hotword], text: str) -> list[str]:
-    """The terms of ``hotwords`` in ``text`` as whole words, as often as they are there; of two that overlap the longer one."""
+    """The terms of ``hotwords`` in ``text`` as whole words, once for each occurrence; of two that overlap, the longer."""
     terms = sorted((fold(hotword.term) for hotword in hotwords), key=len, reverse=True)
     if not terms:
         return []
@@ -154,7 +152,7 @@ def find_hotwords(hotwords: Iterable[Hotword], text: str) -> list[str]:
 
 @dataclass(slots=True)
 class _Node:
-    """A place in the trie of terms. ``bonus`` is what the letters so far are worth, ``ends`` whether a term ends here."""
+    """A node in the trie of terms. ``bonus`` is the value of the letters so far; ``ends`` says whether a term ends here."""
 
     bonus: float = 0.0
     ends: bool = False
@@ -166,25 +164,25 @@ _State = tuple[float, tuple[_Thread, ...]]
 
 
 class HotwordScorer:
-    """The bonus of a beam's text, in the form that pyctcdecode's search asks for (it takes ours in place of its own)."""
+    """Computes the bonus of a beam's text. pyctcdecode's search takes it in place of its own hotword scorer."""
 
     def __init__(self, hotwords: Sequence[Hotword], weight: float, vocabulary: Vocabulary) -> None:
-        """``weight``: nats for each letter. ``vocabulary`` says what the search's "words" stand for."""
+        """``weight`` is in nats for each letter. ``vocabulary`` says what the search's "words" stand for."""
         self._root = _Node()
-        # Lightest first: where terms share a beginning, the heavier one's weight holds there, whatever the order in the file.
+        # Lightest first: where terms share a beginning, the heavier one's weight counts, whatever the order in the file.
         for hotword in sorted(hotwords, key=lambda one: one.weight):
             self._add(fold(hotword.term), weight * hotword.weight)
         special = (vocabulary.pyctcdecode_labels()[i] for i in vocabulary.special_ids)
         self._letters = {word: fold(vocabulary.pieces[i]) for i, word in vocabulary.lm_words().items()}
         self._silent = frozenset(word for word in special if word)
-        # A recording begins a word, also where the vocabulary is one of letters and writes no gap before it.
+        # A recording begins with a word start, even in a vocabulary of letters, which writes no gap before it.
         begun = self._root.next.get(WORD_START)
         self._start: _State = (0.0, ((begun, 0.0),) if begun else ())
         self._states: dict[str, _State] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the texts of the recording before."""
+        """Forgets the texts of the previous recording."""
         self._states = {"": self._start}
 
     def _add(self, term: str, weight: float) -> None:
@@ -196,24 +194,24 @@ class HotwordScorer:
         node.ends = True
 
     def score(self, text: str) -> float:
-        """Nats for a beam's text, its pieces in pyctcdecode's writing with spaces between. A term not yet ended counts too."""
+        """Nats for a beam's text: pyctcdecode's pieces with spaces between them. An unfinished term counts too."""
         best, threads = self._state(text)
         return max([best, *(before + node.bonus for node, before in threads)])
 
     def final_score(self, text: str) -> float:
-        """The same at the end of a recording: what was begun and not ended counts no more."""
+        """The same at the end of a recording, where an unfinished term no longer counts."""
         best, threads = self._state(text)
         return max([best, *(before + node.bonus for node, before in threads if node.ends)])
 
     def score_partial_token(self, token: str) -> float:
-        """A piece counts when it is complete."""
+        """Zero: only complete pieces count."""
         return 0.0
 
     def __contains__(self, token: str) -> bool:
         return False
 
     def _state(self, text: str) -> _State:
-        # Without recursion: a text whose beginning was not asked for before may be long.
+        # No recursion: the text may be long, and none of its beginnings known.
         missing = []
         while text not in self._states:
             missing.append(text)
@@ -234,7 +232,7 @@ class HotwordScorer:
         return best, threads
 
     def _spell(self, word: str) -> str:
-        """The letters of a "word" of the search; a special token that the search glued to its end has none."""
+        """The letters of a "word" of the search; a special token glued to its end adds none."""
         while word not in self._letters:
             suffix = next((special for special in self._silent if word.endswith(special)), None)
             if suffix is None:

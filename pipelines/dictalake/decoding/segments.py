@@ -1,4 +1,4 @@
-"""Which frames of a channel a search sees: repeated blanks are skipped, and a long channel is cut at pauses."""
+"""Chooses the frames that a search sees: it skips repeated blanks, and cuts a long channel at pauses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PART_FRAMES = 2000
 
 
 def skip_repeated_blanks(emissions: Emissions, blank_id: int, min_logp: float) -> tuple[Emissions, float]:
-    """Without the frames that tell a search nothing, and the sum of their log p(blank), which is what they add to every score.
+    """Emissions without the frames that change nothing for a search, and the log p(blank) that these add to every score.
 
-    A search tries the tokens of at least ``min_logp``. After a frame where that is the blank alone every beam ends in a blank,
-    so that another such frame neither makes, joins nor reorders beams.
+    A search tries the tokens of at least ``min_logp``. After a frame where only the blank is that likely, every beam ends in a
+    blank, so another such frame neither makes, joins nor reorders beams.
     """
     counts = np.diff(emissions.offsets)
     rows = np.repeat(np.arange(emissions.kept), counts)
@@ -35,9 +35,9 @@ def skip_repeated_blanks(emissions: Emissions, blank_id: int, min_logp: float) -
 
 
 def cut_at_pauses(emissions: Emissions, blank_id: int) -> list[tuple[int, int]]:
-    """Intervals of kept frames ``[start, end)``, together all of them, none longer than ``PART_FRAMES``.
+    """Intervals ``[start, end)`` that together cover all kept frames, none longer than ``PART_FRAMES``.
 
-    Each cut is in the second half of what a part may hold: at the longest collapsed run of blanks there, else at the
+    Each cut is in the second half of the longest possible part: at the longest collapsed run of blanks there, else at the
     frame with the likeliest blank.
     """
     blank_logp = np.full(emissions.kept, -np.inf, dtype=np.float32)

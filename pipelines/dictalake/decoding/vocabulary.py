@@ -1,7 +1,7 @@
 """What the columns of the emissions mean: one form for SentencePiece, Unigram and character vocabularies.
 
-Inside dictalake ``▁`` at the start of a piece starts a word. Character vocabularies (wav2vec 2.0) mark the gap with
-``|`` instead: their ``|`` becomes the piece ``▁``. Special entries are written ``<…>``.
+Inside dictalake, ``▁`` at the start of a piece starts a word. Character vocabularies (wav2vec 2.0) mark the gap with
+``|`` instead, and their ``|`` becomes the piece ``▁``. Special entries are written ``<…>``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Vocabulary:
     def from_pieces(
         cls, pieces: Sequence[str], blank_id: int, special_ids: Iterable[int] = (), word_delimiter: str | None = None
     ) -> Vocabulary:
-        """Normalises raw ``pieces``: specials become ``<…>``, the ``word_delimiter`` of a character vocabulary ``▁``.
+        """Normalises raw ``pieces``: specials become ``<…>``, and a character vocabulary's ``word_delimiter`` becomes ``▁``.
 
-        Entries that are empty or look like ``<…>`` are special whether named or not.
+        Entries that are empty or look like ``<…>`` are special, named or not.
         """
         special = {blank_id, *special_ids} | {i for i, piece in enumerate(pieces) if not piece or _ANGLED.fullmatch(piece)}
         normalised = []
@@ -52,9 +52,9 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, model_vocabulary_size: int, blank_id: int | None = None) -> Vocabulary:
-        """Of a Hugging Face tokenizer and the width of the model's CTC head, as ``from_entries``.
+        """Makes a vocabulary from a Hugging Face tokenizer and the width of the model's CTC head, as ``from_entries``.
 
-        ``blank_id`` is by default the padding token. Raises ConfigError where there is none.
+        ``blank_id`` defaults to the padding token. Raises ConfigError if the tokenizer has none.
         """
         own = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
         blank = tokenizer.pad_token_id if blank_id is None else blank_id
@@ -73,10 +73,10 @@ class Vocabulary:
         special_ids: Iterable[int] = (),
         word_delimiter: str | None = None,
     ) -> Vocabulary:
-        """Of a tokenizer's ``entries`` (piece → id) and the width of the model's CTC head.
+        """Makes a vocabulary from a tokenizer's ``entries`` (piece → id) and the width of the model's CTC head.
 
         Entries at or above ``model_vocabulary_size`` are cut off (MedASR's tokenizer has 613, its head emits 512);
-        columns that the tokenizer has no entry for become special.
+        columns without an entry in the tokenizer become special.
         """
         names = {index: piece for piece, index in entries.items()}
         pieces = [names.get(i, f"<unused_{i}>") for i in range(model_vocabulary_size)]
@@ -85,8 +85,8 @@ class Vocabulary:
     def pyctcdecode_labels(self) -> list[str]:
         """Each piece as a pyctcdecode "word", as in Google's recipe for MedASR: the language model is over pieces.
 
-        The blank is "", special entries stay, any other piece is ``"▁" + piece.replace("▁", "#")``. Where a ``#`` in the
-        vocabulary itself would make two labels the same, which the recipe leaves open, that one is written ``＃``.
+        The blank is "", special entries stay, and any other piece is ``"▁" + piece.replace("▁", "#")``. The recipe does not
+        cover a ``#`` in the vocabulary itself. Where it would make two labels the same, it is written ``＃``.
         """
         labels = [self._label(i, piece) for i, piece in enumerate(self.pieces)]
         counts = Counter(labels)
@@ -101,11 +101,11 @@ class Vocabulary:
         return piece if index in self.special_ids else WORD_START + piece.replace(WORD_START, "#")
 
     def lm_words(self) -> dict[int, str]:
-        """Id → the word that stands for the piece in the language model and in its corpus; special entries have none."""
+        """Id → the piece's word in the language model and in its corpus; special entries have none."""
         return {i: label[1:] for i, label in enumerate(self.pyctcdecode_labels()) if i not in self.special_ids}
 
     def text_of(self, pieces: Iterable[str]) -> str:
-        """Pieces joined to text with single spaces; special entries are dropped.
+        """Joins pieces to text with single spaces and drops special entries.
 
         >>> vocabulary.text_of(["▁no", "▁acute", "▁fra", "cture", "▁{period}", "</s>"])
         'no acute fracture {period}'

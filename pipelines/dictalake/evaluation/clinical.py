@@ -227,7 +227,7 @@ class Terms:
         return found
 
     def compare(self, reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-        """Term, category and outcome: each term of the reference, found or missed, then what was heard besides, added.
+        """Term, category and outcome: each term of the reference, found or missed, then the additional terms, added.
 
         A term is found if all its words are aligned to the same words, with nothing between them, and they are that term there.
         """

@@ -53,7 +53,7 @@ def cache_emissions(
 ) -> Path:
     """The Parquet file with the emissions of ``recordings`` under this acoustic configuration; made once, then found again.
 
-    ``on_done`` is told how many recordings were done. A file appears whole or not at all.
+    ``on_done`` gets the number of recordings that were done. A file appears whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"emissions-{_key(config, recordings, model_sha256)}.parquet"
@@ -71,7 +71,7 @@ def cache_emissions(
                 is_final &= not any(error and error["retryable"] for error in emitted["error"].to_pylist())
                 writer.write_table(_select(emitted))
                 on_done(len(loaded))
-    # What failed for a passing reason is asked for again the next time.
+    # A retryable failure is not kept, so the recording is tried again the next time.
     found = path if is_final else path.with_suffix(".incomplete.parquet")
     unfinished.replace(found)
     return found

@@ -1,6 +1,6 @@
-"""The evaluation as one HTML page without a network: tables, intervals, and the worst transcripts with what was said and heard.
+"""The evaluation as one HTML page without a network: tables, intervals, and the worst transcripts with their references.
 
-It shows transcripts and lets one hear recordings: the page is as confidential as the archive, and says so.
+It shows transcripts and plays recordings, so the page is as confidential as the archive, and says so.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def show_transcript(assessed: Assessed, system: str, words: Sequence[AlignedWord
 
 
 def show_mistakes(assessed: Sequence[Assessed]) -> Iterator[ShownMistake]:
-    """What may hurt a patient in the recordings that were heard at all."""
+    """The mistakes that may hurt a patient, in the recordings that did not fail."""
     for one in assessed:
         if one.utterance.hypothesis is None:
             continue
@@ -101,7 +101,7 @@ def show_mistakes(assessed: Sequence[Assessed]) -> Iterator[ShownMistake]:
 
 
 def rank_terms(assessed: Sequence[Assessed], most: int) -> list[tuple[str, str, int, int]]:
-    """The terms that go wrong most often: term, category, times missed, times heard where they were not said."""
+    """The terms that go wrong most often: term, category, times missed, times inserted."""
     wrong: dict[str, Counter[tuple[str, str]]] = {"missed": Counter(), "added": Counter()}
     for one in assessed:
         for term, category, outcome in one.terms:
@@ -131,7 +131,7 @@ def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> Markup:
 
 
 def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> Markup | None:
-    """SVG: what is left of the word error rate when the least confident transcripts go to a human; None without confidences."""
+    """SVG: the word error rate of the rest when the least confident transcripts go to a human; None without confidences."""
     curves = {name: figures["routing"] for name, figures in systems.items() if figures["routing"]}
     if not curves:
         return None

@@ -43,7 +43,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Trial:
-    """What ``settings`` made of the recordings. Of hotwords: how often they were said, found, and found where not said."""
+    """The result of ``settings`` on the recordings. For hotwords: how often they were spoken, found, and wrongly found."""
 
     settings: Settings
     decoded: tuple[Decoded, ...]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from dictalake.evaluation.calibration import measure_reliability
 from dictalake.html import open_templates, to_svg
 
-_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#999999"  # Okabe and Ito: told apart by the colour-blind
+_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#999999"  # Okabe and Ito: the colour-blind can distinguish them
 
 
 @dataclass(frozen=True)

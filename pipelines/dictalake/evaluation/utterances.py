@@ -13,8 +13,8 @@ UNLABELLED = "(none)"
 
 @dataclass(frozen=True)
 class Utterance:
-    """A reference and what a system heard. ``hypothesis`` None: the recording failed. ``labels`` are manifest columns,
-    ``confidence`` 0–1 is the transcript's.
+    """A reference and a system's hypothesis, which is None if the recording failed. ``labels`` are manifest columns, and
+    ``confidence`` is the transcript's, 0–1.
     """
 
     recording_id: str

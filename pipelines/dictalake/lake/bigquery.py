@@ -1,4 +1,4 @@
-"""The views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
+"""Writes the views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
 
 What BigQuery sees of a Delta table: a map is a list of structs of ``key`` and ``value``, and a list that is null is empty.
 ``transcripts``, ``failures`` and ``rechecks`` are the views of ``query`` word for word. The others are put otherwise: BigQuery

@@ -1,10 +1,10 @@
-"""The schemas as a contract with everyone who reads the lake: what each version held, and that a new version only adds.
+"""The schemas are a contract with everyone who reads the lake: they record each version, and a new version only adds.
 
-``schemas/vN.json`` is version N as it was, in Delta Lake's own words, without the documentation, and each table's partitions. A
-version that was released is never written again. A new one may add columns, and fields of structs, that may be null; what is
-there keeps its name, type, place among the partitions and meaning. So a new reader fills with null what an old file does not
-have, and an old reader passes over what it does not know. The readers of version 5 are the first that do so
-(``FORWARD_COMPATIBLE_SINCE``): those of versions 1 to 4 refuse the lake of any other version.
+``schemas/vN.json`` holds version N in Delta Lake's JSON, without the documentation, and each table's partitions. A released
+version never changes. A new one may add columns, and fields of structs, that can be null. Existing columns keep their name,
+type, partitioning and meaning. So a new reader fills with null what an old file lacks, and an old reader ignores what it does
+not know. Readers of version 5 are the first that do so (``FORWARD_COMPATIBLE_SINCE``); those of versions 1 to 4 refuse a lake
+of any other version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deltalake import Schema
 from dictalake.lake.places import PLACES
 from dictalake.lake.schema import SCHEMA_VERSION
 
-# The first version whose own code reads a lake of a newer one. It stays as it is when the version is raised.
+# The first version whose code reads a lake of a newer version. It does not change when the version is raised.
 FORWARD_COMPATIBLE_SINCE = 5
 _SNAPSHOTS = Path(__file__).parent / "schemas"
 _SNAPSHOT_NAME = re.compile(r"v(\d+)\.json")
@@ -53,8 +53,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Difference:
-    """Dotted paths: what is ``missing``, what is there and ``unknown``, what is of another type or requiredness; and those of
-    the missing that cannot be null, so that no reader can fill them. ``partitions``: those there, where others are wanted.
+    """Columns as dotted paths: the ``missing`` ones, the ``unknown`` ones, those ``changed`` in type or nullability, and the
+    missing ones that cannot be null, so that no reader can fill them. ``partitions`` are the table's, if they are wrong.
     """
 
     missing: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Difference:
 
     @property
     def is_readable(self) -> bool:
-        """Whether one reads what the other wrote, with nulls for what is missing."""
+        """Whether one can read what the other wrote, with nulls for what is missing."""
         return not (self.changed or self.unfillable) and self.partitions is None
 
     def __str__(self) -> str:
@@ -79,11 +79,11 @@ class Difference:
 
 
 def compare(wanted: Table, there: Table) -> Difference:
-    """What ``there`` lacks, has besides, and has otherwise than ``wanted``. Documentation and the order of columns do not
-    count, that of partitions does.
+    """How ``there`` differs from ``wanted``. Documentation and the order of columns do not count; the order of partitions
+    does.
     """
     ours, theirs = dict(_walk(wanted.schema)), dict(_walk(there.schema))
-    # The fields of a struct that is missing itself are not named too.
+    # Do not name the fields of a struct that is missing itself.
     missing = [path for path in ours if path not in theirs and path.rpartition(".")[0] not in ours.keys() - theirs.keys()]
     unknown = [path for path in theirs if path not in ours and path.rpartition(".")[0] not in theirs.keys() - ours.keys()]
     changed = [path for path in ours if path in theirs and _shape(ours[path]) != _shape(theirs[path])]
@@ -100,13 +100,13 @@ def list_columns(table: str) -> Iterator[Column]:
 
 
 def describe() -> dict[str, Any]:
-    """All tables for machines: the version, and each table's schema in Delta Lake's JSON, documentation in the metadata."""
+    """All tables for machines: the version, and each table's schema in Delta Lake's JSON with documentation as metadata."""
     tables = {name: _to_json(table.partitions, table.schema) for name, table in TABLES.items()}
     return {"schema_version": SCHEMA_VERSION, "tables": tables}
 
 
 def make_snapshot() -> dict[str, Any]:
-    """What ``schemas/vN.json`` holds of the present version."""
+    """The content of ``schemas/vN.json`` for the present version."""
     tables = {name: _to_json(table.partitions, without_docs(table.schema)) for name, table in TABLES.items()}
     return {"schema_version": SCHEMA_VERSION, "tables": tables}
 
@@ -135,7 +135,7 @@ def read_snapshots() -> dict[int, dict[str, Table]]:
 
 
 def find_breaks(now: dict[str, Table], snapshots: dict[int, dict[str, Table]], version: int) -> list[str]:
-    """One line for each way in which ``now``, which says to be ``version``, breaks the contract; none: it is kept."""
+    """A line for each way in which ``now`` as ``version`` breaks the contract; empty if it keeps it."""
     lines = []
     for earlier, tables in snapshots.items():
         for name, table in tables.items():
@@ -179,7 +179,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _walk(fields: Any, path: str = "") -> Iterator[tuple[str, pa.Field]]:
-    """Columns, and below them the fields of structs, also of structs in lists and of those that are values of maps."""
+    """Columns, and below them the fields of structs, also of structs in lists and as values of maps."""
     for field in fields:
         yield f"{path}{field.name}", field
         kind = field.type
@@ -194,7 +194,7 @@ def _shape(field: pa.Field) -> tuple[str, bool]:
 
 
 def _name(kind: pa.DataType) -> str:
-    """Of a struct only that it is one: its fields are columns of their own here. Of one that is a map's key all of it."""
+    """The type's name. A struct is only ``struct``, as its fields are listed as columns; a map's key is named in full."""
     if pa.types.is_list(kind):
         return f"list<{_name_inner(kind.value_field)}>"
     if pa.types.is_map(kind):

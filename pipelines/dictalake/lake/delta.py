@@ -24,16 +24,16 @@ from dictalake.retries import TABLE_CONFLICT
 _VERSION_KEY = "dictalake.schemaVersion"
 _STATISTICS_KEY = "delta.dataSkippingStatsColumns"
 STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns whose values may stand in the log
-# Commits between checkpoints of the log. Each commit reads the log since the last checkpoint: with Delta's default of 100 the
+# Commits between checkpoints of the log. Each commit reads the log since the last checkpoint. With Delta's default of 100 the
 # hundredth commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
-_PATIENCE_S = 600.0  # for so long other writers may come first
+_PATIENCE_S = 600.0  # give up when other writers have come first for this long
 Result = TypeVar("Result")
 
 
 def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) -> DeltaTable:
-    """The existing table at ``storage``. Raises RunError when there is none, it cannot be reached, or it has another schema:
-    ``to_read``, one that breaks the contract.
+    """The existing table at ``storage``. Raises RunError if there is none, if it cannot be reached, or if it has another
+    schema (with ``to_read``: a schema that breaks the contract).
     """
     delta = _open(storage)
     difference = _compare(storage, schema, delta)
@@ -44,16 +44,16 @@ def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) ->
 
 
 def open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
-    """The rows of the existing table at ``storage``, with exactly ``schema``: what an older table does not have is null, what a
-    newer one has besides is left out. Raises RunError as ``open_table``.
+    """The rows of the existing table at ``storage`` with exactly ``schema``. Columns that an older table lacks are null, and
+    further columns of a newer one are left out. Raises RunError as ``open_table``.
     """
     rows = open_table(storage, schema, to_read=True).to_pyarrow_dataset(filesystem=storage.filesystem)
-    # Not replace_schema, which refuses another struct; reading a file, Arrow finds the fields of structs by name and fills.
+    # Not replace_schema, which refuses another struct. When Arrow reads a file it finds fields of structs by name, and fills.
     return ds.FileSystemDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
 
 
 def has_table(storage: Storage) -> bool:
-    """Whether there is a Delta table at ``storage``. Raises RunError when it cannot be reached."""
+    """Whether there is a Delta table at ``storage``. Raises RunError if it cannot be reached."""
     try:
         return bool(DeltaTable.is_deltatable(storage.uri, dict(storage.delta_options)))
     except (OSError, DeltaError) as error:
@@ -61,24 +61,25 @@ def has_table(storage: Storage) -> bool:
 
 
 def find_missing(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
-    """The paths of the columns that ``upgrade_table`` would add; nothing is changed. Raises RunError as ``upgrade_table``."""
+    """The paths of the columns that ``upgrade_table`` would add; changes nothing. Raises RunError as ``upgrade_table``."""
     return _find_missing(storage, schema, _open(storage)).missing
 
 
 def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
-    """Gives an older table the columns that it lacks, null in the rows that are there, and the properties of a new table;
-    returns the paths of these columns, none for a table of this version. No file is written anew. Raises RunError as
-    ``open_table``, and where more than columns is in the way.
+    """Gives an older table the properties of a new one and the columns that it lacks, which are null in existing rows.
+
+    Returns the paths of these columns; a table of this version gets none. Rewrites no file. Raises RunError as
+    ``open_table``, and if more than columns differ.
     """
     delta = _open(storage)
     difference = _find_missing(storage, schema, delta)
     try:
-        # Before the version, which is what lets writers in.
+        # Before the version, since the version admits writers.
         set_properties(delta, schema)
         if difference.is_none and schema_version(delta) == SCHEMA_VERSION:
             return ()
         lacking = {path.partition(".")[0] for path in difference.missing}
-        if lacking:  # of a struct all fields are given, Delta adds what it has not
+        if lacking:  # Delta takes a struct with all its fields and adds those that it lacks
             delta.alter.add_columns([field for field in Schema.from_arrow(schema).fields if field.name in lacking])
         delta.alter.set_table_properties({_VERSION_KEY: str(SCHEMA_VERSION)}, raise_if_not_exists=False)
     except (OSError, DeltaError) as error:
@@ -87,13 +88,13 @@ def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
 
 
 def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
-    """Gives an existing table the properties of a new one that it lacks, but for the version.
+    """Gives an existing table the properties of a new one that it lacks, except the version.
 
-    Tables of versions 1 to 3 were made without. Raises DeltaError and OSError.
+    Tables of versions 1 to 3 have none. Raises DeltaError and OSError.
     """
     there = delta.metadata().configuration
     wanted = _make_properties(schema)
-    # Intervals may have been chosen by the lake's owner; what may stand in the log is not for choice.
+    # The lake's owner may have chosen the intervals. What the log may hold is not the owner's choice.
     lacking = {
         key: value for key, value in wanted.items() if key not in there or (key == _STATISTICS_KEY and there[key] != value)
     }
@@ -103,9 +104,9 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
-    """Returns ``change()`` of ``delta``; tries again on the newest version when another writer's commit came first.
+    """Returns ``change()`` of ``delta``; tries again on the newest version if another writer's commit came first.
 
-    Raises CommitFailedError when other writers have come first for _PATIENCE_S seconds.
+    Raises CommitFailedError if other writers have come first for _PATIENCE_S seconds.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(CommitFailedError),
@@ -148,16 +149,16 @@ def _create(storage: Storage, schema: pa.Schema, partitions: Sequence[str], desc
             storage_options=options,
         )
     except DeltaError:
-        if not DeltaTable.is_deltatable(storage.uri, options):  # else another run made it between the look and the making
+        if not DeltaTable.is_deltatable(storage.uri, options):  # else another run has just made it
             raise
 
 
 def _make_properties(schema: pa.Schema) -> dict[str, str]:
     return {
         "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
-        # Commits of a long run are many, and each checkpoint names every file.
+        # A long run makes many commits, and each checkpoint names every file.
         "delta.logRetentionDuration": "interval 7 days",
-        # Compaction and erasure would else write the least and greatest of every column, texts and URIs, into the log.
+        # Without it, compaction and erasure would write minimum and maximum of every column into the log, texts and URIs too.
         _STATISTICS_KEY: ",".join(name for name in STATISTICS if name in schema.names),
     }
 
@@ -172,14 +173,14 @@ def _open(storage: Storage) -> DeltaTable:
 
 
 def _compare(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
-    """Compares a table with ``schema``. Its folder gives its name."""
+    """Compares a table with ``schema``. The table's name is its folder's."""
     name = storage.uri.rpartition("/")[2]
     there = Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
     return compare(Table(schema, TABLES[name].partitions), there)
 
 
 def _find_missing(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
-    """The difference, where an upgrade can close it."""
+    """The difference, if an upgrade can remove it."""
     difference, version = _compare(storage, schema, delta), schema_version(delta)
     if version is None or version > SCHEMA_VERSION or difference.unknown or not difference.is_readable:
         raise _refusal(storage.uri, version, difference)
@@ -189,7 +190,7 @@ def _find_missing(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Dif
 def _refusal(uri: str, version: int | None, difference: Difference) -> RunError:
     what = "use the dictalake that made the table, or give another lake.uri"
     if version is not None and version < SCHEMA_VERSION and difference.is_readable and not difference.unknown:
-        what = "`dictalake schema --upgrade --lake.uri LAKE` adds them; all that write to the lake must then be of this version"
+        what = "`dictalake schema --upgrade --lake.uri LAKE` adds them; every writer to the lake must then have this version"
     elif version is not None and version > SCHEMA_VERSION and difference.is_readable:
         what = "a newer dictalake writes to it; update this one (reading works)"
     return RunError(

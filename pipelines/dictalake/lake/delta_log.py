@@ -1,15 +1,15 @@
-"""What Delta's log says of rows: in a table of dictalake only the values of the columns ``STATISTICS``.
+"""Removes values of rows from Delta's log: it may hold only values of the columns ``STATISTICS``.
 
-For each file the log keeps the least and greatest of its columns. Where a table lacked the property that limits them, as those
-of versions 1 to 3 did, whole texts and URIs stand there, in commits and checkpoints, and outlive the rows; no vacuum comes
-there. ``clean_log`` takes them out, beside runs at work:
+The log keeps the minimum and maximum of each file's columns. Tables of versions 1 to 3 lacked the property that limits these
+columns. So their commits and checkpoints hold whole texts and URIs, which outlive the rows; no vacuum removes them.
+``clean_log`` does, while runs may be at work:
 
-1. Files of the newest version are named anew with what may be said of them, in a commit that is refused when another came first
-   (a file that was removed meanwhile must not come back); a checkpoint of that version then holds no more.
-2. Older checkpoints that hold more are deleted, older commits rewritten: the same actions, less statistics, which Delta's
-   protocol lets be left out. They are not deleted, for a run at work reads what came since its last look.
+1. It adds the files of the newest version again with only the allowed statistics. This commit is refused if another came
+   first, since a file that was removed meanwhile must not come back. A checkpoint of that version then holds no more.
+2. It deletes older checkpoints that hold more, and rewrites older commits with the same actions but fewer statistics, which
+   Delta's protocol allows. It does not delete these commits, since a run at work reads what was committed after its last look.
 
-Versions of before may be out of reach for time travel afterwards. Rewritten objects are new to the retention of the log.
+Afterwards time travel may no longer reach older versions. The log's retention starts anew for rewritten objects.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _VALUES = ("minValues", "maxValues")
 
 @dataclass(frozen=True)
 class LogCleaning:
-    """Files of the log that held more than they may: how many were ``cleaned``, and how many are ``left`` because a writer at
-    work put them there meanwhile."""
+    """Files of the log that held more than they may: how many were ``cleaned``, and how many are ``left`` because a writer
+    added them meanwhile."""
 
     cleaned: int = 0
     left: int = 0
 
 
 def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogCleaning:
-    """Takes the values of all columns but ``STATISTICS`` out of the log of ``delta``, and sees to it that none are added.
+    """Removes the values of all columns but ``STATISTICS`` from the log of ``delta``, and keeps new ones out.
 
-    Safe to be called again. Raises DeltaError and OSError.
+    It is safe to call again. Raises DeltaError and OSError.
     """
     retry_on_conflict(delta, lambda: set_properties(delta, schema))
     found = _find_values(storage)
@@ -61,8 +61,8 @@ def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogClea
     allowed = {path: stats for files in found.values() for path, stats in files.items()}
     retry_on_conflict(delta, lambda: _name_anew(delta, allowed))
     newest = _write_checkpoint(storage)
-    for path in sorted(found, key=_is_checkpoint):  # these last: who opens the table at this moment may be reading one
-        with suppress(FileNotFoundError):  # past its retention, or cleaned by another, since
+    for path in sorted(found, key=_is_checkpoint):  # checkpoints last: a reader that opens the table now may be reading one
+        with suppress(FileNotFoundError):  # it is past its retention, or another process cleaned it
             _clean_file(storage, path, newest)
     left = _find_values(storage)
     return LogCleaning(len(found.keys() - left.keys()), len(left))
@@ -73,7 +73,7 @@ def _is_checkpoint(path: str) -> bool:
 
 
 def _write_checkpoint(storage: Storage) -> int:
-    """Returns its version. Another who cleans may delete the older one that it is made from: then from the newest, again."""
+    """Returns its version. Another cleaning may delete the older checkpoint that it builds on; then it starts again."""
     for _ in range(_TRIES - 1):
         with suppress(DeltaError):
             return _try_checkpoint(storage)
@@ -87,7 +87,7 @@ def _try_checkpoint(storage: Storage) -> int:
 
 
 def _find_values(storage: Storage) -> dict[str, dict[str, str]]:
-    """Files of the log that hold more than they may → the data files that they say it of → what they may say of each."""
+    """Files of the log that hold too much → the data files concerned → the allowed statistics of each."""
     infos = storage.filesystem.get_file_info(fs.FileSelector(_FOLDER, allow_not_found=True))
     names = [info.path for info in infos if info.type == fs.FileType.File and info.path.endswith((".json", ".parquet"))]
 
@@ -102,7 +102,7 @@ def _find_values(storage: Storage) -> dict[str, dict[str, str]]:
 
 
 def _read_files(storage: Storage, path: str) -> Iterator[Mapping[str, Any]]:
-    """The data files that a commit or a checkpoint adds and removes, at least ``path`` and ``stats`` of each."""
+    """The data files that a commit or a checkpoint adds and removes, with at least their ``path`` and ``stats``."""
     if path.endswith(".json"):
         for line in _read_lines(storage, path):
             yield from _list_files(json.loads(line))
@@ -124,18 +124,18 @@ def _list_files(action: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _has_values(file: Mapping[str, Any]) -> bool:
-    """Whether it says the least or greatest of a column that it may not."""
+    """Whether it has the minimum or maximum of a column outside ``STATISTICS``."""
     stats = json.loads(file.get("stats") or "{}")
     return any(not _is_limited(stats.get(kind) or {}) for kind in _VALUES)
 
 
 def _is_limited(values: Mapping[str, Any]) -> bool:
-    """delta-rs takes the fields of structs with these names too: ``provenance.run_id``."""
+    """Whether all columns are allowed. delta-rs also includes fields of structs with these names: ``provenance.run_id``."""
     return all(_is_limited(value) if isinstance(value, dict) else name in STATISTICS for name, value in values.items())
 
 
 def _limit(stats: str) -> str:
-    """Statistics in Delta's JSON, of the columns that they may be of."""
+    """Statistics in Delta's JSON, without the columns that must not be there."""
     kept = json.loads(stats)
     for kind in (*_VALUES, "nullCount"):
         if kind in kept:
@@ -144,7 +144,7 @@ def _limit(stats: str) -> str:
 
 
 def _name_anew(delta: DeltaTable, allowed: Mapping[str, str]) -> None:
-    """Files of the newest version with ``allowed`` (path → statistics) in the place of what the log said of them until now."""
+    """Adds files of the newest version again with the statistics ``allowed`` (path → statistics)."""
     delta.update_incremental()
     files = pa.table(delta.get_add_actions()).to_pylist()
     actions: list[AddAction | RemoveAction] = [
@@ -157,7 +157,7 @@ def _name_anew(delta: DeltaTable, allowed: Mapping[str, str]) -> None:
             allowed[path],
         )
         for file in files
-        if (path := unquote(file["path"])) in allowed  # AddAction encodes it, the list of files does not decode it
+        if (path := unquote(file["path"])) in allowed  # AddAction encodes the path, but the list of files does not decode it
     ]
     if actions:
         delta.create_write_transaction(
@@ -165,13 +165,13 @@ def _name_anew(delta: DeltaTable, allowed: Mapping[str, str]) -> None:
             mode="append",
             schema=delta.schema(),
             partition_by=delta.metadata().partition_columns,
-            # Not on top of another's commit, which may have removed such a file: an append would bring it back.
+            # Not on top of another commit, which may have removed such a file: an append would bring it back.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
 
 
 def _clean_file(storage: Storage, path: str, newest: int) -> None:
-    """``newest``: version of a checkpoint that holds no more than it may."""
+    """Cleans or deletes one file of the log. ``newest`` is the version of a checkpoint that is clean already."""
     if path.endswith(".json"):
         lines = [_limit_line(line) for line in _read_lines(storage, path)]
         storage.write_bytes(path, "\n".join(lines).encode())

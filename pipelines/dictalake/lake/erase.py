@@ -155,7 +155,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
 def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
     """Removes what any tombstone covers from unreferenced files, manifests, run records, rechecks and reports.
 
-    It is part of each erasure. Called alone, it removes what runs left behind that were at work during an erasure. It does not
+    It is part of each erasure. Called alone, it removes the leftovers of runs that worked during an erasure. It does not
     touch the rows that readers see: ``forget`` removes those.
     """
     receipt = receipt or Receipt("", "", {})
@@ -165,7 +165,7 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
     storage = open_storage(lake, TRANSCRIPTS_FOLDER)
     try:
         delta = open_table(storage, TRANSCRIPTS)
-        _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit what goes
+        _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit erased rows
         receipt.files_deleted += delete_forbidden_files(delta, storage, ["source", "dicom"], forbidden)
         receipt.manifest_rows += blank_manifests(Manifests(lake), forbidden)
         receipt.run_records += _blank_run_records(lake, forbidden, receipt)

@@ -56,7 +56,7 @@ def compact(lake: Lake) -> list[Compaction]:
         delta = open_table(storage, table.schema)
         before = len(delta.file_uris())
         try:
-            # First, for files that are written anew would put texts into the log of a table without the properties.
+            # First: rewritten files would put texts into the log of a table without the properties.
             left = clean_log(delta, storage, table.schema).left
             retry_on_conflict(
                 delta,

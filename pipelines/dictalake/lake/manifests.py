@@ -1,6 +1,6 @@
-"""What a run has to do: ``manifests/<run_id>/part-00000.parquet`` …, written before the work begins and read by workers.
+"""The manifests of runs, ``manifests/<run_id>/part-00000.parquet`` …: the driver writes them, and workers read them.
 
-A block of recordings that travel and are committed together is one row group. Parts are small, so that a worker that wants one
+One row group is one block of recordings, which travel and are committed together. Parts are small, so a worker that needs one
 block reads a short footer, and neither the driver nor a worker ever holds the whole of a long manifest.
 """
 
@@ -27,7 +27,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class BlockPlace(NamedTuple):
-    """Where a block of a manifest is: row group ``group`` of part number ``part``."""
+    """The place of a block in a manifest: row group ``group`` of part number ``part``."""
 
     part: int
     group: int
@@ -40,7 +40,7 @@ class Manifests:
         self._storage = open_storage(lake, MANIFESTS_FOLDER)
 
     def write(self, run_id: str, parts: Iterable[pa.Table], schema: pa.Schema, first_part: int = 0) -> Iterator[BlockPlace]:
-        """Writes each of ``parts``, one block of recordings each, and gives its place as soon as it can be read.
+        """Writes each of ``parts``, which is one block of recordings, and yields its place once it can be read.
 
         Raises ValueError for a ``run_id`` that is not a plain file name.
         """

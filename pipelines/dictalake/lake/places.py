@@ -1,8 +1,7 @@
-"""Everything that lies below ``lake.uri``, in one table: which folders there are, what they hold, and what erasure does there.
+"""A table of everything below ``lake.uri``: the folders, what they hold, and what erasure does there.
 
-A new folder of the lake gets a line here. The schema's contract and the cleaning of Delta logs go through this table. What
-erasure does with manifests, run records and reports is written out in ``erase.sweep``, and a new folder with content
-needs its step there.
+A new folder of the lake gets a line here. The schema's contract and the cleaning of Delta logs use this table.
+``erase.sweep`` lists the steps for manifests, run records and reports; a new folder with content needs a step there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tries what a run does to a lake, in a folder of its own that is always removed afterwards."""
+"""Tries what a run does to a lake, in a new folder that is always removed afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WRITERS, _ROUNDS = 3, 3
 
 @dataclass(frozen=True)
 class Race:
-    """The ``commits`` that several writers made at once and that were confirmed, of which ``lost`` are missing in the table."""
+    """``commits`` counts the confirmed commits of several writers at once; ``lost`` counts those missing in the table."""
 
     commits: int
     lost: int
@@ -41,8 +41,10 @@ def is_new(lake: Lake) -> bool:
 
 
 def probe_objects(lake: Lake) -> float:
-    """Writes, lists, reads and removes an object the way data files are; returns by how many seconds the storage's clock is
-    ahead of this machine's. Raises ConfigError, OSError, and RunError where it does not read what it wrote.
+    """Writes, lists, reads and removes an object as a run does with data files.
+
+    Returns how many seconds the storage's clock is ahead of this machine's. Raises ConfigError, OSError, and RunError if it
+    does not read what it wrote.
     """
     content = uuid.uuid4().hex.encode()
     with _probe_folder(lake) as storage:
@@ -53,16 +55,16 @@ def probe_objects(lake: Lake) -> float:
         with storage.filesystem.open_input_stream("probe") as stream:
             read = stream.read()
         if read != content or listed != ["probe"]:
-            raise RunError("the lake does not give what was written to it a moment ago: its storage is not consistent")
+            raise RunError("the lake does not return what was just written to it: its storage is not consistent")
         return 0.0 if info.mtime is None else info.mtime.timestamp() - now
 
 
 def probe_commits(lake: Lake) -> Race:
-    """Has several writers commit to a Delta table at the same moment, a few times: each must be in it at the end.
+    """Has several writers commit to a Delta table at the same moment, a few times; each commit must be in it at the end.
 
-    One after the other would prove nothing, even from an old version: delta-rs looks for a newer one before it writes. Of
-    writers that looked together only the storage can refuse all but one; those try again on top of it, so that none fails.
-    Raises ConfigError, OSError, and RunError where the table cannot be made or a commit fails.
+    Commits one after the other would prove nothing, even from an old version, since delta-rs looks for a newer one before it
+    writes. If writers look at the same time, only the storage can refuse all but one. The others try again on top of it, so
+    none fails. Raises ConfigError, OSError, and RunError if the table cannot be made or a commit fails.
     """
     with _probe_folder(lake) as storage:
         options = dict(storage.delta_options)
@@ -76,13 +78,13 @@ def probe_commits(lake: Lake) -> Race:
             found = {uri.rpartition("/")[2] for uri in DeltaTable(storage.uri, storage_options=options).file_uris()}
         except DeltaError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise RunError(f"a Delta table cannot be made and written to in the lake: {reason}") from None
+            raise RunError(f"cannot create a Delta table in the lake and write to it: {reason}") from None
     commits = {path for of_round in paths for path in of_round}
     return Race(len(commits), len(commits - found))
 
 
 def _commit(table: DeltaTable, path: str, start: Barrier) -> None:
-    """Commits like a run, but a file that nobody will read."""
+    """Commits like a run, but names a file that does not exist and that nobody will read."""
     action = AddAction(path, 1, {}, int(time.time() * 1000), True, "{}")
     start.wait()
     table.create_write_transaction([action], "append", _SCHEMA)
@@ -99,7 +101,7 @@ def _probe_folder(lake: Lake) -> Iterator[Storage]:
         try:
             _remove(storage)
         finally:
-            for folder in made:  # the innermost first; one that a run has begun to fill meanwhile stays
+            for folder in made:  # the innermost first; a folder that a run has begun to fill stays
                 with suppress(OSError):
                     folder.rmdir()
 
@@ -109,6 +111,6 @@ def _remove(storage: Storage) -> None:
     for info in root.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
         if info.type == fs.FileType.File:
             root.delete_file(info.path)
-    # What is left are folders: of the disk, or of pyarrow, which keeps the place of a deleted S3 object as an empty one.
+    # Folders are left: on disk, and on S3, where pyarrow keeps the place of a deleted object as an empty folder.
     if not isinstance(root, fs.GcsFileSystem) and root.get_file_info([path])[0].type != fs.FileType.NotFound:
         root.delete_dir(path)

@@ -130,7 +130,7 @@ def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -
 
 
 def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
-    """Leaves SQL only what is registered: no files, no network, no extensions, no variables of Python, and no way back.
+    """Restricts SQL to the registered views: no files, no network, no extensions, no Python variables, and no way back.
 
     Results that do not fit into memory are spilled below the folder ``spill``.
     """
@@ -144,5 +144,5 @@ def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: st
 
 
 def _open_runs(storage: Storage) -> ds.Dataset:
-    """The run records. A lake that was written by something else than our runs has none."""
+    """The run records; empty for a lake that our runs did not write."""
     return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())

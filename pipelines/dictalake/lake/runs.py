@@ -100,7 +100,7 @@ class RunLog:
         for row in rows:
             for name in ("versions", "failures"):  # Arrow takes maps as lists of pairs
                 row[name] = None if row[name] is None else list(row[name].items())
-        # Without docs, for delta-rs refuses rows whose docs are worded otherwise than those of the table.
+        # Without docs: delta-rs refuses rows whose docs are worded differently from the table's.
         table = pa.Table.from_pylist(rows, schema=without_docs(RUNS))
         options = dict(self._storage.delta_options)
         try:

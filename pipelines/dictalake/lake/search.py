@@ -1,7 +1,7 @@
 """Full-text search over the transcripts of a lake, with an index on this machine (tantivy).
 
-The index is derived: it can be deleted at any time, and ``refresh`` makes it agree with the view ``transcripts`` as it is now.
-It holds the texts, so it is patient data: its folder is its owner's alone.
+The index is derived. It can be deleted at any time, and ``refresh`` brings it up to the present view ``transcripts``. It holds
+the texts, so it is patient data: only its owner can read its folder.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 
 FIELDS = ("text", "recorded_month", "specialty", "recording_id")
-_KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # of a row; the first two of a recording
-_FORMAT = 1  # of the index; another number makes it anew
+_KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # identifies a row; the first two identify a recording
+_FORMAT = 1  # version of the index; an index of another version is rebuilt
 _HEAP_BYTES = 256_000_000
 _BATCH_ROWS = 10_000
 _SNIPPET_CHARACTERS = 160
-_UNFINISHED = "unfinished"  # beside an index while rows are taken in
+_UNFINISHED = "unfinished"  # a file beside an index while rows are being added
 _NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A transcript that was found. ``snippet`` is a piece of its text, in parts, each with whether it is what was asked for."""
+    """A transcript that was found. ``snippet`` is a piece of its text in parts, each with whether it matches the query."""
 
     recording_id: str
     recorded_month: str
@@ -53,16 +53,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What an index had to take in, and out, to agree with the lake."""
+    """The numbers of rows that a refresh added to and removed from an index."""
 
     added: int
     removed: int
 
 
 class TextIndex:
-    """The index of one lake in ``folder``, which is made if it is not there, readable by its owner alone.
+    """The index of one lake in ``folder``, which is created if it is missing; only its owner can read it.
 
-    Raises ConfigError where the folder holds something else, or cannot be made.
+    Raises ConfigError if the folder holds other files, or cannot be created.
     """
 
     def __init__(self, lake: Lake, folder: Path) -> None:
@@ -78,17 +78,17 @@ class TextIndex:
             raise ConfigError(f"--index {folder} holds other files ({strangers[0]} …): give an empty or a new folder")
 
     def refresh(self) -> Refreshed:
-        """Brings the index up to the lake as it is now. Raises RunError when there is no lake or it cannot be read.
+        """Brings the index up to the present lake. Raises RunError if there is no lake or it cannot be read.
 
-        A recording that is no longer in the lake (``dictalake forget``) vanishes with every trace: the index is made anew.
+        If a recording has left the lake (``dictalake forget``), the index is rebuilt, so that no trace of it is left.
         """
         table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
         state = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
         with FileLock(self._folder / "lock"):
             current = self._current()
-            self._delete_all_but(current)  # what was left there when a refresh was cut off
+            self._delete_all_but(current)  # leftovers of an interrupted refresh
             if current is not None and (current / _UNFINISHED).exists():
-                current = None  # it may hold rows that known.parquet does not name, and would not see their erasure
+                current = None  # it may hold rows that known.parquet does not name, whose erasure would go unnoticed
             there = None if current is None else json.loads((current / "state.json").read_text(encoding="utf-8"))
             if there == state:
                 return Refreshed(0, 0)
@@ -113,11 +113,11 @@ class TextIndex:
     def search(self, words: str, limit: int) -> list[Hit]:
         """The ``limit`` best transcripts for ``words`` in tantivy's query language, the best first.
 
-        Raises ConfigError for a question that it does not understand.
+        Raises ConfigError for a query that tantivy cannot parse.
         """
         current = self._current()
         if current is None:
-            raise RunError("there is no index yet: refresh it first")
+            raise RunError("there is no index yet: call refresh first")
         index = tantivy.Index.open(str(current / "index"))
         searcher = index.searcher()
         try:
@@ -145,7 +145,7 @@ class TextIndex:
         return folder
 
     def _switch_to(self, folder: Path) -> None:
-        """Readers see the whole index of before or the whole new one."""
+        """Switches atomically: readers see the whole old index or the whole new one."""
         _replace(self._folder / "current", folder.name.encode())
         self._delete_all_but(folder)
 
@@ -156,7 +156,7 @@ class TextIndex:
 
 
 def _write_minus(words: str) -> str:
-    """``AND NOT x`` as ``AND -x``, outside quotation marks: of the former tantivy makes a clause that nothing satisfies."""
+    """Rewrites ``AND NOT x`` as ``AND -x`` outside quotation marks: tantivy's clause for the former matches nothing."""
     return re.sub(r'"[^"]*"|\bAND\s+NOT\s+', lambda found: found[0] if found[0].startswith('"') else "AND -", words)
 
 
@@ -178,7 +178,7 @@ def _count(database: duckdb.DuckDBPyConnection, what: str) -> int:
 
 
 def _take_in(database: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Adds what is not known, in place of an older row of the same recording; returns how many."""
+    """Adds the unknown rows, each in place of an older row of the same recording; returns their number."""
     fresh = database.sql(
         f"""
         SELECT recording_id, recorded_month, text,
@@ -204,7 +204,7 @@ def _rows(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
 
 
 def _write(folder: Path, known: pa.Table, state: dict[str, Any]) -> None:
-    """What the index holds now; after the index itself."""
+    """Records what the index holds; it is written after the index itself."""
     buffer = pa.BufferOutputStream()
     pq.write_table(known, buffer)
     _replace(folder / "known.parquet", buffer.getvalue().to_pybytes())

@@ -23,7 +23,7 @@ from dictalake.lake.storage import Storage, open_storage
 
 FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PARTITIONS])
 
-# Columns whose least and greatest value let a reader skip whole files.
+# Columns whose minimum and maximum let a reader skip whole files.
 _STATISTICS = ("recording_id", "status", "run_id", "attempt")
 _SAFE = r"^[A-Za-z0-9_.-]+$"
 
@@ -46,10 +46,10 @@ STAGED = pa.schema(
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A written, uncommitted Parquet file: all that a commit needs to know, so that nobody has to read it again.
+    """A written, uncommitted Parquet file, with all that a commit needs, so that nobody has to read the file again.
 
-    ``path`` is relative to the table; the lists are columns of its rows, in their order;
-    ``stats`` is Delta's JSON of row count, least and greatest values.
+    ``path`` is relative to the table. The lists are columns of its rows in their order. ``stats`` is Delta's JSON with the row
+    count, minima and maxima.
     """
 
     path: str
@@ -87,11 +87,10 @@ def make_staged_table(files: Sequence[StagedFile]) -> pa.Table:
 
 
 def write_staged(table: pa.Table, lake: Lake, on_retry: Callable[[], None] | None = None) -> list[StagedFile]:
-    """Writes ``table`` (schema TRANSCRIPTS), one zstd Parquet file per partition, and says what was written. Commits nothing.
+    """Writes ``table`` (schema TRANSCRIPTS) as one zstd Parquet file per partition, and returns the files. Commits nothing.
 
-    What the storage refuses is tried again; ``on_retry`` is called each time.
-
-    Raises ValueError when the rows do not fit the schema, OSError when the lake cannot be written.
+    A write that the storage refuses is tried again, and ``on_retry`` is called each time. Raises ValueError if the rows do not
+    fit the schema, and OSError if the lake cannot be written.
     """
     table = conform(table, TRANSCRIPTS)
     storage = open_storage(lake, TRANSCRIPTS_FOLDER)
@@ -110,7 +109,7 @@ def write_file(
     """Writes ``rows`` (schema FILE_SCHEMA) of one partition as one file. Raises ValueError, OSError as ``write_staged``."""
     if not pc.all(pc.match_substring_regex(pa.array([fingerprint, recorded_month]), _SAFE)).as_py():
         raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
-    # The whole file is put in one go: blocks are small, its size is known without asking, and no half file is ever there.
+    # The whole file is written at once: blocks are small, its size is known, and no partial file is ever visible.
     buffer = pa.BufferOutputStream()
     # Docs and types are in the transaction log; Arrow's own copy of the schema would add 8 KB to every file.
     pq.write_table(rows, buffer, compression="zstd", store_schema=False)

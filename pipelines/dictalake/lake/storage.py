@@ -41,7 +41,7 @@ _S3_NAMES = {
 }
 _GCS_NAMES = {"base_url": "endpoint", "skip_signature": "anonymous", "allow_http": "allow_http"}
 
-# Options that steer only delta-rs's own requests; data files are rightly written without them.
+# Options that concern only delta-rs's own requests; data files do not need them.
 _DELTA_ONLY = {
     "conditional_put",
     "copy_if_not_exists",
@@ -62,10 +62,10 @@ _INSTEAD = {
     "server_side_encryption": "set the default encryption of the bucket instead, it covers the data files too",
     "sse_kms_key_id": "set the default encryption of the bucket instead, it covers the data files too",
 }
-# object_store 0.13 honours skip_signature when it reads but still asks for a token when it writes (apache/arrow-rs-object-store
-# issue 520); this key without a secret is its own way to say that there is nothing to sign with.
+# object_store 0.13 honours skip_signature when it reads, but requests a token when it writes (apache/arrow-rs-object-store
+# issue 520). A key without a secret is its own way to switch signing off.
 _GCS_UNSIGNED = '{"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": true}'
-TRIES = 5  # of one object; the clients below try a few times by themselves
+TRIES = 5  # for one object; the clients below also retry a few times
 _RETRY_TIME = timedelta(seconds=60)
 
 
@@ -73,7 +73,7 @@ _RETRY_TIME = timedelta(seconds=60)
 class Storage:
     """One folder of the lake: ``uri`` and ``delta_options`` for delta-rs, ``filesystem`` (rooted at the folder) for pyarrow.
 
-    ``given_options`` are the user's, ``delta_options`` the same with what delta-rs needs besides.
+    ``given_options`` are the user's; ``delta_options`` are these and what delta-rs needs in addition.
     """
 
     uri: str
@@ -92,7 +92,7 @@ class Storage:
     def write_bytes(self, path: str, content: Any, on_retry: Callable[[], None] | None = None) -> None:
         """Writes one object at ``path`` below the folder. Readers see the whole object or none.
 
-        A request that an object store refuses is made up to ``TRIES`` times. Raises OSError.
+        If an object store refuses a request, it is made up to ``TRIES`` times. Raises OSError.
         """
         if self.is_local:  # object stores have no folders to make, and show no half-written object
             target = Path(self.uri) / path

@@ -38,10 +38,10 @@ from dictalake.lake.storage import open_storage
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
 from dictalake.retries import COMMIT_CONFLICT, COMMIT_REQUEST
 
-COMMIT_PATIENCE_S = 300.0  # for so long other writers may come first
+COMMIT_PATIENCE_S = 300.0  # give up when other writers have come first for this long
 _MOST_CHUNKS = 256
 _IO_THREADS = 32
-_STORAGE_TRIES = 8  # of a commit whose storage fails
+_STORAGE_TRIES = 8  # for a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
@@ -125,7 +125,7 @@ class TranscriptTable:
             pa.set_io_thread_count(max(pa.io_thread_count(), _IO_THREADS))
         self._erasures = Erasures(lake)
         self._forbidden = ErasedSubjects()
-        self._acknowledged: frozenset[str] = frozenset()  # hashes that the stages leave out by themselves
+        self._acknowledged: frozenset[str] = frozenset()  # hashes that the stages leave out already
         self._seen: dict[str, int] = {}  # fingerprint → version up to which its rows are known here or to the caller
         self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) committed after `committed` was called
         self._own: set[str] = set()  # files that this writer committed and has not read in the log yet

@@ -1,6 +1,6 @@
-"""Who follows a run: the progress on the terminal, metrics, lineage and the report. The run tells all of them the same.
+"""Observers of a run: the progress on the terminal, metrics, lineage and the report. The run calls all of them alike.
 
-An observer never costs the run: what goes wrong in one becomes a warning.
+An observer never fails the run: an error in one becomes a warning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ State = Literal["finished", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class RunStart:
-    """Which run it is. Known once the model and the decoder are."""
+    """The identity of a run, known once the model and the decoder are."""
 
     config: Config
     provenance: Provenance
@@ -47,16 +47,16 @@ class Observer:
     name = "observer"
 
     def step_started(self, step: str) -> None:
-        """The run begins with ``step``, such as "starting Ray". Also before the run has a name."""
+        """The run begins ``step``, such as "starting Ray". It may have no name yet."""
 
     def run_started(self, start: RunStart) -> None:
         """The run has a name."""
 
     def block_finished(self) -> None:
-        """A block of recordings is through; its counts are in the RunStats."""
+        """A block of recordings is done; its counts are in the RunStats."""
 
     def time_passed(self) -> None:
-        """About once a second, whether anything finished or not."""
+        """Called about once a second, whether or not anything finished."""
 
     def run_ended(self, end: RunEnd) -> None:
         """The run is over. Also called for a run that failed before it had a name."""
@@ -97,7 +97,7 @@ class Observers(Observer):
             _call(observer, observer.time_passed)
 
     def run_ended(self, end: RunEnd) -> None:
-        """Each observer hears of the end, also where the user stops the run while an earlier one is still busy with it."""
+        """Calls each observer at the end, even if the user stops the run while an earlier one is still working."""
         stopped: BaseException | None = None
         for observer in self._observers:
             try:
@@ -124,5 +124,5 @@ def _call(observer: Observer, method: Callable[..., None], *arguments: Any) -> N
     try:
         method(*arguments)
     except Exception as error:  # whatever it is, it must not cost the run
-        line = f"{observer.name}: {name_place(error)}; the run goes on without it"
+        line = f"{observer.name}: {name_place(error)}; the run continues without it"
         logs.log_event("observer", line, level=logs.WARNING, observer=observer.name)

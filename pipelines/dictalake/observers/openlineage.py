@@ -1,14 +1,15 @@
-"""What a run read, what it wrote and what it ran with, for catalogues of data: events of OpenLineage (https://openlineage.io).
+"""Sends OpenLineage events (https://openlineage.io) to data catalogues: what a run read and wrote, and what made its rows.
 
-A run tells START, and at its end COMPLETE, FAIL, or ABORT where it was stopped. Each event is one JSON object: a file of its
-own below ``lineage/`` of the lake (object stores cannot append, and no two runs write the same file), or a POST to a server.
+A run sends START, and at its end COMPLETE, FAIL, or ABORT if it was stopped. Each event is one JSON object. It becomes a new
+file below ``lineage/`` of the lake, since object stores cannot append and no two runs write the same file, or a POST to a
+server.
 
     <lake.uri>/lineage/20260301T013000-abcdef.start.json
     <lake.uri>/lineage/20260301T013000-abcdef.complete.json
 
-The archive (as ``archive.uri`` and ``archive.manifest`` give it) and the table are named, counted and described; never a
-recording, a URI of one, or text. Events, names and HTTP are of OpenLineage's own client. Its settings are not used: they would
-add to the events what is in the environment of the run.
+Events name, count and describe the archive (as ``archive.uri`` and ``archive.manifest`` give it) and the table. They never
+hold a recording, its URI, or text. OpenLineage's own client makes events, names and HTTP requests. Its settings are not used:
+they would add the environment of the run to the events.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ from dictalake.transcript.provenance import Provenance
 
 API_KEY, PARENT, ROOT = "OPENLINEAGE_API_KEY", "OPENLINEAGE_PARENT_ID", "OPENLINEAGE_ROOT_PARENT_ID"  # the client's own names
 FACET = "dictalake_provenance"
-_PATIENCE_S = 5.0  # of one event
+_PATIENCE_S = 5.0  # for one event
 _STATES: dict[State, RunState] = {"finished": RunState.COMPLETE, "failed": RunState.FAIL, "stopped": RunState.ABORT}
 
 
 @attr.define(kw_only=True)
 class ProvenanceRunFacet(facet_v2.RunFacet):
-    """What decides the rows of a run: the same values as in the lake's ``provenance`` and in its run record."""
+    """The values that decide the rows of a run, as in the lake's ``provenance`` and in its run record."""
 
     run_id: str
     fingerprint: str
@@ -81,7 +82,7 @@ class Teller:
     stats: RunStats
 
     def make_event(self, state: RunState, error: BaseException | None = None) -> RunEvent:
-        """The event of now, with what ``describe_error`` says of ``error``."""
+        """An event with the present time, and ``describe_error`` of ``error``."""
         set_producer(f"urn:dictalake:{self.provenance.pipeline_version}")
         is_end = state is not RunState.START
         job_type = facet_v2.job_type_job.JobTypeJobFacet(processingType="BATCH", integration="RAY", jobType="JOB")
@@ -137,9 +138,9 @@ class Teller:
 
 
 class LineageEmitter(Observer):
-    """Tells START when the run has a name, and how it ended when it is over.
+    """Sends START when the run has a name, and another event when it is over.
 
-    Lineage never costs a run: what cannot be told within a few seconds gives a warning.
+    Lineage never fails a run: if an event cannot be sent within a few seconds, it logs a warning.
     """
 
     name = "lineage"
@@ -160,14 +161,14 @@ class LineageEmitter(Observer):
 
 
 def emit_lineage(teller: Teller, state: RunState, error: BaseException | None = None) -> None:
-    """Sends an event from a thread of its own: no name server, slow answer or retried storage holds a run up for longer."""
+    """Sends an event from a separate thread, so that no name server, slow answer or retry of a storage delays a run longer."""
     lineage = teller.config.lineage
     failures: list[BaseException] = []
 
     def send() -> None:
         try:
             _send(teller, teller.make_event(state, error))
-        except Exception as failure:  # a boundary: what leaves a thread is lost to the run and printed in its own words
+        except Exception as failure:  # a boundary: the run would not see an error of the thread
             failures.append(failure)
 
     thread = threading.Thread(target=send, name="lineage", daemon=True)
@@ -176,14 +177,14 @@ def emit_lineage(teller: Teller, state: RunState, error: BaseException | None = 
     if thread.is_alive() or failures:
         what = f"no answer within {_PATIENCE_S:g} s" if not failures else _describe_failure(failures[0])
         where = "lineage.kind = file" if lineage.kind == "file" else f"lineage.server = {lineage.server}"
-        line = f"{where}: {what}; the run goes on, its event {state.value} is not told"
+        line = f"{where}: {what}; the run continues, its event {state.value} was not sent"
         logs.log_event("lineage", line, level=logs.WARNING)
 
 
 def _send(teller: Teller, event: RunEvent) -> None:
     if teller.config.lineage.kind == "http":
         answer = open_transport(teller.config.lineage).emit(event)
-        if not 200 <= answer.status_code < 300:  # the client lets a redirect that names no target pass
+        if not 200 <= answer.status_code < 300:  # the client accepts a redirect without a target
             raise HTTPError(response=answer)
         return
     assert event.eventType is not None
@@ -192,19 +193,19 @@ def _send(teller: Teller, event: RunEvent) -> None:
 
 
 def _describe_failure(error: BaseException) -> str:
-    """Its type, or the status of an answer: the words of a storage or a server may quote anything."""
+    """The error's type, or the status of an answer: the message of a storage or a server may quote anything."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return type(error).__name__ if status is None else f"HTTP {status}"
 
 
 def describe_error(error: BaseException) -> str:
-    """What ended a run, by words that are ours and quote nobody; else by type and place.
+    """What ended a run, in our own words if they quote nothing, else by type and place.
 
-    An error of ours that has a cause may quote it (a request's URL, a path) after its first ``: ``; what follows is left out.
+    Our own error may quote its cause (a request's URL, a path) after its first ``: ``; the rest is left out.
     """
     kind = type(error).__name__
     match error:
-        case TranscriptionError():  # its words hold the recording's id
+        case TranscriptionError():  # its message holds the recording's id
             return f"{kind}: {error.reason} in {error.stage}"
         case DictalakeError(__cause__=None):
             return f"{kind}: {error}"
@@ -215,9 +216,9 @@ def describe_error(error: BaseException) -> str:
 
 
 def open_transport(lineage: Lineage) -> HttpTransport:
-    """The client's own transport, one try of a few seconds, with the key of the environment if there is one.
+    """The client's transport with one try of a few seconds, and with the key of the environment if there is one.
 
-    It follows no redirect: the POST would become a GET, and the page that answers it (often a login) pass for the catalogue's.
+    It follows no redirect: the POST would become a GET, and the page behind it, often a login, would look like success.
     """
     key = os.environ.get(API_KEY)
     auth = ApiKeyTokenProvider({"api_key": key}) if key else TokenProvider({})
@@ -229,13 +230,13 @@ def open_transport(lineage: Lineage) -> HttpTransport:
 
 
 def make_run_uuid(run_id: str) -> str:
-    """OpenLineage's id of the run ``run_id``, a UUID: always the same one."""
+    """OpenLineage's id of the run ``run_id``: a UUID that is always the same."""
     at = datetime.strptime(run_id.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     return str(generate_static_uuid(at, run_id.encode()))
 
 
 def list_inputs(archive: Archive) -> list[str]:
-    """What the recordings are found by: a folder, a manifest or an inventory, and the folder that it is below."""
+    """Where a run finds the recordings: a folder, or a manifest or an inventory with the folder of its recordings."""
     listed = archive.manifest or archive.inventory
     is_demo = listed is not None and archive.uri is not None and archive.uri.startswith(EMBEDDED)
     return [location for location in (listed, None if is_demo else archive.uri) if location is not None]
@@ -255,7 +256,7 @@ def name_dataset(location: str) -> DatasetNaming:
         place, _, path = rest.partition("/")
     if scheme == "file" and not place:
         return LocalFileSystem(str(Path(path).absolute()))
-    if not scheme.startswith("abfs"):  # there the container stands before the @; elsewhere a name and password
+    if not scheme.startswith("abfs"):  # there the container is before the @; elsewhere it is a name and password
         place = place.rpartition("@")[2]
     match scheme:
         case "file":
@@ -270,7 +271,7 @@ def name_dataset(location: str) -> DatasetNaming:
 
 @dataclass(frozen=True)
 class _OtherStorage:
-    """A place that the naming has no rule for: as it does with those it has one for."""
+    """A place that the naming has no rule for; it is named like the others."""
 
     namespace: str
     name: str
@@ -283,8 +284,8 @@ class _OtherStorage:
 
 
 def describe_fields(fields: Iterable[pa.Field]) -> list[facet_v2.schema_dataset.SchemaDatasetFacetFields]:
-    """Columns with their types and documentation, as the schema facet nests them: of a list ``_element``, of a map ``key`` and
-    ``value``."""
+    """Columns with their types and documentation, nested as in the schema facet: a list has ``_element``, a map has ``key``
+    and ``value``."""
     return [_describe_field(field, position) for position, field in enumerate(fields, 1)]
 
 
@@ -302,9 +303,9 @@ def _describe_field(field: pa.Field, position: int) -> facet_v2.schema_dataset.S
 
 
 def read_parent() -> parent_run.ParentRunFacet | None:
-    """The run that started this one, of ``OPENLINEAGE_PARENT_ID``: ``namespace/job/run UUID``, as schedulers give it.
+    """The run that started this one, from ``OPENLINEAGE_PARENT_ID``: ``namespace/job/run UUID``, as schedulers set it.
 
-    None where it is not set or not of that form; the same of the topmost one, ``OPENLINEAGE_ROOT_PARENT_ID``.
+    None if it is not set or has another form. ``OPENLINEAGE_ROOT_PARENT_ID`` names the topmost run in the same form.
     """
     if (parent := _split_id(PARENT)) is None:
         return None

@@ -1,10 +1,10 @@
 """The numbers of a run for Prometheus: over a port while it runs, and to a file or a Pushgateway when it ends.
 
-They are read from the run's RunStats whenever somebody asks; nothing is counted twice. Every metric has the label ``command``
-(backfill, nightly); further labels are few and of fixed words: status, stage, reason, GPU number. ``run_id`` is in
-``dictalake_run_info`` alone. Never a recording, a URI or text.
+Each request reads them from the run's RunStats; nothing is counted twice. Every metric has the label ``command`` (backfill,
+nightly). Further labels are few and have fixed values: status, stage, reason, GPU number. Only ``dictalake_run_info`` has
+``run_id``. No metric holds a recording, a URI or text.
 
-What happens inside of the cluster (queues between stages, object store, GPUs of all nodes) Ray exports itself.
+Ray exports the inside of the cluster: queues between stages, object store, GPUs of all nodes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PUSH_TIMEOUT_S = 10.0
 
 
 class RunCollector(Collector):
-    """The metrics of one run, made from its ``stats`` at the moment of asking. ``exit_status`` is None while it runs,
-    ``provenance`` until it is known which run this is."""
+    """The metrics of one run, made from its ``stats`` at each request. ``exit_status`` is None while it runs, and
+    ``provenance`` is None until the run has a name."""
 
     def __init__(self, command: str, stats: RunStats) -> None:
         self._command, self._stats = command, stats
@@ -44,7 +44,7 @@ class RunCollector(Collector):
         self.exit_status: int | None = None
 
     def end(self, exit_status: int) -> None:
-        """The run is over, with the exit code that the command will have."""
+        """Records the end of the run with the command's exit code."""
         self.exit_status, self._ended_at = exit_status, time.time()
 
     def collect(self) -> Iterator[Metric]:
@@ -120,7 +120,7 @@ class RunCollector(Collector):
         )
 
     def _gauge(self, name: str, what: str, value: float | None) -> GaugeMetricFamily:
-        """Without a sample where nothing is known: absent, not 0."""
+        """Has no sample for an unknown value: absent, not 0."""
         family = GaugeMetricFamily(name, what, labels=("command",))
         if value is not None:
             family.add_metric((self._command,), value)
@@ -133,9 +133,9 @@ class RunCollector(Collector):
 
 
 class GpuCollector(Collector):
-    """How busy the GPUs of the driver's own machine are, by NVIDIA's driver library; nothing where there is none.
+    """How busy the GPUs of the driver's machine are, read from NVIDIA's driver library; empty without it.
 
-    For a run that starts a Ray of its own, whose dashboard is off; of a cluster's nodes ``ray_node_gpus_utilization`` tells.
+    It is for a run that starts its own Ray without a dashboard; a cluster has ``ray_node_gpus_utilization``.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class GpuCollector(Collector):
             try:
                 family.add_metric((str(index),), pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
             except pynvml.NVMLError:
-                continue  # cut up by MIG, which has no such number, or lost
+                continue  # the GPU is split by MIG, which has no such number, or lost
         yield family
 
 
@@ -172,7 +172,7 @@ class SuccessCollector(Collector):
 
 
 class BesideOthers(Collector):
-    """What ``own`` say of ``command``, and of other commands what ``before`` said."""
+    """The metrics of ``own`` for ``command``, and those of ``before`` for other commands."""
 
     def __init__(self, command: str, own: Sequence[Collector], before: Iterable[Metric]) -> None:
         self._own = own
@@ -195,7 +195,7 @@ class BesideOthers(Collector):
 def serve_metrics(settings: Metrics, command: str, stats: RunStats) -> MetricsPublisher:
     """Serves the numbers of ``stats`` on ``metrics.port`` from now on, before the run has a name and before anything can fail.
 
-    A port that is taken gives a warning.
+    If the port is in use it logs a warning.
     """
     publisher = MetricsPublisher(settings, command, stats)
     if settings.port:
@@ -204,7 +204,7 @@ def serve_metrics(settings: Metrics, command: str, stats: RunStats) -> MetricsPu
 
 
 class MetricsPublisher(Observer):
-    """Answers whoever asks until the run is over; then tells file and Pushgateway how it ended."""
+    """Serves the metrics until the run is over, then writes its end to the file and the Pushgateway."""
 
     name = "metrics"
 
@@ -254,8 +254,8 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
 
 
 def _write(path: str, run: RunCollector, command: str) -> None:
-    """Replaces the file at once. After a run that failed it still says when the last one succeeded, and what other commands
-    wrote there stays."""
+    """Replaces the file atomically. It keeps the time of the last success after a failed run, and the metrics of other
+    commands."""
     before = _read_families(Path(path))
     success = [s.value for family in before for s in family.samples if s.name == SUCCESS and s.labels.get("command") == command]
     at = time.time() if has_finished(run) else next(iter(success), None)
@@ -263,7 +263,7 @@ def _write(path: str, run: RunCollector, command: str) -> None:
 
 
 def _push(url: str, run: RunCollector, command: str) -> None:
-    """The run in place of the one before; the time of the last success is apart, so that a failed run leaves it."""
+    """Replaces the run before by this one. The time of the last success is a separate group, which a failed run keeps."""
     group = {"command": command}
     push_to_gateway(url, job="dictalake", registry=_registry(run), grouping_key=group, timeout=_PUSH_TIMEOUT_S)
     if has_finished(run):
@@ -272,7 +272,7 @@ def _push(url: str, run: RunCollector, command: str) -> None:
 
 
 def has_finished(run: RunCollector) -> bool:
-    """Whether it came to its end, failed recordings or not."""
+    """Whether the run reached its end, with or without failed recordings."""
     return run.exit_status in (0, 3)
 
 
@@ -286,10 +286,10 @@ def _read_families(path: Path) -> list[Metric]:
 def _try(publish: Callable[[], None], where: str) -> None:
     try:
         publish()
-    except Exception as error:  # whatever it is, it must not cost the run, nor what is told to others
+    except Exception as error:  # no error may fail the run, or the other outputs
         _warn(where, error)
 
 
 def _warn(where: str, error: BaseException) -> None:
-    line = f"{where}: {type(error).__name__}; the run goes on, its metrics do not get there"
+    line = f"{where}: {type(error).__name__}; the run continues, its metrics were not sent"
     logs.log_event("metrics", line, level=logs.WARNING, error=type(error).__name__)

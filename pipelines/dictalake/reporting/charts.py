@@ -49,7 +49,7 @@ def draw_hours(slices: Sequence[Slice]) -> Markup:
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=True))
         axes.set(ylabel="audio hours", xlabel="UTC")
-        if len(slices) < 8:  # a single bar as wide as the page says less than a thin one
+        if len(slices) < 8:  # a single bar as wide as the page would be hard to read
             axes.set_xlim(date2num(slices[-1].start) + days - 8 * days, date2num(slices[-1].start) + 1.05 * days)
         return to_svg(figure, f"Audio hours over time, {sum(hours):.2f} in all")
 
@@ -66,7 +66,7 @@ def draw_confidences(bars: Sequence[Bar]) -> Markup:
 
 
 def draw_durations(bars: Sequence[Bar]) -> Markup:
-    """How long the recordings are: bars of equal width for intervals that grow."""
+    """The lengths of the recordings, in bars of equal width for growing intervals."""
     with drawing(4.6, 2.5) as figure:
         axes = _make_axes(figure.subplots())
         axes.bar(range(len(bars)), [bar.count for bar in bars], width=0.92, align="edge", color=BLUE)
@@ -77,7 +77,7 @@ def draw_durations(bars: Sequence[Bar]) -> Markup:
 
 
 def draw_stages(stages: Sequence[Stage]) -> Markup:
-    """How the workers' time is divided among the stages, as one bar."""
+    """The share of each stage in the workers' time, as one bar."""
     total_s = sum(stage.total_s for stage in stages) or 1.0
     with drawing(9.4, 0.55) as figure:
         figure.set_layout_engine("none")

@@ -1,4 +1,4 @@
-"""What a report shows, as plain numbers. The only text of a transcript is ``Recording.words``, left out unless asked for."""
+"""The data of a report, as plain numbers. The only text of a transcript is ``Recording.words``, left out by default."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of recordings. ``audio_s`` sums the recordings whose length is known; ``first_at`` and ``last_at`` are the times
-    at which the first and the last row were made. The other numbers are of the transcribed recordings."""
+    """Numbers of recordings. ``audio_s`` sums the recordings whose length is known. ``first_at`` and ``last_at`` are the times
+    when the first and the last row were made. The other numbers cover only transcribed recordings."""
 
     ok: int
     failed: int
@@ -53,7 +53,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Slice:
-    """What was finished in the ``width_s`` seconds from ``start``."""
+    """The recordings that were finished in the ``width_s`` seconds from ``start``."""
 
     start: datetime
     width_s: float
@@ -81,7 +81,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Stage:
-    """The seconds that all workers spent in a stage, and how many a recording took."""
+    """The seconds that all workers spent in a stage, and the seconds for one recording."""
 
     name: str
     total_s: float
@@ -101,7 +101,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording worth a look. ``words`` are the first words of its transcript, if they were asked for."""
+    """A recording that a person should look at. ``words`` are the first words of its transcript, on request."""
 
     recording_id: str
     duration_s: float | None

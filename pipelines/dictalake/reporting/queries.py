@@ -46,9 +46,9 @@ _MOST_SLICES = 48
 _WORDS_SHOWN = 12
 _DURATIONS_S = (0.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _CONFIDENCES = 20
-# Of calendar time: a minute, five, a quarter of an hour, an hour, six hours, a day, a week, four weeks, a quarter of a year.
+# Widths of a slice: a minute, five, a quarter of an hour, an hour, six hours, a day, a week, four weeks, a quarter of a year.
 _WIDTHS_S = (60, 300, 900, 3600, 21_600, 86_400, 604_800, 2_419_200, 7_862_400)
-_LEFT_OUT = ("archive", "lake", "lineage", "logs", "metrics", "report")  # sections that say where things lie
+_LEFT_OUT = ("archive", "lake", "lineage", "logs", "metrics", "report")  # sections that name places
 _STAGES = ("load", "emit", "decode")
 
 _COLUMNS = """
@@ -60,7 +60,7 @@ _COLUMNS = """
     error.reason AS reason, error.stage AS stage, coalesce(error.retryable, false) AS retryable,
     provenance.transcribed_at AS made_at
 """
-# ``seen``: every row; ``good``: what is transcribed; ``bad``: what is not. Narrow tables, each made in one pass over the lake.
+# ``seen``: every row; ``good``: transcribed rows; ``bad``: failed rows. Each narrow table takes one pass over the lake.
 _OF_RUN = {
     "seen": f"SELECT {_COLUMNS} FROM history WHERE run_id = getvariable('run') AND fingerprint = getvariable('fingerprint')",
     "good": "SELECT * FROM seen WHERE status = 'ok'",
@@ -91,11 +91,13 @@ _TEXTS = """
 
 def write_report(config: Config, run_id: str) -> str:
     """Writes the report of a run into its lake; returns its path below the lake. Raises ConfigError, RunError, OSError."""
-    from dictalake.reporting.page import render_report  # matplotlib: a run that has nothing to do need not wait for it
+    from dictalake.reporting.page import (
+        render_report,
+    )  # matplotlib: a run with nothing to do need not wait for it
 
     page = render_report(read_report(config.lake, read_price(config), run_id))
     path = Reports(config.lake).write(run_id, page)
-    clear_reports(config.lake, run_id)  # what was erased since the rows were read
+    clear_reports(config.lake, run_id)  # recordings that were erased after the rows were read
     return path
 
 
@@ -105,9 +107,9 @@ def read_price(config: Config) -> Price | None:
 
 
 def read_report(lake: Lake, price: Price | None = None, run_id: str | None = None, *, with_text: bool = False) -> Report:
-    """All that a report shows: of one run, or of the last run that wrote rows and then of the whole lake.
+    """The data of a report on one run, or on the last run that wrote rows and on the whole lake.
 
-    Raises ConfigError for a run that the lake does not know, RunError where the lake cannot be read.
+    Raises ConfigError for a run that the lake does not know, and RunError if the lake cannot be read.
     """
     later: list[Run] = []
     with connect(lake.uri or "", lake.storage_options) as database, TemporaryDirectory(prefix="dictalake-report-") as spill:
@@ -153,7 +155,7 @@ def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _wrote_rows(database: duckdb.DuckDBPyConnection, run: Run) -> bool:
-    """Whether the run wrote rows. A run that was killed has recorded no counts: then its rows are looked for."""
+    """Whether the run wrote rows. A killed run has recorded no counts, so its rows are searched for."""
     if run.ok is not None:
         return bool(run.ok + (run.failed or 0))
     query = "SELECT 1 FROM history WHERE run_id = ? AND fingerprint = ? LIMIT 1"
@@ -267,7 +269,7 @@ def _read_durations(database: duckdb.DuckDBPyConnection) -> list[Bar]:
 
 
 def _read_stages(database: duckdb.DuckDBPyConnection) -> list[Stage]:
-    """The times of all rows, also of those that failed in a later stage."""
+    """The times of all rows, including those that failed in a later stage."""
     columns = ", ".join(
         f"coalesce(sum({stage}_s), 0.0) AS {stage}_total, "
         f"coalesce(quantile_cont({stage}_s, [0.5, 0.95]) FILTER (status = 'ok'), [0.0, 0.0]) AS {stage}_of_one"
@@ -295,7 +297,7 @@ def _read_worst(database: duckdb.DuckDBPyConnection, measure: str, *, with_text:
 
 
 def _read_provenances(database: duckdb.DuckDBPyConnection, run: Run | None) -> list[ProvenanceGroup]:
-    """The groups of rows by what made them, as the rows say; the largest group first."""
+    """The rows grouped by their provenance, the largest group first."""
     names = "model_id, model_revision, model_sha256, lm_sha256, decoder, pipeline_version, git_commit"
     columns = ", ".join(f"provenance.{name} AS {name}" for name in names.split(", "))
     where = "" if run is None else "WHERE run_id = getvariable('run') AND fingerprint = getvariable('fingerprint')"

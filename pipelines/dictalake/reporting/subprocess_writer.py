@@ -1,14 +1,14 @@
-"""The report that a run leaves in the lake when it is over, made in a process of its own.
+"""Writes the report of a finished run into the lake, from a separate process.
 
-Reading a large lake and drawing takes hundreds of megabytes, which a driver that goes on would keep, and libraries in C, which
-may crash or meet the end of the machine's memory: all of that ends with the process. Both sides speak one line of JSON.
+Reading a large lake and drawing takes hundreds of megabytes, which the driver would keep, and C libraries, which may crash
+or run out of memory. A separate process contains both. Each side sends one line of JSON.
 
     stdin    {"run_id": "…", "spill": "FOLDER", "config": {"lake": {…}, "report": {…}}}
-    stdout   {"error": null}, or what went wrong by its type and place
+    stdout   {"error": null}, or the type and place of the error
 
-The child's standard input stays open as long as the driver lives: at its end the child ends too.
+The child's standard input is open as long as the driver lives; when it closes, the child ends too.
 
-Credentials of the lake go over stdin alone: a command line is for everybody to read.
+Credentials of the lake go only through stdin, since anybody on the machine can read a command line.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from dictalake.observers.base import Observer, RunEnd, RunStart
 from dictalake.observers.stats import RunStats
 
 _LONGEST_S = 3600.0
-_SECTIONS = {"lake", "report"}  # all that a report asks for; others may hold what JSON cannot
-_FIRST_TO_GO = "1000"  # for the kernel, where memory is short: a report can be made again
+_SECTIONS = {"lake", "report"}  # a report needs no others; they may hold values that JSON cannot
+_FIRST_TO_GO = "1000"  # when memory is short, the kernel kills this process first: a report can be made again
 
 
 # -- in the driver -------------------------------------------------------------------------------------------------------
 
 
 class ReportWriter(Observer):
-    """Leaves the run's report in the lake when it is over and did something, also when it failed.
+    """Writes the report of a run that did something into the lake, also if the run failed.
 
-    A report never costs a run: what goes wrong gives a warning. A run that is being stopped has no time for one.
+    A report never fails a run: an error only gives a warning. A run that is being stopped writes no report.
     """
 
     name = "report"
@@ -63,7 +63,7 @@ class ReportWriter(Observer):
 
 
 def write_report(config: Config, run_id: str) -> None:
-    """Has a child write the report; a warning where that fails."""
+    """Has a child write the report; logs a warning if that fails."""
     try:
         wrong = _have_written(config, run_id)
     except Exception as error:  # no memory for a process, no disk
@@ -74,18 +74,18 @@ def write_report(config: Config, run_id: str) -> None:
 
 
 def _have_written(config: Config, run_id: str) -> str | None:
-    """What went wrong in the child, in a few words; None where the report is in the lake."""
+    """The child's error in a few words; None if the report is in the lake."""
     settings = config.model_dump(mode="json", include=_SECTIONS)
-    # Removed here, whatever becomes of the child.
+    # The driver removes it, however the child ends.
     with TemporaryDirectory(prefix="dictalake-report-", ignore_cleanup_errors=True) as spill, _child(spill) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         rest = json.dumps({"run_id": run_id, "spill": spill, "config": settings}).encode() + b"\n"
-        with contextlib.suppress(BrokenPipeError):  # it is gone already; how is told below
+        with contextlib.suppress(BrokenPipeError):  # the child is gone already; its status is read below
             while rest:
                 rest = rest[child.stdin.write(rest) :]
         if not wait([child.stdout.fileno()], _LONGEST_S):
-            return "it was not done within an hour"
+            return "it took more than an hour"
         answer = child.stdout.readline()
         if answer.endswith(b"\n"):
             wrong: str | None = json.loads(answer)["error"]
@@ -96,21 +96,21 @@ def _have_written(config: Config, run_id: str) -> str | None:
 
 @contextmanager
 def _child(spill: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python that imports what this one would, without the user's script; its temporary files are below ``spill``. After the
-    block it is gone."""
+    """A Python that imports what this one would, without the user's script. Its temporary files are below ``spill``. The
+    process has ended after the block."""
     path = os.pathsep.join(str(folder) or os.curdir for folder in sys.path)
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "dictalake.reporting.subprocess_writer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # words of libraries may quote a path, and the terminal is the run's
+        stderr=subprocess.DEVNULL,  # messages of libraries may quote a path, and the terminal belongs to the run
         env={**os.environ, "PYTHONPATH": path, "TMPDIR": spill},
         bufsize=0,
     )
     with child:
         try:
             yield child
-        finally:  # Popen by itself would not wait for it after Ctrl-C
+        finally:  # Popen alone would not wait for it after Ctrl-C
             child.kill()
             child.wait()
 
@@ -119,17 +119,17 @@ def _child(spill: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def main() -> None:
-    """The child's life: one request, one answer."""
+    """Runs in the child: reads one request and writes one answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends this process
-    with contextlib.suppress(OSError):  # there is none but on Linux
+    with contextlib.suppress(OSError):  # exists only on Linux
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
     answer = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps the output of libraries out of the answer
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_driver, args=[request["spill"]], daemon=True).start()
     error = None
     try:
-        from dictalake.reporting.queries import write_report  # here, so that a library that is missing is told
+        from dictalake.reporting.queries import write_report  # imported here, so that a missing library is reported
 
         write_report(Config.model_validate(request["config"]), request["run_id"])
     except BaseException as problem:  # a panic of a library in Rust is no Exception
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def _end_with_driver(spill: str) -> None:
-    """A driver that is killed has no time to end its child and to clear up after it."""
+    """Ends this process and removes ``spill`` when the driver ends: a killed driver cannot do it."""
     while os.read(0, 1024):
         pass
     shutil.rmtree(spill, ignore_errors=True)

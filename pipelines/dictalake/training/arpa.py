@@ -1,12 +1,12 @@
-"""Back-off n-gram models as ARPA files: read, put on a common set of n-grams, written.
+"""Reads and writes back-off n-gram models as ARPA files, and puts several models on a common set of n-grams.
 
-    \\data\\                  An n-gram that is listed has the probability p(w|h) itself; any other has
-    ngram 1=4                α(h)·p(w|h'), h' being h without its first word. A line is log10 p(w|h),
-    \\1-grams:                the n-gram, and log10 α of the n-gram as a history; the format is of
-    -0.9 no -0.3             Doug Paul's, ``ngram-format(5)`` of SRILM describes it.
+    \\data\\                  A listed n-gram has its own probability p(w|h). Any other has
+    ngram 1=4                α(h)·p(w|h'), where h' is h without its first word. A line holds
+    \\1-grams:                log10 p(w|h), the n-gram, and log10 α of the n-gram as a history.
+    -0.9 no -0.3             The format is Doug Paul's; SRILM's ``ngram-format(5)`` describes it.
 
-A model lies in arrays here, one set a length, so that a million n-grams take seconds: an n-gram is a row of word ids,
-and knows the rows of its history (all but its last word) and of its suffix (all but its first) among the shorter ones.
+A model is held in arrays, one set for each length of n-gram, so a million n-grams take seconds. An n-gram is a row of word
+ids. It has the row numbers of its history (all but its last word) and of its suffix (all but its first) one length below.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from dictalake.errors import ConfigError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 BINARY_MAGIC = b"mmap lm http://kheafield.com/code"
-LEAST_LOG10 = -99.0  # how the format writes "never"; <s> is never predicted
-_LEAST_LEFT = 1e-7  # ARPA files have seven digits: a sum may come out so much above one
+LEAST_LOG10 = -99.0  # the format's "never"; <s> is never predicted
+_LEAST_LEFT = 1e-7  # ARPA files have seven digits, so a sum may exceed one by this much
 _WRITE_LINES = 50_000
 
 
 @dataclass(frozen=True)
 class Arpa:
-    """What an ARPA file says. ``grams[n-1]``: int64 ``(count, n)`` ids into ``words``; logarithms to base 10, ``(count,)``."""
+    """The content of an ARPA file. ``grams[n-1]`` are int64 ids into ``words``, ``(count, n)``; logarithms have base 10."""
 
     words: tuple[str, ...]
     grams: tuple[np.ndarray, ...]
@@ -42,9 +42,9 @@ class Arpa:
 
 @dataclass(frozen=True)
 class Level:
-    """The n-grams of one length in the order of their ids: ``grams`` ``(count, n)``, each one once.
+    """The distinct n-grams of one length in the order of their ids: ``grams`` ``(count, n)``.
 
-    ``history`` and ``suffix`` ``(count,)`` are rows of the level below; for single words both are 0.
+    ``history`` and ``suffix`` ``(count,)`` are row numbers of the level below; for single words both are 0.
     """
 
     grams: np.ndarray
@@ -54,9 +54,10 @@ class Level:
 
 @dataclass(frozen=True)
 class BackoffModel:
-    """A model on ``levels``: ``p[n-1]`` are p(w|h), ``backoff[n-1]`` α of the n-gram as a history, ``(count,)``, no logarithms.
+    """A model on ``levels``, without logarithms: ``p[n-1]`` is p(w|h), and ``backoff[n-1]`` is α of the n-gram as a history,
+    ``(count,)`` each.
 
-    ``<s>`` has p 0. The levels are closed: history and suffix of each n-gram are listed too.
+    ``<s>`` has p 0. The levels are closed: they also list the history and the suffix of each n-gram.
     """
 
     words: tuple[str, ...]
@@ -65,21 +66,21 @@ class BackoffModel:
     backoff: tuple[np.ndarray, ...]
 
     def counts(self) -> list[int]:
-        """How many n-grams of each length."""
+        """The number of n-grams of each length."""
         return [len(level.grams) for level in self.levels]
 
 
 def read_arpa(path: Path) -> Arpa:
-    """Reads an ARPA file, packed with gzip or not (told by its bytes). ``<UNK>`` is read as ``<unk>``.
+    """Reads an ARPA file, plain or gzip (recognised by its bytes). ``<UNK>`` becomes ``<unk>``.
 
-    Raises ConfigError for a KenLM binary, from which n-grams cannot be read back, and for what is not ARPA.
+    Raises ConfigError for a KenLM binary, whose n-grams cannot be read back, and for any file that is not ARPA.
     """
     with _reading(path) as lines:
         return _parse(lines, _counts(lines))
 
 
 def read_head(path: Path) -> tuple[list[int], tuple[str, ...]]:
-    """How many n-grams of each length an ARPA file lists, and its words. Raises ConfigError as ``read_arpa`` does."""
+    """The number of n-grams of each length in an ARPA file, and its words. Raises ConfigError as ``read_arpa``."""
     with _reading(path) as lines:
         counts = _counts(lines)
         next((line for line in lines if line.strip()), "")
@@ -88,7 +89,7 @@ def read_head(path: Path) -> tuple[list[int], tuple[str, ...]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of an ARPA file; what goes wrong with it inside becomes a ConfigError that names it."""
+    """The lines of an ARPA file. Errors inside the block become a ConfigError that names the file."""
     try:
         with path.open("rb") as file:
             magic = file.read(len(BINARY_MAGIC))
@@ -134,7 +135,7 @@ def _parse(lines: Iterator[str], counts: Sequence[int]) -> Arpa:
             except (KeyError, ValueError):
                 raise _NotArpa(f"line {row + 1} of \\{n}-grams: has a bad number or a word that is not in \\1-grams:") from None
         if n == 1 and len(words) != count:
-            raise _NotArpa("a word comes twice, or the section \\1-grams: is short")
+            raise _NotArpa("a word is listed twice, or the section \\1-grams: is short")
         if not (np.isfinite(p).all() and np.isfinite(backoff).all() and (p <= 1e-6).all()):
             raise _NotArpa(f"\\{n}-grams: holds a number that is not a log-probability")
         grams.append(ids)
@@ -154,7 +155,7 @@ def _counts(lines: Iterator[str]) -> list[int]:
             break
         name, _, count = line.partition("=")
         if name.split() != ["ngram", str(len(counts) + 1)] or not count.strip().isdigit():
-            raise _NotArpa("below \\data\\ must stand lines like ngram 1=500")
+            raise _NotArpa("the lines below \\data\\ must be like ngram 1=500")
         counts.append(int(count))
     if not counts or not counts[0]:
         raise _NotArpa("it lists no words")
@@ -162,9 +163,9 @@ def _counts(lines: Iterator[str]) -> list[int]:
 
 
 def common_levels(grams: Sequence[Sequence[np.ndarray]], order: int, words: int) -> tuple[Level, ...]:
-    """The n-grams of several models together, closed under history and suffix, which pruned models need not be.
+    """The n-grams of several models together, with all their histories and suffixes, which pruned models may lack.
 
-    ``grams``: for each model what ``Arpa.grams`` is, with ids of one common vocabulary of ``words`` words.
+    ``grams`` has for each model its ``Arpa.grams``, with ids of one common vocabulary of ``words`` words.
     """
     wanted: list[np.ndarray] = []
     for n in range(order, 1, -1):
@@ -200,9 +201,9 @@ def find_rows(levels: Sequence[Level], ids: np.ndarray) -> np.ndarray:
 
 
 def spread(arpa: Arpa, words: Sequence[str], levels: Sequence[Level]) -> BackoffModel:
-    """``arpa`` on the n-grams of ``levels``: what it does not list gets its own back-off estimate, so nothing changes.
+    """``arpa`` on the n-grams of ``levels``. An n-gram that it does not list gets its back-off estimate, so nothing changes.
 
-    A word that it does not know has probability 0: its ``<unk>`` is an entry of its own, no sum exceeds one.
+    An unknown word has probability 0, as ``<unk>`` is a separate entry; so no sum exceeds one.
     """
     place = {word: i for i, word in enumerate(words)}
     translate = np.array([place[word] for word in arpa.words])
@@ -222,10 +223,10 @@ def spread(arpa: Arpa, words: Sequence[str], levels: Sequence[Level]) -> Backoff
 
 
 def with_backoffs(words: Sequence[str], levels: Sequence[Level], p: Sequence[np.ndarray]) -> BackoffModel:
-    """The model with the probabilities ``p``, and α(h) = (1 - Σ p(w|h)) / (1 - Σ p(w|h')), sums over the listed h w.
+    """The model with the probabilities ``p`` and α(h) = (1 - Σ p(w|h)) / (1 - Σ p(w|h')), with sums over the listed h w.
 
-    So each history sums to one. Where the listed words leave nothing over (below 1e-7, or all words are listed),
-    their probabilities are scaled to leave 1e-7, or to sum to one.
+    So each history sums to one. If the listed words leave less than 1e-7, their probabilities are scaled to leave 1e-7. If
+    all words are listed, they are scaled to sum to one.
     """
     ps = [np.array(values) for values in p]
     ps[0] /= ps[0].sum()
@@ -247,7 +248,7 @@ def with_backoffs(words: Sequence[str], levels: Sequence[Level], p: Sequence[np.
 
 
 def write_arpa(model: BackoffModel, path: Path) -> None:
-    """Writes ``model``; with the suffix ``.gz`` packed. Probability 0 is written as -99."""
+    """Writes ``model``, as gzip if the suffix is ``.gz``. Probability 0 is written as -99."""
     with gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8") as file:
         file.write("\\data\\\n" + "".join(f"ngram {n}={count}\n" for n, count in enumerate(model.counts(), start=1)))
         for n, level in enumerate(model.levels, start=1):

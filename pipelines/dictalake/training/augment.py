@@ -1,6 +1,6 @@
 """Makes clean speech sound like dictation: speed and pitch, room, noise, telephone band, µ-law, clipping, level.
 
-All functions take and return mono float32 waveforms at 16 kHz in [-1, 1]; every draw comes from the given generator.
+All functions take and return mono float32 waveforms at 16 kHz in [-1, 1]. All random numbers come from the given generator.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Plays ``factor`` times as fast; pitch and formants move along, so that it sounds like another speaker."""
+    """Plays ``factor`` times as fast. Pitch and formants change with it, so it sounds like another speaker."""
     return soxr.resample(waveform, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ, quality="QQ").astype(np.float32)
 
 
@@ -61,7 +61,7 @@ def add_noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: float) -> 
 
 
 def pass_telephone(waveform: np.ndarray, *, mu_law: bool) -> np.ndarray:
-    """Resamples to 8 kHz and back, on request through 8-bit µ-law."""
+    """Resamples to 8 kHz and back, with ``mu_law`` through 8-bit µ-law."""
     narrow = soxr.resample(waveform, SAMPLE_RATE_HZ, 8_000, quality="LQ")
     if mu_law:
         narrow = librosa.mu_expand(librosa.mu_compress(np.clip(narrow, -1, 1), mu=255, quantize=True), mu=255, quantize=True)

@@ -1,10 +1,10 @@
-"""Writes synthetic clinical dictations: hand-written templates, lexicons and free-form sentences put together by chance.
+"""Writes synthetic clinical dictations: random combinations of hand-written templates, lexicons and free-form sentences.
 
-The text is spoken form with MedASR's markup: ``[FINDINGS] {colon} no acute fracture {period}``. Words are lower case,
+The text is in spoken form with MedASR's markup: ``[FINDINGS] {colon} no acute fracture {period}``. Words are lower case,
 except letters that are spoken one by one (``CT``). There are no digits: ``two point one centimeters``.
 
-Whole *sentences* are split into training and held-out by a hash of their words, so a held-out dictation holds no
-sentence that any training dictation, or the language model's corpus, has.
+A hash of its words assigns each *sentence* to training or to the held-out set. So a held-out dictation shares no sentence
+with a training dictation or with the language model's corpus.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_DEPTH = 12
 
 @dataclass(frozen=True)
 class Dictation:
-    """One piece of dictation: ``text`` in spoken form with markup, ``sentences`` of which it is made."""
+    """One piece of dictation: its ``text`` in spoken form with markup, and the ``sentences`` that it consists of."""
 
     id: str
     specialty: str
@@ -45,7 +45,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The written material: ``templates``, ``lexicon`` (slot name → entries) and free-form ``reports`` by specialty."""
+    """The source material: ``templates``, ``lexicon`` (slot name → entries) and free-form ``reports`` by specialty."""
 
     templates: tuple[Template, ...]
     lexicon: dict[str, tuple[str, ...]]
@@ -107,9 +107,9 @@ class Corpus:
 
 
 def is_held_out(sentence: str) -> bool:
-    """True for the share of sentences (by their words alone) that training and the language model never see.
+    """True for the share of sentences that training and the language model never see; only their words decide.
 
-    What holds several sentences is never held out: each of them occurs in training in other company.
+    A text of several sentences is never held out: each of them occurs in training among others.
     """
     if "{period}" in sentence:
         return False
@@ -128,10 +128,10 @@ def write_dictations(
     list_words: tuple[int, int] = (3, 9),
     specialties: Sequence[str] | None = None,
 ) -> Iterator[Dictation]:
-    """Yields ``count`` dictations of one to four sentences, all held-out or none of them, of ``specialties`` (default all).
+    """Yields ``count`` dictations of one to four sentences of ``specialties`` (default all), all held out or none.
 
-    ``free_words`` is the share of training utterances that are lists of ``list_words`` unconnected words: they teach
-    spelling from sound where sentences would let the model guess. A model from nothing starts on lists of one to three.
+    ``free_words`` is the share of training utterances that are lists of ``list_words`` unconnected words. They teach spelling
+    from sound; in sentences the model could guess. A model from random weights starts with lists of one to three words.
     """
     rng = random.Random(seed)
     prefix = "held" if held_out else "train"
@@ -168,7 +168,7 @@ def _choose_sentences(
 
 
 def _compose(heading: str, sentences: tuple[str, ...], rng: random.Random) -> str:
-    """Joins sentences as doctors do: with or without spoken punctuation, a heading, a new paragraph."""
+    """Joins sentences as doctors do: with or without spoken punctuation, a heading or a new paragraph."""
     punctuated = rng.random() < 0.65
     parts: list[str] = []
     if rng.random() < 0.25:

@@ -1,8 +1,8 @@
-"""Trains a LASR CTC model on labelled audio: from a checkpoint (``google/medasr``) or from nothing.
+"""Trains a LASR CTC model on labelled audio, from a checkpoint (``google/medasr``) or from random weights.
 
-The loop is plain PyTorch: batches by audio seconds, SpecAugment, AdamW with warm-up, a constant rate and a linear
-decay at the end (so that a run can be prolonged or closed early), an exponential moving average of the weights.
-Everything needed to go on after a kill is in ``<out>/state.pt``, replaced atomically.
+The loop is plain PyTorch: batches by audio seconds, SpecAugment, AdamW, and an exponential moving average of the weights.
+The learning rate has a warm-up, a constant part and a linear decay at the end, so a run can be prolonged or ended early.
+``<out>/state.pt`` holds everything needed to resume after a kill, and is replaced atomically.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ FRAME_SAMPLES = 640
 
 
 def initialise(model: LasrForCTC, features: torch.Tensor) -> None:
-    """Gives a new, small model weights to learn from: Xavier's, and an input layer that centres and scales ``features``.
+    """Gives a new, small model its first weights: Xavier's, and an input layer that centres and scales ``features``.
 
-    ``features`` are log-mel frames ``(frames, mel_bands)`` of some training audio. LASR takes them as they are (about −6 ± 4)
-    and transformers' normal(0, 0.02) is meant for wider models: from there a narrow one hardly moves in its first
-    thousand steps.
+    ``features`` are log-mel frames ``(frames, mel_bands)`` of some training audio; LASR takes them unscaled (about −6 ± 4).
+    transformers' normal(0, 0.02) is for wider models: with it a narrow one hardly learns in its first thousand steps.
     """
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -52,9 +51,9 @@ def initialise(model: LasrForCTC, features: torch.Tensor) -> None:
 def even_alignment(
     waveforms: Sequence[np.ndarray], labels: Sequence[Sequence[int]], piece_lengths: Sequence[int], frames: int
 ) -> torch.Tensor:
-    """Which piece each encoder frame would say if every character took equally long: ``(utterances, frames)``.
+    """The piece that each encoder frame would have if every character took equally long: ``(utterances, frames)``.
 
-    −1 before the first sound, after the last one and in the padding. Frames are 40 ms.
+    It is −1 before the first sound, after the last one and in the padding. Frames are 40 ms.
     """
     aligned = torch.full((len(waveforms), frames), -1)
     for row, (waveform, label) in enumerate(zip(waveforms, labels, strict=True)):
@@ -70,7 +69,7 @@ def even_alignment(
 
 
 class Trainer:
-    """Holds the model and goes from step to step; ``train`` may be killed and called again."""
+    """Holds the model and its training state. ``train`` may be killed and called again."""
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class Trainer:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def resume(self) -> bool:
-        """Takes up ``state.pt`` if there is one."""
+        """Resumes from ``state.pt`` if there is one."""
         path = self.out / "state.pt"
         if not path.exists():
             return False
@@ -149,7 +148,7 @@ class Trainer:
         evaluate: Callable[[LasrForCTC], dict[str, float]],
         report: Callable[[str], None],
     ) -> None:
-        """Trains until ``plan.steps``; after each epoch calls ``evaluate`` on the averaged model and saves."""
+        """Trains until ``plan.steps``. After each epoch it calls ``evaluate`` with the averaged model, and saves."""
         labels = [self.tokenizer(u.reference, add_special_tokens=False).input_ids for u in utterances]
         self.out.mkdir(parents=True, exist_ok=True)
         last_save = last_report = time.monotonic()
@@ -195,7 +194,7 @@ class Trainer:
         def prepare(number: int) -> list[np.ndarray]:
             rng = np.random.default_rng([self.plan.seed, self.epoch, first + number])
             waves = [load_waveform(utterances[i].path) for i in batches[number]]
-            # The first epochs are clean and short first: a CTC model from nothing finds the alignment much sooner.
+            # The first epochs are clean and go from short to long: a new CTC model then finds the alignment much sooner.
             share = 0.0 if self._is_easy else self.plan.augment_share
             return [augment(w, rng) if rng.random() < share else w for w in waves]
 
@@ -269,7 +268,7 @@ class Trainer:
         return logits.float().log_softmax(-1), model._get_subsampling_output_length(frames)
 
     def _mask_features(self, features: torch.Tensor) -> None:
-        """SpecAugment in place: bands and stretches of time are set to the batch's mean (Park et al. 2019)."""
+        """Applies SpecAugment in place: sets bands and stretches of time to the batch's mean (Park et al. 2019)."""
         rng = np.random.default_rng([self.plan.seed, self.step])
         fill = float(features.mean())
         _, frames, bands = features.shape
@@ -295,7 +294,7 @@ class Trainer:
 
     @torch.no_grad()
     def transcribe(self, model: LasrForCTC, utterances: Sequence[TrainingUtterance], batch_s: float = 120.0) -> list[str]:
-        """Greedy texts of ``utterances`` in order."""
+        """The greedy texts of ``utterances`` in order."""
         model.eval()
         texts = [""] * len(utterances)
         for batch in make_batches(utterances, batch_s, random.Random(0), ascending=True):

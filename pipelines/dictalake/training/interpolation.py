@@ -1,9 +1,9 @@
-"""Two language models into one: linear interpolation, and the weight that suits a text best.
+"""Interpolates two language models linearly, and finds the weight that suits a text best.
 
 p(w|h) = (1 - λ)·p_user(w|h) + λ·p_base(w|h), after Jelinek and Mercer (1980), "Interpolated estimation of Markov source
-parameters from sparse data". The mixture is again one back-off model, as by ``ngram -mix-lm`` of SRILM (Stolcke 2002):
-it lists the n-grams of both, each with exactly that p, and new back-off weights that let each history sum to one. For an
-n-gram that neither lists it gives its own back-off estimate, which is near the mixture but not the same.
+parameters from sparse data". The mixture is again one back-off model, as ``ngram -mix-lm`` of SRILM makes it (Stolcke 2002).
+It lists the n-grams of both with exactly that p; new back-off weights make each history sum to one. For an n-gram that
+neither lists, its back-off estimate is near the mixture but not equal to it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _renumber(model: Arpa, words: Sequence[str]) -> list[np.ndarray]:
 
 
 def token_probabilities(model: kenlm.Model, lines: Sequence[str]) -> np.ndarray:
-    """p of each piece of ``lines`` and of the end of each line, ``(tokens,)``; 0 for a piece that the model does not know."""
+    """p of each piece of ``lines`` and of the end of each line, ``(tokens,)``; 0 for an unknown piece."""
     scores = [score for line in lines for score in model.full_scores(line, bos=True, eos=True)]
     return np.array([0.0 if unknown else 10.0**log10_p for log10_p, _, unknown in scores])
 
@@ -59,9 +59,9 @@ def token_probabilities(model: kenlm.Model, lines: Sequence[str]) -> np.ndarray:
 def best_base_weight(user_p: np.ndarray, base_p: np.ndarray) -> float:
     """The λ under which a text is most likely, given both models' p of its tokens, ``(tokens,)`` each.
 
-    By expectation maximisation: λ becomes the mean share of the base in each token's probability. The likelihood is concave in
-    λ, so it ends at the best one, kept within 0.001 and 0.999. Tokens that neither model knows do not count. Raises ConfigError
-    if none is left.
+    Expectation maximisation sets λ to the base's mean share of each token's probability. The likelihood is concave in λ, so
+    this ends at the best one, limited to 0.001 to 0.999. Tokens that neither model knows do not count. Raises ConfigError if
+    none is left.
     """
     known = (user_p > 0) | (base_p > 0)
     if not known.any():

@@ -1,5 +1,6 @@
-"""Finds KenLM's command line tools, or builds them: the ``kenlm`` source package on PyPI holds the whole of KenLM,
-although its wheel installs only the reader.
+"""Finds KenLM's command line tools, or builds them from the ``kenlm`` source package on PyPI.
+
+The source package holds the whole of KenLM; its wheel installs only the reader.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def default_cache() -> Path:
 
 
 def find_or_build_tools(folder: Path | None, cache: Path, say: Callable[[str], None]) -> KenlmTools:
-    """The tools in ``folder`` if given; else those on PATH; else those built before in ``cache``; else built there now.
+    """The tools in ``folder`` if given, else those on PATH, else those in ``cache``, which are built there on first use.
 
     Raises ConfigError if ``folder`` lacks them, RunError with the packages to install if they cannot be built.
     """
@@ -91,6 +92,6 @@ def _run(command: Sequence[str], doing: str) -> None:
 
 def _advice() -> str:
     return (
-        f"On Debian or Ubuntu install what it needs with: apt-get install {DEBIAN_PACKAGES} — "
-        "or name a folder that holds lmplz and build_binary with --kenlm-bin"
+        f"On Debian or Ubuntu install what it needs with: apt-get install {DEBIAN_PACKAGES}; "
+        "or give --kenlm-bin, a folder that holds lmplz and build_binary"
     )

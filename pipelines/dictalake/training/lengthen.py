@@ -1,9 +1,9 @@
-"""Long dictations for evaluation: short utterances of one voice, one after the other, with the pauses of a speaker who thinks.
+"""Makes long dictations for evaluation: it joins short utterances of one voice, with the pauses of a speaker who thinks.
 
-What is drawn, for each dictation from the seed and its number alone:
+The seed and the number of a dictation decide what is drawn:
 
-- its length, log-uniformly from the range asked for, and a voice that has as much to say, in proportion to how much it has;
-  no utterance comes twice in one dictation;
+- its length, log-uniform over the given range, and a voice with that much speech, in proportion to how much it has; no
+  utterance comes twice in one dictation;
 - a pause before each utterance and at the end: log-normal, median 0.7 s, sigma 0.5, kept within 0.2 and 2 s; one in ten is a
   thinking pause instead, uniform from 2 to 6 s;
 - its level, the peak uniform from -14 to -4 dBFS, and a difference for each utterance: normal, sigma 1.5 dB, at most 3 dB;
@@ -32,7 +32,7 @@ NOISE_LEAST_DBFS, NOISE_MOST_DBFS = -70.0, -55.0
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One utterance in a dictation: samples ``start`` to ``end`` (not included), and where its words begin in the reference."""
+    """One utterance in a dictation: samples ``start`` to before ``end``, and where its words begin in the reference."""
 
     utterance: TrainingUtterance
     start: int
@@ -70,8 +70,8 @@ def plan_dictation(
 ) -> LongDictation:
     """Dictation ``number`` of ``seed``: ``least_s`` to ``most_s`` seconds long.
 
-    ``lengths``: samples of each utterance at 16 kHz, by path. Utterances are added until the drawn length is reached; one that
-    would exceed ``most_s`` is passed over. Raises ConfigError if no voice has enough to say.
+    ``lengths`` has the samples of each utterance at 16 kHz, by path. Utterances are added until the drawn length is reached;
+    one that would exceed ``most_s`` is skipped. Raises ConfigError if no voice has enough speech.
     """
     rng = np.random.default_rng([seed, number])
     wanted = round(math.exp(rng.uniform(math.log(least_s), math.log(most_s))) * SAMPLE_RATE_HZ)
@@ -127,8 +127,8 @@ def draw_pause(rng: np.random.Generator) -> int:
 def render(dictation: LongDictation, load: Callable[[str], np.ndarray]) -> np.ndarray:
     """The waveform, float32 ``(samples,)`` in [-1, 1].
 
-    ``load``: path → float32 ``(samples,)`` at 16 kHz, of the very length that was planned with. Each utterance is scaled to the
-    dictation's peak and its own difference from it: utterances of one voice may have been recorded at any level.
+    ``load``: path → float32 ``(samples,)`` at 16 kHz, with exactly the planned length. Each utterance is scaled to the
+    dictation's peak plus its drawn difference: utterances of one voice may have been recorded at any level.
     """
     noise = np.random.default_rng(dictation.noise_seed).standard_normal(dictation.samples, dtype=np.float32)
     waveform = noise * np.float32(10 ** (dictation.noise_dbfs / 20))

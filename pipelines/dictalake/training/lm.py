@@ -1,7 +1,7 @@
 """Builds the n-gram language model for beam search: text → the model's pieces → KenLM.
 
-The model is over *pieces*, in the very form that the beam search compares with (``Vocabulary.lm_words``): as in Google's
-recipe for MedASR, ``▁`` is written ``#``, so that "no fracture" is the line ``#no #fra cture``.
+The model is over *pieces* in the form that beam search looks up (``Vocabulary.lm_words``). As in Google's recipe for MedASR,
+``▁`` is written ``#``: "no fracture" is the line ``#no #fra cture``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError, RunError
 from dictalake.training.kenlm_tools import KenlmTools
 
-HIGHEST_ORDER = 6  # what the kenlm package on PyPI and ctc-beam-decoder are compiled for
+HIGHEST_ORDER = 6  # the kenlm package on PyPI and ctc-beam-decoder are compiled for this
 LEAST_SENTENCE_WORDS = 4
 _TEXT_COLUMNS = ("text", "reference")
 _SENTENCE_END = re.compile(r"(\{(?:period|question mark|exclamation point|new paragraph|next paragraph)\})")
@@ -28,9 +28,10 @@ _BATCH_LINES = 1000
 
 @dataclass(frozen=True)
 class LmPlan:
-    """How to build. ``prune``: n-grams seen at most so often are dropped, one number per order, the last for all higher ones.
+    """How to build. ``prune`` has a number for each order, the last one also for higher orders: n-grams seen at most this
+    often are dropped.
 
-    ``quantize`` stores probabilities and back-offs in 8 bits: a third of the size or less, hardly any loss.
+    ``quantize`` stores probabilities and back-offs in 8 bits: a third of the size or less, with hardly any loss.
     """
 
     order: int = 6
@@ -50,7 +51,7 @@ class LmPlan:
 
 @dataclass(frozen=True)
 class CorpusCounts:
-    """What went into the corpus and what was kept out of it. ``words``: markup such as ``{period}`` counts as one."""
+    """What went into the corpus and what was kept out. In ``words``, markup such as ``{period}`` counts as one word."""
 
     dictations: int = 0
     pieces: int = 0
@@ -61,7 +62,7 @@ class CorpusCounts:
 
 
 def read_dictations(path: Path, column: str | None = None) -> Iterator[str]:
-    """One dictation a line; of a ``.csv`` the column ``column``, else ``text``, else ``reference``. Empty ones are left out.
+    """Reads a dictation a line, or the column ``column`` (else ``text``, else ``reference``) of a ``.csv``; skips empty ones.
 
     Raises ConfigError for a file that is missing, not UTF-8, or without the column.
     """
@@ -91,9 +92,9 @@ def _texts(file: Iterable[str], path: Path, column: str | None) -> Iterator[str]
 
 
 class HeldOut:
-    """Text that must not be in the corpus: whole dictations, and any of their sentences of four words or more.
+    """Text that must not be in the corpus: whole dictations, and their sentences of four words or more.
 
-    Compared letter by letter after lower-casing, markup and spaces aside.
+    Texts are compared letter by letter in lower case, without markup and spaces.
     """
 
     def __init__(self, dictations: Iterable[str] = ()) -> None:
@@ -104,7 +105,7 @@ class HeldOut:
             self._sentences.update(_plain(sentence) for sentence in _sentences(dictation))
 
     def cut(self, dictation: str) -> tuple[str, int]:
-        """``dictation`` without its held-out sentences, and how many those were; "" if it is held out as a whole."""
+        """``dictation`` without its held-out sentences, and their number; "" if it is held out as a whole."""
         if _plain(dictation) in self._dictations:
             return "", 0
         parts = _sentences(dictation)
@@ -112,12 +113,12 @@ class HeldOut:
         return " ".join(" ".join(kept).split()), len(parts) - len(kept)
 
     def _is_held_out(self, sentence: str) -> bool:
-        # Shorter ones ("lungs are clear") are common property: without them the model would not know its trade.
+        # Everybody dictates shorter ones ("lungs are clear"): without them the model would not know its domain.
         return len(sentence.split()) >= LEAST_SENTENCE_WORDS and sentence in self._sentences
 
 
 def unlike(dictations: Iterable[str], others: HeldOut) -> Iterator[str]:
-    """The dictations that share no sentence with ``others``: for text that a figure is reported on after tuning on another."""
+    """The dictations that share no sentence with ``others``, such as a test text after tuning on another text."""
     for dictation in dictations:
         rest, shared = others.cut(dictation)
         if rest and not shared:
@@ -125,7 +126,7 @@ def unlike(dictations: Iterable[str], others: HeldOut) -> Iterator[str]:
 
 
 def _sentences(dictation: str) -> list[str]:
-    """Sentences with the markup that ends them."""
+    """The sentences of a dictation, each with the markup that ends it."""
     parts = _SENTENCE_END.split(dictation)
     return ["".join(pair) for pair in zip(parts[::2], [*parts[1::2], ""], strict=True) if "".join(pair).strip()]
 
@@ -139,7 +140,7 @@ def write_pieces(
 ) -> CorpusCounts:
     """Writes the corpus for ``lmplz`` to ``out``: a line of pieces for each dictation.
 
-    ``tokenizer`` is the model's own, of Hugging Face. Raises ConfigError, which names ``option``, if nothing is left.
+    ``tokenizer`` is the model's Hugging Face tokenizer. Raises a ConfigError that names ``option`` if nothing is left.
     """
     words = vocabulary.lm_words()
     written = pieces = cut_dictations = cut_sentences = unknown = spoken = 0
@@ -161,7 +162,7 @@ def write_pieces(
                 if line:
                     file.write(" ".join(line) + "\n")
     if not written:
-        raise ConfigError(f"{option}: no dictation is left once held-out text is taken out")
+        raise ConfigError(f"{option}: no dictation is left after held-out text is removed")
     return CorpusCounts(written, pieces, cut_dictations, cut_sentences, unknown, spoken)
 
 
@@ -179,8 +180,8 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 def estimate_arpa(corpus: Path, arpa: Path, plan: LmPlan, tools: KenlmTools) -> None:
     """``corpus`` (pieces, a dictation a line) → an ARPA file, by modified Kneser-Ney smoothing (Heafield et al. 2013).
 
-    With ``--discount_fallback``, as small corpora lack the counts of counts that the discounts are estimated from. Raises
-    RunError with KenLM's own last words if it fails.
+    It uses ``--discount_fallback``, as small corpora lack the counts of counts that the discounts are estimated from. Raises
+    RunError with the last lines of KenLM if it fails.
     """
     estimate = [str(tools.lmplz), "-o", str(plan.order), "-S", plan.memory, "-T", str(arpa.parent), "--discount_fallback"]
     if plan.prune:
@@ -189,7 +190,7 @@ def estimate_arpa(corpus: Path, arpa: Path, plan: LmPlan, tools: KenlmTools) -> 
 
 
 def write_binary(arpa: Path, out: Path, plan: LmPlan, tools: KenlmTools) -> None:
-    """ARPA → a KenLM binary trie at ``out``, which appears whole or not at all. Raises RunError if KenLM fails."""
+    """ARPA → a KenLM binary trie at ``out``. The file appears whole or not at all. Raises RunError if KenLM fails."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".build-lm-") as folder:
         binary = Path(folder) / "lm.kenlm"

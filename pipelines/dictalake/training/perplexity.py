@@ -1,4 +1,4 @@
-"""How well a language model predicts held-out text: perplexity a piece and a word."""
+"""Measures how well a language model predicts held-out text: perplexity per piece and per word."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dictalake.errors import ConfigError
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Of one model on one text. ``pieces`` and ``words`` do not count the ends of lines; the logarithms do.
+    """The perplexity of one model on one text. ``pieces`` and ``words`` do not count the ends of lines; the logarithms do.
 
-    ``log10_p`` is of all tokens, ``unknown`` of the pieces that the model does not know, ``log10_p_unknown`` their share of it.
+    ``log10_p`` is over all tokens. ``unknown`` counts the pieces that the model does not know, and ``log10_p_unknown`` is
+    their part of ``log10_p``.
     """
 
     pieces: int
@@ -27,23 +28,23 @@ class Perplexity:
 
     @property
     def per_piece(self) -> float:
-        """10^(-log10 p / (pieces + ends of lines)), what ``kenlm.Model.perplexity`` gives for one line."""
+        """10^(-log10 p / (pieces + ends of lines)), as ``kenlm.Model.perplexity`` gives for one line."""
         return float(10.0 ** (-self.log10_p / (self.pieces + self.lines)))
 
     @property
     def per_word(self) -> float:
-        """The same for words and ends of lines: comparable between models over other pieces, as long as none is unknown."""
+        """The same per word and end of line: comparable between models over other pieces if no piece is unknown."""
         return float(10.0 ** (-self.log10_p / (self.words + self.lines)))
 
     @property
     def per_known_piece(self) -> float:
-        """Unknown pieces left out: ``<unk>`` stands for all of them, so a model that knows little looks good otherwise."""
+        """The same without unknown pieces: ``<unk>`` covers them all, so a model that knows little would look good."""
         known = self.pieces + self.lines - self.unknown
         return float(10.0 ** (-(self.log10_p - self.log10_p_unknown) / known))
 
 
 def measure(model: kenlm.Model, lines: Sequence[str], words: int) -> Perplexity:
-    """``model`` on ``lines`` of pieces, which spell ``words`` words. Raises ConfigError if there is no line."""
+    """Measures ``model`` on ``lines`` of pieces that spell ``words`` words. Raises ConfigError if there is no line."""
     if not lines:
         raise ConfigError("--held-out: no dictation is left to measure perplexity on")
     scores = [score for line in lines for score in model.full_scores(line, bos=True, eos=True)]

@@ -1,4 +1,4 @@
-"""How to train, in numbers; light to import, so that a command line can show it."""
+"""The hyperparameters of training, in a module that imports fast, so that a command line can show them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 class TrainingPlan:
     """How to train. ``steps`` is the whole length; the last ``decay_share`` of it lowers the rate to zero.
 
-    ``intermediate`` is the weight of a second CTC loss on the middle layer (Lee and Watanabe 2021): the alignment is found
-    much sooner; 0 turns it off. ``augment_share`` of the utterances are disguised (see ``augment``), the others heard as they
-    are. ``flat_start_steps`` is for a model from nothing: so long, and less and less, it is also told
-    where each piece would lie if speech ran evenly from the first sound to the last, which is nearly true of short
-    utterances (the flat start of hidden Markov models). Without it CTC can stay for thousands of steps where it predicts
-    blanks and the pieces' frequencies alone.
+    ``intermediate`` is the weight of a second CTC loss on the middle layer (Lee and Watanabe 2021), with which the alignment
+    is found much sooner; 0 turns it off. ``augment_share`` is the share of utterances that ``augment`` changes.
+    ``flat_start_steps`` is for a model from random weights. For that many steps, with falling weight, it also learns where
+    each piece would lie if speech ran evenly from the first sound to the last. This is nearly true of short utterances (the
+    flat start of hidden Markov models). Without it, CTC can predict only blanks and the frequencies of pieces for thousands
+    of steps.
     """
 
     steps: int = 3000

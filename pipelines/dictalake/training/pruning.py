@@ -1,12 +1,13 @@
-"""Entropy pruning: n-grams whose loss hardly changes the model are left out.
+"""Entropy pruning: removes n-grams whose removal hardly changes the model.
 
-After Stolcke (1998), "Entropy-based pruning of backoff language models": for each n-gram h w longer than a word, the relative
-entropy between the model with and without it, D = -p(h)·{p(w|h)·[log p(w|h') + log α'(h) - log p(w|h)]
-+ (log α'(h) - log α(h))·(1 - Σ p(w_i|h))}; it goes if perplexity rises by less than the threshold: e^D - 1 < threshold.
-p(h) is how often h comes up in text that the model makes. Each n-gram is judged as if it were the only one to go.
+It follows Stolcke (1998), "Entropy-based pruning of backoff language models". For each n-gram h w longer than a word it
+computes the relative entropy between the model with and without it,
+D = -p(h)·{p(w|h)·[log p(w|h') + log α'(h) - log p(w|h)] + (log α'(h) - log α(h))·(1 - Σ p(w_i|h))}.
+The n-gram is removed if perplexity rises by less than the threshold: e^D - 1 < threshold. p(h) is the frequency of h in text
+that the model makes. Each n-gram is judged as if it were the only one to be removed.
 
-Kept besides: each n-gram that is the history or the suffix of one that stays. Histories must be there for the file
-format, suffixes for KenLM, which would put them in again.
+An n-gram also stays if it is the history or the suffix of one that stays. The file format needs the histories, and KenLM
+would add the suffixes again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _UNFINISHED = 1e-3
 
 
 def prune(model: BackoffModel, threshold: float) -> BackoffModel:
-    """``model`` without the n-grams that change its perplexity by less than ``threshold`` (a share: 1e-8 is mild, 1e-6 strong).
+    """``model`` without the n-grams that change its perplexity by less than the share ``threshold`` (1e-8 mild, 1e-6 strong).
 
-    Raises ConfigError unless ``threshold`` is above 0 and below 1, for a model without ``<s>`` or ``</s>``, and if nothing
+    Raises ConfigError unless ``threshold`` is above 0 and below 1, for a model without ``<s>`` or ``</s>``, and if no n-gram
     longer than a word is left.
     """
     if not 0 < threshold < 1:
@@ -44,12 +45,12 @@ def prune(model: BackoffModel, threshold: float) -> BackoffModel:
 
 
 def history_probabilities(model: BackoffModel) -> list[np.ndarray]:
-    """p(h): how often h is what stands before a word in text that the model itself makes, ``(count,)`` a level but the last.
+    """p(h) for all levels but the last, ``(count,)`` each: how often h precedes a word in text that the model makes.
 
-    Text begins at ``<s>`` and goes on until all but a thousandth of it has come to ``</s>``; the states are the n-grams that
-    can be histories. The usual product of conditional probabilities is no such frequency under Kneser-Ney smoothing, whose
-    shorter n-grams say in how many places a word occurs, not how often (Chelba et al. 2010, "Study on interaction between
-    entropy pruning and Kneser-Ney smoothing").
+    The text begins at ``<s>``, and the simulation ends when all but a thousandth of it has reached ``</s>``. Its states are
+    the n-grams that can be histories. The usual product of conditional probabilities is no such frequency under Kneser-Ney
+    smoothing, whose shorter n-grams say in how many places a word occurs, not how often (Chelba et al. 2010, "Study on
+    interaction between entropy pruning and Kneser-Ney smoothing").
     """
     levels, place = model.levels, {word: i for i, word in enumerate(model.words)}
     at = [np.zeros(len(level.grams)) for level in levels[:-1]]
@@ -64,15 +65,15 @@ def history_probabilities(model: BackoffModel) -> list[np.ndarray]:
             now[over] = 0.0
         if sum(float(now.sum()) for now in at) < _UNFINISHED:
             break
-    for n in range(len(visits) - 1, 0, -1):  # who is at "a b" has "b" behind him too
+    for n in range(len(visits) - 1, 0, -1):  # a text at "a b" is at "b" too
         visits[n - 1] += np.bincount(levels[n].suffix, visits[n], len(visits[n - 1]))
     return [total / visits[0].sum() for total in visits]
 
 
 def _step(model: BackoffModel, at: list[np.ndarray]) -> list[np.ndarray]:
-    """One word further: ``at`` is the probability to be at each history, before and after."""
+    """The probability of being at each history after one more word; ``at`` is that before it."""
     levels, order = model.levels, len(model.levels)
-    asked = [now.copy() for now in at]  # for a word: by who is at that history, and by longer ones that back off to it
+    asked = [now.copy() for now in at]  # probability of drawing a word here, also after a back-off
     for n in range(order - 2, 0, -1):
         asked[n - 1] += np.bincount(levels[n].suffix, model.backoff[n] * asked[n], len(asked[n - 1]))
     everyone = float((model.backoff[0] * asked[0]).sum())
@@ -81,7 +82,7 @@ def _step(model: BackoffModel, at: list[np.ndarray]) -> list[np.ndarray]:
     for n in range(order, 0, -1):
         level = levels[n - 1]
         asking = asked[n - 2][level.history] if n > 1 else np.full(len(level.grams), everyone)
-        # Who backs off here may not take a word that his longer history lists.
+        # A text that backed off to here cannot take a word that its longer history lists.
         flow = np.maximum(asking - listed_longer, 0.0) * model.p[n - 1]
         if n == order:
             after[n - 2] += np.bincount(level.suffix, flow, len(after[n - 2]))
@@ -94,7 +95,7 @@ def _step(model: BackoffModel, at: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def relative_entropies(model: BackoffModel, n: int, p_history: np.ndarray) -> np.ndarray:
-    """D in nats of each n-gram of length ``n``, ``(count,)``: what the model loses if that one alone is left out."""
+    """D in nats of each n-gram of length ``n``, ``(count,)``: what the model loses if only that one is removed."""
     level, p = model.levels[n - 1], model.p[n - 1]
     below = model.p[n - 2][level.suffix]
     histories = len(model.levels[n - 2].grams)

@@ -1,7 +1,7 @@
 """Builds a LASR tokenizer (SentencePiece Unigram, ``<pad>``=0 is the CTC blank) from text.
 
-Markup words (``{period}``, ``[FINDINGS]``, the halves of ``{new paragraph}``) become pieces of their own, so that a
-dictated command is one emission and the language model sees it as one event.
+Each markup word (``{period}``, ``[FINDINGS]``, the halves of ``{new paragraph}``) becomes a single piece, so that a
+dictated command is one emission and one event for the language model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def build_tokenizer(texts: Iterable[str], pieces: int) -> LasrTokenizer:
     ordered += [(piece, 0.0) for piece in markup]
     learnt = _learn_pieces(plain, room) if room > 0 else {}
     learnt |= {letter: -12.0 for letter in letters if letter not in learnt}
-    # LasrTokenizer takes entry 3 for unknown characters: a lone space marker does no harm there.
+    # LasrTokenizer uses entry 3 for unknown characters; a lone space marker is harmless there.
     ordered += [(piece, score) for piece, score in learnt.items() if piece not in {"▁", *markup}]
     return LasrTokenizer(vocab=ordered[:pieces], extra_ids=0)
 

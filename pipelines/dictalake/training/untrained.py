@@ -15,8 +15,8 @@ _SPECIAL_PIECES = [1, 2, 3]
 
 
 def save_untrained_lasr(folder: Path, encoder: LasrEncoderConfig, tokenizer: Any, pieces: int, seed: int = 0) -> Path:
-    """A folder as ``acoustic.model`` takes it. ``pieces`` are emitted, the blank among them; ``LasrEncoderConfig()`` has the
-    dimensions of ``google/medasr``: 105 M parameters with 512 pieces.
+    """Saves a folder for ``acoustic.model``. The model emits ``pieces`` pieces, with the blank. ``LasrEncoderConfig()`` has
+    the dimensions of ``google/medasr``: 105 M parameters with 512 pieces.
     """
     torch.manual_seed(seed)
     model = LasrForCTC(LasrCTCConfig(vocab_size=pieces, pad_token_id=0, encoder_config=encoder)).eval()
@@ -28,8 +28,8 @@ def save_untrained_lasr(folder: Path, encoder: LasrEncoderConfig, tokenizer: Any
 
 @torch.no_grad()
 def _balance_head(model: LasrForCTC, known: int) -> None:
-    """Random weights emit the same piece for any sound. Centred and spread on some noise, the head emits many pieces,
-    different ones for different sounds, with blanks between them, and only pieces that the tokenizer knows."""
+    """Centres and scales the head on some noise. Random weights emit the same piece for any sound; after this the model emits
+    many pieces, different ones for different sounds, with blanks between them, and only pieces that the tokenizer knows."""
     noise = torch.randn(1, 4 * 16_000, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.0, 0.3, 4 * 16_000)
     logits = model(input_features=LogMel(LasrFeatureExtractor())(noise)).logits[0]
     scale = _LOGIT_SPREAD / (logits - logits.mean(0)).std()

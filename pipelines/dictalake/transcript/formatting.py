@@ -1,7 +1,7 @@
-"""Spoken markup → readable text: ``{period}`` becomes ".", ``[FINDINGS]`` a line of its own.
+"""Spoken markup → readable text: ``{period}`` becomes ".", and ``[FINDINGS]`` gets its own line.
 
-What is not known stays as it was said (``markup.py``). Everything but markup comes out in the order it went in, changed at
-most in its first letter; headings are written in capitals. With ``numbers`` also spoken numbers are written (``numbers.py``).
+Unknown markup stays as it was spoken (``markup.py``). All other words keep their order and change at most in their first
+letter. Headings are in capitals. With ``numbers``, spoken numbers become digits (``inverse_text_normalization.py``).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def formatter_version(numbers: bool) -> str:
 
 @dataclass(frozen=True)
 class Formatted:
-    """``text`` for people. ``sections`` in order, none without headings; what comes before the first heading has the
-    heading "". ``repaired`` counts malformed markers that were read, ``unknown`` those kept as they were said.
+    """``text`` is for people. ``sections`` are in order; a text without headings has none, and what comes before the first
+    heading has the heading "". ``repaired`` counts malformed markers that were understood, ``unknown`` those kept verbatim.
     """
 
     text: str
@@ -42,8 +42,8 @@ def format_text(text_raw: str, numbers: bool = False) -> Formatted:
     'FINDINGS:\\nNo acute fracture.\\n\\nLungs are clear.'
 
     A word is capitalised at the beginning of the text, of a line and of a sentence, unless it has a capital already (``pH``).
-    A stop, comma or colon said twice in a row is written once. A heading said without brackets counts where it begins a line
-    and a colon follows, and only if it is a known one. With ``numbers``, ``five milligrams`` becomes ``5 mg``.
+    A stop, comma or colon spoken twice in a row is written once. A heading without brackets counts only if it is a known one,
+    begins a line and is followed by a colon. With ``numbers``, ``five milligrams`` becomes ``5 mg``.
     """
     read = markup.read_markup(text_raw)
     sections: list[tuple[str, _Writer]] = [("", _Writer())]
@@ -79,7 +79,7 @@ def _heading_at(tokens: Sequence[markup.Token], index: int, writer: _Writer) -> 
 
 
 def _with_numbers(tokens: Sequence[markup.Token], index: int) -> markup.Token:
-    """``tokens[index]`` with its numbers as digits; before a ``%`` or ``°`` small numbers become digits too."""
+    """``tokens[index]`` with its numbers as digits; small numbers too, if a ``%`` or ``°`` follows."""
     token = tokens[index]
     if not isinstance(token, markup.Words) or token.unknown:
         return token
@@ -124,7 +124,7 @@ class _Writer:
 
     def _add_words(self, words: str) -> None:
         for word in words.split():
-            # A plus is written after a grade (2+ edema), but between the numbers of a sum (3+4).
+            # A plus is glued to a grade before it (2+ edema), and to both numbers of a sum (3+4).
             sum_of = self.last_mark == markup.PLUS and _ends_in_digit(self.parts[:-1]) and word[:1].isdigit()
             self._put(_capitalise(word) if self.capital else word, glued_before=sum_of)
             self.capital, self.glued, self.last_mark = False, False, None
@@ -147,7 +147,7 @@ class _Writer:
     def _add_break(self, newlines: str) -> None:
         self.parts.append(newlines)
         self.capital, self.glued, self.last_mark = True, True, None
-        self.opened.clear()  # a pair left open must not turn the next one around
+        self.opened.clear()  # an unclosed pair must not make the next opening sign a closing one
 
     def _put(self, written: str, glued_before: bool) -> None:
         if not (self.glued or glued_before):
@@ -161,5 +161,5 @@ def _ends_in_digit(parts: Sequence[str]) -> bool:
 
 def _capitalise(word: str) -> str:
     first = word[:1].upper()
-    # Letters that do not come back from their capital (ß, ı) and words with capitals of their own stay as they are.
+    # Words with capitals, and letters whose capital has another lower case (ß, ı), stay as they are.
     return first + word[1:] if first.lower() == word[:1] and not any(letter.isupper() for letter in word[1:]) else word

@@ -1,8 +1,8 @@
-"""Numbers as they are written: doses, sizes, ranges, dates, ages, pressures, vertebral levels (inverse text normalisation).
+"""Spoken numbers → digits: doses, sizes, ranges, dates, ages, pressures, vertebral levels (inverse text normalisation).
 
-text2num reads the cardinals (``number_words.py``). The rules here say which of them to write, and are for what general
-libraries get wrong in medicine: they write a pressure of *one twenty over eighty* as a time of day. A rule that is not sure
-leaves the words as they are; numbers below ten stay words unless something is measured or counted by them, as in prose.
+text2num reads the cardinals (``number_words.py``). The rules here decide which of them become digits. They cover what general
+libraries get wrong in medicine: these write the pressure *one twenty over eighty* as a time of day. A rule that is not sure
+leaves the words as they are. As in prose, numbers below ten stay words unless they measure or count something.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dictalake.transcript.number_words import (
     run_end,
 )
 
-_Written = tuple[list[str], int]  # words as written, and where to go on
+_Written = tuple[list[str], int]  # words as written, and the index of the next word
 _BEFORE_DATES = frozenset(
     ["on", "of", "by", "since", "until", "till", "from", "dated", "through", "before", "after", "and", "to"]
 )
@@ -44,7 +44,7 @@ _SCORED = frozenset(["murmur", "strength", "pain", "motor"])
 
 
 def write_numbers(words: Sequence[str], *, measured: bool = False) -> list[str]:
-    """``words`` with the numbers in them written; ``measured`` says that a sign of measure follows the last one.
+    """``words`` with their numbers as digits; ``measured`` says that a sign of measure follows the last word.
 
     >>> write_numbers("one of two lesions measures two point five centimeters".split())
     ['one', 'of', 'two', 'lesions', 'measures', '2.5', 'cm']
@@ -56,7 +56,7 @@ def write_numbers(words: Sequence[str], *, measured: bool = False) -> list[str]:
         if found is None and measured and (number := read_number(words, index)) and number.end == len(words):
             found = [number.written], number.end
         if found is None:
-            # A run that no rule takes is taken by none in part, neither before nor after "oh" and "point".
+            # If no rule takes a run of number words, none takes a part of it, before or after "oh" and "point".
             end = max(run_end(words, index), index + 1)
             while at(words, end - 1, is_cardinal) and at(words, end, ("oh", "point")) and at(words, end + 1, is_cardinal):
                 end = run_end(words, end + 1)
@@ -85,14 +85,14 @@ def _levels(words: Sequence[str], start: int) -> _Written | None:
     spine = at(words, end, SPINE) or at(words, start - 1, SPINE)
     names = [f"{letter.upper()}{number}" for letter, number in levels]
     if levels[0][0] == "s" and not (spine or levels == [("s", 1), ("s", 2)]):
-        return None  # the patient's one complaint, when the apostrophe was said
+        return None  # "patient's one complaint", with a spoken apostrophe
     if not short and len(levels) == 2 and _are_neighbours(*levels) and (spine or levels[0] not in (("s", 1), ("t", 1))):
-        return ["-".join(names)], end  # without a disc, S1 S2 are heart sounds and T1 T2 are of magnetic resonance
+        return ["-".join(names)], end  # without a disc, S1 S2 may be heart sounds, and T1 T2 may be MR weightings
     return ([f"{names[0]}-{levels[1][1]}"] if short else names), end
 
 
 def _goes_on(words: Sequence[str], end: int) -> bool:
-    """Whether what follows makes a count or a size of the number before it: ``hepatitis c two weeks ago``."""
+    """Whether the next words make the number before them a count or a size: ``hepatitis c two weeks ago``."""
     if at(words, end, ("to", "or", "by", "through")) and at(words, end + 1, is_cardinal):
         return True
     return at(words, end, is_cardinal) or at(words, end, ("point", "of", "over")) or _unit(words, end, one=False) is not None
@@ -123,7 +123,7 @@ def _pressure(words: Sequence[str], start: int) -> _Written | None:
         return None
     if at(words, lower.end, "millimeters") and at(words, lower.end + 1, "of") and at(words, lower.end + 2, "mercury"):
         return [f"{upper.written}/{lower.written}", "mmHg"], lower.end + 3
-    # One hundred over sixty minutes is the rate of an infusion.
+    # "One hundred over sixty minutes" is the rate of an infusion.
     return None if _unit(words, lower.end, one=False) else ([f"{upper.written}/{lower.written}"], lower.end)
 
 
@@ -144,7 +144,7 @@ def _date(words: Sequence[str], start: int) -> _Written | None:
     """``january fifth twenty twenty four`` → January 5, 2024; ``the fifth of january``; ``in nineteen ninety eight``."""
     if at(words, start - 1, _BEFORE_YEARS) and (year := read_year(words, start)):
         plain = read_number(words, start)
-        # In two thousand patients, and in nineteen ninety eight: only a year is said in halves, or followed by nothing counted.
+        # "In two thousand patients" is no year. Only a year is spoken in halves, or is followed by nothing that is counted.
         return None if (plain and plain.value % 100 == 0) or _unit(words, year.end, one=False) else ([year.written], year.end)
     if at(words, start, MONTHS):
         return _month_first(words, start)
@@ -200,7 +200,7 @@ def _measure(words: Sequence[str], start: int) -> _Written | None:
     unit = _unit(words, numbers[-1].end, one=len(numbers) == 1 and numbers[0].value == 1)
     if unit is None:
         small = any(number.small for number in numbers)
-        # "Five to ten": all in words, since nothing says what they count.
+        # "Five to ten" stays in words: nothing says what they count.
         bare = any(at(words, point, "point") for point in (start, *(number.end + 1 for number in numbers[:-1])))
         return (list(words[start : numbers[-1].end]), numbers[-1].end) if bare or (joints and small) else None
     written = [numbers[0].written]
@@ -219,7 +219,7 @@ def _joined_numbers(words: Sequence[str], start: int) -> tuple[list[Number], lis
     between = at(words, start - 1, "between")
     numbers: list[Number] = []
     joints: list[str] = []
-    # A zero goes before a bare point: .5 is read as 5 (ISMP).
+    # Put a zero before a bare point: people misread .5 as 5 (ISMP).
     number = read_fraction(words, start) if at(words, start, "point") else read_number(words, start, with_and=not between)
     while number:
         numbers.append(number)
@@ -235,7 +235,8 @@ def _joined_numbers(words: Sequence[str], start: int) -> tuple[list[Number], lis
 
 
 def _unit(words: Sequence[str], index: int, one: bool) -> tuple[str, int] | None:
-    """The unit at ``index`` as written, and how many words it is; of what is counted but not measured, ``one`` is none."""
+    """The unit at ``index`` as written, and its number of words. ``one``: units that are counted but not measured do not
+    apply."""
     if at(words, index, "per") and at(words, index + 1, "cent"):
         return "%", 2
     singular = _singular(words, index)
@@ -261,13 +262,13 @@ def _singular(words: Sequence[str], index: int) -> str | None:
 
 
 def _ordinal(words: Sequence[str], start: int) -> _Written | None:
-    """``twenty first`` → 21st, from tenth on; not ``thirty second`` (a time), nor ``one tenth`` (a part)."""
+    """``twenty first`` → 21st, from tenth on, but not ``thirty second`` (a time) or ``one tenth`` (a fraction)."""
     number = read_ordinal(words, start)
     if number and number.value > 20 and at(words, number.end - 1, "second"):
         return list(words[start : number.end]), number.end
     if number is None or number.value < 10 or at(words, start - 1, is_cardinal) or at(words, number.end, "of"):
         return None
-    # Fourth through tenth ribs: both or none.
+    # "Fourth through tenth ribs": both ordinals or none.
     first = read_ordinal(words, start - 2) if at(words, start - 1, ("through", "to", "and", "or")) and start > 1 else None
     return None if first and first.value < 10 else ([number.written], number.end)
 
@@ -277,11 +278,11 @@ def _plain(words: Sequence[str], start: int) -> _Written | None:
     number = read_number(words, start)
     if number is None or number.small:
         return None
-    # At one point five patients had left.
+    # "At one point five patients had left" holds no 1.5.
     idiom = at(words, start - 1, "at") and at(words, start, "one") and at(words, start + 1, "point")
     if idiom:
         return None
-    # Without a unit it may be a year, and a year has no comma.
+    # A number without a unit may be a year, and a year has no comma.
     written = number.written.replace(",", "") if 1900 <= number.value < 2100 else number.written
     return [written], number.end
 

@@ -1,9 +1,8 @@
 """Spoken markup → tokens: ``{period}``, ``{new paragraph}``, ``[FINDINGS]``, also as models misspell them.
 
-The markup is MedASR's. Its set is open-ended and models misspell it. A marker is repaired where only one reading is
-possible: a known one with braces too many, too few or in the wrong place (``{next} para}graph}``, ``period}``), or inside
-whole braces with one letter wrong (``{perod}``). Everything else stays as it was said: better an odd ``{foo}`` in a report
-than a lost word.
+The markup is MedASR's. Its set is open-ended, and models misspell it. A marker is repaired if only one meaning is possible:
+a known one with too many, too few or misplaced braces (``{next} para}graph}``, ``period}``), or one wrong letter inside whole
+braces (``{perod}``). Everything else stays as it was spoken: an odd ``{foo}`` in a report is better than a lost word.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ class Capital:
 
 @dataclass(frozen=True)
 class Heading:
-    """``said`` without its brackets."""
+    """``said`` is the heading as it was spoken, without its brackets."""
 
     said: str
 
 
 @dataclass(frozen=True)
 class Words:
-    """Anything else; ``unknown`` looks like markup and is kept verbatim."""
+    """Anything else. With ``unknown`` it looks like markup and is kept verbatim."""
 
     text: str
     unknown: bool = False
@@ -100,7 +99,7 @@ QUOTE, SINGLE_QUOTE = Pair(_opening('"'), Mark('"')), Pair(_opening("'"), Mark("
 
 
 def _sides(pair: Pair, plain: str) -> dict[str, Sign]:
-    """What is said for ``pair``: its ``plain`` names alone alternate; words before them say which side is meant."""
+    """The spoken names of ``pair``. Its ``plain`` names alternate between the sides; a word before them names the side."""
     names = plain.split("|")
     sides: dict[str, Sign] = dict.fromkeys(names, pair)
     sides |= {f"{word} {name}": pair.opening for name in names for word in ("open", "opening", "left", "begin", "start")}
@@ -153,7 +152,7 @@ _NAMES: dict[str, Sign] = {
     **_sides(BRACKET, "bracket|square bracket"),
 }
 _SQUEEZED = {name.replace(" ", ""): sign for name, sign in _NAMES.items()}
-_MIN_MISSPELT = 4  # letters of a marker that may have one wrong
+_MIN_MISSPELT = 4  # a marker of fewer letters may have no wrong one
 
 _SPECIAL = re.compile(r"</?s>|<pad>|<unk>")
 _WHOLE = r"\{[^{}\[\]]*\}|\[[^{}\[\]]*\]"
@@ -215,9 +214,9 @@ def _misspelt(squeezed: str) -> Sign | None:
 
 @cache
 def _scanner(strays: bool) -> re.Pattern[str]:
-    """Finds markers; with ``strays`` also those that lack a brace or a bracket, or contain some.
+    """Finds markers; with ``strays`` also those that lack a brace or a bracket, or have too many.
 
-    An opened marker that is closed much later is something else (``{period of rest}``), so it is left to ``whole``.
+    A marker that is opened and closed much later is something else (``{period of rest}``), so it is left to ``whole``.
     """
     signs, headings = _loosely(_NAMES), _loosely(known_headings())
     close = r"\s{0,2}[}\]]{1,3}"
@@ -232,7 +231,7 @@ def _scanner(strays: bool) -> re.Pattern[str]:
 
 
 def _loosely(names: Iterable[str]) -> str:
-    """A pattern of ``names``, the longest first, with up to two stray braces between letters and four between words."""
+    """A pattern for ``names``, the longest first, that allows two stray braces between letters and four between words."""
     words = (
         [r"[{}\[\]]{0,2}".join(map(re.escape, word)) for word in name.split()] for name in sorted(names, key=len, reverse=True)
     )

@@ -1,4 +1,4 @@
-"""Hypotheses for a whole recording, from those for its channels."""
+"""Combines the hypotheses for the channels of a recording into hypotheses for the whole."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dictalake.records import Hypothesis
 
 
 def combine_channels(channels: Sequence[Sequence[Hypothesis]], most: int) -> list[tuple[Hypothesis, ...]]:
-    """The ``most`` best ways to take one hypothesis of each channel, by the sum of their total scores; the first is all bests.
+    """The ``most`` best ways to take one hypothesis of each channel, by the sum of their total scores.
 
-    ``channels`` are n-best lists, best first. Channels are searched apart from each other, so their scores add up.
+    ``channels`` are n-best lists, best first. The first result has the best hypothesis of each channel. Channels are searched
+    separately, so their scores add up.
     """
     combined: list[tuple[Hypothesis, ...]] = [()]
     for readings in channels:
         best, *others = [(*before, reading) for before, reading in product(combined, readings)]
-        # What the decoder puts first stays first: a hotword that was refused has left its score behind.
+        # What the decoder puts first stays first: its score may include a hotword that was refused.
         combined = [best, *sorted(others, key=lambda chosen: -sum(reading.total_score for reading in chosen))[: most - 1]]
     return combined

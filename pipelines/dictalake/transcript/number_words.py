@@ -1,7 +1,7 @@
-"""The words that numbers, units, dates and vertebrae are said with, and how a spoken number is read.
+"""The words for numbers, units, dates and vertebrae, and functions that read spoken numbers.
 
-Cardinals are read by text2num. It refuses runs that are no number (``one twenty``), and so does :func:`read_number`: what
-is not sure stays in words.
+text2num reads the cardinals. It refuses runs that are not one number (``one twenty``), and so does :func:`read_number`: an
+unsure number stays in words.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DIGITS = re.compile(r"\d{1,6}(?:\.\d+)?|\d{1,3}(?:,\d{3})+")
 MONTHS = frozenset(
     ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 )
-# Said → written. Plurals by "s". What is written in words is written as said: international style guides disagree on them.
+# Spoken → written; plurals add "s". Units that style guides write differently stay in words.
 SYMBOLS = {
     "milligram": "mg",
     "microgram": "mcg",
@@ -73,7 +73,7 @@ SYMBOLS = {
     **{symbol.lower(): symbol for symbol in ("mg", "mcg", "ng", "kg", "mL", "dL", "mm", "cm", "mEq", "mmol")},
 }
 UNITS_IN_WORDS = frozenset(("unit", "cc", "micron", "hounsfield", "millicurie", "gray", "tablet", "capsule", "puff", "drop"))
-# Of these one is "one": one day, one dose, one foot before the other.
+# Before these, one stays a word: one day, one dose, one foot in front of the other.
 COUNTED = frozenset(
     [
         "day",
@@ -133,7 +133,7 @@ LAST_VERTEBRA = {"c": 8, "t": 12, "l": 6, "s": 5}
 
 @dataclass(frozen=True)
 class Number:
-    """``written`` in digits, by words up to ``end``. ``small``: one word below ten, which prose leaves in words."""
+    """A number ``written`` in digits; its words go up to ``end``. ``small``: one word below ten, which prose leaves a word."""
 
     written: str
     value: float
@@ -151,7 +151,7 @@ def is_cardinal(word: str) -> bool:
 
 
 def run_end(words: Sequence[str], start: int, with_and: bool = True) -> int:
-    """End of the longest run of number words from ``start`` on; "and" only as in ``one hundred and two``."""
+    """The end of the longest run of number words from ``start``; "and" belongs to it only as in ``one hundred and two``."""
     end = start
     while end < len(words):
         joins = key(words[end]) == "and" and with_and and end > start and key(words[end - 1]) in _SCALES
@@ -162,7 +162,7 @@ def run_end(words: Sequence[str], start: int, with_and: bool = True) -> int:
 
 
 def at(words: Sequence[str], index: int, test: object) -> bool:
-    """Whether the word at ``index`` is there and is ``test``: a word, a set of words, or a function that says so."""
+    """Whether there is a word at ``index`` that passes ``test``: a word, a set of words, or a predicate."""
     if not 0 <= index < len(words):
         return False
     word = key(words[index])
@@ -172,7 +172,7 @@ def at(words: Sequence[str], index: int, test: object) -> bool:
 
 
 def read_cardinal(run: Sequence[str]) -> int | None:
-    """The value of ``run``, None if it is not one number."""
+    """The value of ``run``; None if it is not one number."""
     said = " ".join(run).lower().replace("-", " ")
     words = said.split()
     if not words or words[0] in _SCALES or ("zero" in words and len(words) > 1):
@@ -184,7 +184,7 @@ def read_cardinal(run: Sequence[str]) -> int | None:
 
 
 def read_number(words: Sequence[str], start: int, with_and: bool = True) -> Number | None:
-    """The number that begins at ``start``, with its decimals; None where there is none, or no sure one."""
+    """The number that begins at ``start``, with its decimals; None if there is none or it is unsure."""
     end = run_end(words, start, with_and)
     if end == start:
         return None
@@ -197,12 +197,12 @@ def read_number(words: Sequence[str], start: int, with_and: bool = True) -> Numb
         return None
     if at(words, end, "point"):
         return _read_decimals(words, end + 1, value)
-    # The comma keeps a dose of 10,000 from being read as 1000 (ISMP's list of error-prone notations).
+    # Without the comma, people misread a dose of 10,000 as 1000 (ISMP's list of error-prone notations).
     return Number(f"{value:,}", float(value), end, small=value < 10)
 
 
 def _read_after_oh(words: Sequence[str], start: int, oh: int) -> Number | None:
-    """``one oh two point five`` → 102.5. Without decimals it may as well be a time or a room."""
+    """``one oh two point five`` → 102.5. Without decimals it could be a time or a room."""
     if (
         oh != start + 1
         or not at(words, start, _UNITS[1:])
@@ -219,7 +219,8 @@ def read_fraction(words: Sequence[str], start: int) -> Number | None:
 
 
 def _read_decimals(words: Sequence[str], start: int, whole: int) -> Number | None:
-    """``start`` is after "point". Digits are said one by one, or as one number: ``point two five``, ``point twenty five``."""
+    """Reads digits spoken one by one, or as one number: ``point two five``, ``point twenty five``. ``start`` is after
+    "point"."""
     end = start
     while end < len(words) and (is_cardinal(words[end]) or (key(words[end]) == "oh" and at(words, end + 1, is_cardinal))):
         end += 1
@@ -233,7 +234,7 @@ def _read_decimals(words: Sequence[str], start: int, whole: int) -> Number | Non
 
 
 def read_spoken_hundreds(words: Sequence[str], start: int) -> Number | None:
-    """``one twenty``, ``one oh five``, ``ninety``, ``one hundred and five``: numbers as pressures are said."""
+    """Reads a number as people speak blood pressures: ``one twenty``, ``one oh five``, ``ninety``, ``one hundred and five``."""
     for end in range(min(start + 3, len(words)), start + 1, -1):
         rest = [key(word) for part in words[start + 1 : end] for word in part.split("-")]
         if rest[0] == "oh" and len(rest) == 2 and rest[1] in _UNITS:
@@ -248,7 +249,7 @@ def read_spoken_hundreds(words: Sequence[str], start: int) -> Number | None:
 
 
 def read_year(words: Sequence[str], start: int) -> Number | None:
-    """``twenty twenty four``, ``nineteen oh five``, ``two thousand and five``, ``2024``: 1900 to 2099."""
+    """Reads a year from 1900 to 2099: ``twenty twenty four``, ``nineteen oh five``, ``two thousand and five``, ``2024``."""
     end = run_end(words, start)
     run = [key(word) for part in words[start:end] for word in part.split("-")]
     if at(words, end, "oh") and at(words, end + 1, is_cardinal) and run in (["nineteen"], ["twenty"]):

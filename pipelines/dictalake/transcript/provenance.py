@@ -1,9 +1,8 @@
-"""Where a transcript comes from: three hashes, the versions of what ran, the release and commit of the code.
+"""What made a transcript: three hashes, the versions of the libraries, the release and commit of the code.
 
-``fingerprint`` stands for everything that can change the words. It is a hash of the acoustic part (weights, dtype, windows)
-and of the decoding part (language model, decoder parameters); settings that change only the speed (batch size, number of
-actors) are not in it. An engine that gives text itself has no windows and no decoding part; its own settings belong to its
-acoustic part.
+``fingerprint`` identifies everything that can change the words. It is a hash of the acoustic part (weights, dtype, windows)
+and of the decoding part (language model, decoder parameters). Settings that change only the speed (batch size, number of
+actors) are not in it. An engine that gives text has no windows and no decoding part; its settings are in its acoustic part.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa",
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is the same for every row of a run."""
+    """The provenance that all rows of a run share."""
 
     run_id: str
     fingerprint: str
@@ -61,8 +60,9 @@ def make_provenance(
     engine: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Hashes ``config`` and the files that it names. For an engine that gives text itself, ``engine`` has its settings and
-    ``libraries`` the versions of what it runs on. Raises ConfigError if the language model does not exist.
+    """Hashes ``config`` and the files that it names. Raises ConfigError if the language model does not exist.
+
+    For an engine that gives text, ``engine`` has its settings and ``libraries`` the versions of its libraries.
     """
     acoustic: dict[str, Any] = {
         "kind": config.acoustic.kind,
@@ -154,7 +154,7 @@ def git_commit() -> str | None:
     if commit := os.environ.get("DICTALAKE_GIT_COMMIT"):
         return commit
     root = Path(__file__).parents[3]
-    # A copy of the package inside another project must not be given that project's commit.
+    # A copy of the package inside another project must not get that project's commit.
     if root / "pipelines" / "dictalake" != PACKAGE or not (root / ".git").exists():
         return None
     found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)

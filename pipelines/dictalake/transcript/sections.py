@@ -1,8 +1,8 @@
 """Headings of clinical documents and their common names: ``CONCLUSION`` is an ``IMPRESSION``.
 
-Radiology: the ACR's parts of a report. A radiologist's *clinical history* is why the examination was asked for, hence an
-``INDICATION``; a bare *history* may be anything of the past and stays ``HISTORY``. An internist's *assessment* is not a
-radiologist's *impression*: it keeps its own name.
+Radiology has the ACR's parts of a report. A radiologist's *clinical history* is the reason for the examination, hence an
+``INDICATION``. A bare *history* may be anything in the past and stays ``HISTORY``. An internist's *assessment* is not a
+radiologist's *impression* and keeps its own name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-_MIN_MISSPELT = 7  # letters; shorter headings are too near to each other
+_MIN_MISSPELT = 7  # letters; shorter headings are too similar to each other
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Section:
     text: str
 
 
-# Name → what else is said for it. Lower case, "and" for "&", no punctuation.
+# Name → its other spoken forms. Lower case, "and" for "&", no punctuation.
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     # radiology
     "EXAM": ("exam type", "examination", "exam name", "type of exam", "study", "study type", "exam performed"),
@@ -118,7 +118,7 @@ def known_headings() -> tuple[str, ...]:
 
 
 def name_heading(heading: str, *, exactly: bool = False) -> str | None:
-    """The common name of ``heading``, whatever its case and punctuation; None where the table has none.
+    """The common name of ``heading``, whatever its case and punctuation; None if the table has none.
 
     >>> name_heading("Reason for exam"), name_heading("FINDNGS"), name_heading("KNEES")
     ('INDICATION', 'FINDINGS', None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ _MOST_MARKUP_WORDS = 4
 _DUAL_MONO_SHARE = 0.95
 _SAME_TIME_S = 0.2
 _TURN_GAP_S = 1.0
-_LEAST = 1e-4  # a probability nearer to 0 or 1 says more than a model can know
+_LEAST = 1e-4  # no model can know a probability nearer to 0 or 1
 UNCALIBRATED = Confidence.model_validate({})
 
 
@@ -24,12 +25,12 @@ def words_of(hypothesis: Hypothesis, grid: FrameGrid, channel: int = 0, calibrat
     """The words of one channel in order; joined by single spaces they are its ``text_raw``.
 
     A piece that begins with ``▁`` starts a word. Markup of several words, ``{new paragraph}`` or ``[EXAM TYPE]``, is one
-    ``Word`` (with a space in it) if it is closed within four words; a bracket that stays open is left as it is.
+    ``Word`` (with a space in it) if it is closed within four words. A bracket that stays open is left as it is.
 
-    Times: frame ``i`` is centred on ``(step × i + centre)`` samples (for LASR: 640 i + 1160) and stands for the
-    half step around it. A word lasts from the beginning of its first piece's first frame to the end of its last
-    piece's last one. CTC models place a piece at a peak rather than over its sound, so words tend to be short.
-    Confidence: see :func:`confidence_of`. A lone ``▁`` counts for neither.
+    Times: frame ``i`` is centred on ``(step × i + centre)`` samples (for LASR: 640 i + 1160) and covers half a step on
+    either side. A word lasts from the beginning of its first piece's first frame to the end of its last piece's last frame.
+    CTC models place a piece at a peak rather than over its sound, so words tend to be short.
+    :func:`confidence_of` explains the confidence. A lone ``▁`` counts for neither.
     """
     return [_word(group, grid, channel, calibration) for group in find_word_pieces(hypothesis)]
 
@@ -41,14 +42,14 @@ def find_word_pieces(hypothesis: Hypothesis) -> list[list[Piece]]:
 
 
 def measure_evidence(pieces: Sequence[Piece]) -> tuple[float, float]:
-    """The evidence for a word of ``pieces``, as logits: the mean of the pieces' peak probabilities, and their least support."""
+    """The evidence for a word of ``pieces``, as logits: the mean of their peak probabilities, and their least posterior."""
     sounding = [piece for piece in pieces if piece.text != _WORD_START]
     sound = float(np.mean([np.exp(min(0.0, piece.logp)) for piece in sounding]))
     return _logit(sound), _logit(min(piece.posterior for piece in sounding))
 
 
 def confidence_of(evidence: tuple[float, float], calibration: Confidence) -> float:
-    """0–1. Uncalibrated (temperature 1, no bias, ``nbest_weight`` 0) it is the mean of the pieces' peak probabilities."""
+    """The confidence, 0–1. Uncalibrated (temperature 1, no bias, ``nbest_weight`` 0) it is the mean peak probability."""
     sound, support = evidence
     return float(
         1.0 / (1.0 + np.exp(-((sound + calibration.nbest_weight * support) / calibration.temperature + calibration.bias)))
@@ -56,11 +57,11 @@ def confidence_of(evidence: tuple[float, float], calibration: Confidence) -> flo
 
 
 def merge_channels(channels: Sequence[Sequence[Word]]) -> list[Word]:
-    """Words of all channels in order of time; a channel that repeats an earlier one (dual mono) is left out.
+    """The words of all channels in order of time, without channels that repeat an earlier one (dual mono).
 
     Two channels are the same if at least 95 % of the longer one's words are in the other at the same time (within
-    0.2 s). Order is by turns: words of one channel with pauses of at most a second stay together, so that two people
-    who speak at once give two sentences rather than one shuffled.
+    0.2 s). The order is by turns: words of one channel with pauses of at most a second stay together, so two people
+    who speak at once give two sentences and not a mixture.
     """
     turns = [turn for index in find_distinct(channels) for turn in _turns(channels[index])]
     turns.sort(key=lambda turn: (turn[0].start_s, turn[0].channel))
@@ -82,7 +83,7 @@ def join_words(words: Sequence[Word]) -> str:
 
 
 def mean_confidence(words: Sequence[Word]) -> float | None:
-    """The mean confidence of the words, 0–1; None where no word has one."""
+    """The mean confidence of the words, 0–1; None if no word has one."""
     known = [word.confidence for word in words if word.confidence is not None]
     return float(np.mean(known)) if known else None
 
@@ -140,6 +141,14 @@ def _word(group: Sequence[Piece], grid: FrameGrid, channel: int, calibration: Co
         confidence=confidence_of(measure_evidence(group), calibration),
         channel=channel,
     )
+
+
+def end_with_recording(words: Sequence[Word], duration_s: float) -> list[Word]:
+    """``words`` with none that ends after the recording: the last frame sees beyond it, and engines round up."""
+    return [
+        word if word.end_s <= duration_s else replace(word, start_s=min(word.start_s, duration_s), end_s=duration_s)
+        for word in words
+    ]
 
 
 def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:

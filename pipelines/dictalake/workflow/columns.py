@@ -59,9 +59,9 @@ LOADED_COLUMNS = {
     "lost_s": pa.float64(),
     "repairs": pa.list_(pa.string()),
     "speech_s": pa.float64(),
-    "speech": pa.list_(pa.list_(pa.float64())),  # of each channel start, end, start, end … in seconds
+    "speech": pa.list_(pa.list_(pa.float64())),  # for each channel: start, end, start, end … in seconds
     "load_ms": pa.float32(),
-    "retries": pa.int32(),  # requests for the object that were made again
+    "retries": pa.int32(),  # repeated requests for the object
 }
 WAVEFORMS = {"waveforms": pa.list_(pa.large_binary())}
 EMITTED_COLUMNS = {"device": pa.string(), "dtype": pa.string(), "emit_ms": pa.float32()}
@@ -145,7 +145,7 @@ def table_to_recordings(table: pa.Table) -> list[Recording]:
 def extend(
     table: pa.Table, columns: dict[str, pa.DataType], rows: Sequence[dict[str, Any]], drop: Iterable[str] = ()
 ) -> pa.Table:
-    """``table`` with ``columns`` set from ``rows`` (one dict a row, absent keys null), without the columns in ``drop``."""
+    """``table`` with ``columns`` set from ``rows`` (one dict a row; absent keys are null), without the columns in ``drop``."""
     table = table.drop_columns([name for name in {*drop, *columns} if name in table.column_names])
     for name, kind in columns.items():
         table = table.append_column(pa.field(name, kind), pa.array([row.get(name) for row in rows], type=kind))
@@ -172,12 +172,12 @@ def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:
             break
         row -= len(chunk)
     else:
-        raise IndexError("there is no such row")
+        raise IndexError("no such row")
     channels, ends = chunk.values, chunk.offsets
     first, last = channels.offset + ends[row].as_py(), channels.offset + ends[row + 1].as_py()
     if first == last or not chunk[row].is_valid:
         return []
-    # Through the buffers, as a scalar of Arrow's is a copy of its bytes.
+    # Through the buffers: a scalar of Arrow copies its bytes.
     _, places, bytes_ = channels.buffers()
     samples = np.frombuffer(bytes_, dtype=np.int16) if bytes_ is not None and bytes_.size else np.empty(0, dtype=np.int16)
     cuts = np.frombuffer(places, dtype=np.int64)[first : last + 1] // samples.itemsize
@@ -185,7 +185,7 @@ def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:
 
 
 def group_by_audio(table: pa.Table, indices: Iterable[int], most_s: float) -> Iterator[list[int]]:
-    """Rows that go through a model together: at most ``most_s`` seconds of all their channels, but for a single longer one."""
+    """Groups of rows for one pass of a model: at most ``most_s`` seconds over all channels, except for a single longer row."""
     group: list[int] = []
     samples = 0
     for index in indices:

@@ -22,14 +22,14 @@ from dictalake.transcript.provenance import Provenance, make_provenance
 
 
 class OutputSpec(NamedTuple):
-    """What the columns of emissions mean, and where their frames lie."""
+    """The meaning of the emissions' columns, and the grid of their frames."""
 
     vocabulary: Vocabulary
     grid: FrameGrid
 
 
 def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
-    """Names the run and everything that can change its words, without a look into weights, tokenizer or language model."""
+    """Names the run and everything that can change its words, without opening weights, tokenizer or language model."""
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     identity = checkpoint.identity
     _warn_of_slow_dtype(config)
@@ -53,14 +53,16 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
 
 
 def _warn_of_slow_dtype(config: Config) -> None:
-    """Tells the person who started the run. On a cluster of its own machines each row's provenance says which dtype ran."""
+    """Warns the person who started the run. On a cluster, each row's provenance names the dtype that ran."""
     if config.ray.address is None and (warning := explain_slow_dtype(config.acoustic)) is not None:
         logging.getLogger("dictalake").warning(warning, extra={"event": "slow_dtype"})
 
 
 def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | None:
-    """The vocabulary and the grid; None where an engine gives text itself. Opens the decoder once: a bad one fails here, not in
-    a worker. Takes two seconds more for a model that is not LASR, nearly all of them imports. Raises ConfigError.
+    """The vocabulary and the grid; None for an engine that gives text. Raises ConfigError.
+
+    It opens the decoder once, so that a bad one fails here and not in a worker. Models other than LASR take two seconds more,
+    mostly for imports.
     """
     if config.acoustic.gives_text:
         return None
@@ -71,13 +73,13 @@ def open_output_spec(config: Config, checkpoint: Checkpoint) -> OutputSpec | Non
 
 
 def read_vocabulary(checkpoint: Checkpoint) -> OutputSpec:
-    """What the columns of the model's emissions mean, and where its frames lie, without loading its weights.
+    """The meaning of the columns of the model's emissions, and the grid of its frames; loads no weights.
 
-    Raises ConfigError where there are no emissions.
+    Raises ConfigError for a model without emissions.
     """
     if checkpoint.kind != "ctc":
         raise ConfigError(f"acoustic.kind = {checkpoint.kind} gives text, not emissions; this needs a CTC model")
-    # Asked first because transformers, which would say the same, takes two seconds to import.
+    # First without transformers, which gives the same answer but takes two seconds to import.
     files = read_lasr_files(checkpoint.folder)
     if files is None:
         return _ask_transformers(checkpoint)
@@ -92,7 +94,7 @@ def _ask_transformers(checkpoint: Checkpoint) -> OutputSpec:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except Exception as error:  # of a damaged tokenizer.json a bare one
+    except Exception as error:  # tokenizers raises a bare one for a damaged tokenizer.json
         raise ConfigError(
             f"acoustic.model: {checkpoint.folder.name}: its configuration, tokenizer or feature extractor cannot be read "
             f"({type(error).__name__}); are its files whole?"

@@ -25,7 +25,7 @@ from dictalake.workflow.stages.base import error_row
 
 DEATHS_TOGETHER, DEATHS_ALONE = 2, 2
 _MOST_BEGINS, _REMEMBERED = 10, 10_000
-_MOST_BLOCKS = 100_000  # keeps the ledger of a long run small: it holds what died or is in work
+_MOST_BLOCKS = 100_000  # keeps the ledger of a long run small: it holds the blocks that died or are in work
 
 
 Kind = TypeVar("Kind")
@@ -39,7 +39,7 @@ class _Begun:
 
 
 class Ledger(Protocol):
-    """What ``QuarantiningStage`` asks of a ledger."""
+    """What ``QuarantiningStage`` needs from a ledger."""
 
     def begin(self, stage: str, key: str, recordings: int) -> int:
         """Notes that this work begins; returns how often a worker has died on it so far."""
@@ -139,8 +139,8 @@ class QuarantiningActor(QuarantiningStage):
     """A quarantining stage that opens its model or its language model once, in its actor."""
 
     def __init__(self, name: str, ledger: Ledger, stage: Callable[..., Any], *arguments: Any) -> None:
-        # With other code nothing is opened, and the first call raises: of an error in a constructor Ray keeps only that the
-        # actor died.
+        # With other code nothing is opened, and the first call raises: for an error in a constructor, Ray would only report
+        # that the actor died.
         is_same = self.sent_by is None or is_own_code(self.sent_by)
         super().__init__(name, stage(*arguments) if is_same else _pass_on, ledger)
 
@@ -171,5 +171,5 @@ def mark_failed(table: pa.Table, error: dict[str, Any]) -> pa.Table:
 
 
 def end_worker() -> None:
-    """Ends this worker's process, whose GPU context is beyond repair. Ray starts another one, and the ledger counts."""
+    """Ends this worker's process, whose GPU context is broken. Ray starts another one, and the ledger counts it."""
     os._exit(70)

@@ -1,4 +1,4 @@
-"""Reads what Ray Data gives, in a thread of its own, so that the driver keeps its own time meanwhile."""
+"""Reads the output of Ray Data in a separate thread, so that the driver can do other work while it waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ReportReader:
         self._reports, self._tick_s, self._interrupt = reports, tick_s, interrupt
         self._arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
         self._is_over = threading.Event()
-        # A daemon all the same: a Ray that hangs must not keep the process from its end.
+        # A daemon, since a Ray that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._read, name="reports", daemon=True)
 
     def __iter__(self) -> Iterator[pa.Table | None]:
@@ -37,14 +37,16 @@ class ReportReader:
             yield report
 
     def take_arrived(self) -> Iterator[pa.Table]:
-        """The reports that are here already, for one who asks for no more."""
+        """The reports that have already arrived, for a caller that wants no more."""
         while not self._arrived.empty():
             if isinstance(report := self._arrived.get_nowait(), pa.Table):
                 yield report
 
     def stop(self, patience_s: float) -> bool:
-        """Ends the thread and waits for it; whether it ended. To be called while Ray is still there: a thread that asks Ray for
-        something after its shutdown has Ray end the process."""
+        """Stops the thread, waits for it, and returns whether it ended.
+
+        Call it while Ray still runs: Ray ends the process when a thread uses it after its shutdown.
+        """
         self._is_over.set()
         if self._thread.is_alive():
             self._interrupt()

@@ -1,7 +1,7 @@
-"""Makes rows again from what the lake knows: the recorded configuration, and the recording at its recorded version.
+"""Makes rows again from the lake's records: the recorded configuration, and the recording at its recorded version.
 
-The stages are those of a run, here in one process and without Ray. What travels together is cut differently than in the run,
-so floats may differ in their last digits; ``comparison.Tolerance`` says how far that is the same.
+The stages are those of a run, in one process and without Ray. Blocks are cut differently than in the run, so floats may differ
+in their last digits; ``compare_rows.Tolerance`` says which differences count as equal.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Row = dict[str, Any]
 
 
 def recall_config(recorded: Mapping[str, Mapping[str, Any]], here: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The configuration that a run recorded, with ``changes`` (section → key → value) over it.
+    """The configuration that a run recorded, with ``changes`` (section → key → value) in place of its values.
 
-    Sections that decide nothing in a row, the place of the lake and storage options (masked in the record) are those of
-    ``here``. Keys that this version of dictalake does not know are left out. Raises ConfigError where it cannot take a recorded
-    value any more.
+    ``here`` gives the sections that decide nothing in a row, the place of the lake, and storage options, which the record
+    masks. Keys that this version of dictalake does not know are left out. Raises ConfigError if this version no longer accepts
+    a recorded value.
     """
     values: dict[str, dict[str, Any]] = here.model_dump()
     for section in (*ROW_SECTIONS, "lake"):
@@ -52,7 +52,7 @@ def recall_config(recorded: Mapping[str, Mapping[str, Any]], here: Config, chang
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"][:2])) for problem in error.errors())
         raise ConfigError(
-            f"the recorded configuration cannot be taken by this version of dictalake: {keys}; give the value to take instead, "
+            f"this version of dictalake does not accept the recorded configuration: {keys}; give another value, "
             "--section.key value, or use the version that the row names"
         ) from None
 
@@ -84,7 +84,7 @@ class Move:
             start = root if "://" in root else f"file://{root}"
             before, found, rest = recording.uri.partition(f"{start}/")
             is_below = bool(found) and not before
-        else:  # what a relative path was relative to is not known; below two folders of the name it would be a guess
+        else:  # it is unknown what a relative path was relative to; two folders of that name would make it a guess
             before, found, rest = recording.uri.partition(f"/{root.removeprefix(EMBEDDED).removeprefix('./')}/")
             is_below = bool(found) and found not in f"/{rest}"
         if not is_below:
@@ -97,19 +97,19 @@ class Move:
 
 
 def root_of(recorded: Mapping[str, Any]) -> str | None:
-    """The URI below which the recordings of a run lay; ``recorded`` is the section archive of its configuration."""
+    """The root URI of a run's recordings; ``recorded`` is the section ``archive`` of its configuration."""
     uri: str | None = recorded.get("uri")
     manifest: str | None = recorded.get("manifest")
     return manifest.rpartition("/")[0] if uri is None and manifest is not None else uri
 
 
 class Reproducer:
-    """The stages of a run under one configuration. ``reading`` is None for an engine that gives text itself."""
+    """The stages of a run under one configuration, without a decoder for an engine that gives text."""
 
     def __init__(
         self, config: Config, provenance: Provenance, reading: tuple[Vocabulary, FrameGrid] | None, threads: int
     ) -> None:
-        # Hashes of the patient are not compared, so nobody who makes a row again needs their key.
+        # Patient hashes are not compared, so their key is not needed here.
         self._archive = config.archive.model_copy(update={"patient_fields": ()})
         self._load = Load(config.model_copy(update={"archive": self._archive}))
         self._stages: list[Any]
@@ -123,7 +123,7 @@ class Reproducer:
     def make(self, objects: Sequence[Recording], uris: Collection[str]) -> dict[str, Row]:
         """URI → the row of each of ``uris`` that ``objects`` hold, as it would be in the lake.
 
-        An object whose recorded version is gone is read as it is now; the row then says the version that was read.
+        If an object's recorded version is gone, its present version is read, and the row names that version.
         """
         made = {row["source"]["uri"]: row for row in self._run(objects, uris)}
         changed = {uri for uri, row in made.items() if (row["error"] or {}).get("reason") == ChangedDuringRead.reason}
@@ -133,7 +133,7 @@ class Reproducer:
         return made
 
     def _run(self, objects: Sequence[Recording], uris: Collection[str]) -> Iterator[Row]:
-        wanted = {*uris, *(one.uri for one in objects)}  # an object that cannot be opened has a row of its own
+        wanted = {*uris, *(one.uri for one in objects)}  # an object that cannot be opened has its own row
         for table in self._load(columns.recordings_to_table(objects)):
             table = table.filter(pc.is_in(table["uri"], value_set=pa.array(sorted(wanted), pa.string())))
             for stage in self._stages:

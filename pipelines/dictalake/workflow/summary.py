@@ -32,7 +32,7 @@ SYNTHETIC_ADVICE = (
 
 
 def name_model(config: Config) -> str:
-    """The model as people call it: a Hub id as it is, of an embedded one or a folder the last part."""
+    """The model's name for people: a Hub id in full, and the last part of a folder or an embedded model."""
     model = config.acoustic.model
     if model.startswith(EMBEDDED) or Path(model).expanduser().is_dir():
         return Path(model.removeprefix(EMBEDDED)).name
@@ -93,12 +93,12 @@ class RunSummary:
 
     @property
     def objects(self) -> int:
-        """What the archive lists."""
+        """The number of objects that the archive lists."""
         return self.found
 
     @property
     def recordings(self) -> int:
-        """What got a row from this run."""
+        """The number of recordings that got a row from this run."""
         return self.ok + self.failed
 
 
@@ -110,8 +110,8 @@ def start_record(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> RunRecord:
-    """At the start; ``cpus`` and ``gpus`` of the cluster are None where there was nothing to do, ``counts`` where it is not
-    known what there is to do."""
+    """The record of the start. ``cpus`` and ``gpus`` of the cluster are None if there was nothing to do; ``counts`` is None if
+    the work is not known."""
     text, config_hash = describe_config(config)
     return RunRecord(
         run_id=provenance.run_id,
@@ -139,7 +139,7 @@ def start_record(
 
 
 def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) -> RunRecord:
-    """At the end, with the counts of what the run wrote."""
+    """The record of the end, with the counts of the rows that the run wrote."""
     return RunRecord(
         run_id=provenance.run_id,
         event=event,

@@ -27,7 +27,7 @@ from dictalake.records import Recording
 from dictalake.workflow import columns
 
 _MEMORY = "256MB"  # enough for ten million recordings; two million are no slower than with 1 GB, the rest goes to disk
-_THREADS = 2  # each needs memory of its own, and listing takes longer than the work of DuckDB
+_THREADS = 2  # each needs separate memory, and listing takes longer than DuckDB's work
 _BATCH = 2_000
 _TRIES = 3
 # A small archive is cut into smaller blocks than ray.block_rows, so that all workers get some and commits come in steps.
@@ -194,7 +194,7 @@ def _plain_errors() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError, pa.ArrowException) as error:  # their messages may quote paths
         raise RunError(
-            f"cannot find out what there is to do ({type(error).__name__}): check that the folder for temporary files (TMPDIR) "
+            f"cannot compute the work list ({type(error).__name__}): check that the folder for temporary files (TMPDIR) "
             "has about 350 bytes for each recording of the archive and that the lake can be reached; then run the same command "
             "again"
         ) from None

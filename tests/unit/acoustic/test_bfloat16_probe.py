@@ -1,4 +1,4 @@
-"""A machine is asked what it can do in bfloat16, not its flags; what it cannot do is done otherwise, and said."""
+"""The probe tries bfloat16 and does not trust flags; without bfloat16 the model runs in float32, with a warning."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_instructions_that_are_hidden_from_onednn_are_not_used(monkeypatch: pyte
 
 @pytest.fixture
 def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Bfloat16, bool]]]:
-    """What children will say, one after the other, with an empty folder for what they said."""
+    """The answers of the children, one after the other, and an empty folder for the stored answer."""
     coming: list[tuple[Bfloat16, bool]] = []
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bfloat16_probe, "run_probe", lambda: coming.pop(0))

@@ -73,7 +73,7 @@ def logits_of_transformers(folder: Path) -> torch.Tensor:
 
 
 def test_a_worker_opens_the_embedded_model_without_transformers_model_classes() -> None:
-    """In a process of its own, as a worker does; then it hears a full window and a padded one."""
+    """Loads the model in a new process, as a worker does; then runs a full window and a padded one."""
     script = """
 import sys
 import numpy as np

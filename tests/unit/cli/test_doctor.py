@@ -16,8 +16,8 @@ from dictalake.cli import doctor_checks, machine
 from dictalake.cli.main import run_command
 from dictalake.config.load import load_config
 from dictalake.errors import ConfigError
+from tests.archives_of_files import make_tar, make_zip
 from tests.recordings import make_sound, write_wav
-from tests.unit.archive.test_unpack import make_tar, make_zip
 
 CHECKS = [
     *("python", "packages", "patient key", "archive", "lake: objects", "lake: commits", "lake: table"),

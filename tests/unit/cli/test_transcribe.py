@@ -1,4 +1,4 @@
-"""``dictalake transcribe``: what a person names, the lake beside it, and what they see."""
+"""``dictalake transcribe``: the files that a person names, the default lake, and the output."""
 
 from __future__ import annotations
 

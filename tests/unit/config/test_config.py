@@ -1,4 +1,4 @@
-"""The configuration: where values come from, and what a person is told about a bad one."""
+"""The configuration: where values come from, and the error for a bad one."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def foreign(run_id: str, **changes: object) -> Lease:
-    """A lease of a run on another machine: only its signs of life tell of it."""
+    """A lease of a run on another machine, which is known only by its signs of life."""
     return replace(make_lease(run_id, "backfill", "f1"), host="elsewhere", **changes)
 
 

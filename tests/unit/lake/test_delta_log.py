@@ -1,4 +1,4 @@
-"""The log of a table made without the property that keeps texts out of it: what stands there is taken out, and rows stay."""
+"""The log of a table without the property that keeps texts out of it: the texts are removed, and the rows stay."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def fill_log(lake: Lake) -> None:
 
 
 def find_in_logs(lake: Lake, *words: str) -> list[str]:
-    """The files in logs in which one of ``words`` stands, also in compressed ones; temporary ones too."""
+    """The files in logs that contain one of ``words``, also compressed and temporary ones."""
     found = []
     for path in sorted(Path(str(lake.uri)).glob("*/_delta_log/**/*")):
         if path.is_file():

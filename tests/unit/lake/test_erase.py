@@ -53,7 +53,7 @@ def canary_row(name: str = "a", **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """A lake in which the canary stands under two fingerprints and versions, in a manifest, and in files of all ages."""
+    """A lake with the canary under two fingerprints and versions, in a manifest, and in files of all ages."""
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     runs, table = RunLog(lake), TranscriptTable(lake)
     write(lake, [make_row("b"), canary_row()])
@@ -80,7 +80,7 @@ def write(lake: Lake, rows: Iterable[dict[str, Any]]) -> CommitResult:
 
 
 def holds_canary(lake: Lake, folder: str = "") -> list[str]:
-    """Files below the lake, or a folder of it, in which the canary stands, also in compressed ones."""
+    """Files below the lake, or a folder of it, that contain the canary, also compressed ones."""
     found = []
     for path in Path(str(lake.uri), folder).rglob("*"):
         if path.is_file():

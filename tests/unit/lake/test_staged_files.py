@@ -1,4 +1,4 @@
-"""Workers write whole Parquet files that nobody sees yet, and say exactly what is in them."""
+"""Workers write whole Parquet files that readers do not see yet, and describe their content exactly."""
 
 from __future__ import annotations
 

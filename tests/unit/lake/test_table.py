@@ -1,4 +1,4 @@
-"""The law of the lake on a local disk: what is committed is seen whole, and no row is there twice, whoever writes."""
+"""The law of the lake on a local disk: readers see whole commits, and no row is there twice, whoever writes."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_writer_of_another_fingerprint_is_not_in_the_way(lake: Lake) -> None:
 
 
 class AnswerLost(TranscriptTable):
-    """A writer whose first commit goes through, but which hears that it was refused."""
+    """A writer whose first commit succeeds, but appears to be refused."""
 
     lost = False
 
@@ -196,7 +196,7 @@ def test_an_erasure_between_look_and_commit_keeps_the_deleted_file_out(lake: Lak
 def test_an_erasure_between_look_and_commit_that_cannot_delete_the_file_is_still_obeyed(
     lake: Lake, no_pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on object storage, where a listing may be older than the file: only the mark in the log tells the writer."""
+    """As on object storage, where a listing may be older than the file: only the mark in the log warns the writer."""
     monkeypatch.setattr("dictalake.lake.erase.delete_forbidden_files", lambda *_: 0)
     table = OvertakenBy(lake)
     table.commit(write_staged(make_rows(["x"]), lake))
@@ -300,7 +300,7 @@ def test_compaction_by_others_does_not_bring_rows_back(lake: Lake) -> None:
 
 
 def test_a_writer_reads_only_what_came_after_its_look(lake: Lake) -> None:
-    """Rows of before are the caller's to leave out: of ten million none is read again, whoever compacts or erases beside it."""
+    """The caller leaves out older rows: of ten million none is read again, even if others compact or erase meanwhile."""
     early, writer, other = TranscriptTable(lake), TranscriptTable(lake), TranscriptTable(lake)
     for recording_id in "ab":
         early.commit(write_staged(make_rows([recording_id]), lake))

@@ -1,4 +1,4 @@
-"""Observers hear of all that happens in a run, and never cost it anything."""
+"""Observers get all events of a run, and never fail it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dictalake.observers.base import Observer, RunEnd, observing
 
 
 class Listener(Observer):
-    """Remembers what it was told, and raises ``error`` at the end."""
+    """Records its events, and raises ``error`` at the end."""
 
     name = "listener"
 
@@ -63,7 +63,7 @@ def test_an_observer_that_fails_costs_a_warning() -> None:
         pass
     assert second.told == ["finished"]
     assert shown.getvalue().startswith("listener: ValueError in test_base.py:")
-    assert shown.getvalue().endswith("; the run goes on without it\n")
+    assert shown.getvalue().endswith("; the run continues without it\n")
     assert "Mary" not in shown.getvalue()
 
 

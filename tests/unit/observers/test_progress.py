@@ -1,4 +1,4 @@
-"""What a run tells while it works."""
+"""What a run shows while it works."""
 
 from __future__ import annotations
 

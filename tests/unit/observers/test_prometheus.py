@@ -159,7 +159,7 @@ def test_a_port_that_is_taken_costs_a_warning_and_not_the_run() -> None:
         port = other.getsockname()[1]
         with run(RunStats(), said, port=port):
             pass
-    assert said.getvalue() == f"metrics.port = {port}: OSError; the run goes on, its metrics do not get there\n"
+    assert said.getvalue() == f"metrics.port = {port}: OSError; the run continues, its metrics were not sent\n"
 
 
 @pytest.mark.parametrize("off", [{}, {"port": 0}, {"port": None}])
@@ -260,12 +260,12 @@ def test_a_textfile_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> No
     folder.mkdir()
     with run(RunStats(), said, textfile=str(folder / "d.prom")):
         folder.rmdir()
-    assert "FileNotFoundError; the run goes on" in said.getvalue()
+    assert "FileNotFoundError; the run continues" in said.getvalue()
 
 
 @contextmanager
 def gateway(status: int = 202) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """A server in place of a Pushgateway: its URL, and what it was told (method, path, body)."""
+    """A server in place of a Pushgateway: its URL, and the requests that it got (method, path, body)."""
     told: list[tuple[str, str, str]] = []
 
     class Gateway(BaseHTTPRequestHandler):
@@ -322,8 +322,8 @@ def test_a_pushgateway_that_refuses_or_is_gone_costs_a_warning() -> None:
     with run(RunStats(), said, pushgateway=f"http://127.0.0.1:{free_port()}"):
         pass
     first, second = said.getvalue().splitlines()
-    assert first == f"metrics.pushgateway = {url}: HTTPError; the run goes on, its metrics do not get there"
-    assert second.endswith("URLError; the run goes on, its metrics do not get there")
+    assert first == f"metrics.pushgateway = {url}: HTTPError; the run continues, its metrics were not sent"
+    assert second.endswith("URLError; the run continues, its metrics were not sent")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_the_exit_status_is_the_exit_code_that_the_command_has(error: BaseExcept
         ("metrics.textfile", "/etc/dictalake.txt", "must end in .prom"),
         ("metrics.textfile", "/no/such/folder/d.prom", "is in a folder that does not exist"),
         ("metrics.pushgateway", "pushgateway:9091", "must be a URL such as http://pushgateway:9091"),
-        ("metrics.pushgateway", "http://me:word@push:9091", "must hold no name, password or query"),
+        ("metrics.pushgateway", "http://me:word@push:9091", "must hold no user name, password or query"),
         ("logs.format", "xml", "logs.format = 'xml' from the command line"),
         ("logs.file", "/no/such/folder/log", "is in a folder that does not exist"),
     ],

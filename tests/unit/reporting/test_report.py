@@ -80,7 +80,7 @@ def log_run(
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """Two runs under two fingerprints, and a third that found nothing: ``e`` failed under the first and was heard by the
+    """Two runs under two fingerprints, and a third that found nothing: ``e`` failed under the first and was transcribed by the
     second, ``f`` failed twice under the second, ``g`` never was heard by anybody."""
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     first = [make(name, "r1", GREEDY, 5, confidence=0.25) for name in "abcd"]

@@ -1,4 +1,4 @@
-"""The report of a run is made by a process of its own: it costs the driver nothing, and what befalls it costs the run nothing.
+"""A separate process makes the report of a run: it costs the driver no memory, and its failure does not fail the run.
 
 Where a child has to be met alive, the lake is a server that takes a connection and never answers.
 """
@@ -73,7 +73,7 @@ except KeyboardInterrupt:
 
 @contextlib.contextmanager
 def run(config: Config, run_id: str, stats: RunStats, said: list[str] | None = None) -> Iterator[None]:
-    """A run that leaves its report at its end; ``said`` gets what it shows meanwhile."""
+    """A run that writes its report at its end; ``said`` gets the lines that it shows meanwhile."""
     provenance = Provenance(run_id, FINGERPRINT, "a", "d", "f", "0", None, "m", None, "s", None, "greedy", {})
     shown = io.StringIO()
     with console_handler(Console(file=shown, width=400)), observing([ReportWriter(stats)]) as observers:
@@ -105,7 +105,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 class SilentStore:
-    """Takes connections and never answers; ``heard`` what was asked first."""
+    """Takes connections and never answers; ``heard`` is set at the first request."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -256,7 +256,7 @@ def test_a_child_that_takes_too_long_is_ended(store: SilentStore, monkeypatch: p
     with run(make_config(store.lake), "r1", committed(), said):
         pass
     assert said == [
-        "the report of the run is not written (it was not done within an hour); dictalake report --run r1 makes it again"
+        "the report of the run is not written (it took more than an hour); dictalake report --run r1 makes it again"
     ]
     assert find_children(os.getpid()) == []
 
@@ -282,7 +282,7 @@ def test_credentials_arrive_whole_and_are_seen_by_nobody(store: SilentStore) -> 
 
 @contextlib.contextmanager
 def script(lake: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A user's script, at work in ``folder`` on the report of a run; in a process group of its own, as a shell gives it."""
+    """A user's script that works in ``folder`` on the report of a run, in a new process group as a shell makes it."""
     (folder / "scripts").mkdir()
     (folder / "scripts/ours.py").write_text(SCRIPT, encoding="utf-8")
     (folder / "temporary").mkdir()

@@ -25,7 +25,7 @@ PLAIN = ["--augment-share", "0", "--mel-masks", "0", "--time-mask-frames", "0", 
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of 12 utterances of three words, where each word is a tone of its own."""
+    """A manifest of 12 utterances of three words, where each word is a different tone."""
     folder = tmp_path_factory.mktemp("spoken")
     chance = random.Random(0)
     with (folder / "manifest.csv").open("w", newline="") as file:

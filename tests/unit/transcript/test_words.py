@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import FrameGrid, Hypothesis, Piece, Word
-from dictalake.transcript.words import join_words, mean_confidence, merge_channels, words_of
+from dictalake.transcript.words import end_with_recording, join_words, mean_confidence, merge_channels, words_of
 
 LASR = FrameGrid(step=640, receptive=2320)
 
@@ -82,6 +82,15 @@ def test_words_joined_are_the_raw_text_and_confidence_is_a_share(texts: list[str
     assert all(0 <= word.confidence <= 1 and 0 <= word.start_s < word.end_s for word in made)
     starts = [word.start_s for word in made]
     assert starts == sorted(starts)
+
+
+@given(st.floats(0, 5), st.integers(1, 12))
+def test_no_word_ends_after_the_recording(duration_s: float, count: int) -> None:
+    found = words_of(pieces(*["▁word"] * count), LASR)
+    ended = end_with_recording(found, duration_s)
+    assert [word.word for word in ended] == [word.word for word in found]
+    assert all(0 <= word.start_s <= word.end_s <= duration_s for word in ended)
+    assert [word for word in ended if word.end_s < duration_s] == [word for word in found if word.end_s < duration_s]
 
 
 def test_mean_confidence_of_no_words_is_none() -> None:

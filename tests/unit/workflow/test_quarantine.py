@@ -1,5 +1,5 @@
-"""Blocks whose worker dies: run again one recording at a time, and only the guilty one fails. Deaths are told by an exception
-that leaves everything as a killed process would; real kills are in tests/faults."""
+"""A block whose worker dies is run again one recording at a time, and only the poison recording fails. An exception that
+leaves everything as a killed process would simulates a death; real kills are in tests/faults."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ERASED = {"stage": "load", "reason": "erased", "detail": "", "retryable": False}
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """``A`` failed and was heard at the second try, ``B`` has two fingerprints, ``C`` was erased."""
+    """``A`` failed and succeeded at the second try, ``B`` has two fingerprints, ``C`` was erased."""
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     table = TranscriptTable(lake)
     other = {"fingerprint": "7be1d0a94c52", "provenance": make_row(B)["provenance"] | {"fingerprint": "7be1d0a94c52"}}

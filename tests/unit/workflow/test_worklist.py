@@ -187,9 +187,7 @@ def test_files_of_the_lake_that_vanish_are_looked_up_anew(tmp_path: Path) -> Non
     (tmp_path / "gone.parquet").unlink()
     work.refresh(lambda: answers.pop(0), lambda: ds.dataset(CLAIMED.empty_table()))
     assert list(work.blocks()) == [[make("b")]]
-    with pytest.raises(
-        RunError, match=r"^cannot find out what there is to do \(\w+\): [^/]*; then run the same command again$"
-    ):
+    with pytest.raises(RunError, match=r"^cannot compute the work list \(\w+\): [^/]*; then run the same command again$"):
         work.refresh(lambda: gone, lambda: ds.dataset(CLAIMED.empty_table()))
 
 

@@ -1,4 +1,4 @@
-"""The second protocol: engines that give words by themselves, without emissions that a decoder of ours could search."""
+"""The second protocol: engines that give words directly, without emissions for one of our decoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSTALL_WHISPER = "install the extra: pip install 'dictalake[whisper]'"
 
 
 class TextEngine(Protocol):
-    """A recogniser: stretches of speech in, written words out."""
+    """A recogniser: it takes stretches of speech and gives written words."""
 
     @property
     def device(self) -> str: ...
@@ -26,21 +26,21 @@ class TextEngine(Protocol):
     def dtype(self) -> str: ...
 
     def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
-        """int16 stretches ``(samples,)`` at 16 kHz → the words of each, in order; joined by spaces they are the engine's text.
+        """int16 stretches ``(samples,)`` at 16 kHz → the words of each in order. Joined by spaces they are the engine's text.
 
-        Times are seconds from the stretch's beginning; an engine without times for words gives each word the times of its
-        stretch. ``confidence`` is None where the engine has none.
+        Times are seconds from the stretch's beginning. An engine without word times gives each word the times of its stretch.
+        ``confidence`` is None if the engine has none.
         """
         ...
 
     def is_usable(self) -> bool:
-        """Whether the device still computes; where it does not, the process has to end."""
+        """Whether the device still computes. If it does not, the process has to end."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What can change an engine's words, besides its weights. ``libraries`` (name → version) are not hashed."""
+    """The settings that can change an engine's words. ``libraries`` (name → version) are not hashed."""
 
     language: str
     beam_width: int
@@ -49,7 +49,7 @@ class EngineSettings:
 
     @property
     def hashed(self) -> dict[str, str | int | float]:
-        """What goes into the fingerprint."""
+        """The part that the fingerprint includes."""
         return {"language": self.language, "beam_width": self.beam_width, "stretch_s": self.stretch_s}
 
     @property
@@ -60,13 +60,13 @@ class EngineSettings:
 
 
 def resolve_engine(acoustic: Acoustic) -> EngineSettings:
-    """``auto`` resolved for ``acoustic.kind``. Raises ConfigError for ``ctc`` and where the engine's package is missing."""
+    """Resolves ``auto`` for ``acoustic.kind``. Raises ConfigError for ``ctc``, and if the engine's package is missing."""
     match acoustic.kind:
         case "whisper":
-            # Whisper moves its own window of 30 s over a stretch; features of ten minutes take 450 MB for a while.
+            # Whisper moves its own window of 30 s over a stretch. The features of ten minutes take 450 MB for a while.
             beam_width, stretch_s, packages = 5, 600.0, ("faster-whisper", "ctranslate2")
         case "qwen3-asr":
-            # It would take 20 minutes, but says no times: those of its words are as long as the stretch.
+            # It could take 20 minutes, but gives no times: each word gets the times of its stretch, so stretches are short.
             beam_width, stretch_s, packages = 1, 60.0, ("transformers", "torch")
         case "ctc":
             raise no_engine()
@@ -83,5 +83,5 @@ def resolve_engine(acoustic: Acoustic) -> EngineSettings:
 
 
 def no_engine() -> ConfigError:
-    """What to say where an engine is asked for and a CTC model is configured."""
+    """The error if an engine is needed and a CTC model is configured."""
     return ConfigError("acoustic.kind = ctc gives emissions, not text; the kinds that give text are whisper and qwen3-asr")

@@ -7,7 +7,7 @@ from dictalake.config.sections import Acoustic
 
 
 def open_engine(acoustic: Acoustic, threads: int) -> TextEngine:
-    """Loads the engine that ``acoustic.kind`` names; ``threads`` is how many a CPU has for it."""
+    """Loads the engine that ``acoustic.kind`` names; on a CPU it uses ``threads`` threads."""
     match acoustic.kind:
         case "whisper":
             from dictalake.acoustic.engines.whisper import WhisperEngine

@@ -1,9 +1,9 @@
-"""Qwen3-ASR through transformers' own ``Qwen3ASRForConditionalGeneration``: an audio encoder before a language model that
-writes the text. The folder has the form of ``Qwen/Qwen3-ASR-1.7B-hf``; the first form, with ``thinker`` in its
-``config.json``, has other names for the same weights and is refused.
+"""Qwen3-ASR through transformers' ``Qwen3ASRForConditionalGeneration``: an audio encoder and a language model that writes
+the text. The folder has the form of ``Qwen/Qwen3-ASR-1.7B-hf``. The first form, with ``thinker`` in its ``config.json``, has
+other names for the same weights and is refused.
 
-Greedy unless ``acoustic.beam_width`` says otherwise, the language forced by the beginning of the answer, as its authors do. It
-says neither times nor probabilities: a word has the times of the stretch that it was heard in.
+The search is greedy unless ``acoustic.beam_width`` says otherwise. The beginning of the answer forces the language, as its
+authors do it. The model gives neither times nor probabilities, so a word has the times of its stretch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
 
-# The fastest dictation has about six tokens a second; what says more than twice that loops.
+# The fastest dictation has about six tokens a second; a model that writes more than twice that is in a loop.
 _TOKENS_PER_S, _TOKENS_MORE = 12, 32
 
 
 class QwenEngine:
-    """Loaded once per actor. Stretches of one length in whole seconds go through together, each padded behind a mask to that
-    length, so that its words do not depend on the batch, except for rounding.
+    """Loaded once per actor. A batch has stretches of one length in whole seconds. Each is padded to that length behind a
+    mask, so its words do not depend on the batch, except for rounding.
     """
 
     def __init__(self, model: Any, processor: Any, settings: EngineSettings, device: str, dtype: str, batch_s: float) -> None:
@@ -38,7 +38,7 @@ class QwenEngine:
 
     @classmethod
     def load(cls, acoustic: Acoustic, threads: int) -> QwenEngine:
-        """Raises ConfigError when the folder holds no Qwen3-ASR in the form of transformers."""
+        """Raises ConfigError if the folder holds no Qwen3-ASR in the form of transformers."""
         torch.set_num_threads(threads)
         settings = resolve_engine(acoustic)
         folder, _ = find_folder(acoustic)
@@ -58,10 +58,10 @@ class QwenEngine:
             processor.apply_transcription_request([np.zeros(1, np.float32)], language=settings.language, tokenize=False)
         except ConfigError:
             raise
-        except Exception as error:  # tokenizers raises a bare one of a file that is damaged
+        except Exception as error:  # tokenizers raises a bare one for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ConfigError(f"acoustic.model: {folder.name} does not load as Qwen3-ASR: {reason}") from None
-        if missing := sorted(found["missing_keys"]):  # transformers would put random numbers there and go on
+        if missing := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
             raise ConfigError(f"acoustic.model: {folder.name} lacks {len(missing)} weights, the first is {missing[0]}")
         return cls(model, processor, settings, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
 
@@ -88,7 +88,7 @@ class QwenEngine:
         return still_computes(self._device)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Indices of stretches that go through together, with the samples that they are padded to: whole seconds."""
+        """Indices of stretches that make a batch, with the number of samples that they are padded to: whole seconds."""
         groups: dict[int, list[int]] = {}
         for index, length in enumerate(lengths):
             groups.setdefault(max(1, -(-length // SAMPLE_RATE_HZ)) * SAMPLE_RATE_HZ, []).append(index)
@@ -98,7 +98,7 @@ class QwenEngine:
                 yield length, indices[start : start + size]
 
     def _write_within_memory(self, stretches: list[np.ndarray], length: int) -> list[str]:
-        """Halves the batch while the device has no memory for it, and keeps to that. Raises when one stretch is too much."""
+        """Halves the batch while it exceeds the device's memory, and keeps that size. Raises if one stretch is too much."""
         try:
             return self._write(stretches, length)
         except (torch.OutOfMemoryError, MemoryError):

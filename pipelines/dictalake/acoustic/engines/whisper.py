@@ -1,6 +1,6 @@
-"""Whisper through faster-whisper (CTranslate2), with that library's own settings: windows of 30 s, each given the text of
-the one before, and sampling at a higher temperature where the beam search loops or is unsure. Only sampling differs from run to
-run: such a passage may read otherwise in another run.
+"""Whisper through faster-whisper (CTranslate2) with that library's own settings: windows of 30 s that each get the text of
+the one before, and sampling at a higher temperature where the beam search loops or is unsure. Only sampling is random: such a
+passage may have other words in another run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
 
-# As stored where the hardware computes in it, else float32: never quantised for the sake of speed.
+# As stored if the hardware computes in it, else float32; weights are never quantised for speed.
 _COMPUTE_TYPES = {"auto": "default", "float32": "float32", "bfloat16": "bfloat16"}
 
 
 class WhisperEngine:
-    """Loaded once per actor. One stretch at a time: what it hears does not depend on other recordings."""
+    """Loaded once per actor. It takes one stretch at a time, so the words do not depend on other recordings."""
 
     def __init__(self, model: Any, settings: EngineSettings) -> None:
         self._model, self._settings = model, settings
@@ -32,7 +32,7 @@ class WhisperEngine:
 
     @classmethod
     def load(cls, acoustic: Acoustic, threads: int) -> WhisperEngine:
-        """Raises ConfigError where faster-whisper is not installed, the folder holds no Whisper model, or not that language."""
+        """Raises ConfigError if faster-whisper is missing, or the folder holds no Whisper model with that language."""
         try:
             import ctranslate2
             from faster_whisper import WhisperModel
@@ -43,7 +43,7 @@ class WhisperEngine:
         if device == "cuda" and ctranslate2.get_cuda_device_count() == 0:
             raise ConfigError("acoustic.device = cuda, but CTranslate2 sees no GPU here; use cpu or auto")
         folder, _ = find_folder(acoustic)
-        ctranslate2.set_log_level(logging.ERROR)  # else it warns that a CPU computes float16 weights in float32
+        ctranslate2.set_log_level(logging.ERROR)  # hides its warning that a CPU computes float16 weights in float32
         ctranslate2.set_random_seed(0)
         try:
             model = WhisperModel(
@@ -53,7 +53,7 @@ class WhisperEngine:
                 cpu_threads=threads,
                 local_files_only=True,
             )
-        except Exception as error:  # tokenizers raises a bare one of a file that is damaged
+        except Exception as error:  # tokenizers raises a bare one for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ConfigError(f"acoustic.model = {acoustic.model}: cannot be loaded by faster-whisper: {reason}") from None
         if settings.language not in model.supported_languages:
@@ -78,26 +78,26 @@ class WhisperEngine:
         return still_computes(self._device)
 
     def recognize_segments(self, stretch: np.ndarray) -> list[list[Word]]:
-        """The words of int16 ``(samples,)`` by Whisper's own segments, in order."""
+        """The words of int16 ``(samples,)``, grouped by Whisper's own segments, in order."""
         segments, _ = self._model.transcribe(
             stretch.astype(np.float32) / 32_768,
             language=self._settings.language,
             beam_size=self._settings.beam_width,
             word_timestamps=True,
         )
-        length_s = len(stretch) / SAMPLE_RATE_HZ  # its windows of 30 s end beyond it
+        length_s = len(stretch) / SAMPLE_RATE_HZ  # Whisper's windows of 30 s may end later
         return [words_of_segment(segment, length_s) for segment in segments]
 
 
 def _choose_device(wanted: str) -> str:
-    """As CTranslate2 resolves ``auto``."""
+    """Resolves ``auto`` as CTranslate2 does."""
     import ctranslate2
 
     return ("cuda" if ctranslate2.get_cuda_device_count() else "cpu") if wanted == "auto" else wanted
 
 
 def choose_compute_type(dtype: str, device: str) -> str:
-    """What CTranslate2 calls ``acoustic.dtype``; float32 where it has no bfloat16 on ``device``. It asks the libraries."""
+    """CTranslate2's name of ``acoustic.dtype``; float32 if it has no bfloat16 on ``device``. Loads the libraries."""
     import ctranslate2
 
     has_it = dtype != "bfloat16" or "bfloat16" in ctranslate2.get_supported_compute_types(device)
@@ -113,9 +113,9 @@ def explain_compute_type(acoustic: Acoustic) -> str | None:
 
 
 def words_of_segment(segment: Any, length_s: float) -> list[Word]:
-    """The words of faster-whisper's ``Segment``: what it divides without a space (``24`` ``/7``) is one word.
+    """The words of faster-whisper's ``Segment``. Parts that it divides without a space (``24`` ``/7``) become one word.
 
-    Where the aligner found no words, those of the text get the segment's times and its mean token probability.
+    If the aligner found no words, those of the text get the segment's times and its mean token probability.
     """
     words: list[Word] = []
     for token in segment.words or ():

@@ -1,8 +1,8 @@
 """LASR's log-mel features on any device, batched, in float32.
 
-Same arithmetic as ``transformers.LasrFeatureExtractor`` (16 kHz, frames of 400 samples every 160, symmetric Hann,
-512-point FFT, 128 Kaldi-mel bands from 125 to 7500 Hz, ``log(max(power, 1e-5))``), which computes clip by clip in
-float64 and on the CPU alone. The parity is held by a test.
+The arithmetic is that of ``transformers.LasrFeatureExtractor``, which computes clip by clip in float64 and only on the CPU:
+16 kHz, frames of 400 samples every 160, symmetric Hann, 512-point FFT, 128 Kaldi-mel bands from 125 to 7500 Hz,
+``log(max(power, 1e-5))``. A test checks that both give the same.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ class LogMel(nn.Module):
         return torch.log(torch.clamp(power @ self.mel_filters, min=1e-5))
 
     def frame_count(self, samples: torch.Tensor) -> torch.Tensor:
-        """Feature frames of recordings of so many ``samples``; 0 when shorter than one frame."""
+        """Feature frames of recordings with this many ``samples``; 0 for less than one frame."""
         return torch.clamp((samples - self.win_length) // self.hop_length + 1, min=0)

@@ -1,8 +1,8 @@
-"""What the columns and frames of a LASR checkpoint mean, from its small files alone: the driver of a run starts sooner.
+"""Reads what the columns and frames of a LASR checkpoint mean, from its small files alone, so that a run starts sooner.
 
-transformers says the same and takes two seconds of imports to say it. Only what it would surely take as it stands is read
-here: files in which every key is known and holds what it usually does. Of anything else transformers decides what it means,
-or what is wrong with it, so nothing here is an error.
+transformers gives the same answer after two seconds of imports. This module reads only files that transformers would surely
+take as they are: every key is known and holds a usual value. For anything else it leaves the meaning, and the errors, to
+transformers, so nothing here is an error.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Rule = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class LasrFiles:
-    """``entries``: piece → id, as the tokenizer has them; the model emits the ids below ``columns``. ``special_ids``: of the
-    tokens for padding, end, start and the unknown, as far as they are among ``entries``.
+    """``entries`` are the tokenizer's: piece → id. The model emits the ids below ``columns``. ``special_ids`` are those of the
+    tokens for padding, end, start and the unknown, as far as ``entries`` has them.
     """
 
     columns: int
@@ -33,11 +33,11 @@ class LasrFiles:
 
 
 class _Unusual(Exception):
-    """A matter for transformers."""
+    """Only transformers can read this."""
 
 
 def read_lasr_files(folder: Path) -> LasrFiles | None:
-    """None where ``folder`` holds another kind of model, or where only transformers can tell what its files mean."""
+    """None if ``folder`` holds another kind of model, or if only transformers can read its files."""
     try:
         config = _take(_read_json(folder / "config.json"), _CONFIG, _CONFIG_MAY)
         encoder = config["encoder_config"]
@@ -46,7 +46,7 @@ def read_lasr_files(folder: Path) -> LasrFiles | None:
         grid = lasr_grid(kernel, stride, extractor["hop_length"], extractor["win_length"])
         entries, special_ids = _read_tokenizer(folder, config["vocab_size"])
         return LasrFiles(config["vocab_size"], config["pad_token_id"], entries, special_ids, grid)
-    except Exception:  # of a damaged tokenizer.json a bare one; transformers meets it again and says so
+    except Exception:  # tokenizers raises a bare one for a damaged tokenizer.json; transformers will report it
         return None
 
 
@@ -55,7 +55,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _fits(document: Any, must: Mapping[str, Rule], may: Mapping[str, Rule]) -> bool:
-    """Whether it has all keys of ``must``, no others than those and of ``may``, and every value is as its rule says."""
+    """Whether it has all keys of ``must``, beyond them only keys of ``may``, and every value passes its rule."""
     rules = {**may, **must}
     return (
         isinstance(document, dict)
@@ -71,7 +71,7 @@ def _take(document: Any, must: Mapping[str, Rule], may: Mapping[str, Rule]) -> d
 
 
 def _is(*kinds: type) -> Rule:
-    return lambda value: type(value) in kinds  # not isinstance: to JSON a bool is no number
+    return lambda value: type(value) in kinds  # not isinstance: in JSON a bool is no number
 
 
 def _one_of(*texts: str) -> Rule:
@@ -95,7 +95,7 @@ _dtype, _side = _one_of("float32", "float16", "bfloat16"), _one_of("left", "righ
 _COMMON = {"architectures": _list_of(_text), "dtype": _dtype, "torch_dtype": _dtype, "transformers_version": _text}
 _ROPE = {"rope_type": _one_of("default")}
 _ENCODER = {"subsampling_conv_kernel_size": _count, "subsampling_conv_stride": _count}
-# Little of this is asked for, but transformers refuses the file where one of them is of another type.
+# Few of these are used, but transformers refuses a file in which one of them has another type.
 _ENCODER_MAY = {
     **_COMMON,
     "activation_dropout": _number,
@@ -149,7 +149,7 @@ _EXTRACTOR_MAY = {"padding_side": _text, "padding_value": _number, "processor_cl
 
 
 def _read_extractor(folder: Path) -> dict[str, Any]:
-    """As AutoFeatureExtractor does: what lies in ``processor_config.json`` goes before a file of its own."""
+    """Reads it as AutoFeatureExtractor does: ``processor_config.json`` takes precedence over a separate file."""
     nested = folder / "processor_config.json"
     processor = _read_json(nested) if nested.exists() else {}
     if not isinstance(processor, dict) or "audio_processor" in processor:
@@ -160,7 +160,7 @@ def _read_extractor(folder: Path) -> dict[str, Any]:
 
 
 _NAMED = ("pad_token", "eos_token", "bos_token", "unk_token")
-_OLD_FILES = ("added_tokens.json", "special_tokens_map.json")  # read where there is no added_tokens_decoder
+_OLD_FILES = ("added_tokens.json", "special_tokens_map.json")  # read only without an added_tokens_decoder
 _CHAT_FILES = ("chat_template.jinja", "additional_chat_templates")
 _FLAGS = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word", "special"), _flag)
 _WRITTEN_OUT = {"__type": _one_of("AddedToken"), "content": _filled}
@@ -204,8 +204,8 @@ _TOKENIZER_MAY = {
 def _read_tokenizer(folder: Path, columns: int) -> tuple[dict[str, int], tuple[int, ...]]:
     """Entries of the Unigram model, and ids of the named tokens.
 
-    LasrTokenizer makes a model of these entries anew, then adds the special tokens that are not among them behind the last.
-    Their ids are left out: the head must be so narrow that it does not emit them, or there must be none.
+    LasrTokenizer rebuilds a model from these entries, then appends the special tokens that are not among them. The ids of
+    these are left out: either there are none, or the head is so narrow that it does not emit them.
     """
     settings = _take(_read_json(folder / "tokenizer_config.json"), _TOKENIZER, _TOKENIZER_MAY)
     more, extra = settings.get("additional_special_tokens", []), settings.get("extra_special_tokens", [])
@@ -215,7 +215,7 @@ def _read_tokenizer(folder: Path, columns: int) -> tuple[dict[str, int], tuple[i
     named = [_content(settings[name]) for name in _NAMED if settings.get(name) is not None]
     document = json.loads(text)
     if document.get("normalizer") is not None:
-        raise _Unusual  # transformers takes it apart itself
+        raise _Unusual  # transformers would parse it again
     added = [*named, *more, *extra, *_list_added(folder, settings, document)]
     entries, width = _read_entries(text)
     if columns > width and (settings.get("extra_ids") != 0 or not entries.keys() >= set(added)):
@@ -228,7 +228,7 @@ def _content(token: Any) -> str:
 
 
 def _list_added(folder: Path, settings: dict[str, Any], document: dict[str, Any]) -> list[str]:
-    """Texts of the tokens that were added to the model's own, from where transformers takes them."""
+    """Texts of the tokens that were added to the model's own, read where transformers reads them."""
     if "added_tokens_decoder" in settings:
         return [_content(token) for token in settings["added_tokens_decoder"].values()]
     if any((folder / name).exists() for name in _OLD_FILES):
@@ -237,15 +237,16 @@ def _list_added(folder: Path, settings: dict[str, Any], document: dict[str, Any]
 
 
 def _read_entries(text: str) -> tuple[dict[str, int], int]:
-    """Piece → id of the Unigram model in a ``tokenizer.json``, and how many ids it has. Reads the whole of it, as transformers
-    does, so that damage anywhere is noticed.
+    """Piece → id of the Unigram model in a ``tokenizer.json``, and the number of its ids.
+
+    Like transformers, it reads the whole file, so that damage anywhere is noticed.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import Unigram
 
     tokenizer = Tokenizer.from_str(text)
     width = tokenizer.get_vocab_size(with_added_tokens=False)
-    # LasrTokenizer takes entry 3 for unknown characters, so there must be one.
+    # LasrTokenizer uses entry 3 for unknown characters, so there must be one.
     usual = isinstance(tokenizer.model, Unigram) and width > 3
     if not usual or tokenizer.truncation is not None or tokenizer.padding is not None:
         raise _Unusual

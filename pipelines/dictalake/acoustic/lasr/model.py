@@ -1,16 +1,16 @@
-"""LASR's CTC model (MedASR's architecture) arranged for inference: the same weights and arithmetic as
-``transformers.LasrForCTC``, in fewer and larger steps, from the tensors of a checkpoint and without that class.
+"""LASR's CTC model (MedASR's architecture) for inference.
 
-What differs, and why it is faster (``infra/benchmarks/notes.md`` has the figures):
+It has the weights and the arithmetic of ``transformers.LasrForCTC`` in fewer and larger steps. It takes the tensors of a
+checkpoint and does not need that class. The differences (``infra/benchmarks/notes.md`` has the figures):
 
 - activations stay ``(batch, frames, channels)``: the pointwise convolutions are matrix products, nothing is transposed;
 - BatchNorm is folded into the depthwise convolution, residual weights into the layers before them, in float32;
-- queries, keys and values are one product, and rotated together;
-- the head computes in float32 whatever the encoder's dtype;
-- on CPUs weights are packed once for oneDNN, which in float32 is twice as fast here as PyTorch's usual product on AMD;
-  weights in bfloat16 only where the processor can do it.
+- queries, keys and values are one product, and are rotated together;
+- the head computes in float32, whatever the encoder's dtype is;
+- on CPUs the weights are packed once for oneDNN, which in float32 on AMD is twice as fast as PyTorch's usual product; weights
+  in bfloat16 are packed only where the processor can do it.
 
-Attention without a mask when all windows are full, else over the frames that a mask leaves, as in transformers.
+Attention has no mask when all windows are full; else it covers the frames that a mask leaves, as in transformers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dictalake.acoustic.bfloat16_probe import try_bfloat16
 from dictalake.acoustic.device import one_thread_each
 from dictalake.errors import ConfigError
 
-# What transformers calls it, what oneDNN does.
+# transformers' name of an activation → oneDNN's.
 _ACTIVATIONS = {"silu": ("swish", functional.silu), "relu": ("relu", functional.relu), "none": ("none", lambda x: x)}
 _NORMS = ("norm_feed_forward1", "norm_self_att", "norm_conv", "norm_feed_forward2", "norm_out")
 _BATCH_NORM_EPS = 1e-5  # PyTorch's; the configuration has none
@@ -51,7 +51,7 @@ class _Product(nn.Module):
         return self._packed is not None
 
     def pack(self) -> None:
-        """For oneDNN. The weight is kept in the packed form alone."""
+        """Packs the weight for oneDNN and keeps only the packed form."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous())
         self.weight = self.weight.new_empty(0)
 
@@ -63,7 +63,7 @@ class _Product(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """Of the subsampler, then ReLU: ``(batch, channels, frames)`` → the same with fewer frames."""
+    """A convolution of the subsampler, then ReLU: ``(batch, channels, frames)`` → the same with fewer frames."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -115,7 +115,7 @@ class _Block(nn.Module):
     shift: torch.Tensor
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], encoder: LasrEncoderConfig) -> None:
-        """``tensors`` by their names within the block."""
+        """``tensors`` have their names within the block."""
         super().__init__()
         activation = encoder.hidden_act
         self._activation = _ACTIVATIONS[activation][1]
@@ -147,8 +147,8 @@ class _Block(nn.Module):
         self._padding = ((kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2)  # as padding="same" does it
 
     def forward(self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
-        # Not torch.add(…, alpha=…): it rounds the last few numbers of a thread's share otherwise than the rest, so that what a
-        # window gives would depend on the size of its batch.
+        # Not torch.add(…, alpha=…): it rounds the last few numbers of a thread's share differently, so a window's output
+        # would depend on the size of its batch.
         x = self.feed_forwards[0](self.norms[0](x)).add_(x * self._keep_ff)
         x = x + self._attend(self.norms[1](x), rotation, mask)
         x = self._convolve(self.norms[2](x), mask).add_(x * self._keep_conv)
@@ -170,7 +170,7 @@ class _Block(nn.Module):
         x = functional.glu(self.pointwise1(x), dim=-1)
         if mask is not None:
             x = x.masked_fill(~mask[:, :, None], 0.0)
-        # (batch, channels, 1, frames) without moving a number: the layout that oneDNN and cuDNN call channels-last
+        # (batch, channels, 1, frames) without a copy: the layout that oneDNN and cuDNN call channels-last
         x = functional.pad(x, (0, 0, *self._padding)).transpose(1, 2)[:, :, None, :]
         x = functional.conv2d(x, self.depthwise, self.shift, groups=self.depthwise.shape[0])
         out: torch.Tensor = self.pointwise2(self._activation(x)[:, :, 0, :].transpose(1, 2))
@@ -181,10 +181,10 @@ class FastLasr(nn.Module):
     """Features ``(batch, feature_frames, mel_bands)`` → logits ``(batch, frames, vocabulary)``."""
 
     def __init__(self, config: LasrCTCConfig, tensors: Mapping[str, torch.Tensor], rotary: nn.Module | None = None) -> None:
-        """``tensors`` in float32, at least those of ``tensor_shapes``; those that need no change are kept, not copied.
+        """``tensors`` are in float32 and include those of ``tensor_shapes``; tensors that need no change are not copied.
 
-        ``rotary`` is transformers' for ``config``, needed where ``rope_type`` is not ``default``. Raises ConfigError for what
-        LASR checkpoints do not have: other activations, fewer heads for keys than for queries.
+        ``rotary`` is transformers' module for ``config``, needed if ``rope_type`` is not ``default``. Raises ConfigError for
+        what LASR checkpoints do not have: other activations, and fewer heads for keys than for queries.
         """
         super().__init__()
         self.config = config
@@ -207,16 +207,16 @@ class FastLasr(nn.Module):
 
     @property
     def is_packed(self) -> bool:
-        """For oneDNN: such weights PyTorch's compiler does not take."""
+        """Whether weights are packed for oneDNN; PyTorch's compiler does not take such weights."""
         return self.head.is_packed
 
-    @one_thread_each()  # its steps are small: where other processes compute, waiting for a second thread takes a second
+    @one_thread_each()  # its steps are small: on a busy machine, waiting for a second thread takes a second
     def prepare(self, device: torch.device, dtype: torch.dtype) -> FastLasr:
-        """Moves, casts, and packs for the device; call once.
+        """Moves, casts and packs for the device; call it once.
 
-        The head stays in float32, and so do the frequencies of the positions: rounded to bfloat16, several tokens of a frame
-        have exactly the same probability, and a beam search keeps one or the other by the order in which it looks at them;
-        positions 100 frames apart would be turned by up to 0.04 more or less than MedASR learned.
+        The head stays in float32. Rounded to bfloat16, several tokens of a frame would have exactly the same probability, and
+        a beam search would choose among them by their order. The frequencies of the positions stay in float32 too, else
+        positions 100 frames apart would be rotated by up to 0.04 more or less than MedASR learned.
         """
         for part in self.children():
             part.to(device, torch.float32 if part in (self.head, self._rotary) else dtype)
@@ -227,7 +227,7 @@ class FastLasr(nn.Module):
         return self
 
     def forward(self, features: torch.Tensor, feature_frames: torch.Tensor | None = None) -> torch.Tensor:
-        """``feature_frames`` ``(batch,)``: how many feature frames of each window are no padding; None when all are."""
+        """``feature_frames`` ``(batch,)`` counts the feature frames of each window before its padding; None: no padding."""
         x = self.dense_0(features).transpose(1, 2)
         for convolution in self.convolutions:
             x = convolution(x)
@@ -259,8 +259,8 @@ def _attention(
 ) -> torch.Tensor:
     """Scaled dot-product attention over ``(batch, heads, frames, head_size)``; ``mask`` ``(batch, frames)`` leaves out keys.
 
-    PyTorch's CPU kernel multiplies bfloat16 slower than float32, oneDNN four times faster: there the three steps are taken
-    one by one. Their scores, ``frames²`` a head and window, are 16 MB for four windows of 20 s.
+    PyTorch's CPU kernel multiplies bfloat16 slower than float32, and oneDNN four times faster than that kernel. So on CPUs the
+    three steps are separate. Their scores, ``frames²`` for each head and window, take 16 MB for four windows of 20 s.
     """
     if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
         keys_left = None if mask is None else mask[:, None, None, :]
@@ -272,7 +272,7 @@ def _attention(
 
 
 def tensor_shapes(config: LasrCTCConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a checkpoint that inference needs, as transformers has them."""
+    """Names and shapes, as in transformers, of the checkpoint's tensors that inference needs."""
     encoder: Any = config.encoder_config
     width, inner, channels = encoder.hidden_size, encoder.intermediate_size, encoder.subsampling_conv_channels
     kernel, heads = encoder.subsampling_conv_kernel_size, encoder.num_attention_heads * _head_size(encoder)
@@ -324,12 +324,12 @@ def _head_size(encoder: LasrEncoderConfig) -> int:
 
 
 def _below(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """The tensors of one part, by their names within it."""
+    """The tensors of one part, under their names within it."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _product(tensors: Mapping[str, torch.Tensor], name: str, activation: str = "none", scale: float = 1.0) -> _Product:
-    """Of a Linear, or of a convolution that sees one frame; ``scale`` goes into the weights."""
+    """Made from a Linear layer, or from a convolution over one frame; ``scale`` is multiplied into the weights."""
     weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
     weight = weight[:, :, 0] if weight.dim() == 3 else weight
     return _Product(weight * scale if scale != 1.0 else weight, None if bias is None else bias * scale, activation)

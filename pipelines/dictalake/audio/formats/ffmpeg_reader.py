@@ -254,6 +254,10 @@ class _Track:
                 packet = next(demuxed)
             except StopIteration:
                 return
+            except (
+                IndexError
+            ):  # PyAV's, at the end, where a track appeared late (FLV, MPEG-TS): ours was told of the end before
+                return
             except av.error.FFmpegError:
                 self._timeline.break_packet()
                 if not goes_on:

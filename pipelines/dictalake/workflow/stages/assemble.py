@@ -22,11 +22,11 @@ from dictalake.records import FrameGrid, Hypothesis, Word
 from dictalake.transcript.formatting import format_text
 from dictalake.transcript.nbest import combine_channels
 from dictalake.transcript.provenance import Provenance
-from dictalake.transcript.words import find_distinct, join_words, mean_confidence, merge_channels, words_of
+from dictalake.transcript.words import end_with_recording, find_distinct, join_words, mean_confidence, merge_channels, words_of
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redact_errors
 
-_WORD_MARGIN_S = 0.5  # speech begins earlier and ends later than a word's pieces say
+_WORD_MARGIN_S = 0.5  # speech begins before a word's first piece and ends after its last
 _TIMED = ("load", "emit", "decode")
 
 REPORT = pa.schema(
@@ -71,7 +71,7 @@ class Assemble:
 def report_files(
     files: Sequence[StagedFile], rows: Mapping[str, dict[str, Any]], uncovered_s: float, retries: int
 ) -> list[dict[str, Any]]:
-    """For each file what its rows add up to. ``rows`` are by recording id; the first file has the ``retries`` of the block."""
+    """The report of each file. ``rows`` are by recording id; the first file counts the ``retries`` of the block."""
     reports = [
         report_file(file, [rows[recording_id] for recording_id in file.recording_ids], uncovered_s) | {"retries": 0}
         for file in files
@@ -123,6 +123,7 @@ class RowAssembler:
                     best = [columns.row_to_hypothesis(hypothesis) for hypothesis in row["hypotheses"]]
                     channels = self._find_words(best, self._grid)
                     nbest = self._list_hypotheses(best, row["alternatives"], self._grid)
+                channels = [end_with_recording(words, row["duration_s"]) for words in channels]
                 transcript = self._render(channels) | {"nbest": nbest}
                 uncovered_s = None if row["speech_s"] is None else measure_uncovered(row["speech"], channels)
                 measured = transcript.pop("markers") | {"uncovered_speech_s": uncovered_s}
@@ -150,11 +151,11 @@ class RowAssembler:
     def _list_hypotheses(
         self, best: Sequence[Hypothesis], alternatives: Sequence[Sequence[dict[str, Any]]], grid: FrameGrid
     ) -> list[dict[str, Any]] | None:
-        """The column ``nbest``: hypotheses of the whole recording, the best first; None where one is enough."""
+        """The column ``nbest``: hypotheses of the whole recording, the best first; None if ``decoding.nbest`` is 1."""
         if self._nbest == 1:
             return None
         lists = [[one, *map(columns.row_to_hypothesis, rest)] for one, rest in zip(best, alternatives, strict=True)]
-        # Equal channels count once, as in the text; of silent channels one stays.
+        # Equal channels count once, as in the text; one of several silent channels stays.
         distinct = find_distinct(self._find_words(best, grid)) or [0]
         return [
             {
@@ -165,7 +166,7 @@ class RowAssembler:
         ]
 
     def _origin(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Where the recording comes from; an erased one keeps not even that."""
+        """Where the recording comes from; an erased one does not even keep that."""
         return {
             "source": {
                 **{key: row[key] for key in ("uri", "version", "size_bytes", "modified_at", "sha256", "loader")},
@@ -213,7 +214,7 @@ class RowAssembler:
         }
 
     def _month(self, when: datetime | None) -> str:
-        """``YYYY-MM``; ``unknown`` for a date before the configured range or in the future, which a wrong clock gave."""
+        """``YYYY-MM``; ``unknown`` for a date before the configured range or in the future, since the clock was wrong."""
         if when is None or when > datetime.now(UTC):
             return "unknown"
         month = f"{when:%Y-%m}" if when.year >= 1000 else "unknown"
@@ -221,8 +222,9 @@ class RowAssembler:
 
 
 def measure_uncovered(speech: Sequence[Sequence[float]], channels: Sequence[Sequence[Word]]) -> float:
-    """Seconds of speech over which no word was emitted, in any channel: ``speech`` is start, end, start, end … of each channel,
-    ``channels`` its words. Half a second around each word counts as covered.
+    """Seconds of speech without words, over all channels. Half a second around each word counts as covered.
+
+    ``speech`` has start, end, start, end … for each channel; ``channels`` has its words.
     """
     lost = []
     for flat, words in zip(speech, channels, strict=True):

@@ -1,4 +1,4 @@
-"""Work that goes on in a thread beside the caller, on items that the caller hands over one at a time."""
+"""Runs work in a background thread, on items that the caller submits one at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _End:
-    """No item comes after this; ``error`` says why, where the items are not complete."""
+    """Marks the end of the items; ``error`` says why, if they are incomplete."""
 
     error: BaseException | None = None
 
 
 class BackgroundTask(Generic[Item, Result]):
-    """``consume`` over the items, in a thread of ``pool``. Every task needs one ``finish`` or ``fail``.
+    """Runs ``consume`` over the items in a thread of ``pool``. Every task needs one ``finish`` or ``fail``.
 
     ``submit`` waits while ``most_waiting`` items have not been taken yet. Once ``consume`` has returned or raised, items are
     dropped, so that the caller never waits for a thread that has ended.

@@ -1,4 +1,4 @@
-"""What all stages share: failures stop at one row, or at the block without quoting rows or paths; resources open once."""
+"""What all stages share: errors of one row or one block, which quote no rows or paths, and resources that open once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Resource = TypeVar("Resource")
 
 
 class DeferredResource(Generic[Resource]):
-    """A model, an engine or a decoder that an actor opens once. A ConfigError waits for the first block, because Ray passes
-    on no more than the traceback's text of what a constructor raises.
+    """A model, an engine or a decoder that an actor opens once. A ConfigError waits for the first block, because Ray passes on
+    only the traceback's text when a constructor raises.
     """
 
     def __init__(self, open_it: Callable[[], Resource]) -> None:
@@ -37,12 +37,12 @@ class DeferredResource(Generic[Resource]):
 
 @contextmanager
 def capture_row_error(recording_id: str, stage: str, row: dict[str, Any]) -> Iterator[None]:
-    """Puts whatever goes wrong into ``row['error']``: the one place in a stage that catches everything."""
+    """Puts any error into ``row['error']``. This is the only place in a stage that catches everything."""
     try:
         yield
     except TranscriptionError as error:
         row["error"] = error_row(error)
-    except ConfigError:  # every recording would meet it: the run stops and says what to set
+    except ConfigError:  # it would fail every recording, so the run stops and says what to set
         raise
     except Exception as error:  # a defect of ours must cost one row, not the run
         row["error"] = error_row(InternalError(recording_id, name_place(error), stage))
@@ -55,12 +55,12 @@ def error_row(error: TranscriptionError) -> dict[str, Any]:
 
 @contextmanager
 def redacting(stage: object) -> Iterator[None]:
-    """Turns what fails for a whole block into a DictalakeError that quotes no row and no path."""
+    """Turns the failure of a whole block into a DictalakeError that quotes no row and no path."""
     try:
         yield
     except DictalakeError:
         raise
-    except Exception as error:  # its words may quote a row
+    except Exception as error:  # its message may quote a row
         raise RunError(
             f"the stage {type(stage).__name__} failed on a whole block: {name_place(error)}; what is committed stays, "
             "run the same command again to resume"

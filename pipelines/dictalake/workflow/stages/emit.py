@@ -1,8 +1,8 @@
 """The stage Emit: waveforms → emissions, in an actor that holds the acoustic model.
 
-The model is called from the actor's own thread. A second thread fuses what it gives and makes it sparse, while the model
-computes the next windows: a GPU must not wait for numpy. On a CPU the model computes in lanes of its own, in batches small
-enough for the arenas from which glibc gives memory to other threads: with large batches it was a tenth slower there.
+The actor's main thread calls the model. A second thread fuses the output and makes it sparse while the model computes the
+next windows, since a GPU must not wait for numpy. On a CPU the model computes in separate lanes. Their batches are small
+enough for the arenas from which glibc gives memory to other threads; large batches were a tenth slower there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CALLS_WAITING = 2  # of the model's output: 8 MB for ten minutes of 512 pieces
 
 @dataclass
 class _Call:
-    """Windows that the model gets at once, each with the frames that no other window covers."""
+    """The windows for one call of the model, each with the frames that no other window covers."""
 
     windows: list[np.ndarray] = field(default_factory=list)
     exclusive_frames: list[tuple[int, int]] = field(default_factory=list)
@@ -45,8 +45,8 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Recordings that go through the model together: the windows of each channel, and the calls of the model with all of
-    them in order; a long recording takes several calls."""
+    """Recordings that go through the model together: the windows of each channel, and the calls with all windows in order. A
+    long recording takes several calls."""
 
     channels: Sequence[int]  # of each recording
     plans: Sequence[tuple[Window, ...]]
@@ -63,7 +63,7 @@ class _Emission:
         self._emissions, self.model_s = emissions, model_s
 
     def result(self) -> list[list[Emissions]]:
-        """Waits for the emissions of each channel of each recording. Raises what went wrong."""
+        """Waits for the emissions of each channel of each recording. Raises the error of the model or the thread."""
         if isinstance(self._emissions, Exception):
             raise self._emissions
         return self._emissions.result()
@@ -89,7 +89,7 @@ class Emit:
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
-        self._opened.get()  # a bad model stops the run here; below it would cost every row
+        self._opened.get()  # a bad model stops the run here; further down it would fail every row
         started = deque[tuple[list[int], _Emission]]()
         for group in columns.group_by_audio(table, ok, self._group_samples / SAMPLE_RATE_HZ):
             started.append((group, self._start([columns.read_waveforms(table, i) for i in group])))
@@ -115,11 +115,11 @@ class Emit:
             rows[index] |= {"emit_ms": share_ms, "device": model.device, "dtype": model.dtype}
 
     def _start(self, recordings: list[list[np.ndarray]]) -> _Emission:
-        """All windows of all channels of ``recordings`` through the model. What goes wrong is raised by its ``result``."""
+        """Runs all windows of all channels of ``recordings`` through the model. ``result`` raises the errors."""
         model, started = self._opened.get(), time.perf_counter()
         try:
             batch = self._plan(recordings)
-        except Exception as error:  # a defect of ours must cost a row, not the block
+        except Exception as error:  # a defect of ours must fail a row, not the block
             return _Emission(error, 0.0)
         emissions = BackgroundTask[_ModelOutput, list[list[Emissions]]](
             self._pool, lambda outputs: self._make_sparse(batch, outputs), _CALLS_WAITING
@@ -136,12 +136,12 @@ class Emit:
         return _Emission(emissions, time.perf_counter() - started)
 
     def _plan(self, recordings: list[list[np.ndarray]]) -> _Batch:
-        """All windows of all channels of ``recordings``, in as few calls as memory allows; only padded windows are copied."""
+        """All windows of all channels of ``recordings``, in as few calls as memory allows; copies only padded windows."""
         grid = self._opened.get().grid
         channels = [channel for recording in recordings for channel in recording]
         plans = [plan_windows(len(c), grid, self._windows.length_s, self._windows.overlap_s) for c in channels]
         calls: list[_Call] = []
-        samples = most = self._group_samples * 5 // 4  # windows overlap: a group is a little more than its audio
+        samples = most = self._group_samples * 5 // 4  # windows overlap, so a group has a little more than its audio
         for channel, plan in zip(channels, plans, strict=True):
             for window, frames in zip(plan, find_exclusive_frames(plan, grid), strict=True):
                 if samples + window.length > most:

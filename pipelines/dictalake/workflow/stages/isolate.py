@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Attempt(Generic[Result]):
-    """One recording of a batch: its id, its row, and what runs the model on it alone."""
+    """One recording of a batch: its id, its row, and a function that runs the model on it alone."""
 
     recording_id: str
     row: dict[str, Any]
@@ -25,7 +25,7 @@ class Attempt(Generic[Result]):
 
 @dataclass(frozen=True)
 class FailureIsolation:
-    """``stage`` and ``failure`` are what the error of a row says; ``model`` is what failed, in words."""
+    """``stage`` and ``failure`` go into the error of a row; ``model`` names what failed."""
 
     stage: str
     failure: type[TranscriptionError]
@@ -35,8 +35,9 @@ class FailureIsolation:
     def run(
         self, run_batch: Callable[[], Sequence[Result]], attempts: Sequence[Attempt[Result]]
     ) -> tuple[list[Result | None], float]:
-        """What the model gives for each recording, None where it fails on that one and its row has the error; and the
-        seconds that trying them alone took. Ends the process where the device no longer computes.
+        """The model's output for each recording, or None if it fails on that one, whose row then has the error.
+
+        Also returns the seconds that the single attempts took. Ends the process if the device no longer computes.
         """
         try:
             return list(run_batch()), 0.0

@@ -1,8 +1,8 @@
 """The first stage: recordings → waveforms. Arrow table in, Arrow tables out.
 
-An archive object (ZIP, TAR) that is met on the way gives a row for each file in it, so more rows may come out than went in.
-They come in tables of bounded audio, as they are ready: neither a block of long recordings nor an archive of a
-million short ones is ever in memory as a whole.
+An archive object (ZIP, TAR) gives a row for each file in it, so more rows may come out than went in. They come in tables of
+bounded audio as soon as they are ready: neither a block of long recordings nor an archive of a million short ones is ever in
+memory as a whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dictalake.workflow.stages.base import capture_row_error, redacting
 
 _THREADS = 8  # most of the time they wait for the storage
 _FETCHED_AHEAD = 12  # recordings that are being fetched or wait to be decoded
-_MOST_ROWS = 1024  # of one table out: a row has its cost in every later stage, however short it is
+_MOST_ROWS = 1024  # in one output table: even a short row has a cost in every later stage
 _LEAST_KEY = 16  # bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 class FromManifest:
-    """Places of blocks in the manifest → what ``load`` makes of the recordings there."""
+    """Places of blocks in the manifest → the output of ``load`` for their recordings."""
 
     def __init__(self, lake: Lake, run_id: str, load: Callable[[pa.Table], Iterator[pa.Table]]) -> None:
         self._lake, self._run_id, self._load = lake, run_id, load
@@ -57,10 +57,10 @@ class FromManifest:
 
 
 class Load:
-    """Recordings → waveforms: fetch; then, in a sandbox, decode, bring each channel to int16 at 16 kHz, measure."""
+    """Recordings → waveforms: fetches; then, in a sandbox, decodes, converts each channel to int16 at 16 kHz, and measures."""
 
     def __init__(self, config: Config, forbidden: ErasedSubjects = ErasedSubjects()) -> None:  # noqa: B008
-        """What ``forbidden`` covers is not loaded."""
+        """Recordings that ``forbidden`` covers are not loaded."""
         self._forbidden = forbidden
         self._loader = AudioLoader(config)
         self._archive, self._limits = config.archive, config.limits
@@ -68,7 +68,7 @@ class Load:
         self._most_bytes = config.ray.block_mb * 1e6
         compile_globs(config.archive.member_include, "archive.member_include")
         if config.archive.patient_fields:
-            read_patient_key()  # a missing key is refused before the run, not by its first worker
+            read_patient_key()  # fails on a missing key before the run, not in its first worker
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         with redacting(self), ThreadPoolExecutor(_THREADS) as pool:
@@ -108,17 +108,17 @@ class Load:
     def _load(
         self, fetch_one: Callable[[Item], tuple[Recording, Row]], items: Iterable[tuple[Item, int]], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Recording, Row]]:
-        """Items are fetched ahead by their stored size, and decoded ahead by few: what a small file holds may be large."""
+        """Fetches ahead by stored size, but decodes only few items ahead: a small file may hold much audio."""
         fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes)
         return _map_ahead(pool, self._decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
 
     def _fetch(self, recording: Recording) -> tuple[Recording, Row]:
-        """The bytes of one object as ``data``; of an archive object also its ``kind``."""
+        """The bytes of one object as ``data``, and the ``kind`` of an archive object."""
         started = time.perf_counter()
         row: Row = {}
         with capture_row_error(recording.recording_id, "load", row):
             if not recording.uri:  # blanked in the manifest
-                raise Erased(recording.recording_id, "it was erased after the run had begun")
+                raise Erased(recording.recording_id, "it was erased after the run began")
             row["retries"] = 0
 
             def count() -> None:
@@ -132,13 +132,13 @@ class Load:
         return recording, row
 
     def _expand(self, archive: Recording, row: Row, pool: ThreadPoolExecutor) -> Iterator[tuple[Recording, Row]]:
-        """The files in an archive object that are not done yet; one failed row for itself where not all of it can be read."""
+        """The files in an archive object that are not done yet, and a failed row for the object if part of it is damaged."""
         data, kind = row.pop("data"), row.pop("kind")
         itself: Row = {"sha256": row["sha256"]}
         rows = 1
         with capture_row_error(archive.recording_id, "load", itself):
             with open_members(data, kind, archive, self._archive, self._limits) as contents:
-                # Should something unforeseen end this, the object's own row is one more, and it is not done.
+                # If something unforeseen ends this, the object's own row is one more, so the object is not complete.
                 rows = contents.rows + (contents.damage is None)
                 done = set(archive.done_members)
                 if contents.damage is None and done.issuperset(member.recording_id for member, _ in contents.members):
@@ -165,7 +165,7 @@ class Load:
         with capture_row_error(recording.recording_id, "load", row):
             if self._forbidden.covers_uri(recording.uri):
                 raise Erased(recording.recording_id, "it was erased and is kept out")
-            with one_at_a_time:  # they share the archive's file
+            with one_at_a_time:  # the members share the archive's file
                 row["data"] = contents.read(recording, member, self._limits)
             row["sha256"] = sha256(row["data"]).hexdigest()
         row["load_ms"] = 1000 * (time.perf_counter() - started)
@@ -206,8 +206,10 @@ def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
 def _map_ahead(
     pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], ahead: int, most_bytes: float
 ) -> Iterator[Result]:
-    """Like ``pool.map`` over items that come with their sizes in bytes, with no more than ``ahead`` of them, or ``most_bytes``
-    (or a single larger one), between being taken and their results being so: memory stays bounded, whatever is in an archive.
+    """Like ``pool.map`` over items with their sizes in bytes, but with bounded memory, whatever an archive holds.
+
+    Between taking an item and yielding its result there are at most ``ahead`` items, and at most ``most_bytes`` or a single
+    larger item.
     """
     running: deque[tuple[Future[Result], int]] = deque()
     in_flight = 0
@@ -229,7 +231,7 @@ def _map_ahead(
 def hash_patient(fields: dict[str, str]) -> dict[str, str]:
     """DICOM attributes of the patient → ``patient_id_hash`` …: HMAC-SHA-256 of name and value, hex, keyed from the environment.
 
-    The same patient has the same hash under the same key, and nobody without the key can find out whose it is by trying names.
+    The same patient has the same hash under the same key. Without the key, nobody can find the patient by trying names.
     """
     if not fields:
         return {}
@@ -241,11 +243,11 @@ def hash_patient(fields: dict[str, str]) -> dict[str, str]:
 
 
 def read_patient_key() -> bytes:
-    """The key of the patient hashes. Raises ConfigError where it is missing or short."""
+    """The key of the patient hashes. Raises ConfigError if it is missing or short."""
     key = os.environb.get(PATIENT_KEY.encode(), b"")  # it need not be text
     if len(key) < _LEAST_KEY:
         raise ConfigError(
             f"archive.patient_fields needs a secret key of at least {_LEAST_KEY} bytes in the environment variable "
-            f"{PATIENT_KEY}, on every machine of the cluster; keep it: with another key the hashes are others"
+            f"{PATIENT_KEY}, on every machine of the cluster; keep it: another key gives other hashes"
         )
     return key

@@ -1,4 +1,4 @@
-"""The stage Recognize: takes the place of Emit and Decode where an engine gives text itself (Whisper, Qwen3-ASR)."""
+"""The stage Recognize, which replaces Emit and Decode for an engine that gives text (Whisper, Qwen3-ASR)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ _STAGE = "hear"  # what the lake's error.stage and the metrics call this stage; 
 
 
 class Recognize:
-    """Waveforms → the words of each channel: stretches of the recordings through the engine. Equal channels go through it
-    once.
-    """
+    """Waveforms → the words of each channel. Stretches of the recordings go through the engine, equal channels only once."""
 
     def __init__(self, config: Config, threads: int) -> None:
         self._stretch_s = resolve_engine(config.acoustic).stretch_s
@@ -38,7 +36,7 @@ class Recognize:
     def __call__(self, table: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = [{"error": error} for error in table["error"].to_pylist()]
         ok = [index for index, row in enumerate(rows) if row["error"] is None]
-        self._opened.get()  # a bad engine stops the run here; below it would cost every row
+        self._opened.get()  # a bad engine stops the run here; further down it would fail every row
         for group in columns.group_by_audio(table, ok, self._group_s):
             self._fill_rows(table, group, rows)
         new_columns = {"error": columns.ERROR} | columns.EMITTED_COLUMNS | columns.DECODED_COLUMNS | columns.RECOGNIZED
@@ -60,7 +58,7 @@ class Recognize:
             rows[index] |= {"device": engine.device, "dtype": engine.dtype}
 
     def _recognize(self, recordings: Sequence[Sequence[np.ndarray]]) -> list[list[list[Word]]]:
-        """Of each recording the words of each channel, in as few calls as memory allows."""
+        """The words of each channel of each recording, in as few calls as memory allows."""
         places = [[_find_equal(channels, number) for number in range(len(channels))] for channels in recordings]
         distinct = [
             channels[number] for channels, equals in zip(recordings, places, strict=True) for number in sorted(set(equals))
@@ -77,7 +75,7 @@ class Recognize:
 
 
 def _find_equal(channels: Sequence[np.ndarray], number: int) -> int:
-    """The first channel that is the same as ``number``, itself if there is none before."""
+    """The first channel that equals channel ``number``; ``number`` itself if no earlier one does."""
     return next(earlier for earlier in range(number + 1) if np.array_equal(channels[earlier], channels[number]))
 
 

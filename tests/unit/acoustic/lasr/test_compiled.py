@@ -1,4 +1,4 @@
-"""Full batches go through the compiled model, the others as they are, and nobody can tell from the numbers.
+"""Full batches run compiled and the others uncompiled, with the same numbers.
 
 The compiler's front end is the real one; its back end here is PyTorch itself, which needs no compiler of the machine. Kernels
 and CUDA graphs take a GPU: ``tests/gpu``.
@@ -91,7 +91,7 @@ def test_what_cannot_be_compiled_is_an_error_when_the_model_is_opened(random_las
         raise RuntimeError("no compiler")
 
     with pytest.raises(
-        ConfigError, match=r"^acoustic\.compile: PyTorch cannot compile the model here \(Back.*\); it takes Triton"
+        ConfigError, match=r"^acoustic\.compile: PyTorch cannot compile the model here \(Back.*\); install Triton"
     ):
         load(random_lasr, "float32").compile(WINDOW_S, refuse)
 
@@ -146,13 +146,15 @@ def test_a_batch_that_had_to_be_halved_goes_on_without_the_graph(random_lasr: Pa
 
 @pytest.mark.usefixtures("unpacked")
 def test_windows_that_would_be_padded_are_not_compiled_for(random_lasr: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^acoustic\.compile: takes whole seconds as windows\.length_s, not 4\.5"):
+    with pytest.raises(ConfigError, match=r"^acoustic\.compile: windows\.length_s must be whole seconds, not 4\.5"):
         load(random_lasr, "float32").compile(4.5, Counting())
 
 
 def test_compiling_is_refused_in_words_where_it_gains_nothing(random_lasr: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^acoustic\.compile: is for GPUs; leave it out"):
+    with pytest.raises(ConfigError, match=r"^acoustic\.compile: needs a GPU; leave the key out"):
         CtcModel.load(Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "compile": True}))
     parakeet = CtcModel.load(Acoustic.model_validate({"model": str(save_random_parakeet(tmp_path)), "device": "cpu"}))
-    with pytest.raises(ConfigError, match=r"^acoustic\.compile: is for LASR models \(MedASR\) alone; leave it out$"):
+    with pytest.raises(
+        ConfigError, match=r"^acoustic\.compile: only LASR models \(MedASR\) can be compiled; leave the key out$"
+    ):
         parakeet.compile(WINDOW_S)

@@ -60,7 +60,7 @@ def folder(random_lasr: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def like_medasr(folder: Path) -> Path:
-    """Its layout: an extractor's file of its own, a blank of another name, sentinels behind the pieces that the head emits."""
+    """Its layout: a separate file for the extractor, a blank with another name, and sentinels after the head's pieces."""
     tokenizer = LasrTokenizer(
         vocab=list(PIECES), pad_token="<epsilon>", bos_token="<s>", additional_special_tokens=None, extra_ids=100
     )
@@ -114,7 +114,7 @@ def test_the_embedded_model_is_read_from_its_files() -> None:
 
 
 def test_a_driver_opens_the_embedded_model_without_torch_and_transformers() -> None:
-    """In a process of its own, with all that a run does before its first block."""
+    """Runs in a new process and does all that a run does before its first block."""
     script = """
 import sys
 import dictalake.workflow.run

@@ -1,4 +1,4 @@
-"""A task beside the caller gets items in order, ends as it is told to, and never leaves the caller waiting."""
+"""A background task gets items in order, ends on request, and never leaves the caller waiting."""
 
 from __future__ import annotations
 

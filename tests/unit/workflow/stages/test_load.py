@@ -15,7 +15,7 @@ from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.workflow import columns
 from dictalake.workflow.stages.load import Load, _map_ahead
-from tests.unit.archive.test_unpack import make_zip
+from tests.archives_of_files import make_zip
 from tests.unit.audio.formats.archive_samples import make_dicom, make_group
 
 

@@ -1,4 +1,4 @@
-"""The stage Recognize keeps the law of rows, cuts at pauses, and hears equal channels once."""
+"""The stage Recognize gives one row for each recording, cuts at pauses, and recognises equal channels once."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_what_breaks_inside_costs_one_row_and_tells_no_text(random_lasr: Path, v
 def test_a_model_that_fails_on_one_recording_does_not_cost_its_neighbours(
     random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
-    """A waveform without samples cannot be: it stands for whatever a model cannot take."""
+    """A waveform without samples is impossible; it represents any input that a model cannot take."""
     config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")})
     for name in ("a.wav", "b.wav", "c.wav"):
         write_wav(tmp_path / "archive" / name, make_sound(0.5, seed=ord(name[0])))
@@ -245,7 +245,7 @@ def test_waveforms_and_emissions_survive_the_trip_through_arrow() -> None:
 
 
 class Listener:
-    """A model that says when it hears: ``most`` calls at once at the most, ``second`` once it has begun the second."""
+    """A model that records its calls: ``most`` is the highest number at once; ``second`` is set when the second begins."""
 
     def __init__(self, model: AcousticModel, refuses: int | None = None) -> None:
         self._model, self._refuses = model, refuses

@@ -1,0 +1,25 @@
+"""Fixtures of the tests of beam search: both engines, and a language model of random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.beam_inputs import LABELS
+from tests.models import write_arpa
+
+
+@pytest.fixture(params=["pyctcdecode", "ctc-beam-decoder"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "ctc-beam-decoder":
+        pytest.importorskip("ctc_beam_decoder")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def random_lm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rng = np.random.default_rng(7)
+    words = [label[1:] for label in LABELS[3:]]
+    unigrams = {word: -1.0 - 2 * rng.random() for word in words}
+    bigrams = {(a, b): -2 * rng.random() for a in words for b in words if rng.random() < 0.3}
+    return write_arpa(tmp_path_factory.mktemp("lm") / "lm.kenlm", unigrams, bigrams)

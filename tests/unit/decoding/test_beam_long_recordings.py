@@ -1,0 +1,85 @@
+"""Beam search over long recordings, which are cut at their pauses and decoded in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+import numpy as np
+import pyctcdecode
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dictalake.acoustic.sparse import sparsify
+from dictalake.config.sections import Decoding
+from dictalake.decoding.base import open_decoder
+from dictalake.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES
+from dictalake.decoding.segments import PART_FRAMES, cut_at_pauses
+from tests.beam_inputs import LABELS, VOCABULARY, peaky, recipe, restore, text
+
+
+@pytest.mark.parametrize("with_lm", [True, False])
+def test_long_recording_reads_in_parts_like_the_whole(engine: str, random_lm: str, with_lm: bool) -> None:
+    lm = random_lm if with_lm else None
+    log_probs = peaky(11, pieces=1100, doubt=0.0)
+    emissions = sparsify(log_probs, -6.0, 0.999, 0)
+    assert emissions.kept > WHOLE_FRAMES + 500
+    whole = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5).decode_beams(log_probs, beam_width=8)[0]
+    best = open_decoder(recipe(engine, lm), VOCABULARY).decode(emissions)[0]
+    assert text(best) == restore(whole[0])
+    assert all(before.end_frame <= after.start_frame for before, after in pairwise(best.pieces))
+
+
+def test_parts_of_a_long_recording_are_nearer_to_a_wide_search_than_the_whole_is(random_lm: str) -> None:
+    # A whole search spends its eight beams on doubts of long ago, whose scores differ for ever.
+    reference = pytest.importorskip("ctc_beam_decoder").build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
+    decoder = open_decoder(Decoding(lm=random_lm), VOCABULARY)
+    off_whole, off_parts = [], []
+    for seed in (11, 13):
+        emissions = sparsify(peaky(seed, pieces=1100, doubt=0.1), -6.0, 0.999, 0)
+        wide, whole = (
+            reference.decode_beams(emissions.dense(), beam_width=width)[0][0].replace("</s>", "").split() for width in (100, 8)
+        )
+        parts = [LABELS[piece.token_id][1:] for piece in decoder.decode(emissions)[0].pieces]
+        off_whole.append(count_differences(wide, whole))
+        off_parts.append(count_differences(wide, parts))
+    assert sum(off_parts) < sum(off_whole) < 60
+
+
+def count_differences(expected: Sequence[str], actual: Sequence[str]) -> int:
+    same = sum(block.size for block in SequenceMatcher(None, expected, actual, autojunk=False).get_matching_blocks())
+    return max(len(expected), len(actual)) - same
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 9000))
+def test_parts_cover_every_frame_once_and_stay_short(seed: int, frames: int) -> None:
+    rng = np.random.default_rng(seed)
+    blank = rng.random(frames)
+    emissions = sparsify(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.9, 0)
+    parts = cut_at_pauses(emissions, blank_id=0)
+    assert parts[0][0] == 0
+    assert parts[-1][1] == emissions.kept
+    assert all(before[1] == after[0] for before, after in pairwise(parts))
+    assert all(end - start <= PART_FRAMES for start, end in parts)
+    assert 2 * CONTEXT_FRAMES < PART_FRAMES < WHOLE_FRAMES
+
+
+def test_cut_is_at_the_longest_pause() -> None:
+    blank = np.full(5000, 0.5)
+    blank[1400:1500] = 0.9999
+    blank[1700:1900] = 0.9999
+    emissions = sparsify(np.log(np.stack([blank, 1 - blank], axis=1)), -6.0, 0.999, 0)
+    assert emissions.frame_index[cut_at_pauses(emissions, blank_id=0)[0][1]] == 1700
+
+
+def test_readings_of_a_long_recording_are_the_best_pairs_of_its_parts(engine: str, random_lm: str) -> None:
+    emissions = sparsify(peaky(11, pieces=1300), -6.0, 0.999, 0)
+    assert emissions.kept > WHOLE_FRAMES
+    hypotheses = open_decoder(Decoding.model_validate({"engine": engine, "lm": random_lm}), VOCABULARY).decode(emissions)
+    totals = [hypothesis.total_score for hypothesis in hypotheses]
+    assert len(hypotheses) == 8
+    assert totals == sorted(totals, reverse=True)
+    assert all(a.end_frame <= b.start_frame for hypothesis in hypotheses for a, b in pairwise(hypothesis.pieces))
