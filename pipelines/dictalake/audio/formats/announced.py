@@ -41,6 +41,8 @@ def find_end(
         return float((stream.duration + min(stream.start_time or 0, 0)) * stream.time_base), False
     if container == "matroska" and file.duration and _has_matroska_duration(data):
         return file.duration / av.time_base, True
+    if container == "flv" and file.duration and b"onMetaData" in data[:4096] and b"\x08duration" in data[:65536]:
+        return file.duration / av.time_base, True
     if container == "asf":
         return _read_asf_end(data), False
     return None, False
@@ -63,23 +65,33 @@ def _read_asf_end(data: bytes) -> float | None:
 
 
 def find_mp3_length(data: bytes) -> float | None:
-    """The seconds that the last Xing or Info header in ``data`` announces (LAME writes it), None where there is none.
+    """The seconds that the last Xing, Info (LAME) or VBRI (Fraunhofer) header in ``data`` announces, None without one.
 
     It stands in a frame without sound, which FFmpeg skips, before the first frame of sound.
     """
+    vbri = data.rfind(b"VBRI", max(len(data) - _XING_REACH, 0))
+    if vbri >= 36 and len(data) >= vbri + 18 and (frame := _read_frame(data, vbri - 36)) is not None:
+        return int.from_bytes(data[vbri + 14 : vbri + 18], "big") * frame[1] / frame[0]
     place = max(data.rfind(b"Xing"), data.rfind(b"Info"))
     if place < 0 or place < len(data) - _XING_REACH or len(data) < place + 12 or not data[place + 7] & 1:
         return None
     for before in (13, 21, 36, 15, 23, 38):  # the frame's header, its side information, and a checksum where there is one
-        header = data[place - before : place - before + 4] if place >= before else b""
-        if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-            continue
-        version, layer, rate = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3), header[2] >> 2 & 3
-        if version != 1 and layer == 3 and rate != 3:
-            rate_hz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
-            samples = int.from_bytes(data[place + 8 : place + 12], "big") * (1152 if version == 3 else 576)
-            return (samples - _count_lame_padding(data, place)) / rate_hz
+        frame = _read_frame(data, place - before)
+        if frame is not None:
+            samples = int.from_bytes(data[place + 8 : place + 12], "big") * frame[1]
+            return (samples - _count_lame_padding(data, place)) / frame[0]
     return None
+
+
+def _read_frame(data: bytes, at: int) -> tuple[int, int] | None:
+    """The rate in Hz and the samples of a frame of layer III, by its header at ``at``."""
+    header = data[at : at + 4] if at >= 0 else b""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer, rate = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3), header[2] >> 2 & 3
+    if version == 1 or layer != 3 or rate == 3:
+        return None
+    return (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version], 1152 if version == 3 else 576
 
 
 def _count_lame_padding(data: bytes, place: int) -> int:

@@ -37,6 +37,8 @@ _CODECS: dict[str, tuple[str, int | None]] = {
     "ALAC_32": ("alac", 32),
 }
 
+_APPLE: dict[str, tuple[str, int | None]] = {"IMA_ADPCM": ("adpcm_ima_qt", 4), "GSM610": ("gsm", None)}  # other packing
+
 
 def read_with_soundfile(
     data: bytes,
@@ -105,4 +107,6 @@ def _name_codec(file: soundfile.SoundFile, data: bytes) -> tuple[str, int | None
         # an AIFF, AU or CAF file may say that it is little-endian, and is then shown as such
         order = "" if bits == 8 else ("be" if big and file.endian != "LITTLE" else "le")
         return f"pcm_{name}{order}", bits
+    if file.format in ("AIFF", "CAF") and subtype in _APPLE:
+        return _APPLE[subtype]
     return _CODECS.get(subtype, (subtype.lower(), None))

@@ -86,7 +86,7 @@ LOSSY: dict[str, tuple[Callable[[], bytes], str, str, int, float]] = {  # … ra
     "wav-nms-16": (partial(encode, TONE_8K, 8_000, "WAV", "NMS_ADPCM_16"), "wav", "nms_adpcm_16", 8_000, 10),
     "wav-nms-24": (partial(encode, TONE_8K, 8_000, "WAV", "NMS_ADPCM_24"), "wav", "nms_adpcm_24", 8_000, 20),
     "wav-nms-32": (partial(encode, TONE_8K, 8_000, "WAV", "NMS_ADPCM_32"), "wav", "nms_adpcm_32", 8_000, 20),
-    "aiff-gsm": (partial(encode, TONE_8K, 8_000, "AIFF", "GSM610"), "aiff", "gsm_ms", 8_000, 10),
+    "aiff-gsm": (partial(encode, TONE_8K, 8_000, "AIFF", "GSM610"), "aiff", "gsm", 8_000, 10),
     "avi-mp3": (partial(with_ffmpeg, "avi", "libmp3lame", 16_000, 64_000), "avi", "mp3", 16_000, 20),
     "mka-ac3": (partial(with_ffmpeg, "matroska", "ac3", 48_000, 96_000), "matroska", "ac3", 48_000, 20),
 }
