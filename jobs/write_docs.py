@@ -257,7 +257,7 @@ ROOMS = {
     "dictalake/acoustic/lasr": "the architecture of MedASR",
     "dictalake/archive": "finding objects in an archive, fetching them, opening ZIP, TAR and gzip",
     "dictalake/audio": "bytes → samples at 16 kHz; load.py is the only door, and it is sandboxed",
-    "dictalake/audio/formats": "one module a container format; sniff.py tells them apart",
+    "dictalake/audio/formats": "what a file is, its decoders, and the account of its time; containers.py lists all kinds",
     "dictalake/cli": "what the commands of the command line do",
     "dictalake/cli/commands": "one module a command: its arguments, and nothing heavy",
     "dictalake/config": "every key, its default, and where a value comes from",
