@@ -307,26 +307,27 @@ def _make_ape(size: int) -> bytes:
 
 
 def make_holes() -> Iterator[DamagedFile]:
-    """300 bytes of FF, 1,500 zeros, 40 bytes with flipped bits, 3,000 bytes taken out: in the middle of the coded sound."""
+    """300 bytes of FF, 1,500 zeros, 40 flipped bits, 3,000 bytes taken out, in the middle of the coded sound; and 40 bytes of
+    FF so late that they meet the last page of Ogg but one."""
     for name in CODED:
         whole = make_file(name)
-        at = len(whole) // 2
+        middle, late = len(whole) // 2, round(0.8 * len(whole))
         damaged = {
-            "hole_ff": whole[:at] + b"\xff" * 300 + whole[at + 300 :],
-            "hole_zero": whole[:at] + bytes(1_500) + whole[at + 1_500 :],
-            "bitrot": _flip_bits(whole, at, 40),
-            "lost": whole[:at] + whole[at + 3_000 :],
+            "hole_ff": (middle, 300, whole[:middle] + b"\xff" * 300 + whole[middle + 300 :]),
+            "hole_zero": (middle, 1_500, whole[:middle] + bytes(1_500) + whole[middle + 1_500 :]),
+            "bitrot": (middle, 2_000, _flip_bits(whole, middle, 40)),
+            "lost": (middle, 3_000, whole[:middle] + whole[middle + 3_000 :]),
+            "hole_late": (late, 40, whole[:late] + b"\xff" * 40 + whole[late + 40 :]),
         }
-        lengths = {"hole_ff": 300, "hole_zero": 1_500, "bitrot": 2_000, "lost": 3_000}
-        for kind, data in damaged.items():
-            per_byte, reach_s = A_S / len(whole), ENCODINGS[name].reach_s
-            stretch = (at * per_byte - reach_s, (at + lengths[kind]) * per_byte + reach_s)
+        per_byte, reach_s = A_S / len(whole), ENCODINGS[name].reach_s
+        for kind, (at, length, data) in damaged.items():
+            stretch = (at * per_byte - reach_s, (at + length) * per_byte + reach_s)
             # Some codecs have no checksum: changed bytes decode to a noise of the same length, which nobody can notice.
             said = {"damaged", "hole", "cut_end"} if name in _CHECKED or kind == "lost" else set()
             file = _of_a(f"{kind}-{name}", name, data, unsure=(stretch,), words=said, or_error=("corrupt_audio",))
-            yield (
-                _without_its_length(file, at * per_byte, lengths[kind] * per_byte) if kind == "lost" and name in _BARE else file
-            )
+            if kind == "lost" and name in _BARE:
+                file = _without_its_length(file, at * per_byte, length * per_byte)
+            yield file
 
 
 def _without_its_length(file: DamagedFile, at_s: float, taken_s: float) -> DamagedFile:
