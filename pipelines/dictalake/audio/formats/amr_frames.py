@@ -111,7 +111,7 @@ def _find_damage(data: bytes, kind: _Kind) -> list[_Damage]:
 def _read_doubtful(data: bytes, at: int, kind: _Kind, before: int) -> int:
     """The size of the frame at ``at`` that says that it is bad, as FFmpeg conceals it; 0 where it is damage.
 
-    It is a frame where good ones follow and a neighbour has its type, or where so many follow that the writer never set the bit.
+    It is a frame where good ones follow and a neighbour has its type, or where so many follow that the writer sets no such bit.
     """
     size = kind.read_size(data, at)
     if not size or not data[at : at + size].strip(b"\0"):

@@ -90,6 +90,7 @@ def _read_parts(parts: list[Part], container: str, session: DecodeSession) -> li
 def _read_part(
     part: Part, container: str, session: DecodeSession, before_s: float, least: tuple[int, int]
 ) -> tuple[DecodedAudio, int]:
+    container = part.container or container
     if part.is_whole and container in READS:
         try:
             audio, frames = read_with_soundfile(part.data, container, session, before_s, least, part.md5)

@@ -309,7 +309,12 @@ _FIELDS: tuple[tuple[bytes, str, Callable[[bytes], bool], bool], ...] = (
         (kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64]), True)
         for kind in (b"F", b"C", b"Z")
     ),
-    (b"\0\1\0\0\0", "font", lambda head: b"\x01" <= head[5:6] <= b"\x40" and re.match(rb"[ -~]{4}", head[12:16]) is not None, True),
+    (
+        b"\0\1\0\0\0",
+        "font",
+        lambda head: b"\x01" <= head[5:6] <= b"\x40" and re.match(rb"[ -~]{4}", head[12:16]) is not None,
+        True,
+    ),
     (b"\0\0\x01\xb3", "video", lambda head: len(head) > 10 and head[7] & 15 in range(1, 9) and head[10] & 0x20 > 0, True),
     (b"\0\0\0\x01\x67", "video", lambda head: head[5:6] in (b"\x42", b"\x4d", b"\x58", b"\x64", b"\x6e", b"\x7a"), True),
     (b"\0\0\0\x01\x40\x01\x0c", "video", lambda head: True, False),

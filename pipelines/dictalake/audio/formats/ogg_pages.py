@@ -13,6 +13,8 @@ _HEADER_BYTES = 27
 _BEGINS, _ENDS = 2, 4
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _OPUS_HZ = 48_000
+_MOST_FAILED = 2  # times the length of the object
+_MOST_PAGES = 5_000_000  # 24 hours of pages of one packet each; an object of more is left to FFmpeg
 
 
 @dataclass
@@ -32,15 +34,22 @@ class _Link:
 
 
 def split_ogg(data: bytes) -> list[Part]:
-    """The files of a chain, in order; empty where there is no good page. Bytes of no good page count as damage.
+    """The files of a chain, in order; empty where there is no good page, or too much to look at. Bytes of no good page count
+    as damage.
 
     Raises nothing, whatever the bytes are.
     """
     links: list[_Link] = []
-    at = 0
-    while at < len(data):
+    at = failed_bytes = 0
+    for _ in range(_MOST_PAGES):
+        if at >= len(data):
+            break
         end = _find_page_end(data, at)
         if not end:
+            # Each place that looks like a page announces up to 64 KiB to take a checksum of.
+            failed_bytes += max(_read_announced_end(data, at) - at, 0)
+            if failed_bytes > _MOST_FAILED * len(data):
+                return []
             if links:
                 links[-1].is_whole = False
             following = data.find(b"OggS", at + 1)
@@ -50,6 +59,8 @@ def split_ogg(data: bytes) -> list[Part]:
             continue
         _add_page(links, data, at, end)
         at = end
+    else:
+        return []
     return [
         _make_part(data, link, links[number + 1].start if number + 1 < len(links) else len(data))
         for number, link in enumerate(links)
@@ -58,14 +69,21 @@ def split_ogg(data: bytes) -> list[Part]:
 
 def _find_page_end(data: bytes, at: int) -> int:
     """Where the page at ``at`` ends; 0 where there is none, or its checksum is wrong."""
-    if data[at : at + 4] != b"OggS" or len(data) < at + _HEADER_BYTES:
-        return 0
-    segments = data[at + 26]
-    body = at + _HEADER_BYTES + segments
-    end = body + sum(data[at + _HEADER_BYTES : body])
-    if end > len(data) or _compute_crc(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != data[at + 22 : at + 26]:
+    end = _read_announced_end(data, at)
+    if (
+        not end
+        or end > len(data)
+        or _compute_crc(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != data[at + 22 : at + 26]
+    ):
         return 0
     return end
+
+
+def _read_announced_end(data: bytes, at: int) -> int:
+    if data[at : at + 4] != b"OggS" or len(data) < at + _HEADER_BYTES:
+        return 0
+    body = at + _HEADER_BYTES + data[at + 26]
+    return body + sum(data[at + _HEADER_BYTES : body])
 
 
 def _compute_crc(page: bytes) -> bytes:

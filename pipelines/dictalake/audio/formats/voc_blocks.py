@@ -15,7 +15,7 @@ _BITS = {0: 8.0, 1: 4.0, 2: 8 / 3, 3: 2.0, 4: 16.0, 6: 8.0, 7: 8.0, 0x200: 4.0} 
 
 
 def split_voc(data: bytes) -> list[Part]:
-    """``data`` as it is, with the account of its last block. Blocks that make no sense are left to FFmpeg, which stops there."""
+    """``data`` as it is, with the account of its last block. FFmpeg stops at blocks that make no sense."""
     if not data.startswith(_MAGIC) or len(data) < 26:
         return [Part(data)]
     at = max(int.from_bytes(data[20:22], "little"), 22)
