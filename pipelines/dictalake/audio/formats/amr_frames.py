@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import islice
 from typing import NamedTuple
 
 from dictalake.audio.formats.parts import Part
@@ -19,6 +20,7 @@ _NO_DATA = b"\x7c"
 _BLOCK_FRAMES = 512
 _NEAR_FRAMES = 32  # on each side of damage tell how long a frame is there
 _LONG_BYTES = 500  # of damage: then a whole block on each side tells
+_MOST_FILES, _MOST_DAMAGES = 10_000, 100_000  # what follows more than these counts as damage
 _MANY_DOUBTFUL = 8
 _GOOD = 0x04  # this bit of a header is not set in a frame that was damaged on its way to the recorder
 
@@ -69,7 +71,7 @@ class _Damage(NamedTuple):
 
 def split_amr(data: bytes) -> list[Part]:
     """The AMR files in ``data``, in order, with frames alone in them."""
-    starts = [match.start() for match in _MAGIC.finditer(data)]
+    starts = [match.start() for match in islice(_MAGIC.finditer(data), _MOST_FILES)]
     if not starts or starts[0] != 0:
         return [Part(data)]
     return [_clean(data[start:end]) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
@@ -102,7 +104,7 @@ def _find_damage(data: bytes, kind: _Kind) -> list[_Damage]:
         elif size := _read_doubtful(data, at, kind, previous):
             at += size
         else:
-            end = _find_chain(data, at + 1, kind)
+            end = _find_chain(data, at + 1, kind) if len(damage) < _MOST_DAMAGES else len(data)
             damage.append(_Damage(at, end, _count_frames(data, previous, at, end, kind)))
             previous = block = at = end
     return damage

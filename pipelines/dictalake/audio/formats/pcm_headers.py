@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import islice
 
 from dictalake.audio.formats.more_samples import is_more_sound
 from dictalake.audio.formats.parts import Part
@@ -20,7 +21,7 @@ _MOST_CHUNKS, _MOST_FILES = 100_000, 10_000  # an object of more than these is l
 def split_pcm(data: bytes, container: str) -> list[Part]:
     """The files in ``data`` with true headers; unchanged where they are. ``container`` is aiff, au or caf."""
     signature, read = _READERS[container]
-    starts = [match.start() for match in signature.finditer(data)]
+    starts = [match.start() for match in islice(signature.finditer(data), _MOST_FILES + 1)]
     starts = starts if starts[:1] == [0] and len(starts) <= _MOST_FILES else [0]
     parts = []
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):

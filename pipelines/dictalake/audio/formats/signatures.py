@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 from dictalake.audio.formats.parts import Part
 
@@ -35,12 +36,13 @@ def split_at_signatures(data: bytes, container: str) -> list[Part]:
 
 
 def _find_all(pattern: re.Pattern[bytes]) -> _Finder:
-    return lambda data: ([match.start() for match in pattern.finditer(data)], len(data))
+    return lambda data: ([match.start() for match in islice(pattern.finditer(data), _MOST_FILES + 2)], len(data))
 
 
 def _find_boxes(data: bytes) -> tuple[list[int], int]:
     """Where a second or later ``ftyp`` box begins at the top level (ISO/IEC 14496-12)."""
-    at, found = 0, []
+    at = 0
+    found: list[int] = []
     for _ in range(_MOST_BOXES):
         if at + 8 > len(data):
             return found[1:], len(data)  # a box before the first one is lawful

@@ -9,8 +9,8 @@ import struct
 _TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x04][\x00-\xf0][\x00-\x7f]{4}|(?<!APE)TAG\+?|LYRICSBEGIN", re.DOTALL)
 _LYRICS_END = re.compile(rb"LYRICS(?:200|END)")
 _LYRICS_BYTES = 100_000
-_APE = b"APETAGEX"
-_APE_VERSIONS = (1000, 2000)
+_MOST_TAGS = 100_000  # those behind them count as sound that is missing
+_APE = re.compile(rb"APETAGEX(?:\xe8\x03|\xd0\x07)\0\0")  # versions 1000 and 2000
 _APE_BYTES = 32  # of its header, and of its footer
 
 
@@ -39,27 +39,24 @@ def _find_ape_tags(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
     """From the start to the end of each. A tag of version 1 has no header, just a footer behind its items."""
     found: list[tuple[int, int]] = []
     at = start
-    while (at := data.find(_APE, at, end)) >= 0:
-        head = data[at : at + _APE_BYTES]
-        first, last = at, at + len(head)
+    while len(found) < _MOST_TAGS and (match := _APE.search(data, at, end)) is not None:
+        first = match.start()
+        head = data[first : first + _APE_BYTES]
+        at = last = first + len(head)
         if len(head) == _APE_BYTES:
-            version, size, _, flags = struct.unpack("<4I", head[8:24])  # the size is of the items and the footer
-            if version not in _APE_VERSIONS:
-                at += len(_APE)
-                continue
+            size, _, flags = struct.unpack("<III", head[12:24])  # of the items and the footer
             if flags & 1 << 29:
-                last += size
+                at = last = last + size
             else:
-                first = max(last - max(size, _APE_BYTES), found[-1][1] if found else start)
-        found.append((min(first, at), last))
-        at = max(last, at + len(_APE))
+                first = max(min(first, last - size), found[-1][1] if found else start)
+        found.append((first, last))
     return found
 
 
 def _find_other_tags(data: bytes, start: int, end: int, ape: list[tuple[int, int]]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     at, lyrics_from, number = start, start, 0
-    while (match := _TAG.search(data, at, end)) is not None:
+    while len(found) < _MOST_TAGS and (match := _TAG.search(data, at, end)) is not None:
         first, kind = match.start(), match.group()[:3]
         while number < len(ape) and ape[number][1] <= first:
             number += 1

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 from dictalake.audio.formats.more_samples import is_more_sound
@@ -249,7 +250,7 @@ def _read_block_samples(file: _File, kind: int, channels: int, block: int) -> in
 
 def _walk_w64(data: bytes) -> tuple[list[_File], int]:
     """Sony Wave64: names of 16 bytes, sizes of 64 bits that count their own header, chunks at multiples of 8."""
-    starts = [match.start() for match in _W64_FILE.finditer(data)] or [0]
+    starts = [match.start() for match in islice(_W64_FILE.finditer(data), _MOST_FILES + 1)] or [0]
     ends = [*starts[1:], len(data)][:_MOST_FILES]
     files, chunks = [], 0
     for start, end in zip(starts[:_MOST_FILES], ends, strict=True):
