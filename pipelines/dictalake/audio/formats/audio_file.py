@@ -23,6 +23,7 @@ from dictalake.audio.formats.parts import Part
 from dictalake.audio.formats.pcm_headers import split_pcm
 from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.signatures import split_at_signatures
+from dictalake.audio.formats.sniff import name_container
 from dictalake.audio.formats.soundfile_reader import READS, read_with_soundfile
 from dictalake.audio.formats.wav_chunks import split_wav
 from dictalake.errors import CorruptAudio
@@ -65,7 +66,7 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
 
 
 def _read_parts(parts: list[Part], container: str, session: DecodeSession) -> list[tuple[DecodedAudio, int]]:
-    """Each part; a second time where another has more channels or a higher rate."""
+    """Each part; a second time where another has a higher rate."""
     read: list[tuple[DecodedAudio, int]] = []
     least = (0, 0)
     while True:
@@ -75,19 +76,19 @@ def _read_parts(parts: list[Part], container: str, session: DecodeSession) -> li
             audio, frames = _read_part(part, container, session, before_s, least)
             read.append((audio, frames))
             before_s += frames / (audio.format.sample_rate_hz or 1)
-        formats = [audio.format for audio, frames in read if frames]
-        wanted = (
-            max((one.sample_rate_hz for one in formats), default=0),
-            max((one.channels for one in formats), default=0),
-        )
-        if all((one.sample_rate_hz, one.channels) == wanted for one in formats):
+        rates_hz = {audio.format.sample_rate_hz for audio, frames in read if frames}
+        if len(rates_hz) <= 1:
             return read
-        least = wanted
+        least = (max(rates_hz), 0)
 
 
 def _read_part(
     part: Part, container: str, session: DecodeSession, before_s: float, least: tuple[int, int]
 ) -> tuple[DecodedAudio, int]:
+    if part.container is not None:
+        audio, frames = _read_part(replace(part, container=None), part.container, session, before_s, least)
+        name = name_container(container) or container
+        return replace(audio, format=replace(audio.format, container=name)), frames
     if part.is_whole and container in READS:
         try:
             audio, frames = read_with_soundfile(part.data, container, session, before_s, least, part.md5)
@@ -118,5 +119,7 @@ def _close(part: Part, decoded: Account, frames: int, rate_hz: int) -> Account:
 def _join(read: list[tuple[DecodedAudio, int]], session: DecodeSession) -> tuple[DecodedAudio, int]:
     if len(read) == 1:
         return read[0]
-    samples = np.concatenate([audio.samples for audio, _ in read], axis=1)
-    return replace(read[0][0], samples=samples), sum(frames for _, frames in read)
+    channels = max(len(audio.samples) for audio, _ in read)
+    parts = [np.pad(audio.samples, ((0, channels - len(audio.samples)), (0, 0))) for audio, _ in read]
+    stored = replace(read[0][0].format, channels=channels)
+    return replace(read[0][0], samples=np.concatenate(parts, axis=1), format=stored), sum(frames for _, frames in read)

@@ -89,7 +89,10 @@ class BareFrames:
     def finish(self) -> None:
         """After the last packet."""
         timeline = self._timeline
-        if self._read_to is not None and self._read_to < len(self._data):
+        is_complete = self._announced_s is not None and timeline.at_s >= self._announced_s - _MISPLACED_S
+        if is_complete and not timeline.owed_s and self._read_to is not None and self._read_to < len(self._data):
+            timeline.repairs.add("trailing_bytes")
+        elif self._read_to is not None and self._read_to < len(self._data):
             self._skip(self._read_to, len(self._data))
         rest_bytes = timeline.owed_s * self._average()
         announced_s = self._announced_s if "joined" not in timeline.repairs else None

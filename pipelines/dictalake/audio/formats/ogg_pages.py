@@ -11,6 +11,7 @@ from dictalake.records import CLOSED
 
 _HEADER_BYTES = 27
 _BEGINS, _ENDS = 2, 4
+_FEW_PAGES = 10
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _OPUS_HZ = 48_000
 
@@ -84,7 +85,8 @@ def _add_page(links: list[_Link], data: bytes, at: int, end: int) -> None:
     if last is not None and sequence != last + 1:
         link.is_whole = False
         # The headers of Vorbis, Opus, Speex and FLAC fill the first pages; their clock stands at 0.
-        link.starts_late |= link.granule == 0
+        # A recording of a live stream has them, too, and then the pages of the moment at which it began.
+        link.starts_late |= link.granule == 0 and sequence - last <= _FEW_PAGES
     link.sequences[serial] = sequence
     link.has_sound |= not begins
     if kind & _ENDS:

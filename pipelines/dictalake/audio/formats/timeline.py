@@ -21,10 +21,12 @@ class Timeline:
     With a clock (``place`` with ``start_s``), gaps are measured; without one (raw MP3, ADTS …) the reader says with ``miss``
     how long what it skipped would have been. ``most_s`` is the longest recording: a clock that jumps further is not believed.
     ``is_exact`` says that the clock counts samples. ``is_damaged`` says that bytes are known to be damaged: then a jump of the
-    clock is damage, too.
+    clock is damage, too. ``most_gap_s`` is the longest jump that may be a hole; beyond it the clock starts anew.
     """
 
-    def __init__(self, most_s: float, *, is_exact: bool = False, is_damaged: bool = False) -> None:
+    def __init__(
+        self, most_s: float, *, is_exact: bool = False, is_damaged: bool = False, most_gap_s: float = float("inf")
+    ) -> None:
         self.at_s = 0.0  # where the next block goes
         self.decoded_s = 0.0
         self.lost_s = 0.0
@@ -32,7 +34,8 @@ class Timeline:
         self.is_unknown = False
         self.repairs: set[str] = set()
         self._most_s = most_s
-        self._is_exact, self._is_damaged = is_exact, is_damaged
+        self._is_exact, self._is_damaged, self._most_gap_s = is_exact, is_damaged, most_gap_s
+        self._lead_s = 0.0
         self._offset_s: float | None = None  # the clock's time of the recording's beginning
         self._broke = False  # since the last block
         self._filled_s = 0.0
@@ -47,6 +50,11 @@ class Timeline:
         """The clock's time of the first packet, whether it can be decoded or not. Later calls change nothing."""
         if self._offset_s is None:
             self._offset_s = clock_s
+
+    def begin_later(self, origin_s: float) -> None:
+        """The recording begins at ``origin_s``; that this track may begin later is no loss."""
+        self.begin(origin_s)
+        self._lead_s = float("inf")
 
     def trust(self, other: Timeline) -> bool:
         """Takes the times of ``other``, which saw the same blocks; a time that lies behind a later one, or the end, is wrong.
@@ -81,7 +89,8 @@ class Timeline:
                 start_s = self._trusted[len(self._starts) - 2]
             self.begin(start_s)
             gap_s = start_s - (self._offset_s or 0.0) - self.at_s
-        silence_s = self._fill(gap_s)
+        lead_s, self._lead_s = min(max(gap_s, 0.0), self._lead_s), 0.0
+        silence_s = lead_s + self._fill(gap_s - lead_s)
         self._broke, self._owed_s = False, 0.0
         self.at_s += silence_s + length_s
         self.decoded_s += length_s
@@ -89,7 +98,7 @@ class Timeline:
 
     def _fill(self, gap_s: float) -> float:
         tolerance_s = _EXACT_S if self._is_exact else min(max(_TOLERANCE_S, 1.5 * self._block_s), _MOST_TOLERANCE_S)
-        if gap_s < -tolerance_s or self.at_s + gap_s > self._most_s:
+        if gap_s < -tolerance_s or gap_s > self._most_gap_s or self.at_s + gap_s > self._most_s:
             self.was_misled |= gap_s < 0 and self._filled_s >= -gap_s - tolerance_s
             # The clock starts anew, or jumps further than any recording is long: it tells nothing about this place.
             self._offset_s = (self._offset_s or 0.0) + gap_s
@@ -126,6 +135,16 @@ class Timeline:
         else:
             self.repairs.add("damaged")
             self.broken_s += missing_s
+
+    def leave_unknown(self) -> None:
+        """Something may be missing, and nothing says how much."""
+        self.is_unknown = True
+
+    def miss_end(self, seconds: float) -> None:
+        """So much sound behind the last block cannot be decoded."""
+        self.lost_s += seconds
+        self.broken_s += seconds
+        self.repairs.add("damaged")
 
     @property
     def is_broken(self) -> bool:
