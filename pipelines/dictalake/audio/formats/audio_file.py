@@ -52,9 +52,10 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
     parts = split(data) if split is not None else split_at_signatures(data, container)
     parts = parts or [Part(data, is_whole=container not in ("flac", "ogg"))]
     read = _read_parts(parts, container, session)
-    audio, frames = _join([one for one in read if one[1]] or read[:1], session)
-    account = add_accounts([one.account for one, _ in read])
-    if len([one for one in read if one[1]]) > 1:
+    audio, frames = _join(parts, read, session)
+    account = audio.account
+    sounding = [number for number, (_, count) in enumerate(read) if count]
+    if len({parts[number].link if parts[number].link is not None else -1 - number for number in sounding}) > 1:
         account = account.also("joined")
     if frames == 0 and (set(account.repairs) & _LOSSES or any(part.unread for part in parts)):
         raise CorruptAudio(
@@ -99,9 +100,17 @@ def _read_part(
             if part.seconds is None or abs(length_s - part.seconds) <= _CLOSES_WITHIN_S:
                 return replace(audio, account=part.account), frames
     # A clock that counts samples (FLAC), or pages with numbers and checksums (Ogg), only jump where bytes are damaged.
+    is_stretch = part.ends_at_s is not None
     is_damaged = container == "flac" or (container == "ogg" and not part.is_whole)
     audio, frames = read_with_ffmpeg(
-        part.data, container, session, before_s, least, is_damaged=is_damaged, begins_at_zero=part.starts_late
+        part.data,
+        container,
+        session,
+        before_s,
+        least,
+        is_damaged=is_damaged,
+        begins_at_zero=part.starts_late and not is_stretch,
+        has_clock=not is_stretch,
     )
     return replace(audio, account=_close(part, audio.account, frames, audio.format.sample_rate_hz)), frames
 
@@ -116,10 +125,38 @@ def _close(part: Part, decoded: Account, frames: int, rate_hz: int) -> Account:
     return account.also("cut_end" if part.is_cut else "damaged", lost_s=lost_s, broken_s=0.0 if part.is_cut else lost_s)
 
 
-def _join(read: list[tuple[DecodedAudio, int]], session: DecodeSession) -> tuple[DecodedAudio, int]:
-    if len(read) == 1:
-        return read[0]
-    channels = max(len(audio.samples) for audio, _ in read)
-    parts = [np.pad(audio.samples, ((0, channels - len(audio.samples)), (0, 0))) for audio, _ in read]
-    stored = replace(read[0][0].format, channels=channels)
-    return replace(read[0][0], samples=np.concatenate(parts, axis=1), format=stored), sum(frames for _, frames in read)
+def _join(parts: list[Part], read: list[tuple[DecodedAudio, int]], session: DecodeSession) -> tuple[DecodedAudio, int]:
+    """What was read of all parts, one after another, with silence between the stretches of a damaged file."""
+    account = add_accounts([one.account for one, _ in read])
+    sounding = [(part, audio, frames) for part, (audio, frames) in zip(parts, read, strict=True) if frames]
+    if not sounding:
+        return replace(read[0][0], account=account), 0
+    first, rate_hz = sounding[0][1], sounding[0][1].format.sample_rate_hz
+    channels = max(len(audio.samples) for _, audio, _ in sounding)
+    pieces: list[np.ndarray] = []
+    total, at_s, link = 0, 0.0, None
+    for part, audio, frames in sounding:
+        length_s = frames / rate_hz
+        starts_s = None if part.ends_at_s is None else part.ends_at_s - length_s
+        if part.link is None or part.link != link:
+            # Where a file begins by its own clock, unless sound is missing before that.
+            link, at_s = part.link, 0.0 if part.starts_late or starts_s is None else starts_s
+        elif starts_s is not None:
+            account = account.also("damaged")
+        gap_s = 0.0 if starts_s is None else starts_s - at_s
+        if total / rate_hz + gap_s > session.limits.duration_h * 3600:
+            account, gap_s = replace(account.also("clock_reset"), lost_s=None), 0.0
+        elif gap_s > _CLOSES_WITHIN_S:
+            account = account.also("damaged", lost_s=gap_s, broken_s=gap_s)
+            # ``consume`` may have changed the rate.
+            silence = round(gap_s * rate_hz * audio.samples.shape[1] / frames)
+            pieces.append(np.zeros((channels, silence), audio.samples.dtype))
+            total += round(gap_s * rate_hz)
+            at_s += gap_s
+        pieces.append(np.pad(audio.samples, ((0, channels - len(audio.samples)), (0, 0))))
+        total += frames
+        at_s += length_s
+    if len(pieces) == 1:
+        return replace(first, account=account), total
+    joined = np.concatenate(pieces, axis=1)
+    return replace(first, samples=joined, format=replace(first.format, channels=channels), account=account), total

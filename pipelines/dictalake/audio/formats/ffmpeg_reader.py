@@ -51,12 +51,13 @@ def read_with_ffmpeg(
     *,
     is_damaged: bool = False,
     begins_at_zero: bool = False,
+    has_clock: bool = True,
 ) -> tuple[DecodedAudio, int]:
     """All sound tracks of ``data`` as channels, and how many frames of the first track's rate there are; 0: none decoded.
 
     ``least`` are a rate in Hz and a channel count that are wanted at least. ``begins_at_zero`` says that sound is missing
-    before the first frame if the clock does not stand at 0 there, ``is_damaged`` that jumps of the clock are damage. Raises
-    CorruptAudio, UnsupportedCodec, TooLong or TooManyChannels.
+    before the first frame if the clock does not stand at 0 there, ``is_damaged`` that jumps of the clock are damage;
+    without ``has_clock`` blocks just follow one another. Raises CorruptAudio, UnsupportedCodec, TooLong or TooManyChannels.
     """
     with _open(data, container, session) as file:
         count = len(file.streams.audio)
@@ -73,6 +74,7 @@ def read_with_ffmpeg(
             is_exact=container == "flac",
             is_damaged=is_damaged,
             most_gap_s=_MOST_TRANSPORT_GAP_S if container in _TRANSPORT else float("inf"),
+            has_clock=has_clock,
         )
         if begins_at_zero:
             timeline.begin(0.0)

@@ -25,7 +25,13 @@ class Timeline:
     """
 
     def __init__(
-        self, most_s: float, *, is_exact: bool = False, is_damaged: bool = False, most_gap_s: float = float("inf")
+        self,
+        most_s: float,
+        *,
+        is_exact: bool = False,
+        is_damaged: bool = False,
+        most_gap_s: float = float("inf"),
+        has_clock: bool = True,
     ) -> None:
         self.at_s = 0.0  # where the next block goes
         self.decoded_s = 0.0
@@ -35,6 +41,7 @@ class Timeline:
         self.repairs: set[str] = set()
         self._most_s = most_s
         self._is_exact, self._is_damaged, self._most_gap_s = is_exact, is_damaged, most_gap_s
+        self._has_clock = has_clock
         self._lead_s = 0.0
         self._offset_s: float | None = None  # the clock's time of the recording's beginning
         self._broke = False  # since the last block
@@ -83,7 +90,7 @@ class Timeline:
         """The silence to put before a block of ``length_s`` that the clock has at ``start_s``."""
         self._block_s = max(self._block_s, length_s)
         gap_s = self._owed_s
-        if start_s is not None:
+        if start_s is not None and self._has_clock:
             self._starts.extend((start_s, length_s))
             if self._trusted is not None and len(self._starts) <= len(self._trusted):
                 start_s = self._trusted[len(self._starts) - 2]
