@@ -17,6 +17,7 @@ from dictalake.audio.formats.account import add_accounts
 from dictalake.audio.formats.amr_frames import split_amr
 from dictalake.audio.formats.ffmpeg_reader import read_with_ffmpeg
 from dictalake.audio.formats.flac_frames import split_flac
+from dictalake.audio.formats.flac_reader import read_damaged_flac
 from dictalake.audio.formats.limits import check_loss, check_not_empty
 from dictalake.audio.formats.ogg_pages import split_ogg
 from dictalake.audio.formats.parts import Part
@@ -99,7 +100,11 @@ def _read_part(
             length_s = frames / audio.format.sample_rate_hz
             if part.seconds is None or abs(length_s - part.seconds) <= _CLOSES_WITHIN_S:
                 return replace(audio, account=part.account), frames
-    # A clock that counts samples (FLAC), or pages with numbers and checksums (Ogg), only jump where bytes are damaged.
+    if container == "flac":
+        audio, frames = read_damaged_flac(part.data, session, before_s, least)
+        if frames:
+            return replace(audio, account=add_accounts([part.account, audio.account])), frames
+    # Pages with numbers and checksums only jump where bytes are damaged, and a clock that counts samples, too.
     is_stretch = part.ends_at_s is not None
     is_damaged = container == "flac" or (container == "ogg" and not part.is_whole)
     audio, frames = read_with_ffmpeg(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import av
 import numpy as np
@@ -38,6 +39,9 @@ _ANNOUNCE_THE_WHOLE = ("matroska", "asf", "flv")
 _UNSURE_S = 0.5
 _LEAST_UNREAD = 0.02  # of the bytes: an index behind the sound is smaller
 _AMR_FRAME_S = 0.02
+_PLANES = 8
+_BEGIN_AT_ZERO = ("asf", "matroska", "flac")  # unless they are recordings of something that had begun before
+_BEGINS_BY_S = 10.0
 _AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
 _AMR_SPEECH_LOST = 14
 
@@ -75,6 +79,7 @@ def read_with_ffmpeg(
             is_damaged=is_damaged,
             most_gap_s=_MOST_TRANSPORT_GAP_S if container in _TRANSPORT else float("inf"),
             has_clock=has_clock,
+            begins_by_s=_BEGINS_BY_S if count == 1 and container in _BEGIN_AT_ZERO else 0.0,
         )
         if begins_at_zero:
             timeline.begin(0.0)
@@ -168,10 +173,7 @@ def _read_track(
             check_codec(session.recording_id, codec)
             timeline = make_timeline()
             if misled is not None and not timeline.trust(misled):
-                raise CorruptAudio(
-                    session.recording_id,
-                    f"the times inside the {name} container contradict one another; copy it again from its source",
-                )
+                raise _contradiction(session, name)
             track = _Track(data, container, file, stream, timeline, missing_s)
             blocks = track.blocks()
             first = next(blocks, None)
@@ -188,11 +190,19 @@ def _read_track(
             if timeline.was_misled and misled is None:
                 misled = timeline
                 continue
+            if timeline.is_too_long:
+                raise _contradiction(session, name)
             if track.misplaced_s:
                 missing_s = track.misplaced_s
                 continue
             stored = AudioFormat(name, codec, rate_hz, channels)
             return _ReadTrack(number, DecodedAudio(samples, stored, account=track.account), frames)
+
+
+def _contradiction(session: DecodeSession, name: str) -> CorruptAudio:
+    return CorruptAudio(
+        session.recording_id, f"the times inside the {name} container contradict one another; copy it again from its source"
+    )
 
 
 def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
@@ -334,7 +344,9 @@ class _Track:
             yield rate_hz, block
 
     def _pack(self, frame: av.AudioFrame) -> np.ndarray:
-        """float32 ``(channels, frames)``. Packed first: PyAV reads more than eight planes from where there are none."""
+        """float32 ``(channels, frames)``; PyAV reads more than eight planes from where there are none."""
+        if frame.format.name == "fltp" and frame.layout.nb_channels <= _PLANES:
+            return cast(np.ndarray, frame.to_ndarray())
         stored = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._packer is None or self._packs != stored:
             self._packer, self._packs = av.AudioResampler(format="flt"), stored
