@@ -25,7 +25,8 @@ import av
 import numpy as np
 
 from tests.coded_sound import RATE_HZ, Placement, make_coded_sound, place
-from tests.damaged_audio import B_S, ENCODINGS, find_sound, make_file, size_fields, with_flac_total
+from tests.damaged_audio.encodings import B_S, ENCODINGS, find_sound, make_file
+from tests.damaged_audio.headers import size_fields, with_flac_total
 
 SECONDS = B_S
 SAID_S = 0.15  # what may be missing or off without a word, beside a codec's delay

@@ -59,9 +59,7 @@ def decode_audio_file(data: bytes, container: str, session: DecodeSession) -> De
     if len({parts[number].link if parts[number].link is not None else -1 - number for number in sounding}) > 1:
         account = account.also("joined")
     if frames == 0 and (set(account.repairs) & _LOSSES or any(part.unread for part in parts)):
-        raise CorruptAudio(
-            session.recording_id, f"it starts like {audio.format.container} but nothing can be decoded; copy it again"
-        )
+        raise CorruptAudio(session.recording_id, f"it starts like {audio.format.container} but nothing can be decoded")
     check_not_empty(session.recording_id, frames)
     check_loss(session.recording_id, account, frames / audio.format.sample_rate_hz, session.limits)
     return replace(audio, account=account)
