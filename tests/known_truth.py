@@ -214,7 +214,9 @@ def judge(mutant: Mutant, waveform: np.ndarray, lost_s: float | None, repairs: S
         faults.append("too long")
     if not mutant.announced and not is_guess and lost > SECONDS - placed.found_s + slack_s:
         faults.append("lost too much")
-    if placed.moved_s > slack_s and not is_said:
+    # AMR counts nothing: whole frames that were taken out leave no trace.
+    is_traceless = mutant.encoding == "amr" and mutant.shortened
+    if placed.moved_s > slack_s and not is_said and not is_traceless:
         faults.append("moved silently")
     if placed.repeated_s > slack_s:
         faults.append("repeated")

@@ -26,6 +26,7 @@ from dictalake.audio.formats.reader import DecodeSession
 from dictalake.audio.formats.signatures import split_at_signatures
 from dictalake.audio.formats.sniff import name_container
 from dictalake.audio.formats.soundfile_reader import READS, read_with_soundfile
+from dictalake.audio.formats.voc_blocks import split_voc
 from dictalake.audio.formats.wav_chunks import split_wav
 from dictalake.errors import CorruptAudio
 from dictalake.records import Account, DecodedAudio
@@ -39,6 +40,7 @@ _SPLITTERS: dict[str, Callable[[bytes], list[Part]]] = {
     "aiff": lambda data: split_pcm(data, "aiff"),
     "au": lambda data: split_pcm(data, "au"),
     "caf": lambda data: split_pcm(data, "caf"),
+    "voc": split_voc,
 }
 _LOSSES = {"damaged", "cut_end", "hole"}
 _CLOSES_WITHIN_S = 0.05  # codecs may add or leave out a part of their last packet
