@@ -63,7 +63,10 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
         (planned(8.0), sound(8.0, 3.0, "damaged"), DIGEST, "lost", 3.0),  # its tail was repeated
         (planned(16.0), sound(8.0, 0.0, "header_repaired"), DIGEST, "lost", 0.0),  # half of it was noise
         (planned(8.0), sound(8.0, channels=2), DIGEST, "lost", 8.0),  # a second sound track
-        (planned(8.0), sound(8.0, None), DIGEST, "complete", 0.0),
+        (planned(30.0), sound(30.0, 0.012, "cut_end"), DIGEST, "complete", 0.0),
+        (planned(8.0), sound(8.0, None, "clock_reset"), DIGEST, "unknown", None),
+        (planned(8.0, 3.0, loader=1), sound(8.0, None, "clock_reset"), DIGEST, "unknown", None),
+        (planned(2.0), sound(8.0, None, "clock_reset"), DIGEST, "lost", None),
         (planned(8.0), CORRUPT, DIGEST, "lost", None),
         (planned(8.0), NO_AUDIO_FILE, DIGEST, "unread", None),
         (planned(8.0), CORRUPT, OTHER, "unread", None),
@@ -73,6 +76,7 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
         (planned(8.0), sound(8.0, 3.0, "damaged"), OTHER, "changed", None),
         (planned(8.0), sound(2.0), OTHER, "changed", None),
         (planned(8.0, 3.0, loader=2), sound(8.0), OTHER, "lost", 3.0),  # a better copy
+        (planned(2.0), sound(8.0, 5.0, "damaged"), OTHER, "lost", 6.0),  # better, but damaged too
     ],
 )
 def test_a_row_lost_sound_where_todays_loader_gives_more_or_knows_of_holes(
@@ -189,9 +193,12 @@ def test_a_recording_that_cannot_be_read_is_recorded_and_tried_again_if_its_byte
     assert work(config).keys() == {found["gone.wav"].recording_id, "9" * 32}
 
 
-def test_storage_that_gives_nothing_ends_it(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("objects", [3, 12], ids=["all of which are in hand at once", "more than are in hand at once"])
+def test_storage_that_gives_nothing_ends_it(
+    objects: int, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_wav(0.5)
-    for number in range(12):
+    for number in range(objects):
         (tmp_path / "archive" / f"{number}.wav").write_bytes(data)
     commit(config, *(heard(one, data, 0.5) for one in find_recordings(tmp_path / "archive").values()))
 
