@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 
 from dictalake.archive.manifest import scan_recordings
 from dictalake.audio.load import LOADER_VERSION, LoadedAudio
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Config
 from dictalake.errors import CorruptAudio, FetchFailed, NotAudio, RunError, TranscriptionError
-from dictalake.lake.rechecks import Recheck, RecheckLog
+from dictalake.lake.rechecks import Recheck, RecheckLog, find_lost
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import SAMPLE_RATE_HZ, Recording, make_recording_id
 from dictalake.workflow.recheck import Plan, judge, recheck
-from tests.lake_rows import make_failed_row, make_row
+from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
+from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+from tests.old_lakes import OLDER, schemas_of, write_rows
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -150,6 +155,69 @@ def test_only_the_last_good_rows_of_older_loaders_are_read_again_and_each_once(c
     RecheckLog(config.lake).append(records[1:])
     assert Plan(config.lake).rows == 0
     assert Plan(config.lake, again=True).rows == 2, "but for what lacks sound, where that is asked for"
+
+
+def find_lost_work(config: Config, archive: Path, folder: Path) -> dict[str, Recording]:
+    """What ``--retry lost`` would do, by name."""
+    folder.mkdir()
+    listed = find_recordings(archive).values()
+    work_list, done = WorkList(listed, ErasedSubjects(), config, folder), TranscriptTable(config.lake)
+    work_list.refresh(
+        lambda: done.committed(FINGERPRINT),
+        lambda: ds.dataset(CLAIMED.empty_table()),
+        Retry(failed=False, lost=True),
+        lost=find_lost(config.lake, FINGERPRINT),
+    )
+    return {one.uri.rpartition("/")[2]: one for block in work_list.blocks() for one in block}
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_each_lost_row_of_an_upgraded_lake_is_picked_once_and_no_complete_one(
+    version: int, config: Config, tmp_path: Path
+) -> None:
+    archive, data = tmp_path / "archive", make_wav(2.0)
+    names = ["short.wav", "whole.wav", "failed.wav"]
+    for name in names:
+        (archive / name).write_bytes(data)
+    with zipfile.ZipFile(archive / "day.zip", "w") as file:
+        for name in ("short.wav", "whole.wav"):
+            file.writestr(name, data)
+    found = find_recordings(archive)
+    inside = {
+        name: replace(of, recording_id=make_recording_id(uri, of.version), uri=uri)
+        for of in [found["day.zip"]]
+        for name, uri in ((f"day.zip#{name}", f"{of.uri}#{name}") for name in ("short.wav", "whole.wav"))
+    }
+    rows = [heard(found["short.wav"], data, 1.0), heard(found["whole.wav"], data, 2.0)]
+    rows.append(make_failed_row(found["failed.wav"].recording_id))
+    schemas = schemas_of(version)
+    has_members = "archive_id" in schemas["transcripts"].names  # else an archive object had no row, and is new
+    of_archive = {"archive_id": found["day.zip"].recording_id, "archive_rows": 2}
+    if has_members:
+        rows.append(heard(inside["day.zip#short.wav"], data, 1.0, **of_archive))
+        rows.append(heard(inside["day.zip#whole.wav"], data, 2.0, **of_archive))
+    else:
+        (archive / "day.zip").unlink()
+    write_rows(config.lake, version, schemas, rows)
+    assert run_command("schema", ["--upgrade", "--lake.uri", str(config.lake.uri)]) == 0
+
+    lost = {found["short.wav"].recording_id} | ({inside["day.zip#short.wav"].recording_id} if has_members else set())
+    records = work(config)
+    assert len(records) == 2 * len(lost)
+    assert {name for name, record in records.items() if record.verdict == "lost"} == lost
+    assert {record.verdict for record in records.values()} == {"lost", "complete"}
+
+    pending = find_lost_work(config, archive, tmp_path / "first")
+    assert pending.keys() == ({"short.wav", "day.zip"} if has_members else {"short.wav"})
+    assert pending["short.wav"].attempt == 1
+    if has_members:
+        assert pending["day.zip"].member_attempts == {inside["day.zip#short.wav"].recording_id: 1}
+        assert pending["day.zip"].done_members == (inside["day.zip#whole.wav"].recording_id,)
+
+    commit(config, heard(found["short.wav"], data, 2.0, attempt=1))
+    if has_members:
+        commit(config, heard(inside["day.zip#short.wav"], data, 2.0, attempt=1, **of_archive))
+    assert find_lost_work(config, archive, tmp_path / "second") == {}
 
 
 def test_files_in_an_archive_object_are_found_in_it_and_others_stay_closed(config: Config, tmp_path: Path) -> None:
