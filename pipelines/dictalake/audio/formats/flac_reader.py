@@ -23,7 +23,6 @@ from dictalake.records import AudioFormat, DecodedAudio
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _HEADER_BYTES = 18
 _BEGINS_BY_S = 10.0
-_LEAST_UNREAD = 0.02  # of the bytes
 
 
 def read_damaged_flac(data: bytes, session: DecodeSession, before_s: float, least: tuple[int, int]) -> tuple[DecodedAudio, int]:
@@ -50,7 +49,7 @@ def _decode(data: bytes, info: FlacInfo, timeline: Timeline) -> Iterator[RatedBl
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = data[8:42]
     decoder.options = {"err_detect": "crccheck+explode"}
-    expected, good_bytes, good_to, channels = -1, 0, 42, 0
+    expected, good_bytes, good_to, channels, largest = -1, 0, 42, 0, 0
     frames = [*_find_frames(data, info), (len(data), 0)]
     for (at, start), (end, _) in pairwise(frames):
         if start < expected:
@@ -68,7 +67,8 @@ def _decode(data: bytes, info: FlacInfo, timeline: Timeline) -> Iterator[RatedBl
         # Behind the last frame before damage stand bytes that are none of it.
         size = min(end - at, 2 * max(good_bytes // max(expected, 1) * block.shape[1], 1)) if good_bytes else end - at
         expected, good_bytes, good_to = start + block.shape[1], good_bytes + size, at + size
-    _finish(data, info, timeline, good_to)
+        largest = max(largest, size)
+    _finish(data, info, timeline, good_to, largest)
 
 
 def _decode_frame(decoder: av.AudioCodecContext, frame: bytes, rate_hz: int, channels: int) -> np.ndarray | None:
@@ -95,11 +95,11 @@ def _find_frames(data: bytes, info: FlacInfo) -> Iterator[tuple[int, int]]:
             yield match.start(), place[0]
 
 
-def _finish(data: bytes, info: FlacInfo, timeline: Timeline, good_to: int) -> None:
+def _finish(data: bytes, info: FlacInfo, timeline: Timeline, good_to: int, largest: int) -> None:
     unread = len(data) - good_to
     end_s = info.samples / info.rate_hz if info.samples else None
-    is_rest = unread > _LEAST_UNREAD * len(data)
-    timeline.finish(end_s, is_cut=not is_rest and not timeline.is_broken)
+    is_rest = unread > 2 * largest
+    timeline.finish(end_s, is_cut=not is_rest)  # the frame that the object ends in is broken, too
     if end_s is None:
         timeline.repairs.add("header_open")
         if is_rest and timeline.decoded_s:

@@ -18,7 +18,8 @@ _BEGINS, _ENDS = 2, 4
 _FEW_PAGES = 10
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _OPUS_HZ = 48_000
-_WRONG_BYTES = 2**26  # of pages with a wrong checksum: beyond, the rest is taken for damage
+_MOST_FAILED = 2  # times the length of the object: pages with a wrong checksum beyond that are not looked at
+_MOST_PAGES = 5_000_000  # 24 hours of pages of one packet each; an object of more is left to FFmpeg
 
 
 @dataclass
@@ -50,22 +51,28 @@ class _Link:
 
 
 def split_ogg(data: bytes) -> list[Part]:
-    """The files of a chain, in order; empty where there is no good page. Bytes of no good page count as damage.
+    """The files of a chain, in order; empty where there is no good page, or too much to look at.
+
+    Bytes of no good page count as damage.
 
     Raises nothing, whatever the bytes are.
     """
     links: list[_Link] = []
     at, wrong_bytes = 0, 0
-    while at < len(data) and wrong_bytes <= _WRONG_BYTES:
+    for _ in range(_MOST_PAGES):
+        if not 0 <= at < len(data):
+            break
         end, checked = _find_page_end(data, at)
         if not end:
             wrong_bytes += checked
+            if wrong_bytes > _MOST_FAILED * len(data):
+                return []
             at = data.find(b"OggS", at + 1)
-            if at < 0:
-                break
             continue
         _add_page(links, data, at, end)
         at = end
+    else:
+        return []
     parts: list[Part] = []
     for number, link in enumerate(links):
         parts += _make_parts(data, link, links[number + 1].start if number + 1 < len(links) else len(data), number)

@@ -40,7 +40,8 @@ def _find_all(pattern: re.Pattern[bytes]) -> _Finder:
 
 def _find_boxes(data: bytes) -> tuple[list[int], int]:
     """Where a second or later ``ftyp`` box begins at the top level (ISO/IEC 14496-12)."""
-    at, found = 0, []
+    at = 0
+    found: list[int] = []
     for _ in range(_MOST_BOXES):
         if at + 8 > len(data):
             return found[1:], len(data)  # a box before the first one is lawful

@@ -82,7 +82,7 @@ def _hash_blocks(file: soundfile.SoundFile, bits: int, checksum: hashlib._Hash) 
         whole = block if shift == 0 else block >> shift
         narrow = whole if width in (2, 4) else whole.view(np.uint8).reshape(*whole.shape, 4)[..., :width]
         checksum.update(np.ascontiguousarray(narrow).data)
-        yield block.T * scale
+        yield block.T.astype(np.float32) * scale
 
 
 class _Source(io.BytesIO):

@@ -12,6 +12,7 @@ from dictalake.records import Account
 _TOLERANCE_S = 0.03  # Matroska rounds to milliseconds, Vorbis moves its blocks about; a packet of speech is 20 ms
 _MOST_TOLERANCE_S = 0.1
 _EXACT_S = 0.001
+_LATE_S = 0.2  # later than any codec's delay
 _CONTRADICTION_S = 0.5
 _SILENCE_FRAMES = 2**16
 
@@ -97,7 +98,7 @@ class Timeline:
             self._starts.extend((start_s, length_s))
             if self._trusted is not None and len(self._starts) <= len(self._trusted):
                 start_s = self._trusted[len(self._starts) - 2]
-            self.begin(0.0 if 0.0 < start_s <= self._begins_by_s else start_s)
+            self.begin(0.0 if _LATE_S < start_s <= self._begins_by_s else start_s)
             gap_s = start_s - (self._offset_s or 0.0) - self.at_s
         lead_s, self._lead_s = min(max(gap_s, 0.0), self._lead_s), 0.0
         silence_s = lead_s + self._fill(gap_s - lead_s)
