@@ -48,6 +48,7 @@ class Timeline:
         self._has_clock, self._begins_by_s = has_clock, begins_by_s
         self._lead_s = 0.0
         self._offset_s: float | None = None  # the clock's time of the recording's beginning
+        self._first_s = 0.0
         self._broke = False  # since the last block
         self._filled_s = 0.0
         self._owed_s = 0.0  # silence that a clockless reader wants before its next block
@@ -60,7 +61,7 @@ class Timeline:
     def begin(self, clock_s: float) -> None:
         """The clock's time of the first packet, whether it can be decoded or not. Later calls change nothing."""
         if self._offset_s is None:
-            self._offset_s = clock_s
+            self._offset_s = self._first_s = clock_s
 
     def begin_later(self, origin_s: float) -> None:
         """The recording begins at ``origin_s``; that this track may begin later is no loss."""
@@ -129,14 +130,14 @@ class Timeline:
     def doubt(self, end_s: float | None) -> None:
         """Holes that make the recording longer than ``end_s``, the end that its container announces, may be none."""
         if end_s is not None:
-            too_long_s = self.at_s + (self._offset_s or 0.0) - end_s
+            too_long_s = self.at_s + self._first_s - end_s
             self._end_s = end_s
             self.was_misled |= too_long_s > _MOST_TOLERANCE_S and self._filled_s >= too_long_s - _MOST_TOLERANCE_S
 
     @property
     def is_too_long(self) -> bool:
         """Whether holes make the recording longer than its container says, though doubtful times were put right."""
-        too_long_s = self.at_s + (self._offset_s or 0.0) - self._end_s
+        too_long_s = self.at_s + self._first_s - self._end_s
         return self._trusted is not None and too_long_s > _CONTRADICTION_S and self._filled_s > 0
 
     def finish(self, end_s: float | None, *, is_cut: bool) -> None:
