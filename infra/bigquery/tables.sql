@@ -10,7 +10,7 @@ CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`run_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/runs']);
 
--- Its folder is there once `dictalake recheck` has been run.
+-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.
 CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`recheck_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/rechecks']);

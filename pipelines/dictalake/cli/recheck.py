@@ -50,12 +50,19 @@ class Findings:
     def missing_s(self) -> float:
         return sum(record.missing_s or 0.0 for record in self.lost)
 
+    @property
+    def are_clear(self) -> bool:
+        """Whether no row lost sound, as far as was compared."""
+        return not (self.lost or self.unread or self.verdicts["unknown"])
+
     def describe(self) -> str:
         """One line for people."""
         parts = [f"{self.done} of {self.rows} rows compared"] if self.rows else ["nothing to compare"]
         parts.append(f"{len(self.lost)} lost sound")
         if self.missing_s:
             parts[-1] += f", {format_duration(self.missing_s)} of it"
+        if unknown := self.verdicts["unknown"]:
+            parts.append(f"{unknown} may lack sound, nobody can tell")
         if changed := self.verdicts["changed"]:
             parts.append(f"{changed} are of bytes that are there no more")
         if self.unread:
@@ -65,7 +72,7 @@ class Findings:
 
     def numbers(self) -> dict[str, Any]:
         """The same for machines."""
-        verdicts = {name: self.verdicts[name] for name in ("lost", "complete", "changed", "unread")}
+        verdicts = {name: self.verdicts[name] for name in ("lost", "complete", "unknown", "changed", "unread")}
         return {
             "rows": self.rows,
             "done": self.done,
@@ -76,11 +83,15 @@ class Findings:
 
 
 def recheck_lake(config: Config, processes: int | None, *, again: bool, form: str) -> int:
-    """The exit code: 3 where a row lost sound or could not be compared."""
+    """The exit code: 3 where a row lost sound, may have lost some, or could not be compared.
+
+    The table of records is there afterwards, also where there is nothing to compare: BigQuery's views read it.
+    """
     with closing(Plan(config.lake, again=again)) as plan:
         findings = Findings(plan.rows)
+        log = RecheckLog(config.lake)
         if plan.rows:
-            _work(config, plan, processes or os.cpu_count() or 1, findings)
+            _work(config, plan, processes or os.cpu_count() or 1, findings, log)
 
     def show(line: str) -> None:
         if form == "json":
@@ -90,14 +101,14 @@ def recheck_lake(config: Config, processes: int | None, *, again: bool, form: st
 
     if logs.is_json() and form == "json":
         show("")
-    level = logs.WARNING if findings.lost or findings.unread else logs.INFO
+    level = logs.INFO if findings.are_clear else logs.WARNING
     logs.log_event("rechecked", findings.describe(), show, level, **findings.numbers())
-    return 3 if findings.lost or findings.unread else 0
+    return 0 if findings.are_clear else 3
 
 
-def _work(config: Config, plan: Plan, processes: int, findings: Findings) -> None:
+def _work(config: Config, plan: Plan, processes: int, findings: Findings, log: RecheckLog) -> None:
     """Records what is found every few seconds, and what is left when it is stopped."""
-    log, console = RecheckLog(config.lake), Console(stderr=True)
+    console = Console(stderr=True)
     columns = (TextColumn("comparing"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True) if console.is_terminal and not logs.is_json() else None
     waiting: list[Recheck] = []

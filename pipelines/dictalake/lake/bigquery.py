@@ -20,23 +20,14 @@ EXTERNAL_TABLES = {
     "run_records": RUNS_FOLDER,
     "recheck_records": RECHECKS_FOLDER,
 }  # name in BigQuery → folder of the lake
-_FIRST = {"recheck_records": ("-- Its folder is there once `dictalake recheck` has been run.",)}
+_FIRST = {"recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",)}
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
 
 
 def make_views() -> dict[str, str]:
     """Name → query, one for each view of ``query.VIEWS``."""
     return {
-        "transcripts": _lines(
-            "-- The best good row of each recording: that which lost least sound, of equal ones the newest, of whatever model.",
-            "SELECT *",
-            f"FROM {_table('history')}",
-            "WHERE `status` = 'ok'",
-            "QUALIFY ROW_NUMBER() OVER (",
-            "  PARTITION BY `recording_id`, `recorded_month`",
-            "  ORDER BY `quality`.`lost_s` NULLS LAST, `provenance`.`transcribed_at` DESC, `attempt` DESC",
-            ") = 1",
-        ),
+        "transcripts": _transcripts(),
         "failures": _lines(
             "-- Recordings whose last attempt under a fingerprint failed.",
             "SELECT *",
@@ -58,6 +49,42 @@ def make_views() -> dict[str, str]:
         "incomplete": _incomplete(),
         "runs": _runs(),
     }
+
+
+def _transcripts() -> str:
+    return _lines(
+        "-- The best good row of each recording: that which lost least sound, of equal ones the newest, of whatever model.",
+        "-- What `dictalake recheck` measured counts where it found that a row of the recording lost sound.",
+        "SELECT `h`.* EXCEPT (`row_lost_s`, `made_at`)",
+        "FROM (",
+        "  SELECT *, `quality`.`lost_s` AS `row_lost_s`, `provenance`.`transcribed_at` AS `made_at`",
+        f"  FROM {_table('history')}",
+        "  WHERE `status` = 'ok'",
+        ") AS `h`",
+        "LEFT JOIN (",
+        "  SELECT `recording_id`, `fingerprint`, `attempt`, `verdict`, `missing_s`",
+        f"  FROM {_table('recheck_records')}",
+        f"  WHERE `recording_id` IN (SELECT `recording_id` FROM {_table('recheck_records')} WHERE `verdict` = 'lost')",
+        "  QUALIFY ROW_NUMBER() OVER (",
+        "    PARTITION BY `recording_id`, `fingerprint`, `attempt` ORDER BY `loader` DESC, `at` DESC",
+        "  ) = 1",
+        ") AS `r`",
+        "  ON `r`.`recording_id` = `h`.`recording_id` AND `r`.`fingerprint` = `h`.`fingerprint`",
+        "  AND `r`.`attempt` = `h`.`attempt`",
+        "QUALIFY ROW_NUMBER() OVER (",
+        "  PARTITION BY `h`.`recording_id`, `h`.`recorded_month`",
+        "  ORDER BY",
+        "    ROUND(CASE",
+        "      WHEN `r`.`verdict` = 'lost'",
+        "        THEN CASE WHEN `h`.`row_lost_s` > `r`.`missing_s` THEN `h`.`row_lost_s` ELSE `r`.`missing_s` END",
+        "      WHEN `r`.`verdict` = 'complete' THEN COALESCE(`h`.`row_lost_s`, `r`.`missing_s`)",
+        "      ELSE `h`.`row_lost_s`",
+        "    END, 1) NULLS LAST,",
+        "    CASE WHEN `r`.`verdict` = 'lost' THEN 0 ELSE 1 END DESC,",
+        "    `h`.`made_at` DESC,",
+        "    `h`.`attempt` DESC",
+        ") = 1",
+    )
 
 
 def _table(name: str) -> str:

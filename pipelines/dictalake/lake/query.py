@@ -34,15 +34,32 @@ _RUN_COLUMNS = ",\n            ".join(
 
 VIEWS = {
     # The best good row of each recording: the one that lost least sound, and of equal ones the newest, whatever the model.
-    # Rows of version 5 and before do not say what they lost and come last. Recordings without a good row are missing. The
-    # order is by ``quality`` alone: ``source`` holds long strings, which nearly every query would have to read. The month is
-    # a key too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed
-    # and its version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
+    # Losses are equal to a tenth of a second. Rows of version 5 and before do not say what they lost and come last. Recordings
+    # without a good row are missing.
+    # A row knows nothing of what its loader dropped in silence. So where a recheck found that a row of a recording lost sound,
+    # its measures count for the rows that it compared: such a row comes behind the one that was made in its place, unless that
+    # lost more than the recheck measured. Only the rows of those few recordings meet one in the join.
+    # The order takes columns of ``quality`` and ``provenance`` alone: ``source`` holds long strings, which nearly every query
+    # would have to read. They are taken out of their structs before the join, which would copy the structs. The month is a key
+    # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
+    # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
     "transcripts": """
-        SELECT * FROM history WHERE status = 'ok'
+        SELECT h.* EXCLUDE (row_lost_s, made_at)
+        FROM (
+            SELECT *, quality.lost_s AS row_lost_s, provenance.transcribed_at AS made_at FROM history WHERE status = 'ok'
+        ) AS h LEFT JOIN (
+            SELECT recording_id, fingerprint, attempt, verdict, missing_s FROM recheck_records
+            WHERE recording_id IN (SELECT recording_id FROM recheck_records WHERE verdict = 'lost')
+            QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC) = 1
+        ) AS r ON r.recording_id = h.recording_id AND r.fingerprint = h.fingerprint AND r.attempt = h.attempt
         QUALIFY row_number() OVER (
-            PARTITION BY recording_id, recorded_month
-            ORDER BY quality.lost_s NULLS LAST, provenance.transcribed_at DESC, attempt DESC
+            PARTITION BY h.recording_id, h.recorded_month
+            ORDER BY round(CASE
+                    WHEN r.verdict = 'lost' THEN CASE WHEN h.row_lost_s > r.missing_s THEN h.row_lost_s ELSE r.missing_s END
+                    WHEN r.verdict = 'complete' THEN coalesce(h.row_lost_s, r.missing_s)
+                    ELSE h.row_lost_s
+                END, 1) NULLS LAST,
+                CASE WHEN r.verdict = 'lost' THEN 0 ELSE 1 END DESC, h.made_at DESC, h.attempt DESC
         ) = 1
     """,
     # Recordings whose last attempt under a fingerprint failed.

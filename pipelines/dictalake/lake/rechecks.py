@@ -28,7 +28,7 @@ from dictalake.lake.storage import Storage, open_storage
 from dictalake.retries import call_with_retries
 
 LOST: pa.Schema = pa.schema([RECHECKS.field(name) for name in ("recording_id", "attempt")])
-Verdict = Literal["lost", "complete", "changed", "unread"]
+Verdict = Literal["lost", "complete", "unknown", "changed", "unread"]
 _TRIES = 4
 
 

@@ -222,8 +222,9 @@ RECHECKS = pa.schema(
         _field(
             "verdict",
             _TEXT,
-            "lost: the row lacks sound, or is of what is none; complete: it holds what there is; changed: these are other "
-            "bytes, and no better ones; unread: nothing is known",
+            "lost: the row lacks sound, or is of what is none; complete: it holds what there is; unknown: it holds what is "
+            "read now, and nobody can tell what is lost; changed: these are other bytes, and no better ones; unread: nothing "
+            "is known",
             required=True,
         ),
         _field("reason", _TEXT, "why it was not read, as in error.reason; null where it was"),

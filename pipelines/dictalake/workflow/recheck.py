@@ -10,8 +10,9 @@ Threads fetch; the child processes of the AudioLoader's sandbox decode.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -37,7 +38,7 @@ from dictalake.errors import (
     TranscriptionError,
 )
 from dictalake.lake.query import connect, lock
-from dictalake.lake.rechecks import Recheck
+from dictalake.lake.rechecks import Recheck, Verdict
 from dictalake.records import Recording
 from dictalake.workflow.row_origin import find_object
 
@@ -62,7 +63,7 @@ _PLAN = """
     WHERE h.status = 'ok' AND h.source.uri IS NOT NULL AND (
         (coalesce(h.source.loader, 0) < $loader
             AND (r.recording_id IS NULL OR (r.verdict = 'unread' AND r.is_same IS NULL)))
-        OR ($again AND (h.quality.lost_s > 0 OR r.verdict IN ('lost', 'unread'))))
+        OR ($again AND (h.quality.lost_s > 0 OR r.verdict IN ('lost', 'unknown', 'unread'))))
 """
 
 
@@ -105,17 +106,22 @@ def recheck(config: Config, plan: Plan, processes: int) -> Iterator[list[Recheck
             "archive": config.archive.model_copy(update={"patient_fields": ()}),
         }
     )
-    loader, most, refused = _HashingLoader(config, processes), config.limits.storage_failures, 0
+    refused = 0
+    with closing(_recheck_ahead(config, plan, processes)) as of_objects:
+        for found in of_objects:
+            refused = _count_refusals(found, refused, config.limits.storage_failures)
+            yield found
+
+
+def _recheck_ahead(config: Config, plan: Plan, processes: int) -> Generator[list[Recheck]]:
+    """What is found of each object, in the order of ``plan``. Some objects are in hand before they are asked for."""
+    loader, running = _HashingLoader(config, processes), deque[Future[list[Recheck]]]()
     with ThreadPoolExecutor(_AHEAD * processes) as pool:
-        running: deque[Future[list[Recheck]]] = deque()
         try:
             for rows in plan:
                 running.append(pool.submit(recheck_object, rows, config, loader))
-                if len(running) < 2 * _AHEAD * processes:
-                    continue
-                found = running.popleft().result()
-                refused = _count_refusals(found, refused, most)
-                yield found
+                if len(running) >= 2 * _AHEAD * processes:
+                    yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         finally:
@@ -189,7 +195,8 @@ def judge(row: Row, loaded: LoadedAudio | TranscriptionError, digest: str | None
 
     Of the same bytes a row lost sound where more of it, or of channels, is decoded today, where the account knows of holes
     that the row does not, and where they are refused as corrupt; and where less is decoded, for then the row is of noise, or
-    of a tail that was repeated. Of other bytes only where they give more sound than the row has.
+    of a tail that was repeated. Where all of that is the same and nobody can tell today what is lost, the row may be whole or
+    not. Of other bytes a row lost sound only where they give more than the row has.
     """
     source = row["source"]
     is_same = None if digest is None else source["sha256"] in (None, digest)
@@ -203,14 +210,19 @@ def judge(row: Row, loaded: LoadedAudio | TranscriptionError, digest: str | None
     then = _Measures(row["duration_s"] or 0.0, row["lost_s"] or 0.0)
     now = _Measures(loaded.duration_s, lost_s or 0.0)
     record |= {"duration_s": now.duration_s, "lost_s": lost_s, "repairs": tuple(loaded.quality["repairs"])}
+    verdict: Verdict
     if is_same is False:
-        is_better = now.sound_s > then.sound_s + TOLERANCE_S
-        missing_s = max(now.sound_s - then.sound_s, 0.0)
-        return Recheck(**record, verdict="lost" if is_better else "changed", missing_s=missing_s if is_better else None)
-    has_another_length = abs(now.duration_s - then.duration_s) > TOLERANCE_S
-    has_more_channels = (loaded.format["channels"] or 0) > (source["channels"] or loaded.format["channels"] or 0)
-    has_no_account = source["loader"] is None
-    is_holed = now.lost_s > 0 if has_no_account else abs(now.lost_s - then.lost_s) > TOLERANCE_S
-    missing_s = now.duration_s if has_more_channels else max(now.duration_s - then.duration_s, now.lost_s)
-    is_lost = has_another_length or has_more_channels or is_holed
-    return Recheck(**record, verdict="lost" if is_lost else "complete", missing_s=missing_s if is_lost else 0.0)
+        verdict = "lost" if now.sound_s > then.sound_s + TOLERANCE_S else "changed"
+        missing_s = now.duration_s - then.sound_s
+    else:
+        has_more_channels = (loaded.format["channels"] or 0) > (source["channels"] or loaded.format["channels"] or 0)
+        is_lost = has_more_channels or abs(now.duration_s - then.duration_s) > TOLERANCE_S
+        # A row without an account counts as one that lost nothing.
+        is_lost = is_lost or (lost_s is not None and abs(now.lost_s - then.lost_s) > TOLERANCE_S)
+        verdict = "lost" if is_lost else "unknown" if lost_s is None else "complete"
+        missing_s = now.duration_s if has_more_channels else max(now.duration_s - then.duration_s, now.lost_s)
+    if verdict == "complete":
+        missing_s = 0.0
+    # The view ``transcripts`` shows no row before this one that lacks more than is missing here: it may not be too little.
+    is_known = lost_s is not None and verdict in ("lost", "complete")
+    return Recheck(**record, verdict=verdict, missing_s=missing_s if is_known else None)

@@ -17,10 +17,13 @@ from dictalake.cli.main import run_command
 from dictalake.cli.recheck import Findings, show_findings
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake.delta import has_table
+from dictalake.lake.places import RECHECKS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.rechecks import Recheck
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
+from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_row
 
@@ -110,6 +113,24 @@ def test_what_was_compared_before_a_stop_is_recorded_and_only_the_rest_is_left(
     assert "3 of 3 rows compared; 0 lost sound" in capsys.readouterr().out
     assert run_command("recheck", [lake]) == 0
     assert "nothing to compare" in capsys.readouterr().out
+
+
+def test_rows_of_which_nobody_can_tell_what_is_lost_are_no_all_clear(
+    lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [[say(IDS[0], "complete", missing_s=0.0)], [say(IDS[1], "unknown", repairs=("clock_reset",))]]
+    monkeypatch.setattr(command, "recheck", lambda *_: iter(records))
+    assert run_command("recheck", [lake]) == 3
+    assert "2 of 5 rows compared; 0 lost sound; 1 may lack sound, nobody can tell" in capsys.readouterr().out
+    assert run_command("recheck", [lake, "--format", "json"]) == 3
+    assert json.loads(capsys.readouterr().out)["unknown"] == 1
+
+
+def test_the_table_that_bigquery_reads_is_there_even_if_nothing_was_compared(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    assert run_command("recheck", [str(lake.uri)]) == 0
+    assert has_table(open_storage(lake, RECHECKS_FOLDER))
 
 
 def test_a_lake_that_is_missing_or_older_is_told(tmp_path: Path, lake: str) -> None:

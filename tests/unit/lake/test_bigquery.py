@@ -81,6 +81,10 @@ def make_lake(folder: Path) -> Lake:
             {"recording_id": "e", "attempt": 1, "quality": {"duration_s": 8.0, "lost_s": 3.0, "repairs": ["hole"]}},
             {"recording_id": "f", "quality": {"duration_s": 2.0}},
             {"recording_id": "g", "quality": {"duration_s": 2.0}},
+            {"recording_id": "h", "quality": {"duration_s": 8.0, "lost_s": 0.0}},
+            {"recording_id": "h", "attempt": 1, "quality": {"duration_s": 8.0, "lost_s": 3.0, "repairs": ["hole"]}},
+            {"recording_id": "i", "fingerprint": "111111111111", "quality": {"duration_s": 2.0}},
+            {"recording_id": "i", "quality": {"duration_s": 2.0}},
         )
     ):
         row = make_row(**changes)
@@ -94,6 +98,9 @@ def make_lake(folder: Path) -> Lake:
             Recheck(recording_id="f", at=AT + timedelta(hours=1), verdict="lost", missing_s=6.0, duration_s=8.0, **found),
             Recheck(recording_id="g", at=AT, verdict="lost", reason="corrupt_audio", repairs=("hole", "damaged"), **found),
             Recheck(recording_id="b", at=AT, verdict="complete", **found),
+            Recheck(recording_id="h", at=AT, verdict="lost", missing_s=3.0, duration_s=8.0, **found),
+            Recheck(recording_id="i", at=AT, verdict="lost", missing_s=6.0, duration_s=8.0, **found),
+            Recheck(recording_id="i", at=AT, verdict="complete", missing_s=0.0, **{**found, "fingerprint": "111111111111"}),
         ]
     )
     ended = {"event": "finished", "at": AT + timedelta(hours=1)}

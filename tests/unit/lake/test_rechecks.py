@@ -87,6 +87,78 @@ def test_of_the_rows_of_a_recording_the_one_that_lost_least_is_shown(lake: Lake)
     assert ask(lake, "SELECT recording_id FROM failures") == [("failed now",)]
 
 
+@pytest.mark.parametrize("newer_s", [2.0000000000000013, 2.04])
+def test_losses_that_are_the_same_tenth_of_a_second_are_equal(lake: Lake, newer_s: float) -> None:
+    commit(lake, make_heard("a", 2.0, fingerprint="000000000000"), make_heard("a", newer_s, 1))
+    assert ask(lake, "SELECT fingerprint FROM transcripts") == [(FINGERPRINT,)]
+
+
+def make_redone(recording_id: str, then_s: float | None, now_s: float | None) -> list[dict[str, Any]]:
+    """A row that knows of a loss of ``then_s``, and the next attempt, which knows of ``now_s``."""
+    return [make_heard(recording_id, then_s), make_heard(recording_id, now_s, 1, attempt=1)]
+
+
+def test_a_row_that_lost_sound_comes_behind_the_one_in_its_place_unless_that_lost_more_than_was_measured(lake: Lake) -> None:
+    commit(
+        lake,
+        *make_redone("all is well, it said", 0.0, 3.0),
+        *make_redone("it did not know", None, 3.0),
+        *make_redone("damaged throughout", 0.0, 9.0),
+        *make_redone("half noise", 0.0, 0.0),
+        *make_redone("nobody can tell", None, None),
+        *make_redone("a better copy, damaged too", 3.0, 2.5),
+        *make_redone("the bytes rotted since", None, 3.0),
+        *make_redone("a later recheck found it complete", 0.0, 3.0),
+        make_heard("failed now", 0.0),
+        make_failed_row("failed now", attempt=1),
+    )
+    log = RecheckLog(lake)
+    log.append(
+        [
+            say("all is well, it said", "lost", missing_s=3.0),
+            say("it did not know", "lost", missing_s=3.0),
+            say("damaged throughout", "lost"),
+            say("half noise", "lost", missing_s=0.0),
+            say("nobody can tell", "lost"),
+            say("a better copy, damaged too", "lost", missing_s=0.5),
+            say("the bytes rotted since", "lost", missing_s=0.5),
+            say("a later recheck found it complete", "lost", missing_s=3.0),
+            say("failed now", "lost", missing_s=3.0),
+        ]
+    )
+    log.append([say("a later recheck found it complete", "complete", 1, missing_s=0.0)])
+    assert dict(ask(lake, "SELECT recording_id, attempt FROM transcripts")) == {
+        "all is well, it said": 1,
+        "it did not know": 1,
+        "damaged throughout": 1,
+        "half noise": 1,
+        "nobody can tell": 1,
+        "a better copy, damaged too": 1,
+        "the bytes rotted since": 0,
+        "a later recheck found it complete": 0,
+        "failed now": 0,
+    }
+
+
+def test_a_row_that_lost_sound_comes_behind_one_of_another_model_that_a_recheck_found_complete(lake: Lake) -> None:
+    other = "000000000000"
+    for name, missing_s in (("short", 6.0), ("half noise", 0.0)):
+        commit(lake, make_heard(name, None, fingerprint=other), make_heard(name, None, 1))
+        RecheckLog(lake).append(
+            [say(name, "complete", fingerprint=other, missing_s=0.0), say(name, "lost", missing_s=missing_s)]
+        )
+    assert ask(lake, "SELECT DISTINCT fingerprint FROM transcripts") == [(other,)]
+
+
+def test_transcripts_of_a_month_open_no_file_of_another(lake: Lake) -> None:
+    commit(lake, make_row("a"))
+    [staged] = write_staged(make_transcripts([make_row("b", recorded_month="2026-04")]), lake)
+    TranscriptTable(lake).commit([staged])
+    RecheckLog(lake).append([say("a", "lost", missing_s=3.0)])
+    Path(f"{lake.uri}/transcripts/{staged.path}").unlink()
+    assert ask(lake, "SELECT recording_id FROM transcripts WHERE recorded_month = '2026-03'") == [("a",)]
+
+
 def test_incomplete_lists_what_lost_sound_the_worst_first(lake: Lake) -> None:
     commit(
         lake,

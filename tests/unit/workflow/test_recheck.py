@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 
 from dictalake.archive.manifest import scan_recordings
 from dictalake.audio.load import LOADER_VERSION, LoadedAudio
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Config
 from dictalake.errors import CorruptAudio, FetchFailed, NotAudio, RunError, TranscriptionError
-from dictalake.lake.rechecks import Recheck, RecheckLog
+from dictalake.lake.rechecks import Recheck, RecheckLog, find_lost
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import SAMPLE_RATE_HZ, Recording, make_recording_id
 from dictalake.workflow.recheck import Plan, judge, recheck
-from tests.lake_rows import make_failed_row, make_row
+from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
+from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+from tests.old_lakes import OLDER, schemas_of, write_rows
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -63,7 +68,10 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
         (planned(8.0), sound(8.0, 3.0, "damaged"), DIGEST, "lost", 3.0),  # its tail was repeated
         (planned(16.0), sound(8.0, 0.0, "header_repaired"), DIGEST, "lost", 0.0),  # half of it was noise
         (planned(8.0), sound(8.0, channels=2), DIGEST, "lost", 8.0),  # a second sound track
-        (planned(8.0), sound(8.0, None), DIGEST, "complete", 0.0),
+        (planned(30.0), sound(30.0, 0.012, "cut_end"), DIGEST, "complete", 0.0),
+        (planned(8.0), sound(8.0, None, "clock_reset"), DIGEST, "unknown", None),
+        (planned(8.0, 3.0, loader=1), sound(8.0, None, "clock_reset"), DIGEST, "unknown", None),
+        (planned(2.0), sound(8.0, None, "clock_reset"), DIGEST, "lost", None),
         (planned(8.0), CORRUPT, DIGEST, "lost", None),
         (planned(8.0), NO_AUDIO_FILE, DIGEST, "unread", None),
         (planned(8.0), CORRUPT, OTHER, "unread", None),
@@ -73,6 +81,7 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
         (planned(8.0), sound(8.0, 3.0, "damaged"), OTHER, "changed", None),
         (planned(8.0), sound(2.0), OTHER, "changed", None),
         (planned(8.0, 3.0, loader=2), sound(8.0), OTHER, "lost", 3.0),  # a better copy
+        (planned(2.0), sound(8.0, 5.0, "damaged"), OTHER, "lost", 6.0),  # better, but damaged too
     ],
 )
 def test_a_row_lost_sound_where_todays_loader_gives_more_or_knows_of_holes(
@@ -148,6 +157,69 @@ def test_only_the_last_good_rows_of_older_loaders_are_read_again_and_each_once(c
     assert Plan(config.lake, again=True).rows == 2, "but for what lacks sound, where that is asked for"
 
 
+def find_lost_work(config: Config, archive: Path, folder: Path) -> dict[str, Recording]:
+    """What ``--retry lost`` would do, by name."""
+    folder.mkdir()
+    listed = find_recordings(archive).values()
+    work_list, done = WorkList(listed, ErasedSubjects(), config, folder), TranscriptTable(config.lake)
+    work_list.refresh(
+        lambda: done.committed(FINGERPRINT),
+        lambda: ds.dataset(CLAIMED.empty_table()),
+        Retry(failed=False, lost=True),
+        lost=find_lost(config.lake, FINGERPRINT),
+    )
+    return {one.uri.rpartition("/")[2]: one for block in work_list.blocks() for one in block}
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_each_lost_row_of_an_upgraded_lake_is_picked_once_and_no_complete_one(
+    version: int, config: Config, tmp_path: Path
+) -> None:
+    archive, data = tmp_path / "archive", make_wav(2.0)
+    names = ["short.wav", "whole.wav", "failed.wav"]
+    for name in names:
+        (archive / name).write_bytes(data)
+    with zipfile.ZipFile(archive / "day.zip", "w") as file:
+        for name in ("short.wav", "whole.wav"):
+            file.writestr(name, data)
+    found = find_recordings(archive)
+    inside = {
+        name: replace(of, recording_id=make_recording_id(uri, of.version), uri=uri)
+        for of in [found["day.zip"]]
+        for name, uri in ((f"day.zip#{name}", f"{of.uri}#{name}") for name in ("short.wav", "whole.wav"))
+    }
+    rows = [heard(found["short.wav"], data, 1.0), heard(found["whole.wav"], data, 2.0)]
+    rows.append(make_failed_row(found["failed.wav"].recording_id))
+    schemas = schemas_of(version)
+    has_members = "archive_id" in schemas["transcripts"].names  # else an archive object had no row, and is new
+    of_archive = {"archive_id": found["day.zip"].recording_id, "archive_rows": 2}
+    if has_members:
+        rows.append(heard(inside["day.zip#short.wav"], data, 1.0, **of_archive))
+        rows.append(heard(inside["day.zip#whole.wav"], data, 2.0, **of_archive))
+    else:
+        (archive / "day.zip").unlink()
+    write_rows(config.lake, version, schemas, rows)
+    assert run_command("schema", ["--upgrade", "--lake.uri", str(config.lake.uri)]) == 0
+
+    lost = {found["short.wav"].recording_id} | ({inside["day.zip#short.wav"].recording_id} if has_members else set())
+    records = work(config)
+    assert len(records) == 2 * len(lost)
+    assert {name for name, record in records.items() if record.verdict == "lost"} == lost
+    assert {record.verdict for record in records.values()} == {"lost", "complete"}
+
+    pending = find_lost_work(config, archive, tmp_path / "first")
+    assert pending.keys() == ({"short.wav", "day.zip"} if has_members else {"short.wav"})
+    assert pending["short.wav"].attempt == 1
+    if has_members:
+        assert pending["day.zip"].member_attempts == {inside["day.zip#short.wav"].recording_id: 1}
+        assert pending["day.zip"].done_members == (inside["day.zip#whole.wav"].recording_id,)
+
+    commit(config, heard(found["short.wav"], data, 2.0, attempt=1))
+    if has_members:
+        commit(config, heard(inside["day.zip#short.wav"], data, 2.0, attempt=1, **of_archive))
+    assert find_lost_work(config, archive, tmp_path / "second") == {}
+
+
 def test_files_in_an_archive_object_are_found_in_it_and_others_stay_closed(config: Config, tmp_path: Path) -> None:
     files = {"a.wav": make_wav(2.0), "b.wav": make_wav(1.0), "unwanted.wav": b"RIFF"}
     with zipfile.ZipFile(tmp_path / "archive/day.zip", "w") as archive:
@@ -189,9 +261,12 @@ def test_a_recording_that_cannot_be_read_is_recorded_and_tried_again_if_its_byte
     assert work(config).keys() == {found["gone.wav"].recording_id, "9" * 32}
 
 
-def test_storage_that_gives_nothing_ends_it(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("objects", [3, 12], ids=["all of which are in hand at once", "more than are in hand at once"])
+def test_storage_that_gives_nothing_ends_it(
+    objects: int, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_wav(0.5)
-    for number in range(12):
+    for number in range(objects):
         (tmp_path / "archive" / f"{number}.wav").write_bytes(data)
     commit(config, *(heard(one, data, 0.5) for one in find_recordings(tmp_path / "archive").values()))
 

@@ -160,7 +160,7 @@ def _write_aiff(data: bytes, at: int, common: int, frame: int, end: int | None) 
 
     if end is None:
         return write(2**31), b""
-    return b"", write(end - body) + data[body:end]
+    return b"", write(max(end - body, 0)) + data[body:end]
 
 
 def _is_aiff_chunk(data: bytes, at: int) -> bool:

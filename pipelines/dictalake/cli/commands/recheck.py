@@ -21,7 +21,7 @@ from dictalake.errors import ConfigError
 
 def add_arguments(parser: CommandParser) -> None:
     parser.usage = f"{parser.prog} LAKE [options]"
-    parser.exit_codes[3] = "some rows lost sound, or could not be compared"
+    parser.exit_codes[3] = "some rows lost sound or may have, or could not be compared"
     parser.add_argument("lake", nargs="?", metavar="LAKE", help="the lake: a folder, gs://… or s3://… (or --lake.uri)")
     parser.add_argument("--processes", type=int, metavar="N", help="how many recordings are decoded at once; default: the CPUs")
     parser.add_argument(
