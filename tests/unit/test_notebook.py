@@ -18,6 +18,7 @@ import dictalake
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.query import VIEWS
+from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -26,12 +27,21 @@ from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 AT = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 # Rows of each view in the lake below.
-ROWS = {"history": 2, "transcripts": 1, "transcript_words": 1, "transcript_sections": 1, "failures": 1, "runs": 1}
+ROWS = {
+    "history": 2,
+    "transcripts": 1,
+    "transcript_words": 1,
+    "transcript_sections": 1,
+    "failures": 1,
+    "incomplete": 1,
+    "rechecks": 1,
+    "runs": 1,
+}
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One recording that was transcribed, one that failed, and the run that did it."""
+    """One recording that was transcribed, one that failed, the run that did it, and a recheck that found sound missing."""
     folder = tmp_path_factory.mktemp("notebook") / "lake"
     config = Lake.model_validate({"uri": str(folder)})
     row = make_row("a")
@@ -41,6 +51,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RunRecord(run_id="run-1", event="started", at=AT, fingerprint=FINGERPRINT, job="backfill"),
         RunRecord(run_id="run-1", event="finished", at=AT + timedelta(hours=1), ok=1, failed=1),
     )
+    found = Recheck(
+        recording_id="a", fingerprint=FINGERPRINT, attempt=0, loader=2, at=AT, verdict="lost", missing_s=1.0, repairs=("hole",)
+    )
+    RecheckLog(config).append([found])
     return folder
 
 
@@ -78,7 +92,9 @@ def test_a_view_can_be_taken_in_every_form(views: duckdb.DuckDBPyConnection, vie
 def test_times_are_in_utc_in_every_form(views: duckdb.DuckDBPyConnection, method: str) -> None:
     (run,) = take(views.sql("SELECT started_at, ended_at FROM runs"), method)
     (row,) = take(views.sql("SELECT provenance.transcribed_at AS at FROM transcripts"), method)
-    for time, wanted in ((run["started_at"], AT), (run["ended_at"], AT + timedelta(hours=1)), (row["at"], AT)):
+    (recheck,) = take(views.sql('SELECT "at" FROM rechecks'), method)
+    ended_at = AT + timedelta(hours=1)
+    for time, wanted in ((run["started_at"], AT), (run["ended_at"], ended_at), (row["at"], AT), (recheck["at"], AT)):
         assert time == wanted
         assert time.utcoffset() == timedelta(0)
 

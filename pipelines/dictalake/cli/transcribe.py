@@ -6,18 +6,21 @@ Names and texts go to standard output alone, never to logs.
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from dictalake.archive import storage
 from dictalake.archive.listing import list_recordings
+from dictalake.archive.manifest_rows import clean_name
 from dictalake.cli.own_recordings import Place, find_common_folder
 from dictalake.cli.run_end import log_end
 from dictalake.config.locations import resolve
@@ -29,6 +32,8 @@ from dictalake.workflow.worklist import Retry
 
 _MOST_SHOWN = 3
 _SMALL_MODEL = "embedded:medasr-mini"
+_MANIFEST = pa.schema([pa.field("uri", pa.string())])
+_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,18 +71,22 @@ def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Arc
         _require_utf_8(place.location, place.given)
     if len(places) == 1 and places[0].is_folder:
         return archive.model_copy(update={"uri": places[0].location, "manifest": None, "inventory": None})
-    manifest = folder / "recordings.csv"
-    with manifest.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["uri"])
-        for place in places:
-            if place.is_folder:
-                below = archive.model_copy(update={"uri": place.location})
-                for recording in list_recordings(below):
-                    writer.writerow([_as_field(recording.uri, name_as_given(recording.uri, places))])
-            else:
-                writer.writerow([_as_field(place.location, place.given)])
+    manifest = folder / "recordings.parquet"  # a name may hold a newline, which would end a line of CSV
+    uris = _name_files(archive, places)
+    with pq.ParquetWriter(manifest, _MANIFEST) as writer:
+        while batch := list(islice(uris, _BATCH)):
+            writer.write_table(pa.table({"uri": batch}, _MANIFEST))
     return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None})
+
+
+def _name_files(archive: Archive, places: Sequence[Place]) -> Iterator[str]:
+    """The URI of every file of ``places``, as a manifest gives it back. Raises ConfigError, RunError."""
+    for place in places:
+        if place.is_folder:
+            for recording in list_recordings(archive.model_copy(update={"uri": place.location})):
+                yield _as_field(recording.uri, name_as_given(recording.uri, places))
+        else:
+            yield _as_field(place.location, place.given)
 
 
 def _as_field(uri: str, shown: str) -> str:
@@ -85,11 +94,11 @@ def _as_field(uri: str, shown: str) -> str:
     is_local = uri.startswith(("/", "file://"))
     if is_local:
         _require_utf_8(storage.decode_local_path(uri), shown)
-    if uri == uri.strip():
+    if uri == clean_name(uri):
         return uri
     if not is_local:
         raise ConfigError(f"{_printable(shown)}: its name ends in a space; name only the folder that holds it")
-    return f"{uri}/"  # a manifest's fields are stripped of spaces, and then a path of its last slash
+    return f"{uri}/"  # a manifest's fields are stripped of blanks, and then a path of its last slash
 
 
 def _require_utf_8(location: str, shown: str) -> None:

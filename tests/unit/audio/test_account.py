@@ -9,7 +9,9 @@ from dictalake.audio.formats.account import CLOSED
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.errors import LoadError
 from tests.coded_sound import RATE_HZ, make_coded_sound, place
-from tests.damaged_audio import KINDS, DamagedFile, check_account, make_undamaged
+from tests.damaged_audio.encodings import make_undamaged
+from tests.damaged_audio.kinds import KINDS
+from tests.damaged_audio.truth import DamagedFile, check_account
 
 
 def find_fault(file: DamagedFile) -> str | None:

@@ -117,7 +117,7 @@ def test_a_run_over_several_paths_records_nothing_that_is_gone_after_it(here: Pa
     assert started["recordings"] == 2
 
 
-@pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0"])
+@pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0", "blank.wav\u200b"])
 def test_names_reach_the_run_as_they_are(here: Path, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     for path in (here / name, here / "recs" / name):
         shutil.copy(here / "one.wav", path)
@@ -128,6 +128,11 @@ def test_names_reach_the_run_as_they_are(here: Path, tmp_path_factory: pytest.Te
     listed = Archive.model_validate({"uri": str(here)})
     assert set(found.values()) <= {recording.recording_id for recording in find_recordings(listed)}
     assert [name_as_given(uri, places) for uri in found if uri.endswith(name)] == [name, f"recs/{name}"]
+
+
+def test_folders_without_a_file_that_is_wanted_are_an_archive_without_recordings(here: Path) -> None:
+    wanted = Archive.model_validate({"include": ["*.flac"]})
+    assert list(find_recordings(make_archive(wanted, [find_place("recs"), find_place("recs/deep")], here))) == []
 
 
 @pytest.mark.parametrize("paths", [["\udcff.wav"], ["one.wav", "bad"], ["bad\udcff"]])

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dictalake.config.sections import Lake
-from dictalake.errors import RunError
+from dictalake.errors import ConfigError, RunError
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.runs import RunLog
-from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
+from dictalake.lake.schema import PARTITIONS, SCHEMA_VERSION, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
@@ -353,12 +353,19 @@ def test_a_table_of_another_schema_is_refused_with_the_columns(lake: Lake) -> No
     with pytest.raises(RunError) as refused:
         TranscriptTable(lake)
     assert str(refused.value).endswith(
-        "/transcripts has schema version none, this dictalake writes version 5: columns missing ['nbest'], unknown ['notes'], "
-        "of another type ['confidence']; use the dictalake that made the table, or give another lake.uri"
+        f"/transcripts has schema version none, this dictalake writes version {SCHEMA_VERSION}: columns missing ['nbest'], "
+        "unknown ['notes'], of another type ['confidence']; use the dictalake that made the table, or give another lake.uri"
     )
+
+
+def test_a_lake_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    line = r"^lake\.uri = .*/file: this is a file, and a lake is a folder; name a folder, new or old$"
+    with pytest.raises(ConfigError, match=line):
+        TranscriptTable(Lake.model_validate({"uri": str(tmp_path / "file")}))
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(RunError, match=r"^cannot (make|open) the table at .*; check lake\.uri and its credentials$"):
-        TranscriptTable(Lake.model_validate({"uri": str(tmp_path / "file")}))
+        TranscriptTable(Lake.model_validate({"uri": str(tmp_path / "file/lake")}))

@@ -9,7 +9,7 @@ import av
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _XING_REACH = 4096  # bytes before the end of the first frame of sound
-_INDEXED = {"mp4", "wavpack", "tta", "ape", "avi"}  # their demuxers take the length from an index or a header, never from bytes
+_INDEXED = {"mp4", "wavpack", "tta", "ape"}  # their demuxers take the length from an index or a header, never from bytes
 
 
 class FlacInfo(NamedTuple):
@@ -39,6 +39,8 @@ def find_end(
         return (info.samples / info.rate_hz if info and info.samples and info.rate_hz else None), True
     if container in _INDEXED and stream.duration and stream.time_base:
         return float((stream.duration + min(stream.start_time or 0, 0)) * stream.time_base), False
+    if container == "avi":
+        return _read_avi_end(data), False
     if container == "matroska" and file.duration and _has_matroska_duration(data):
         return file.duration / av.time_base, True
     if container == "flv" and file.duration and b"onMetaData" in data[:4096] and b"\x08duration" in data[:65536]:
@@ -53,6 +55,15 @@ def _has_matroska_duration(data: bytes) -> bool:
     head = data[:4096]
     at = head.find(b"\x44\x89")
     return at >= 0 and head[at + 2 : at + 3] in (b"\x84", b"\x88")
+
+
+def _read_avi_end(data: bytes) -> float | None:
+    """By the stream header of the sound: AVISTREAMHEADER has its length in units of dwScale / dwRate seconds."""
+    at = data.find(b"auds", 0, 2**16)
+    if at < 8 or data[at - 8 : at - 4] != b"strh" or len(data) < at + 36:
+        return None
+    scale, rate, _, length = struct.unpack("<4I", data[at + 20 : at + 36])
+    return length * scale / rate if rate and scale and length else None
 
 
 def _read_asf_end(data: bytes) -> float | None:

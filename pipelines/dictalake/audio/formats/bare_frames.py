@@ -18,14 +18,14 @@ _ONE_HOLE_S = 0.5
 class BareFrames:
     """Follows FFmpeg's packets through the bytes of one stream, and tells ``timeline`` how long what lies between them was.
 
-    ``missing_s`` is missing at the one place where the stream is damaged, beside the bytes there: a reader that learns that
-    only at the end (``misplaced_s``) begins anew with it.
+    ``missing_s`` is missing at the one place where the stream is damaged, beside the bytes there, or, below 0, is not missing
+    where bytes were put in: a reader that learns that only at the end (``misplaced_s``) begins anew with it.
     """
 
     def __init__(self, data: bytes, container: str, bits_per_s: int, timeline: Timeline, missing_s: float) -> None:
         self._data, self._container, self._timeline = data, container, timeline
         self._bytes_per_s = bits_per_s / 8
-        self._missing_s, self.misplaced_s = missing_s, 0.0
+        self._missing_s, self.misplaced_s, self._is_retry = missing_s, 0.0, missing_s != 0.0
         self._read_to: int | None = None  # where the bytes end that packets accounted for
         self._good_bytes, self._largest = 0, 0
         self._holes, self._last_hole_s = 0, 0.0
@@ -89,14 +89,19 @@ class BareFrames:
     def finish(self) -> None:
         """After the last packet."""
         timeline = self._timeline
-        if self._read_to is not None and self._read_to < len(self._data):
+        is_complete = self._announced_s is not None and timeline.at_s >= self._announced_s - _MISPLACED_S
+        if is_complete and not timeline.owed_s and self._read_to is not None and self._read_to < len(self._data):
+            timeline.repairs.add("trailing_bytes")
+        elif self._read_to is not None and self._read_to < len(self._data):
             self._skip(self._read_to, len(self._data))
         rest_bytes = timeline.owed_s * self._average()
         announced_s = self._announced_s if "joined" not in timeline.repairs else None
-        if announced_s is not None and self._holes == 1 and not timeline.owed_s and not self._missing_s:
-            # Bytes were taken out there: sound is missing where the damage is, not at the end.
-            missing_s = announced_s - timeline.at_s
-            self.misplaced_s = missing_s if missing_s > _MISPLACED_S else 0.0
+        if announced_s is not None and self._holes and not timeline.owed_s and not self._is_retry:
+            # Bytes were taken out there: sound is missing where the damage is, not at the end. Or bytes were put in, and
+            # nothing is missing.
+            missing_s = max(announced_s - timeline.at_s, -timeline.lost_s)
+            is_known = missing_s < -_MISPLACED_S or (missing_s > _MISPLACED_S and self._holes == 1)
+            self.misplaced_s = missing_s if is_known else 0.0
         timeline.finish(announced_s, is_cut=rest_bytes <= 2 * self._largest)
         if announced_s is not None and timeline.at_s > announced_s + 0.5:
             timeline.repairs.add("header_short")
@@ -108,14 +113,17 @@ class BareFrames:
         rest = end - start - tagged
         if rest <= 0 or (tagged and find_mp3_length(self._data[start:end]) is not None):
             return  # behind the tag of a joined file stands a frame that holds its length, not sound
-        if not self._holes:
+        if not self._holes and self._missing_s > 0:
             self._timeline.miss(self._missing_s)
         # One hole breaks several packets, and the ones that depend on them.
         self._holes += not self._holes or self._timeline.decoded_s > self._last_hole_s + _ONE_HOLE_S
         self._last_hole_s = self._timeline.decoded_s
         per_s = self._average()
-        if per_s > 0 and rest / per_s > _LEAST_S:
-            self._timeline.miss(rest / per_s)
+        missed_s = rest / per_s if per_s > 0 else 0.0
+        spurious_s = min(missed_s, max(-self._missing_s, 0.0))
+        self._missing_s += spurious_s
+        if missed_s - spurious_s > _LEAST_S:
+            self._timeline.miss(missed_s - spurious_s)
 
     def _average(self) -> float:
         """Bytes a second of what was decoded; the announced rate before there is enough of it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import av
 import numpy as np
@@ -30,7 +31,17 @@ from dictalake.records import Account, AudioFormat, DecodedAudio
 # Demuxers whose packets have times of their own; all others are streams of bare frames.
 _CLOCKED = {"mp4", "matroska", "ogg", "asf", "flac", "wav", "w64", "aiff", "au", "caf", "wavpack", "tta", "ape", "avi", "flv"}
 _CLOCKED |= {"mpegts", "mpegps", "realmedia"}
+_CHECKSUMMED = ("flac", "wavpack", "tta", "ape")  # codecs whose frames have checksums
+_TRANSPORT = ("mpegts", "mpegps")  # streams that are cut and joined anywhere
+_MOST_TRANSPORT_GAP_S = 30.0
+_PES_BYTES = 8192  # of one packet of theirs, which holds several of the codec's
+_ANNOUNCE_THE_WHOLE = ("matroska", "asf", "flv")
+_UNSURE_S = 0.5
+_LEAST_UNREAD = 0.02  # of the bytes: an index behind the sound is smaller
 _AMR_FRAME_S = 0.02
+_PLANES = 8
+_BEGIN_AT_ZERO = ("asf", "matroska", "flac")  # unless they are recordings of something that had begun before
+_BEGINS_BY_S = 10.0
 _AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
 _AMR_SPEECH_LOST = 14
 
@@ -44,24 +55,36 @@ def read_with_ffmpeg(
     *,
     is_damaged: bool = False,
     begins_at_zero: bool = False,
+    has_clock: bool = True,
 ) -> tuple[DecodedAudio, int]:
     """All sound tracks of ``data`` as channels, and how many frames of the first track's rate there are; 0: none decoded.
 
     ``least`` are a rate in Hz and a channel count that are wanted at least. ``begins_at_zero`` says that sound is missing
-    before the first frame if the clock does not stand at 0 there, ``is_damaged`` that jumps of the clock are damage. Raises
-    CorruptAudio, UnsupportedCodec, TooLong or TooManyChannels.
+    before the first frame if the clock does not stand at 0 there, ``is_damaged`` that jumps of the clock are damage;
+    without ``has_clock`` blocks just follow one another. Raises CorruptAudio, UnsupportedCodec, TooLong or TooManyChannels.
     """
     with _open(data, container, session) as file:
         count = len(file.streams.audio)
+        times = [(one.start_time, one.time_base) for one in file.streams.audio]
+        starts = [float(start * base) for start, base in times if start is not None and base is not None]
         if count == 0:
             kinds = [each.type for each in file.streams]
             raise refuse_without_track(session.recording_id, kinds, name_container(container) or container)
     most_s = session.limits.duration_h * 3600
 
     def make_timeline() -> Timeline:
-        timeline = Timeline(most_s, is_exact=container == "flac", is_damaged=is_damaged)
+        timeline = Timeline(
+            most_s,
+            is_exact=container == "flac",
+            is_damaged=is_damaged,
+            most_gap_s=_MOST_TRANSPORT_GAP_S if container in _TRANSPORT else float("inf"),
+            has_clock=has_clock,
+            begins_by_s=_BEGINS_BY_S if count == 1 and container in _BEGIN_AT_ZERO else 0.0,
+        )
         if begins_at_zero:
             timeline.begin(0.0)
+        if count > 1 and len(starts) == count:
+            timeline.begin_later(min(starts))
         return timeline
 
     def read(number: int, wanted: tuple[int, int]) -> _ReadTrack:
@@ -150,10 +173,7 @@ def _read_track(
             check_codec(session.recording_id, codec)
             timeline = make_timeline()
             if misled is not None and not timeline.trust(misled):
-                raise CorruptAudio(
-                    session.recording_id,
-                    f"the times inside the {name} container contradict one another; copy it again from its source",
-                )
+                raise _contradiction(session, name)
             track = _Track(data, container, file, stream, timeline, missing_s)
             blocks = track.blocks()
             first = next(blocks, None)
@@ -170,6 +190,8 @@ def _read_track(
             if timeline.was_misled and misled is None:
                 misled = timeline
                 continue
+            if timeline.is_too_long:
+                raise _contradiction(session, name)
             if track.misplaced_s:
                 missing_s = track.misplaced_s
                 continue
@@ -177,12 +199,19 @@ def _read_track(
             return _ReadTrack(number, DecodedAudio(samples, stored, account=track.account), frames)
 
 
+def _contradiction(session: DecodeSession, name: str) -> CorruptAudio:
+    return CorruptAudio(
+        session.recording_id, f"the times inside the {name} container contradict one another; copy it again from its source"
+    )
+
+
 def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
     """libopus for Opus: FFmpeg's own decoder drifts away from what was encoded in SILK frames that are not plain speech."""
     context = stream.codec_context
-    if context.codec.canonical_name == "flac":
+    if context.codec.canonical_name in _CHECKSUMMED:
         context.options = {"err_detect": "crccheck+explode"}
-    if context.codec.canonical_name != "opus" or "libopus" not in av.codecs_available:
+    is_opus = context.codec.canonical_name == "opus" and (context.extradata or b"").startswith(b"OpusHead")
+    if not is_opus or "libopus" not in av.codecs_available:
         return context
     decoder = av.CodecContext.create("libopus", "r")
     decoder.extradata = context.extradata
@@ -315,7 +344,9 @@ class _Track:
             yield rate_hz, block
 
     def _pack(self, frame: av.AudioFrame) -> np.ndarray:
-        """float32 ``(channels, frames)``. Packed first: PyAV reads more than eight planes from where there are none."""
+        """float32 ``(channels, frames)``; PyAV reads more than eight planes from where there are none."""
+        if frame.format.name == "fltp" and frame.layout.nb_channels <= _PLANES:
+            return cast(np.ndarray, frame.to_ndarray())
         stored = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._packer is None or self._packs != stored:
             self._packer, self._packs = av.AudioResampler(format="flt"), stored
@@ -333,11 +364,24 @@ class _Track:
         end_s, may_be_short = find_end(self._data, self._container, self._file, self._stream)
         timeline = self._timeline
         unread = len(self._data) - self._good_to
+        if len(self._file.streams) > 1 and self._container in _ANNOUNCE_THE_WHOLE:
+            # The length is that of the longest track, pictures included.
+            if end_s is not None and end_s > timeline.at_s + _UNSURE_S:
+                timeline.leave_unknown()
+            return
         # The packet that the object ends in is broken, too.
-        is_cut = unread <= 2 * self._largest or (self._container != "flac" and not timeline.is_broken)
+        is_cut = unread <= 2 * self._largest or (self._container not in ("flac", "avi") and not timeline.is_broken)
         timeline.finish(end_s, is_cut=is_cut)
+        is_silent_about_it = self._container != "ogg" and (end_s is None or self._is_fragmented())
+        least = max(4 * self._largest, _LEAST_UNREAD * len(self._data), _PES_BYTES if self._container in _TRANSPORT else 0)
+        if is_silent_about_it and self._good_to and unread > least:
+            timeline.miss_end(unread * timeline.decoded_s / self._good_to)
         if self._container == "flac" and end_s is None and timeline.decoded_s:
             timeline.repairs.add("header_open")
         timeline.doubt(end_s)
-        if may_be_short and end_s is not None and timeline.at_s > end_s + 0.5:
+        if may_be_short and end_s is not None and timeline.at_s > end_s + _UNSURE_S:
             timeline.repairs.add("header_short")
+
+    def _is_fragmented(self) -> bool:
+        """An MP4 in fragments announces the length of those that could be found."""
+        return self._container == "mp4" and b"moof" in self._data[: 2**20]

@@ -40,13 +40,13 @@ def _find_last_sample(data: bytes) -> int | None:
         at = data.rfind(b"\xff", 0, at)
         if at < 0:
             return None
-        if data[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (end := _read_frame_end(data[at : at + 18], least)) is not None:
-            return end
+        if data[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (place := read_frame_place(data[at : at + 18], least)) is not None:
+            return sum(place)
     return None
 
 
-def _read_frame_end(head: bytes, block_samples: int) -> int | None:
-    """The number of the sample behind the frame that ``head`` begins, None where its CRC-8 says that it is no frame header."""
+def read_frame_place(head: bytes, block_samples: int) -> tuple[int, int] | None:
+    """The first sample and the length of the frame that ``head`` begins, None where its CRC-8 says that it is none."""
     if len(head) < 6 or head[3] & 1:
         return None
     number, length = _read_coded_number(head[4:])
@@ -66,7 +66,7 @@ def _read_frame_end(head: bytes, block_samples: int) -> int | None:
     else:
         size = 576 << size_code - 2 if size_code < 6 else 256 << size_code - 8
     is_variable = head[1] & 1
-    return number + size if is_variable else number * block_samples + size
+    return (number if is_variable else number * block_samples), size
 
 
 def _read_coded_number(data: bytes) -> tuple[int, int]:

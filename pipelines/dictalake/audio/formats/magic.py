@@ -142,6 +142,7 @@ _BRANDS = {b"aax ": "audible", b"aaxc": "audible"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jp2 "), "image"
 )
 _ENCRYPTED_ENTRIES = (b"enca", b"drms", b"drmi", b"aavd")
+_MOST_BOXES = 100_000
 _TEXT_BYTES = 1024
 _CONTROL = bytes(set(range(32)) - {9, 10, 12, 13, 27}) + b"\x7f"
 _HIGH = bytes(range(128, 256))
@@ -214,7 +215,10 @@ def _sniff_boxes(head: bytes, strict: bool) -> str | None:
 def _check_encrypted(data: bytes) -> str:
     """``mp4_encrypted`` where the first box ``stsd`` (sample descriptions) holds an entry of encrypted sound."""
     at = 0
-    while len(header := data[at : at + 16]) >= 8:
+    for _ in range(_MOST_BOXES):
+        header = data[at : at + 16]
+        if len(header) < 8:
+            break
         size = int.from_bytes(header[:4], "big")
         if header[4:8] == b"moov":
             end = min(at + size, len(data)) if size >= 8 else len(data)
@@ -305,7 +309,12 @@ _FIELDS: tuple[tuple[bytes, str, Callable[[bytes], bool], bool], ...] = (
         (kind + b"WS", "swf", lambda head: len(head) > 8 and 1 <= head[3] <= 60 and not is_text(head[:64]), True)
         for kind in (b"F", b"C", b"Z")
     ),
-    (b"\0\1\0\0\0", "font", lambda head: 1 <= head[5] <= 64 and re.match(rb"[ -~]{4}", head[12:16]) is not None, True),
+    (
+        b"\0\1\0\0\0",
+        "font",
+        lambda head: b"\x01" <= head[5:6] <= b"\x40" and re.match(rb"[ -~]{4}", head[12:16]) is not None,
+        True,
+    ),
     (b"\0\0\x01\xb3", "video", lambda head: len(head) > 10 and head[7] & 15 in range(1, 9) and head[10] & 0x20 > 0, True),
     (b"\0\0\0\x01\x67", "video", lambda head: head[5:6] in (b"\x42", b"\x4d", b"\x58", b"\x64", b"\x6e", b"\x7a"), True),
     (b"\0\0\0\x01\x40\x01\x0c", "video", lambda head: True, False),

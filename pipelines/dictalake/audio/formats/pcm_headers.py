@@ -14,13 +14,14 @@ _AIFC_BYTES = {b"ulaw": 1, b"alaw": 1, b"ULAW": 1, b"ALAW": 1}  # where it is no
 _AIFC_PCM = {b"NONE", b"sowt", b"twos", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32", *_AIFC_BYTES}
 _CAF_PLAIN = {b"lpcm", b"ulaw", b"alaw"}
 _UNKNOWN = 0xFFFF_FFFF
+_MOST_CHUNKS, _MOST_FILES = 100_000, 10_000  # an object of more than these is left to the decoders
 
 
 def split_pcm(data: bytes, container: str) -> list[Part]:
     """The files in ``data`` with true headers; unchanged where they are. ``container`` is aiff, au or caf."""
     signature, read = _READERS[container]
     starts = [match.start() for match in signature.finditer(data)]
-    starts = starts if starts[:1] == [0] else [0]
+    starts = starts if starts[:1] == [0] and len(starts) <= _MOST_FILES else [0]
     parts = []
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         parts += read(data[start:end] if end - start < len(data) else data)
@@ -61,16 +62,18 @@ def _read_au(data: bytes) -> list[Part]:
 
 def _read_caf(data: bytes) -> list[Part]:
     at, desc = 8, b""
-    while at + 12 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data):
+            return [Part(data)]
         name, size = struct.unpack(">4sq", data[at : at + 12])
         if name == b"desc":
             desc = data[at + 12 : at + 44]
         if name == b"data":
             return _settle_caf(data, at, size, desc)
         if size < 0:
-            break
+            return [Part(data)]
         at += 12 + size
-    return [Part(data)]
+    return [Part(data[:at])]  # nobody finds the sound of this
 
 
 def _settle_caf(data: bytes, at: int, size: int, desc: bytes) -> list[Part]:
@@ -99,16 +102,18 @@ def _is_caf_chunk(data: bytes, at: int) -> bool:
 
 def _read_aiff(data: bytes) -> list[Part]:
     at, common = 12, 0
-    while at + 8 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > len(data):
+            return [Part(data)]
         name, size = struct.unpack(">4sI", data[at : at + 8])
         if name == b"COMM" and size >= 18:
             common = at + 8
         if name == b"SSND" and common:
             return _settle_aiff(data, at, size, common)
         if not all(32 <= byte < 127 for byte in name):
-            break
+            return [Part(data)]
         at += 8 + size + size % 2
-    return [Part(data)]
+    return [Part(data[:at])]  # nobody finds the sound of this
 
 
 def _settle_aiff(data: bytes, at: int, size: int, common: int) -> list[Part]:
@@ -154,7 +159,7 @@ def _write_aiff(data: bytes, at: int, common: int, frame: int, end: int | None) 
 
     if end is None:
         return write(2**31), b""
-    return b"", write(end - body) + data[body:end]
+    return b"", write(max(end - body, 0)) + data[body:end]
 
 
 def _is_aiff_chunk(data: bytes, at: int) -> bool:
@@ -174,6 +179,13 @@ def _read_extended(value: bytes) -> float:
 # Each signature with enough of the header behind it that samples do not look like it
 _READERS = {
     "aiff": (re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER|MARK|INST|NAME|ANNO|AUTH|COMT|SSND|ID3 )", re.DOTALL), _read_aiff),
-    "au": (re.compile(rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b].{4}\x00\x00\x00.|dns\..{20}", re.DOTALL), _read_au),
+    "au": (
+        re.compile(
+            rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b]\x00[\x00-\x05].{2}\x00\x00[\x00\x01].|"
+            rb"dns\..{2}\x00\x00.{4}[\x01-\x1b]\x00\x00\x00.{2}[\x00-\x05]\x00.[\x00\x01]\x00\x00",
+            re.DOTALL,
+        ),
+        _read_au,
+    ),
     "caf": (re.compile(rb"caff\x00\x01\x00[\x00\x01]desc", re.DOTALL), _read_caf),
 }

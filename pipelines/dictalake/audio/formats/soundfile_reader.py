@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -60,7 +60,7 @@ def read_with_soundfile(
         rate_hz, channels = max(file.samplerate, least[0]), max(file.channels, least[1])
         stored = AudioFormat(name_container(container) or container, codec, rate_hz, channels, bits)
         checksum = hashlib.md5(usedforsecurity=False)
-        blocks = _blocks_of(file) if md5 is None else _hash_blocks(_blocks_of(file), bits or 16, checksum)
+        blocks = _blocks_of(file) if md5 is None else _hash_blocks(file, bits or 16, checksum)
         if (rate_hz, channels) != (file.samplerate, file.channels):
             blocks = unify(((file.samplerate, block) for block in blocks), rate_hz, channels)
         samples, frames = session.take(rate_hz, blocks, before_s)
@@ -73,14 +73,16 @@ class ChecksumMismatch(ValueError):
     """The samples are not those that were encoded."""
 
 
-def _hash_blocks(blocks: Iterable[np.ndarray], bits: int, checksum: hashlib._Hash) -> Iterator[np.ndarray]:
-    """``blocks``, with their samples as FLAC hashes them: interleaved signed integers, little-endian, of whole bytes."""
+def _hash_blocks(file: soundfile.SoundFile, bits: int, checksum: hashlib._Hash) -> Iterator[np.ndarray]:
+    """The blocks of a FLAC file, with their samples hashed as FLAC does: interleaved signed integers of whole bytes."""
     width = (bits + 7) // 8
-    for block in blocks:
-        whole = np.rint(block.T * np.float32(2.0 ** (bits - 1))).astype("<i2" if width == 2 else "<i4")
+    dtype = "int16" if width == 2 else "int32"  # libsndfile gives integers at the upper end of their range
+    shift, scale = 8 * np.dtype(dtype).itemsize - bits, np.float32(1 / 2.0 ** (8 * np.dtype(dtype).itemsize - 1))
+    while len(block := file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+        whole = block if shift == 0 else block >> shift
         narrow = whole if width in (2, 4) else whole.view(np.uint8).reshape(*whole.shape, 4)[..., :width]
         checksum.update(np.ascontiguousarray(narrow).data)
-        yield block
+        yield block.T * scale
 
 
 class _Source(io.BytesIO):

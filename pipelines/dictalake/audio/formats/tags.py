@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import struct
 
-# ID3v2.2-4, ID3v1 and its extension, APEv1-2, Lyrics3
-_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x04][\x00-\xf0][\x00-\x7f]{4}|TAG\+|TAG|APETAGEX|LYRICSBEGIN", re.DOTALL)
-_APE_HEADER_BYTES = 32
+# ID3v2.2-4, ID3v1 and its extension, APEv2's header, Lyrics3
+_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x04][\x00-\xf0][\x00-\x7f]{4}|(?<!APE)TAG\+?|LYRICSBEGIN", re.DOTALL)
+_LYRICS_END = re.compile(rb"LYRICS(?:200|END)")
+_LYRICS_BYTES = 100_000
+_APE = b"APETAGEX"
+_APE_VERSIONS = (1000, 2000)
+_APE_BYTES = 32  # of its header, and of its footer
 
 
 def id3_length(data: bytes, at: int = 0) -> int:
@@ -21,30 +25,58 @@ def id3_length(data: bytes, at: int = 0) -> int:
 
 def count_tag_bytes(data: bytes, start: int, end: int) -> int:
     """How many of the bytes ``data[start:end]`` belong to tags. A tag may reach beyond ``end``."""
+    ape = _find_ape_tags(data, start, end)
+    others = _find_other_tags(data, start, end, ape)
     at, tagged = start, 0
-    while (match := _TAG.search(data, at, end)) is not None:
-        length = min(_tag_length(data, match), end - match.start())
-        if length <= 0:
-            at = match.end()
-            continue
-        tagged += length
-        at = match.start() + length
+    for first, last in sorted([*ape, *others]):
+        first, last = max(first, at), min(last, end)
+        tagged += max(last - first, 0)
+        at = max(at, last)
     return tagged
 
 
-def _tag_length(data: bytes, match: re.Match[bytes]) -> int:
-    at, kind = match.start(), match.group()[:4]
-    if kind[:3] == b"ID3":
-        return id3_length(data, at)
-    if kind == b"APET":
-        head = data[at : at + _APE_HEADER_BYTES]
-        if len(head) < _APE_HEADER_BYTES:
-            return len(head)
-        size, _, flags = struct.unpack("<III", head[12:24])
-        # The size counts the items and the footer. A header (bit 29) stands before them; a footer alone has them before it.
-        return _APE_HEADER_BYTES + (size if flags & 1 << 29 else 0)
-    if kind == b"LYRI":
-        found = data.find(b"LYRICS200", at, at + 100_000)
-        return found + 9 - at if found >= 0 else 11
-    # ID3v1 is 128 bytes at the very end; in a joined file at the end of a part. Audio may contain the letters by chance.
-    return {b"TAG+": 227}.get(kind, 128)
+def _find_ape_tags(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """From the start to the end of each. A tag of version 1 has no header, just a footer behind its items."""
+    found: list[tuple[int, int]] = []
+    at = start
+    while (at := data.find(_APE, at, end)) >= 0:
+        head = data[at : at + _APE_BYTES]
+        first, last = at, at + len(head)
+        if len(head) == _APE_BYTES:
+            version, size, _, flags = struct.unpack("<4I", head[8:24])  # the size is of the items and the footer
+            if version not in _APE_VERSIONS:
+                at += len(_APE)
+                continue
+            if flags & 1 << 29:
+                last += size
+            else:
+                first = max(last - max(size, _APE_BYTES), found[-1][1] if found else start)
+        found.append((min(first, at), last))
+        at = max(last, at + len(_APE))
+    return found
+
+
+def _find_other_tags(data: bytes, start: int, end: int, ape: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    at, lyrics_from, number = start, start, 0
+    while (match := _TAG.search(data, at, end)) is not None:
+        first, kind = match.start(), match.group()[:3]
+        while number < len(ape) and ape[number][1] <= first:
+            number += 1
+        if number < len(ape) and ape[number][0] <= first:
+            at = ape[number][1]  # letters inside of it
+            continue
+        if kind == b"ID3":
+            length = id3_length(data, first)
+        elif kind == b"LYR":
+            closed = _LYRICS_END.search(data, max(first, lyrics_from), first + _LYRICS_BYTES)
+            if closed is None:
+                lyrics_from = max(lyrics_from, first + _LYRICS_BYTES - 9)
+            length = closed.end() - first if closed is not None else len(match.group())
+        else:
+            # ID3v1 is 128 bytes at the very end; in a joined file at the end of a part. Audio may hold the letters by chance.
+            length = 227 if match.group() == b"TAG+" else 128
+        if length > 0:
+            found.append((first, first + length))
+        at = max(first + length, match.end())
+    return found

@@ -12,6 +12,7 @@ from dictalake.records import Account
 _TOLERANCE_S = 0.03  # Matroska rounds to milliseconds, Vorbis moves its blocks about; a packet of speech is 20 ms
 _MOST_TOLERANCE_S = 0.1
 _EXACT_S = 0.001
+_CONTRADICTION_S = 0.5
 _SILENCE_FRAMES = 2**16
 
 
@@ -21,10 +22,20 @@ class Timeline:
     With a clock (``place`` with ``start_s``), gaps are measured; without one (raw MP3, ADTS …) the reader says with ``miss``
     how long what it skipped would have been. ``most_s`` is the longest recording: a clock that jumps further is not believed.
     ``is_exact`` says that the clock counts samples. ``is_damaged`` says that bytes are known to be damaged: then a jump of the
-    clock is damage, too.
+    clock is damage, too. ``most_gap_s`` is the longest jump that may be a hole; beyond it the clock starts anew. A
+    first block up to ``begins_by_s`` is a late one, and sound is missing before it.
     """
 
-    def __init__(self, most_s: float, *, is_exact: bool = False, is_damaged: bool = False) -> None:
+    def __init__(
+        self,
+        most_s: float,
+        *,
+        is_exact: bool = False,
+        is_damaged: bool = False,
+        most_gap_s: float = float("inf"),
+        has_clock: bool = True,
+        begins_by_s: float = 0.0,
+    ) -> None:
         self.at_s = 0.0  # where the next block goes
         self.decoded_s = 0.0
         self.lost_s = 0.0
@@ -32,7 +43,9 @@ class Timeline:
         self.is_unknown = False
         self.repairs: set[str] = set()
         self._most_s = most_s
-        self._is_exact, self._is_damaged = is_exact, is_damaged
+        self._is_exact, self._is_damaged, self._most_gap_s = is_exact, is_damaged, most_gap_s
+        self._has_clock, self._begins_by_s = has_clock, begins_by_s
+        self._lead_s = 0.0
         self._offset_s: float | None = None  # the clock's time of the recording's beginning
         self._broke = False  # since the last block
         self._filled_s = 0.0
@@ -47,6 +60,11 @@ class Timeline:
         """The clock's time of the first packet, whether it can be decoded or not. Later calls change nothing."""
         if self._offset_s is None:
             self._offset_s = clock_s
+
+    def begin_later(self, origin_s: float) -> None:
+        """The recording begins at ``origin_s``; that this track may begin later is no loss."""
+        self.begin(origin_s)
+        self._lead_s = float("inf")
 
     def trust(self, other: Timeline) -> bool:
         """Takes the times of ``other``, which saw the same blocks; a time that lies behind a later one, or the end, is wrong.
@@ -75,13 +93,14 @@ class Timeline:
         """The silence to put before a block of ``length_s`` that the clock has at ``start_s``."""
         self._block_s = max(self._block_s, length_s)
         gap_s = self._owed_s
-        if start_s is not None:
+        if start_s is not None and self._has_clock:
             self._starts.extend((start_s, length_s))
             if self._trusted is not None and len(self._starts) <= len(self._trusted):
                 start_s = self._trusted[len(self._starts) - 2]
-            self.begin(start_s)
+            self.begin(0.0 if 0.0 < start_s <= self._begins_by_s else start_s)
             gap_s = start_s - (self._offset_s or 0.0) - self.at_s
-        silence_s = self._fill(gap_s)
+        lead_s, self._lead_s = min(max(gap_s, 0.0), self._lead_s), 0.0
+        silence_s = lead_s + self._fill(gap_s - lead_s)
         self._broke, self._owed_s = False, 0.0
         self.at_s += silence_s + length_s
         self.decoded_s += length_s
@@ -89,7 +108,7 @@ class Timeline:
 
     def _fill(self, gap_s: float) -> float:
         tolerance_s = _EXACT_S if self._is_exact else min(max(_TOLERANCE_S, 1.5 * self._block_s), _MOST_TOLERANCE_S)
-        if gap_s < -tolerance_s or self.at_s + gap_s > self._most_s:
+        if gap_s < -tolerance_s or gap_s > self._most_gap_s or self.at_s + gap_s > self._most_s:
             self.was_misled |= gap_s < 0 and self._filled_s >= -gap_s - tolerance_s
             # The clock starts anew, or jumps further than any recording is long: it tells nothing about this place.
             self._offset_s = (self._offset_s or 0.0) + gap_s
@@ -113,12 +132,19 @@ class Timeline:
             self._end_s = end_s
             self.was_misled |= too_long_s > _MOST_TOLERANCE_S and self._filled_s >= too_long_s - _MOST_TOLERANCE_S
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether holes make the recording longer than its container says, though doubtful times were put right."""
+        too_long_s = self.at_s + (self._offset_s or 0.0) - self._end_s
+        return self._trusted is not None and too_long_s > _CONTRADICTION_S and self._filled_s > 0
+
     def finish(self, end_s: float | None, *, is_cut: bool) -> None:
         """After the last block: the end that the container announces on its clock, and whether the bytes for it are missing."""
         missing_s = self._owed_s
         if end_s is not None:
             missing_s = max(missing_s, end_s - (self._offset_s or 0.0) - self.at_s)
-        if missing_s <= (0.0 if self._owed_s else max(2 * self._block_s, _MOST_TOLERANCE_S)):
+        tolerance_s = _EXACT_S if self._is_exact else max(2 * self._block_s, _MOST_TOLERANCE_S)
+        if missing_s <= (0.0 if self._owed_s else tolerance_s):
             return
         self.lost_s += missing_s
         if is_cut:
@@ -126,6 +152,16 @@ class Timeline:
         else:
             self.repairs.add("damaged")
             self.broken_s += missing_s
+
+    def leave_unknown(self) -> None:
+        """Something may be missing, and nothing says how much."""
+        self.is_unknown = True
+
+    def miss_end(self, seconds: float) -> None:
+        """So much sound behind the last block cannot be decoded."""
+        self.lost_s += seconds
+        self.broken_s += seconds
+        self.repairs.add("damaged")
 
     @property
     def is_broken(self) -> bool:

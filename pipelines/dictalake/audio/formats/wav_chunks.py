@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dictalake.audio.formats.more_samples import is_more_sound
@@ -23,7 +23,12 @@ _UNKNOWN_SIZE_64 = 2**62
 _UNKNOWN_SIZE = 0x7FFF_0000  # from here on 32-bit sizes mean "not known yet"
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _SIDE_CHUNKS = {b"LIST", b"fact", b"bext", b"cue ", b"id3 ", b"ID3 ", b"JUNK", b"FLLR", b"PAD ", b"iXML", b"smpl", b"PEAK"}
-_MOST_CHUNKS = 100_000
+_MOST_CHUNKS, _MOST_FILES = 1_000_000, 10_000  # what follows more than these counts as damage
+_PLAIN = {_PCM, 3, 6, 7}  # float, A-law, µ-law
+_MS_ADPCM, _IMA_ADPCM, _GSM = 2, 0x11, 0x31  # whose ``fmt`` says how many samples a block has
+_MPEG = {0x50, 0x55}  # layers I and II, layer III
+_MPEG_LENGTHS = re.compile(rb"Xing|Info|VBRI")
+_LEAST_BYTES_PER_S = 100
 
 
 @dataclass
@@ -51,24 +56,37 @@ def split_wav(data: bytes) -> list[Part]:
     Empty where no ``fmt`` or ``data`` chunk is found: then only the decoders may know what it is.
     """
     if data.startswith(_W64_RIFF):
-        return _split(data, _walk_w64(data))
-    return _split(data, _walk_riff(data))
+        return _split(data, *_walk_w64(data))
+    return _split(data, *_walk_riff(data))
 
 
-def _split(data: bytes, files: list[_File]) -> list[Part]:
+def _split(data: bytes, files: list[_File], end: int) -> list[Part]:
+    """``end`` is where the search for chunks was given up, or the end of the data."""
     files = [file for file in files if file.fmt and file.spans]
     parts = []
     for number, file in enumerate(files):
         fmt, is_repaired = _repair_fmt(file.fmt, file.order)
         account = file.account.also("header_repaired") if is_repaired else file.account
-        if len(files) == 1 and len(file.spans) == 1 and account == CLOSED and data[:4] not in (b"BW64",):
+        if _read_kind(file) in _MPEG:
+            parts.append(_take_out_mpeg(b"".join(data[start:end] for start, end in file.spans), account))
+            continue
+        if len(files) == 1 and len(file.spans) == 1 and account == CLOSED and end == len(data) and data[:4] != b"BW64":
             return [Part(data)]
         if len([span for span in file.spans if span[1] > span[0]]) > 1:
             account = account.also("joined")
         sound = b"".join(data[start:end] for start, end in file.spans)
         if sound or number == 0:
             parts.append(Part(_make_wav(file.order, fmt, len(sound)) + sound, account))
+    if parts and end < len(data):
+        parts[-1] = replace(parts[-1], is_whole=False, unread=len(data) - end)
     return parts
+
+
+def _take_out_mpeg(sound: bytes, account: Account) -> Part:
+    """The frames alone: libsndfile drops damaged ones without a word, and the reader of bare frames counts them."""
+    if _MPEG_LENGTHS.search(sound, 0, 400):
+        account = replace(account, lost_s=0.0)  # they announce their length themselves
+    return Part(sound, account, container="mp3")
 
 
 def _make_wav(order: str, fmt: bytes, size: int) -> bytes:
@@ -97,20 +115,22 @@ def _repair_fmt(fmt: bytes, order: str) -> tuple[bytes, bool]:
     return fmt[:14] + struct.pack(f"{order}H", 8 * (block // channels)) + fmt[16:], True
 
 
-def _walk_riff(data: bytes) -> list[_File]:
+def _walk_riff(data: bytes) -> tuple[list[_File], int]:
     files: list[_File] = []
     at = 0
     for _ in range(_MOST_CHUNKS):
         name = data[at : at + 4]
         if name in _RIFF and data[at + 8 : at + 12] == b"WAVE":
+            if len(files) == _MOST_FILES:
+                return files, at
             files.append(_File(_RIFF[name], at))
             at += 12
             continue
         chunk = _read_chunk(data, at, files[-1].order) if files else None
         if chunk is None:
-            break
+            return files, len(data)
         at = _take_chunk(data, files[-1], chunk)
-    return files
+    return files, min(at, len(data))
 
 
 def _read_chunk(data: bytes, at: int, order: str) -> _Chunk | None:
@@ -155,8 +175,9 @@ def _take_samples(data: bytes, file: _File, body: int, size: int | None) -> int:
         return len(data)
     end = body + size
     if end > len(data):
-        lost_s = (end - len(data)) / per_s if per_s else 0.0
-        file.account = file.account.also("cut_end", lost_s=lost_s)
+        file.account = file.account.also("cut_end", lost_s=(end - len(data)) / per_s if per_s else 0.0)
+        if not per_s:
+            file.account = replace(file.account, lost_s=None)
         file.spans.append((body, len(data)))
         return len(data)
     for following in (end + size % 2, end, body + (size + 7) // 8 * 8):
@@ -187,32 +208,71 @@ def _is_plausible(data: bytes, chunk: _Chunk) -> bool:
     return chunk.name in _SIDE_CHUNKS or chunk.name == b"data" or (chunk.next <= len(data) + 1 and chunk.size > 0)
 
 
+def _read_kind(file: _File) -> int:
+    """The format tag; of WAVE_FORMAT_EXTENSIBLE the one inside its GUID."""
+    at = 24 if file.fmt[:2] == struct.pack(f"{file.order}H", _EXTENSIBLE) and len(file.fmt) >= 26 else 0
+    return int(struct.unpack(f"{file.order}H", file.fmt[at : at + 2].ljust(2, b"\0"))[0])
+
+
 def _read_rates(file: _File) -> tuple[int, float]:
-    """Bytes of a block (of one sample of every channel, in PCM) and of a second."""
+    """Bytes of a block (of one sample of every channel, in PCM) and of a second; 0.0 where nothing tells.
+
+    The announced average of bytes a second is believed last: some writers leave it out.
+    """
     if len(file.fmt) < 14:
         return 1, 0.0
-    _, _, _, per_s, block = struct.unpack(f"{file.order}HHIIH", file.fmt[:14])
-    return max(block, 1), float(per_s)
+    _, channels, rate_hz, average, block = struct.unpack(f"{file.order}HHIIH", file.fmt[:14])
+    kind = _read_kind(file)
+    if kind in _PLAIN:
+        bits = struct.unpack(f"{file.order}H", file.fmt[14:16])[0] if len(file.fmt) >= 16 else 0
+        width = block or (bits + 7) // 8 * channels
+        return max(width, 1), float(rate_hz * width)
+    samples = _read_block_samples(file, kind, channels, block)
+    if samples and rate_hz and block:
+        return block, rate_hz * block / samples
+    is_plausible = _LEAST_BYTES_PER_S <= average <= 8 * rate_hz * max(channels, 1)
+    return max(block, 1), float(average) if is_plausible else 0.0
 
 
-def _walk_w64(data: bytes) -> list[_File]:
+def _read_block_samples(file: _File, kind: int, channels: int, block: int) -> int:
+    """Samples of each channel in a block of ADPCM or GSM; 0 for other codings, and where that makes no sense."""
+    if kind not in (_MS_ADPCM, _IMA_ADPCM, _GSM) or not channels:
+        return 0
+    samples = struct.unpack(f"{file.order}H", file.fmt[18:20])[0] if len(file.fmt) >= 20 else 0
+    if samples:
+        return int(samples)
+    if kind == _GSM:
+        return 320
+    heads = (7 if kind == _MS_ADPCM else 4) * channels
+    return max((block - heads) * 2 // channels + (2 if kind == _MS_ADPCM else 1), 0)
+
+
+def _walk_w64(data: bytes) -> tuple[list[_File], int]:
     """Sony Wave64: names of 16 bytes, sizes of 64 bits that count their own header, chunks at multiples of 8."""
     starts = [match.start() for match in _W64_FILE.finditer(data)] or [0]
-    files = []
-    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
-        file, one = _File("<", start), data[:end]
-        for name, body, size in _read_w64_chunks(one, start):
+    ends = [*starts[1:], len(data)][:_MOST_FILES]
+    files, chunks = [], 0
+    for start, end in zip(starts[:_MOST_FILES], ends, strict=True):
+        file, one = _File("<", start), data if len(starts) == 1 else data[start:end]
+        for name, body, size in _read_w64_chunks(one):
+            chunks += 1
             if name == b"fmt ":
                 file.fmt = one[body : body + size]
-            elif name == b"data" and _take_samples(one, file, body, size if 0 < size < _UNKNOWN_SIZE_64 else None) == end:
+            elif name == b"data" and _take_samples(one, file, body, size if 0 < size < _UNKNOWN_SIZE_64 else None) == len(one):
                 break
+        base = start if len(starts) > 1 else 0
+        file.spans = [(first + base, last + base) for first, last in file.spans]
         files.append(file)
-    return files
+        if chunks > _MOST_CHUNKS:
+            return files, end
+    return files, ends[-1]
 
 
-def _read_w64_chunks(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
-    at = start + 40
-    while at + 24 <= len(data):
+def _read_w64_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    at = 40
+    for _ in range(_MOST_CHUNKS):
+        if at + 24 > len(data):
+            return
         if data[at + 4 : at + 16] != _W64_TAIL:
             return
         size = struct.unpack("<Q", data[at + 16 : at + 24])[0]
