@@ -144,7 +144,7 @@ def test_recordings_that_lost_sound_are_named_the_worst_first(lake: Lake) -> Non
 
 def test_of_the_whole_lake_also_what_a_recheck_found_is_incomplete(lake: Lake) -> None:
     record: dict[str, Any] = {
-        "recording_id": "a",
+        "recording_id": "e",
         "fingerprint": BEAM,
         "attempt": 0,
         "loader": 2,
@@ -153,7 +153,7 @@ def test_of_the_whole_lake_also_what_a_recheck_found_is_incomplete(lake: Lake) -
     }
     RecheckLog(lake).append([Recheck(**record, verdict="lost", missing_s=30.0)])
     whole = read_report(lake).parts[-1]
-    assert whole.incomplete == [Incomplete("a", 30.0, 90.0, ())]
+    assert whole.incomplete == [Incomplete("e", 30.0, 90.0, ())]
     assert (whole.counts.incomplete, whole.counts.lost_s) == (1, 30.0)
 
 
