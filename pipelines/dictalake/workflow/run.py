@@ -47,7 +47,7 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
-from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
+from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.plan import Plan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
@@ -142,9 +142,10 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    # Hashed first, opened then: a file that is changed in between is refused here, and later in a worker.
-    provenance = identify(config, checkpoint)
-    config = freeze_config(config, checkpoint, provenance.lm_sha256)
+    # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
+    files = find_decoder_files(config)
+    provenance = identify(config, checkpoint, files)
+    config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
     if (library_log := terminal.library_log()) is not None:
