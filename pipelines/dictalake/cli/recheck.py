@@ -18,7 +18,7 @@ from dictalake.cli.tables import Column, print_json, print_table
 from dictalake.config.sections import Config
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.observers.stats import format_duration
-from dictalake.workflow.recheck import Plan, recheck
+from dictalake.workflow.recheck import RecheckList, recheck
 
 _COMMIT_EVERY_S = 10.0
 _LINE_EVERY_S = 60.0
@@ -77,7 +77,7 @@ class Findings:
 
 def recheck_lake(config: Config, processes: int | None, *, again: bool, form: str) -> int:
     """The exit code: 3 where a row lost sound or could not be compared."""
-    with closing(Plan(config.lake, again=again)) as plan:
+    with closing(RecheckList(config.lake, again=again)) as plan:
         findings = Findings(plan.rows)
         if plan.rows:
             _work(config, plan, processes or os.cpu_count() or 1, findings)
@@ -95,7 +95,7 @@ def recheck_lake(config: Config, processes: int | None, *, again: bool, form: st
     return 3 if findings.lost or findings.unread else 0
 
 
-def _work(config: Config, plan: Plan, processes: int, findings: Findings) -> None:
+def _work(config: Config, plan: RecheckList, processes: int, findings: Findings) -> None:
     """Records what is found every few seconds, and what is left when it is stopped."""
     log, console = RecheckLog(config.lake), Console(stderr=True)
     columns = (TextColumn("comparing"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())

@@ -39,7 +39,7 @@ from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import LibraryLogTrimmer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
-from dictalake.observers.progress import ProgressReport, StallMonitor
+from dictalake.observers.progress import ProgressReport, StallMonitor, show_stage
 from dictalake.observers.prometheus import serve_metrics
 from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
@@ -48,7 +48,7 @@ from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
-from dictalake.workflow.plan import Plan, StagePlan, make_plan
+from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -263,13 +263,13 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _open_reader(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ReportReader:
+def _open_reader(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ReportReader:
     """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
     flow = _connect_stages(places, run, plan, ledger)
     return ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
 
 
-def _connect_stages(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
+def _connect_stages(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
@@ -318,7 +318,7 @@ def _in_actors(
 ) -> ray.data.Dataset:
     """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
     return data.map_batches(
-        with_display_name(plan.name.capitalize(), QuarantiningActor),
+        with_display_name(show_stage(plan.name).capitalize(), QuarantiningActor),
         fn_constructor_args=(plan.name, ledger, stage, *arguments),
         batch_size=None,
         batch_format="pyarrow",
