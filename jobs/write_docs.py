@@ -25,6 +25,7 @@ from dictalake.config.headerless import USUAL
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures
+from dictalake.observers.progress import show_stage
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,11 +97,17 @@ def render_failures() -> str:
     lines = []
     for failure in list_failures():
         again = "A new try may succeed." if failure.retryable else "A new try fails again until you change something."
-        stage = "Any stage" if failure.stage == "any" else f"Stage {failure.stage}"
+        stages = [_name_stage(stage) for stage in failure.stage.split(", ")]
+        stage = "Any stage" if failure.stage == "any" else f"Stage {', '.join(stages)}"
         lines += [f"### {failure.reason}", "", f"{stage}. {again}", ""]
         lines += _wrap(f"- **What happened:** {failure.meaning}", "  ")
         lines += [*_wrap(f"- **What to do:** {failure.advice}", "  "), ""]
     return "\n".join(lines)
+
+
+def _name_stage(stored: str) -> str:
+    shown = show_stage(stored)
+    return stored if shown == stored else f"{shown} (`{stored}` in the lake)"
 
 
 def render_repairs() -> str:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from dictalake.acoustic.frozen_files import FrozenAcoustic, FrozenDecoding, FrozenFiles, freeze_files, hash_one_file
+from dictalake.acoustic.frozen_files import (
+    DecoderFiles,
+    FrozenAcoustic,
+    FrozenDecoding,
+    FrozenFiles,
+    Stamps,
+    freeze_files,
+    hash_one_file,
+)
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Acoustic, Config, Decoding
 from dictalake.errors import ConfigError
@@ -37,11 +45,15 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with ``config.json``, weights and a tokenizer, its identity, and its ``acoustic.kind``."""
+    """A folder with ``config.json``, weights and a tokenizer, its identity, and its ``acoustic.kind``.
+
+    ``stamps`` are the sizes and dates of its files from before they were hashed; without them every worker hashes them again.
+    """
 
     folder: Path
     identity: ModelIdentity
     kind: str = "ctc"
+    stamps: Stamps = ()
 
     @property
     def config(self) -> dict[str, object]:
@@ -51,34 +63,19 @@ class Checkpoint:
 def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
     """The model's folder and its identity. Reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
     folder, revision = find_folder(acoustic)
-    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, hash_folder(folder)), acoustic.kind)
+    files = freeze_files(folder, hash_folder)
+    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, files.sha256), acoustic.kind, files.stamps)
 
 
-def freeze_config(config: Config, checkpoint: Checkpoint, lm_sha256: str | None) -> Config:
-    """``config`` as workers get it: with what the files of its model and its decoder are, so that all workers open the same.
+def freeze_config(config: Config, checkpoint: Checkpoint, files: DecoderFiles) -> Config:
+    """``config`` as workers get it: with the files of its model and its decoder as they were when the run was identified.
 
-    ``lm_sha256`` is the language model's hash. Raises ConfigError for hotwords that cannot be read.
+    It looks at no file: a change since then must show in the workers.
     """
-    identity, search = checkpoint.identity, config.decoding
-    acoustic = FrozenAcoustic(
-        **config.acoustic.model_dump(),
-        model_files=freeze_files(checkpoint.folder, identity.sha256),
-    )
-    lm = locate_lm(config).decoding.lm
-    decoding = FrozenDecoding(
-        **search.model_dump(),
-        lm_files=None if lm is None or lm_sha256 is None else freeze_files(Path(resolve(lm)), lm_sha256),
-        hotword_files=None if search.kind == "greedy" or search.hotwords is None else _freeze_hotwords(search.hotwords),
-    )
+    model_files = FrozenFiles(path=str(checkpoint.folder), sha256=checkpoint.identity.sha256, stamps=checkpoint.stamps)
+    acoustic = FrozenAcoustic(**config.acoustic.model_dump(), model_files=model_files)
+    decoding = FrozenDecoding(**config.decoding.model_dump(), lm_files=files.lm, hotword_files=files.hotwords)
     return config.model_copy(update={"acoustic": acoustic, "decoding": decoding})
-
-
-def _freeze_hotwords(hotwords: str) -> FrozenFiles:
-    path = Path(resolve(hotwords))
-    try:
-        return freeze_files(path, hash_one_file(path))
-    except OSError as error:
-        raise ConfigError(f"decoding.hotwords = {hotwords}: cannot be read ({error.strerror})") from None
 
 
 def locate_decoding(config: Config) -> Decoding:

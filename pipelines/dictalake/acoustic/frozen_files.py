@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -43,6 +44,13 @@ class FrozenFiles(Section):
         return path
 
 
+class DecoderFiles(NamedTuple):
+    """What a run found when it looked up the files of its decoder; None for a file that it has no use for."""
+
+    lm: FrozenFiles | None = None
+    hotwords: FrozenFiles | None = None
+
+
 class FrozenAcoustic(Acoustic):
     """The section ``acoustic`` as a run sends it to its workers."""
 
@@ -56,9 +64,13 @@ class FrozenDecoding(Decoding):
     hotword_files: FrozenFiles | None = Field(None, exclude=True)
 
 
-def freeze_files(path: Path, sha256: str) -> FrozenFiles:
-    """Of a file or folder whose hash was just computed."""
-    return FrozenFiles(path=str(path), sha256=sha256, stamps=stamp_files(path))
+def freeze_files(path: Path, hash_files: Callable[[Path], str]) -> FrozenFiles:
+    """Looks up and hashes a file or folder.
+
+    Sizes and dates come first: a file that changes while it is hashed, or later, no longer has those that are kept here.
+    """
+    stamps = stamp_files(path)
+    return FrozenFiles(path=str(path), sha256=hash_files(path), stamps=stamps)
 
 
 def stamp_files(path: Path) -> Stamps:

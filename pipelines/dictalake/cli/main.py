@@ -65,6 +65,7 @@ RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget"}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 RESUME = "stopped; what was committed stays, run the same command again to resume"
+_CLOSED = "standard output is closed, so there is nowhere to print to"
 _received: list[int] = []  # signals that asked the command to stop
 _BENCH = "the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchmarks NAME"
 
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[1:]:
             print(f"dictalake --version: {arguments[1]!r} is one argument too many", file=sys.stderr)
             return EXIT_BAD_CONFIG
+        if sys.stdout is None:
+            print(f"dictalake --version: {_CLOSED}", file=sys.stderr)
+            return EXIT_RUN_FAILED
         print(f"dictalake {importlib.metadata.version('dictalake')}")
         return EXIT_OK
     name = arguments[0]
@@ -114,7 +118,7 @@ class ClosedOutput(io.TextIOBase):
     def _refuse(self) -> NoReturn:
         from dictalake.errors import RunError
 
-        raise RunError("standard output is closed, so there is nowhere to print to")
+        raise RunError(_CLOSED)
 
 
 def run_command(name: str, argv: Sequence[str], *, is_program: bool = False) -> int:
@@ -166,38 +170,44 @@ def make_root_parser(*, with_commands: bool = False) -> argparse.ArgumentParser:
 
 
 def _run_safely(name: str, argv: Sequence[str], *, is_program: bool) -> int:
-    from dictalake import logs
-    from dictalake.errors import ConfigError, DictalakeError
-
-    def end(line: str, exit_code: int) -> int:
-        def show(text: str) -> None:
-            print(text, file=sys.stderr)
-
-        logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code)
-        return exit_code
-
-    def end_stopped(exit_code: int) -> int:
-        return end(RESUME if name in RESUMABLE else "stopped", exit_code)
-
+    """Every import is in here: Ctrl-C may come while they are under way."""
     try:
-        return run_command(name, argv, is_program=is_program)
-    except ConfigError as error:
-        return end(str(error), EXIT_BAD_CONFIG)
-    except DictalakeError as error:
-        return end(str(error), EXIT_RUN_FAILED)
+        return _run_and_explain(name, argv, is_program=is_program)
     except RuntimeError:  # what DuckDB makes of the exception that a handler of a signal raises
         if not _received:
             raise
-        return end_stopped(128 + _received[0])
+        exit_code = 128 + _received[0]
     except BrokenPipeError:  # whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_OK
     except SystemExit as stop:
-        if stop.code in _STOPPED:
-            return end_stopped(stop.code)
-        raise
+        if stop.code not in _STOPPED:
+            raise
+        exit_code = stop.code
     except KeyboardInterrupt:
-        return end_stopped(130)
+        exit_code = 130
+    return _end(name, RESUME if name in RESUMABLE else "stopped", exit_code)
+
+
+def _run_and_explain(name: str, argv: Sequence[str], *, is_program: bool) -> int:
+    from dictalake.errors import ConfigError, DictalakeError
+
+    try:
+        return run_command(name, argv, is_program=is_program)
+    except ConfigError as error:
+        return _end(name, str(error), EXIT_BAD_CONFIG)
+    except DictalakeError as error:
+        return _end(name, str(error), EXIT_RUN_FAILED)
+
+
+def _end(name: str, line: str, exit_code: int) -> int:
+    from dictalake import logs
+
+    def show(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code)
+    return exit_code
 
 
 def explain_unknown(name: str) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,8 +87,7 @@ def ask(lake: Lake, question: str, spill: Path) -> Iterator[tuple[pa.Schema, Ite
             try:
                 return answered.result()
             except (KeyboardInterrupt, SystemExit):
-                while not wait([answered], _INTERRUPT_AGAIN_S).done:  # it may begin to work just after the first one
-                    database.interrupt()
+                _stop_working(database, answered)
                 raise
 
         lock(database, spill)
@@ -98,6 +97,18 @@ def ask(lake: Lake, question: str, spill: Path) -> Iterator[tuple[pa.Schema, Ite
         except duckdb.Error as error:
             raise explain_error(error) from None
         yield schema, _read(lambda: call(reader.read_next_batch))
+
+
+def _stop_working(database: duckdb.DuckDBPyConnection, answered: Future[Result]) -> None:
+    """Interrupts DuckDB until it has ended, whatever signals come meanwhile: the pool would wait for it without a word."""
+    while True:
+        try:
+            while not answered.done():
+                database.interrupt()
+                wait([answered], _INTERRUPT_AGAIN_S)  # it may begin to work just after the first interrupt
+            return
+        except (KeyboardInterrupt, SystemExit):  # one more; the caller raises the first one
+            continue
 
 
 def _read(read_next: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

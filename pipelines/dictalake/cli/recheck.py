@@ -18,7 +18,7 @@ from dictalake.cli.tables import Column, print_json, print_table
 from dictalake.config.sections import Config
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.observers.stats import format_duration
-from dictalake.workflow.recheck import Plan, recheck
+from dictalake.workflow.recheck import RecheckList, recheck
 
 _COMMIT_EVERY_S = 10.0
 _LINE_EVERY_S = 60.0
@@ -87,7 +87,7 @@ def recheck_lake(config: Config, processes: int | None, *, again: bool, form: st
 
     The table of records is there afterwards, also where there is nothing to compare: BigQuery's views read it.
     """
-    with closing(Plan(config.lake, again=again)) as plan:
+    with closing(RecheckList(config.lake, again=again)) as plan:
         findings = Findings(plan.rows)
         log = RecheckLog(config.lake)
         if plan.rows:
@@ -106,7 +106,7 @@ def recheck_lake(config: Config, processes: int | None, *, again: bool, form: st
     return 0 if findings.are_clear else 3
 
 
-def _work(config: Config, plan: Plan, processes: int, findings: Findings, log: RecheckLog) -> None:
+def _work(config: Config, plan: RecheckList, processes: int, findings: Findings, log: RecheckLog) -> None:
     """Records what is found every few seconds, and what is left when it is stopped."""
     console = Console(stderr=True)
     columns = (TextColumn("comparing"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())

@@ -34,7 +34,7 @@ def add_retry(parser: CommandParser) -> None:
     parser.add_argument(
         "--retry",
         choices=("lost",),
-        help="lost: transcribe again, once, the recordings of which `dictalake recheck` found that their rows lost sound",
+        help="lost: transcribe again, once, recordings whose rows lost sound, as `dictalake recheck` found",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +34,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     _show_worst("seconds of speech without words", summary.uncovered, console)
     _show_worst("seconds of sound that could not be decoded", summary.lost, console)
     if summary.lost:
-        console.print('`dictalake query LAKE "SELECT * FROM incomplete"` says more of them', highlight=False, markup=False)
+        question = f'dictalake query {shlex.quote(summary.lake_uri or "LAKE")} "SELECT * FROM incomplete"'
+        console.print(f"`{question}` shows more about them", highlight=False, markup=False, soft_wrap=True)
 
 
 def _list_counts(summary: RunSummary) -> Table:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from rich.cells import cell_len
@@ -63,9 +64,13 @@ def print_fields(fields: Iterable[tuple[str, Cell]], *, title: str | None = None
 
 
 def print_json(document: Any) -> None:
-    """On standard output, readable and as text; what JSON has no form for becomes text."""
-    json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    """On standard output, readable and as text. Times are in ISO 8601; what else JSON has no form for becomes text."""
+    json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=_to_text)
     print()
+
+
+def _to_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def to_records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Mapping[str, Any]]:

@@ -49,7 +49,10 @@ class Archive(Section):
         "channels: {dat: {codec: mu_law, rate_hz: 8000}}; a file of a known format goes by its content all the same",
     )
     vox_rate_hz: int | None = Field(
-        None, ge=4_000, le=48_000, description="short for archive.headerless {vox: {rate_hz: …}}, which wins over it"
+        None,
+        ge=4_000,
+        le=48_000,
+        description="sample rate of .vox files, Hz; an entry vox in archive.headerless takes precedence over this key",
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
 

@@ -72,7 +72,7 @@ _QUALITY = pa.struct(
 
 _ERROR = pa.struct(
     [
-        _field("stage", _TEXT, "stage that failed: load, emit, hear, decode, assemble"),
+        _field("stage", _TEXT, "stage that failed: load, emit, recognize (hear in the lake), decode, assemble"),
         _field("reason", _TEXT, "stable machine-readable name of what went wrong"),
         _field("detail", _TEXT, "a sentence for people; never transcript text, a URI or patient data"),
         _field("retryable", _FLAG, "true when another try may succeed"),

@@ -59,8 +59,11 @@ def make_provenance(
     decoder: str,
     engine: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
+    file_hashes: Mapping[str, str] | None = None,
 ) -> Provenance:
     """Hashes ``config`` and the files that it names. Raises ConfigError if the language model does not exist.
+
+    ``file_hashes`` has the hashes of those files that were hashed before, by their keys (``decoding.lm``).
 
     For an engine that gives text, ``engine`` has its settings and ``libraries`` the versions of its libraries.
     """
@@ -71,7 +74,7 @@ def make_provenance(
         "channels": "each",
     }
     acoustic |= {"windows": config.windows.model_dump()} if engine is None else dict(engine)
-    decoding = _describe_decoding(config) if engine is None else {"kind": "none"}
+    decoding = _describe_decoding(config, file_hashes or {}) if engine is None else {"kind": "none"}
     formatting = {"version": formatter_version(config.formatting.numbers)}
     formatting |= {"text2num": metadata.version("text2num")} if config.formatting.numbers else {}
     return Provenance(
@@ -93,28 +96,34 @@ def make_provenance(
     )
 
 
-def _describe_decoding(config: Config) -> dict[str, Any]:
+def _describe_decoding(config: Config, file_hashes: Mapping[str, str]) -> dict[str, Any]:
+    def find_hash(location: str, key: str) -> str:
+        return file_hashes.get(key) or hash_file(location, key)
+
     search = config.decoding
     decoding: dict[str, Any] = {"kind": search.kind}
     if search.kind == "beam":
         decoding |= search.model_dump(exclude=_NOT_IN_HASH)
-        decoding |= {"lm_sha256": hash_file(search.lm, "decoding.lm") if search.lm else None}
+        decoding |= {"lm_sha256": find_hash(search.lm, "decoding.lm") if search.lm else None}
         if search.hotwords is not None:
             decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}
-            decoding |= {"hotwords_sha256": hash_file(search.hotwords, "decoding.hotwords")}
+            decoding |= {"hotwords_sha256": find_hash(search.hotwords, "decoding.hotwords")}
     return decoding
 
 
 def hash_file(location: str, key: str) -> str:
-    """sha256 of the local file or embedded asset that the configuration key ``key`` names."""
+    """sha256 of the local file or embedded asset that the configuration key ``key`` names. Raises ConfigError."""
     path = Path(resolve(location))
     if not path.is_file():
         what = "a KenLM file (ARPA, gzip or binary)" if key == "decoding.lm" else "a text file"
         raise ConfigError(f"{key} = {location}: no such file; give {what}, or null for none")
     digest = sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    except OSError as error:
+        raise ConfigError(f"{key} = {location}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
 
 

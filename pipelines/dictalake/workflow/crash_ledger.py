@@ -12,7 +12,7 @@ from dictalake.observers.base import Observer
 from dictalake.observers.progress import show_stage
 from dictalake.observers.stats import RunStats
 from dictalake.workflow import cluster  # noqa: F401  # first: it sets what Ray reads when it is imported
-from dictalake.workflow.plan import Plan
+from dictalake.workflow.plan import ResourcePlan
 from dictalake.workflow.quarantine import CrashLedger
 
 import ray  # isort: skip
@@ -70,7 +70,7 @@ class StageCounter(Observer):
 
     name = "stage counter"
 
-    def __init__(self, plan: Plan, ledger: ClusterCrashLedger, stats: RunStats) -> None:
+    def __init__(self, plan: ResourcePlan, ledger: ClusterCrashLedger, stats: RunStats) -> None:
         self._plan, self._ledger, self._stats = plan, ledger, stats
 
     def time_passed(self) -> None:
@@ -80,7 +80,7 @@ class StageCounter(Observer):
             self._stats.in_work = {stage: in_work[stage][0] for stage in stages if stage in in_work}
 
 
-def describe_wait(plan: Plan, ledger: ClusterCrashLedger, idle_s: float) -> str:
+def describe_wait(plan: ResourcePlan, ledger: ClusterCrashLedger, idle_s: float) -> str:
     """What a run waits for that has finished nothing for ``idle_s``."""
     in_work = ledger.in_work()
     nodes = sum(node["Alive"] for node in ray.nodes())

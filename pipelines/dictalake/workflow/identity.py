@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from dictalake.acoustic.checkpoint import Checkpoint, locate_decoding, locate_lm
 from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
 from dictalake.acoustic.frame_grid import frame_grid
+from dictalake.acoustic.frozen_files import DecoderFiles, FrozenFiles, freeze_files
 from dictalake.acoustic.lasr.files import read_lasr_files
 from dictalake.acoustic.slow_dtype import explain_slow_dtype
+from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.hotwords import warn_of_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
-from dictalake.transcript.provenance import Provenance, make_provenance
+from dictalake.transcript.provenance import Provenance, hash_file, make_provenance
 
 
 class OutputSpec(NamedTuple):
@@ -28,11 +31,29 @@ class OutputSpec(NamedTuple):
     grid: FrameGrid
 
 
-def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
-    """Names the run and everything that can change its words, without opening weights, tokenizer or language model."""
+def find_decoder_files(config: Config) -> DecoderFiles:
+    """The language model and the hotwords as they are now, each hashed once. Raises ConfigError for what cannot be read."""
+
+    def freeze(key: str, location: str | None) -> FrozenFiles | None:
+        return None if location is None else freeze_files(Path(resolve(location)), lambda _: hash_file(location, key))
+
+    if config.acoustic.gives_text or config.decoding.kind != "beam":
+        return DecoderFiles()
+    search = locate_lm(config).decoding
+    return DecoderFiles(freeze("decoding.lm", search.lm or None), freeze("decoding.hotwords", search.hotwords))
+
+
+def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None = None) -> Provenance:
+    """Names the run and everything that can change its words, without opening weights, tokenizer or language model.
+
+    ``files`` are the decoder's, if they were looked up before; they are not hashed again.
+    """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     identity = checkpoint.identity
     _warn_of_slow_dtype(config)
+    if files is None:
+        files = find_decoder_files(config)
+    known = {"decoding.lm": files.lm, "decoding.hotwords": files.hotwords}
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
         settings = resolve_engine(config.acoustic)
@@ -49,6 +70,7 @@ def identify(config: Config, checkpoint: Checkpoint) -> Provenance:
         decoder=decoder,
         engine=None if settings is None else settings.hashed,
         libraries=None if settings is None else settings.libraries,
+        file_hashes={key: found.sha256 for key, found in known.items() if found is not None},
     )
 
 

@@ -56,10 +56,10 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResourcePlan:
     """What each stage asks of the cluster. ``threads`` is what one emit worker may use on a CPU.
 
-    Where an engine gives text itself, ``emit`` is called hear and ``decode`` has no workers.
+    Where an engine gives text itself, ``emit`` is the stage recognize (``hear`` in the lake) and ``decode`` has no workers.
     """
 
     load: StagePlan
@@ -73,7 +73,7 @@ class Plan:
         return tuple(stage for stage in (self.load, self.emit, self.decode, self.finish) if stage.workers)
 
 
-def make_plan(config: Config, resources: Resources) -> Plan:
+def make_plan(config: Config, resources: Resources) -> ResourcePlan:
     """Workers per stage for these resources. Raises ConfigError with the numbers when one worker of each does not fit.
 
     A plan that asks for more than there is would wait for ever without a word: that is Ray's nature.
@@ -86,8 +86,9 @@ def make_plan(config: Config, resources: Resources) -> Plan:
     by_hardware = math.floor(resources.gpus / gpus) if on_gpu else int(resources.cpus // 8)
     actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
     decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
+    # As the lake calls the stages; show_stage says what people read.
     model, decoders = ("hear", 0) if config.acoustic.gives_text else ("emit", decoders)
-    plan = Plan(
+    plan = ResourcePlan(
         load=StagePlan("load", max(1, int(resources.cpus // 2)), 0.25 * scale, memory_mb=config.ray.load_memory_mb),
         emit=StagePlan(model, actors, config.acoustic.cpus_per_actor * scale, gpus, config.ray.emit_memory_mb),
         decode=StagePlan("decode", decoders, 0.5 * scale, memory_mb=config.ray.decode_memory_mb),
@@ -99,7 +100,7 @@ def make_plan(config: Config, resources: Resources) -> Plan:
     return plan
 
 
-def _check_fits(plan: Plan, resources: Resources) -> None:
+def _check_fits(plan: ResourcePlan, resources: Resources) -> None:
     # Actors hold their share all the time; of the tasks at least one of each stage must find room beside them.
     for stage in plan.stages:
         if not resources.can_host(stage.cpus, stage.gpus, stage.memory_mb):

@@ -67,7 +67,7 @@ _PLAN = """
 """
 
 
-class Plan:
+class RecheckList:
     """The rows to compare: ``objects`` of the archive with ``rows`` in all. It stays on disk, in the order of the objects."""
 
     def __init__(self, lake: Lake, *, again: bool = False) -> None:
@@ -94,7 +94,7 @@ class Plan:
             yield list(of_object)
 
 
-def recheck(config: Config, plan: Plan, processes: int) -> Iterator[list[Recheck]]:
+def recheck(config: Config, plan: RecheckList, processes: int) -> Iterator[list[Recheck]]:
     """What is found of each object of ``plan``, as it is found: a record a row. A bad recording never ends it.
 
     Raises ConfigError, and RunError where the storage gives nothing any more (``limits.storage_failures``).
@@ -191,7 +191,7 @@ class _Measures:
 
 
 def judge(row: Row, loaded: LoadedAudio | TranscriptionError, digest: str | None) -> Recheck:
-    """Compares ``row`` (the columns of a Plan) with what was read today from bytes with the SHA-256 ``digest``.
+    """Compares ``row`` (the columns of a RecheckList) with what was read today from bytes with the SHA-256 ``digest``.
 
     Of the same bytes a row lost sound where more of it, or of channels, is decoded today, where the account knows of holes
     that the row does not, and where they are refused as corrupt; and where less is decoded, for then the row is of noise, or

@@ -39,7 +39,7 @@ from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import LibraryLogTrimmer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
-from dictalake.observers.progress import ProgressReport, StallMonitor
+from dictalake.observers.progress import ProgressReport, StallMonitor, show_stage
 from dictalake.observers.prometheus import serve_metrics
 from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
@@ -47,8 +47,8 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
-from dictalake.workflow.identity import OutputSpec, identify, open_output_spec
-from dictalake.workflow.plan import Plan, StagePlan, make_plan
+from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
+from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -142,9 +142,10 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     config = config.model_copy(
         update={"acoustic": config.acoustic.model_copy(update={"revision": checkpoint.identity.revision})}
     )
-    # Hashed first, opened then: a file that is changed in between is refused here, and later in a worker.
-    provenance = identify(config, checkpoint)
-    config = freeze_config(config, checkpoint, provenance.lm_sha256)
+    # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
+    files = find_decoder_files(config)
+    provenance = identify(config, checkpoint, files)
+    config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
     if (library_log := terminal.library_log()) is not None:
@@ -262,13 +263,13 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
     return pa.Table.from_pylist([place._asdict() for place in places])
 
 
-def _open_reader(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ReportReader:
+def _open_reader(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ReportReader:
     """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
     flow = _connect_stages(places, run, plan, ledger)
     return ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
 
 
-def _connect_stages(places: pa.Table, run: _Run, plan: Plan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
+def _connect_stages(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
     """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
     config, grid = run.config, None
     step = -(-places.num_rows // _MOST_TASKS)
@@ -317,7 +318,7 @@ def _in_actors(
 ) -> ray.data.Dataset:
     """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
     return data.map_batches(
-        with_display_name(plan.name.capitalize(), QuarantiningActor),
+        with_display_name(show_stage(plan.name).capitalize(), QuarantiningActor),
         fn_constructor_args=(plan.name, ledger, stage, *arguments),
         batch_size=None,
         batch_format="pyarrow",

@@ -11,10 +11,11 @@ import pytest
 
 from dictalake.acoustic import checkpoint as checkpoints
 from dictalake.acoustic.checkpoint import find_checkpoint, find_folder, freeze_config, locate_decoding
-from dictalake.acoustic.frozen_files import hash_one_file
+from dictalake.acoustic.frozen_files import freeze_files, hash_one_file
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.lake.runs import describe_config
+from dictalake.workflow.identity import find_decoder_files, identify
 from dictalake.workflow.stages.decode import Decode
 from tests.models import write_arpa
 
@@ -36,8 +37,13 @@ def make_config(folder: Path) -> Config:
 def freeze(folder: Path) -> Config:
     """As a worker gets it."""
     config = make_config(folder)
-    frozen = freeze_config(config, find_checkpoint(config.acoustic), hash_one_file(folder / "lm.arpa"))
+    frozen = freeze_config(config, find_checkpoint(config.acoustic), find_decoder_files(config))
     return pickle.loads(pickle.dumps(frozen))
+
+
+def open_all(config: Config) -> None:
+    find_folder(config.acoustic)
+    locate_decoding(config)
 
 
 def append_byte(file: Path) -> None:
@@ -71,6 +77,41 @@ def test_a_decoders_file_that_was_changed_since_the_run_began_is_refused(folder:
     (folder.parent / name).unlink()
     with pytest.raises(ConfigError, match=rf"^decoding\.{key} = "):
         locate_decoding(config)
+
+
+@pytest.mark.parametrize("name", ["model/tokenizer.json", "model/lm.arpa", "hotwords.txt"])
+def test_a_file_that_changes_before_the_configuration_is_frozen_is_refused(folder: Path, name: str) -> None:
+    config = make_config(folder)
+    checkpoint, files = find_checkpoint(config.acoustic), find_decoder_files(config)
+    identify(config, checkpoint, files)
+    append_byte(folder.parent / name)
+    frozen = freeze_config(config, checkpoint, files)
+    with pytest.raises(ConfigError, match="are not those that the run began with"):
+        open_all(frozen)
+
+
+@pytest.mark.parametrize("name", ["model/lm.arpa", "hotwords.txt"])
+def test_a_run_is_identified_by_the_hashes_that_its_workers_compare_with(folder: Path, name: str) -> None:
+    config = make_config(folder)
+    checkpoint, files = find_checkpoint(config.acoustic), find_decoder_files(config)
+    before = identify(config, checkpoint, files).fingerprint
+    append_byte(folder.parent / name)
+    assert identify(config, checkpoint, files).fingerprint == before
+    assert identify(config, checkpoint).fingerprint != before, "the changed file makes another run"
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_looked_at_again(folder: Path) -> None:
+    file = folder.parent / "hotwords.txt"
+
+    def hash_then_change(path: Path) -> str:
+        found = hash_one_file(path)
+        append_byte(path)
+        return found
+
+    frozen = freeze_files(file, hash_then_change)
+    assert not frozen.is_unchanged()
+    with pytest.raises(ConfigError, match=r"^decoding\.hotwords = "):
+        frozen.find("decoding.hotwords", str(file), lambda: file, hash_one_file)
 
 
 def test_the_stage_decode_opens_no_changed_file(folder: Path) -> None:

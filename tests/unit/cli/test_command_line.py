@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import dictalake
 from dictalake.cli.main import COMMANDS, RESUME, find_command, main, make_command_parser, run_command
 from dictalake.cli.options import collect_overrides, make_parser
 from dictalake.config.load import list_keys
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.query import VIEWS
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -130,6 +133,38 @@ def test_a_signal_that_a_library_swallows_is_no_defect(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err == f"dictalake {name}: {says}\n"
+
+
+@pytest.mark.parametrize("module", ["dictalake.errors", "dictalake.cli.options", "dictalake.cli.commands.runs"])
+def test_ctrl_c_while_modules_are_imported_ends_in_a_line(module: str) -> None:
+    script = f"""
+import signal, sys
+from dictalake.cli.main import main
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+assert {module!r} not in sys.modules
+sys.meta_path.insert(0, CtrlC())
+sys.exit(main(["runs", "lake"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "dictalake runs: stopped\n")
+
+
+def test_a_version_that_nobody_can_get_is_an_error() -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "dictalake", "--version"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    line = "dictalake --version: standard output is closed, so there is nowhere to print to\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
+@pytest.mark.parametrize("place", [find_command("query").__doc__, dictalake.connect.__doc__], ids=["query --help", "connect"])
+def test_every_view_is_named(place: str) -> None:
+    assert [view for view in [*VIEWS, "history"] if not re.search(rf"\b{view}\b", place.partition("iews")[2])] == []
 
 
 @pytest.mark.parametrize("arguments", [["config"], ["query", "SELECT 1", "--format", "csv"]], ids=lambda a: a[0])

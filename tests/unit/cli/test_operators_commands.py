@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from dictalake.cli.options import make_parser
 from dictalake.cli.run_options import add_places, add_retry, read_retry
 from dictalake.cli.run_summary import describe, show_summary
 from dictalake.cli.runs_table import list_runs, show_runs
+from dictalake.cli.tables import print_json
 from dictalake.errors import ConfigError
 from dictalake.lake.claims import Lease, SeenLease
 from dictalake.observers.stats import RunStats
@@ -72,9 +74,17 @@ def test_the_summary_lists_the_recordings_that_lost_sound_the_worst_first() -> N
     text = output.getvalue()
     assert "incomplete 2 recordings, 12 s of sound lost" in " ".join(text.split())
     assert text.index("b" * 32) < text.index("a" * 32)
+    assert '`dictalake query LAKE "SELECT * FROM incomplete"` shows more about them' in text
     numbers = number_summary(summary)
     assert (numbers["incomplete_recordings"], numbers["lost_s"]) == (2, 12.5)
     assert "a" * 32 not in str(numbers)
+
+
+def test_the_summary_names_its_lake_in_the_command_that_shows_more() -> None:
+    output = io.StringIO()
+    place = "gs://a-hospital/with a long name/" + "speech/" * 12
+    show_summary(replace(NOTHING, lost={"a" * 32: 0.5}, lake_uri=place), Console(file=output, width=80))
+    assert f"`dictalake query '{place}' \"SELECT * FROM incomplete\"` shows more about them\n" in output.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,7 @@ def test_runs_are_listed_with_what_became_of_them() -> None:
     alive = Lease("alive", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running", wanted=30, ok=2)
     claims = [SeenLease(alive, 12.0, True), SeenLease(replace(alive, run_id="asleep", state="planning"), 500.0, False)]
     runs = list_runs(records, claims)
-    assert [(run["run_id"], run["state"], run.get("objects"), run.get("recordings")) for run in runs] == [
+    assert [(run["run_id"], run["state"], run["objects"], run["recordings"]) for run in runs] == [
         ("done", "finished", 9, 8),
         ("killed", "died", 4, None),
         ("alive", "running", 4, 30),
@@ -154,6 +164,18 @@ def test_the_same_run_has_the_same_counts_in_the_bar_the_summary_and_the_table_o
     summary = replace(NOTHING, found=3, skipped=0, ok=5, failed=1)
     assert stats.describe().startswith("6 of 6 recordings done, 1 failed")
     for run in (live, ended):
-        counts = {name: run[name] for name in ("objects", "recordings", "ok", "failed")}
-        assert counts == {name: getattr(summary, name) for name in counts}
-        assert counts == {"objects": 3, "recordings": 6, "ok": 5, "failed": 1}
+        counts = [run[name] for name in ("objects", "recordings", "transcribed", "failed")]
+        assert counts == [getattr(summary, name) for name in ("objects", "recordings", "ok", "failed")]
+        assert counts == [3, 6, 5, 1]
+
+
+def test_the_runs_in_json_have_the_same_keys_and_times_of_the_standard_form(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [record("done", "started", 1), record("done", "finished", 2, ok=7, failed=1, wall_s=60.0)]
+    lease = Lease("alive", "backfill", "f1", "2026-03-01T04:00:00+00:00", "running", wanted=30, ok=2)
+    print_json(list_runs(records, [SeenLease(lease, 12.04, True)]))
+    done, alive = json.loads(capsys.readouterr().out)
+    assert list(done) == list(alive)
+    assert (done["started"], alive["started"]) == ("2026-03-01T01:00:00+00:00", "2026-03-01T04:00:00+00:00")
+    assert (done["last_sign_s"], alive["last_sign_s"]) == (None, 12.0)
+    assert (done["took_s"], alive["took_s"]) == (60.0, None)
+    assert (done["transcribed"], alive["transcribed"]) == (7, 2)

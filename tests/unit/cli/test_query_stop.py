@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from dictalake.cli.query import _stop_working
 from tests.query_lake import ROOT, write_lake
 
 
@@ -48,6 +50,25 @@ def test_a_stopped_question_ends_in_a_line_and_leaves_no_file(
     assert (job.returncode, line) == (code, b"dictalake query: stopped\n")
     assert list(temporary.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir() if path not in (question, temporary)] == []
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_second_signal_does_not_leave_duckdb_at_work(stop: type[BaseException]) -> None:
+    """Signals come before, in and after an interrupt, and DuckDB heeds only the last one."""
+    answered: Future[None] = Future()
+
+    class Database:
+        interrupts = 0
+
+        def interrupt(self) -> None:
+            self.interrupts += 1
+            if self.interrupts < 3:
+                raise stop
+            answered.set_result(None)
+
+    database = Database()
+    _stop_working(database, answered)  # type: ignore[arg-type]
+    assert (database.interrupts, answered.done()) == (3, True)
 
 
 def _read_cpu_s(pid: int) -> float:

@@ -26,7 +26,7 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import SAMPLE_RATE_HZ, Recording, make_recording_id
-from dictalake.workflow.recheck import Plan, judge, recheck
+from dictalake.workflow.recheck import RecheckList, judge, recheck
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 from tests.old_lakes import OLDER, schemas_of, write_rows
@@ -113,7 +113,7 @@ def commit(config: Config, *rows: dict[str, Any]) -> None:
 
 
 def work(config: Config, *, again: bool = False) -> dict[str, Recheck]:
-    plan = Plan(config.lake, again=again)
+    plan = RecheckList(config.lake, again=again)
     found = [record for records in recheck(config, plan, 1) for record in records]
     assert len(found) == plan.rows
     RecheckLog(config.lake).append(found)
@@ -143,7 +143,7 @@ def test_only_the_last_good_rows_of_older_loaders_are_read_again_and_each_once(c
         heard(failed, data, 1.0),
         make_failed_row(failed.recording_id, attempt=1),
     )
-    plan = Plan(config.lake)
+    plan = RecheckList(config.lake)
     assert (plan.rows, plan.objects) == (3, 2)
     records = [record for of_object in recheck(config, plan, 1) for record in of_object]
     assert sorted((one.recording_id, one.verdict, one.missing_s) for one in records) == sorted(
@@ -151,10 +151,10 @@ def test_only_the_last_good_rows_of_older_loaders_are_read_again_and_each_once(c
     )
     assert all(one.is_same and one.duration_s == 2.0 for one in records)
     RecheckLog(config.lake).append(records[:1])
-    assert Plan(config.lake).rows == 2, "what is recorded is not read again"
+    assert RecheckList(config.lake).rows == 2, "what is recorded is not read again"
     RecheckLog(config.lake).append(records[1:])
-    assert Plan(config.lake).rows == 0
-    assert Plan(config.lake, again=True).rows == 2, "but for what lacks sound, where that is asked for"
+    assert RecheckList(config.lake).rows == 0
+    assert RecheckList(config.lake, again=True).rows == 2, "but for what lacks sound, where that is asked for"
 
 
 def find_lost_work(config: Config, archive: Path, folder: Path) -> dict[str, Recording]:
@@ -276,7 +276,7 @@ def test_storage_that_gives_nothing_ends_it(
     monkeypatch.setattr("dictalake.archive.load_recording.fetch", refuse)
     limited = config.model_copy(update={"limits": config.limits.model_copy(update={"storage_failures": 3})})
     with pytest.raises(RunError, match=r"did not give any of the last 3 recordings \(fetch_failed\): check its credentials"):
-        list(recheck(limited, Plan(config.lake), 1))
+        list(recheck(limited, RecheckList(config.lake), 1))
 
 
 def test_other_bytes_of_the_same_version_are_no_loss_unless_they_give_more(config: Config, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
     dictalake query ./lake "SELECT recorded_month, count(*) FROM transcripts GROUP BY ALL"
     dictalake query ./lake --file volume_by_month.sql --out volume.parquet
 
-Views: transcripts (the newest good row of each recording), transcript_words, transcript_sections, failures, runs, and history
-(every row). The language is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the
-first 1,000 rows; CSV, JSON, Parquet and Arrow (an IPC file) hold all of them.
+Views: transcripts (of each recording the good row that lost least sound, of equal ones the newest), transcript_words,
+transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, and history (every row). The language
+is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the first 1,000 rows; CSV,
+JSON, Parquet and Arrow (an IPC file) hold all of them.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--again",
         action="store_true",
-        help="also read again what is known to lack sound: its object may have been replaced by a better copy of its version",
+        help="also check again rows known to lack sound; their files may have been replaced",
     )
     add_format(parser)
     parser.add_config((*LAKE_KEYS, "archive.storage_options", "limits.lost_ratio", "logs.format"))
