@@ -113,7 +113,7 @@ def recheck(config: Config, plan: RecheckList, processes: int) -> Iterator[list[
             yield found
 
 
-def _recheck_ahead(config: Config, plan: Plan, processes: int) -> Generator[list[Recheck]]:
+def _recheck_ahead(config: Config, plan: RecheckList, processes: int) -> Generator[list[Recheck]]:
     """What is found of each object, in the order of ``plan``. Some objects are in hand before they are asked for."""
     loader, running = _HashingLoader(config, processes), deque[Future[list[Recheck]]]()
     with ThreadPoolExecutor(_AHEAD * processes) as pool:
