@@ -39,7 +39,7 @@ _ANNOUNCE_THE_WHOLE = ("matroska", "asf", "flv")
 _UNSURE_S = 0.5
 _LEAST_UNREAD = 0.02  # of the bytes: an index behind the sound is smaller
 _AMR_FRAME_S = 0.02
-_PLANES = 8
+_PLANES = 7  # PyAV counts one more than there are, and reads it
 _BEGIN_AT_ZERO = ("asf", "matroska", "flac")  # unless they are recordings of something that had begun before
 _BEGINS_BY_S = 10.0
 _AMR_SPEECH_MODES = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}  # frame types from here on hold no speech
@@ -344,7 +344,7 @@ class _Track:
             yield rate_hz, block
 
     def _pack(self, frame: av.AudioFrame) -> np.ndarray:
-        """float32 ``(channels, frames)``; PyAV reads more than eight planes from where there are none."""
+        """float32 ``(channels, frames)``; PyAV reads planes beyond the seventh from where there are none."""
         if frame.format.name == "fltp" and frame.layout.nb_channels <= _PLANES:
             return cast(np.ndarray, frame.to_ndarray())
         stored = (frame.format.name, frame.layout.name, frame.sample_rate)
