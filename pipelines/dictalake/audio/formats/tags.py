@@ -6,7 +6,7 @@ import re
 import struct
 
 # ID3v2.2-4, ID3v1 and its extension, APEv2's header, Lyrics3
-_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x04][\x00-\xf0][\x00-\x7f]{4}|(?<!APE)TAG\+?|LYRICSBEGIN", re.DOTALL)
+_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x04][\x00-\xf0][\x00-\x7f]{4}|TAG(?<!APETAG)\+?|LYRICSBEGIN", re.DOTALL)
 _LYRICS_END = re.compile(rb"LYRICS(?:200|END)")
 _LYRICS_BYTES = 100_000
 _MOST_TAGS = 100_000  # those behind them count as sound that is missing

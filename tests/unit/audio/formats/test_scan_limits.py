@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from dictalake.audio.formats import magic, ogg_pages, pcm_headers, signatures, tags, wav_chunks
+from dictalake.audio.formats import amr_frames, magic, ogg_pages, pcm_headers, signatures, tags, wav_chunks
 from dictalake.audio.formats.parts import Part
 from dictalake.audio.formats.sniff import find_start, sniff
 from dictalake.records import CLOSED
@@ -127,3 +127,24 @@ def test_lyrics_that_never_end_are_searched_once(monkeypatch: pytest.MonkeyPatch
 def test_a_plain_object_is_left_whole() -> None:
     data = np.random.default_rng(3).bytes(1_000)
     assert signatures.split_at_signatures(data, "mp4") == [Part(data, CLOSED)]
+
+
+def test_amr_behind_the_most_damages_that_are_looked_at_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amr_frames, "_MOST_DAMAGES", 2)
+    frames = (b"\x3c" + bytes(31)) * 5
+    (part,) = amr_frames.split_amr(b"#!AMR\n" + frames + (b"\xff" * 32 + frames) * 4)
+    assert part.account.repairs == ("damaged",)
+    assert part.account.lost_s == pytest.approx(0.02 * (2 + 1 + 5 + 6))
+
+
+def test_amr_behind_the_most_files_that_are_looked_at_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amr_frames, "_MOST_FILES", 2)
+    file = b"#!AMR\n" + (b"\x3c" + bytes(31)) * 5
+    assert [part.account.repairs for part in amr_frames.split_amr(3 * file)] == [(), ("damaged",)]
+
+
+def test_tags_behind_the_most_that_are_looked_at_are_missing_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "_MOST_TAGS", 3)
+    id3, ape = b"TAG" + bytes(125), b"APETAGEX" + struct.pack("<4I", 1000, 32, 0, 0) + bytes(8)
+    assert tags.count_tag_bytes(5 * id3, 0, 5 * 128) == 3 * 128
+    assert tags.count_tag_bytes(5 * ape, 0, 5 * 32) == 3 * 32
