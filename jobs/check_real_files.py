@@ -317,6 +317,8 @@ KNOWN = {
     ("audio-lena-3.0.1/audacity/lena-gsm.aiff", "duration"): "FFmpeg 5 counts a byte of GSM in AIFF as a sample",
     ("hachoir-3.4.0/tests/files/ladouce_1h15.wav", "duration"): "the first 5 kB of a WAV beyond 4 GB, whose sizes overflowed: "
     "ffprobe repeats its fact chunk, we announce as lost what its data chunk claims",
+    ("hachoir-3.4.0/tests/files/steganography.mp3", "error"): "18 bytes of text before one whole frame, which is empty, and a "
+    "part of one: too little to be sure that it is MP3",
 }
 Rule = Callable[[Checked, str, str], str | None]
 RULES: tuple[Rule, ...] = (
