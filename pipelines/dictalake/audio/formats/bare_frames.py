@@ -89,9 +89,12 @@ class BareFrames:
     def finish(self) -> None:
         """After the last packet."""
         timeline = self._timeline
-        is_complete = self._announced_s is not None and timeline.at_s >= self._announced_s - _MISPLACED_S
-        if is_complete and not timeline.owed_s and self._read_to is not None and self._read_to < len(self._data):
-            timeline.repairs.add("trailing_bytes")
+        is_complete = self._announced_s is not None and abs(timeline.at_s - self._announced_s) <= _MISPLACED_S
+        if is_complete:
+            if timeline.drop_owed() or (self._read_to or 0) < len(self._data) - count_tag_bytes(
+                self._data, self._read_to or 0, len(self._data)
+            ):
+                timeline.repairs.add("trailing_bytes")
         elif self._read_to is not None and self._read_to < len(self._data):
             self._skip(self._read_to, len(self._data))
         rest_bytes = timeline.owed_s * self._average()

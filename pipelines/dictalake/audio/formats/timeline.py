@@ -155,6 +155,11 @@ class Timeline:
             self.repairs.add("damaged")
             self.broken_s += missing_s
 
+    def drop_owed(self) -> bool:
+        """Nothing is missing behind the last block after all; whether something was thought to be."""
+        owed, self._owed_s, self._broke = self._owed_s > 0, 0.0, False
+        return owed
+
     def leave_unknown(self) -> None:
         """Something may be missing, and nothing says how much."""
         self.is_unknown = True
