@@ -145,10 +145,13 @@ def _word(group: Sequence[Piece], grid: FrameGrid, channel: int, calibration: Co
 
 def end_with_recording(words: Sequence[Word], duration_s: float) -> list[Word]:
     """``words`` with none that ends after the recording: the last frame sees beyond it, and engines round up."""
-    return [
-        word if word.end_s <= duration_s else replace(word, start_s=min(word.start_s, duration_s), end_s=duration_s)
-        for word in words
-    ]
+    return [word if word.end_s <= duration_s else _end_at(word, duration_s) for word in words]
+
+
+def _end_at(word: Word, end_s: float) -> Word:
+    """A word that would lie behind the end keeps its length before it, as far as there is room."""
+    start_s = word.start_s if word.start_s < end_s else max(0.0, end_s - (word.end_s - word.start_s))
+    return replace(word, start_s=start_s, end_s=end_s)
 
 
 def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:

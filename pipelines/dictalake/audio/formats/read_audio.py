@@ -16,6 +16,9 @@ from dictalake.config.sections import Limits
 from dictalake.errors import EmptyObject, NotAudio, UnsupportedContainer
 from dictalake.records import DecodedAudio
 
+_HEADER_BYTES = 2048  # a header of HTTP or mail is shorter, and so is the rest of a frame
+_BARE = ("mp3", "aac", "amr", "ac3", "eac3", "latm")  # streams of frames, of which any may be the first
+
 __all__ = ["decode_audio_file", "decode_dicom", "read_audio", "sniff"]
 
 
@@ -65,6 +68,9 @@ def _read_file(data: bytes, session: DecodeSession, found: tuple[int, str] | Non
     """An audio file from where it begins in ``data``. A tag before it is lawful; any other bytes are told."""
     start, container = found or find_start(data)
     audio = decode_audio_file(data[start:] if start else data, container, session)
-    if start and not is_tag(data, start):
-        return replace(audio, account=audio.account.also("leading_bytes"))
-    return audio
+    if not start or is_tag(data, start):
+        return audio
+    account = audio.account.also("leading_bytes")
+    if start > _HEADER_BYTES and data[:start].strip(b"\0") and container in _BARE:
+        account = replace(account, lost_s=None)  # frames that are damaged, or of something else: nobody can tell
+    return replace(audio, account=account)

@@ -144,7 +144,7 @@ class Timeline:
         """After the last block: the end that the container announces on its clock, and whether the bytes for it are missing."""
         missing_s = self._owed_s
         if end_s is not None:
-            missing_s = max(missing_s, end_s - (self._offset_s or 0.0) - self.at_s)
+            missing_s = max(missing_s, end_s - self._first_s - self.at_s)
         tolerance_s = _EXACT_S if self._is_exact else max(2 * self._block_s, _MOST_TOLERANCE_S)
         if missing_s <= (0.0 if self._owed_s else tolerance_s):
             return
