@@ -42,7 +42,7 @@ from dictalake.lake.rechecks import Recheck, Verdict
 from dictalake.records import Recording
 from dictalake.workflow.row_origin import find_object
 
-TOLERANCE_S = 0.1  # decoders give a few milliseconds more or less at an end
+TOLERANCE_S = 0.06  # a frame of FLAC is longer; decoders give a few milliseconds more or less at an end
 _AHEAD = 2  # objects in hand for each process that decodes: one is fetched meanwhile
 _BATCH = 1_000
 _MEMORY = "400MB"

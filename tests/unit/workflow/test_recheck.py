@@ -62,7 +62,8 @@ CORRUPT, NO_AUDIO_FILE = CorruptAudio("a", "broken"), NotAudio("a", "text")
     ("row", "loaded", "digest", "verdict", "missing_s"),
     [
         (planned(8.0), sound(8.0), DIGEST, "complete", 0.0),
-        (planned(8.0), sound(8.09), DIGEST, "complete", 0.0),
+        (planned(8.0), sound(8.05), DIGEST, "complete", 0.0),
+        (planned(7.928), sound(8.0, 0.072, "damaged"), DIGEST, "lost", 0.072),  # a frame of FLAC
         (planned(2.0), sound(8.0, 0.0, "header_short"), DIGEST, "lost", 6.0),
         (planned(5.0), sound(8.0, 3.0, "hole"), DIGEST, "lost", 3.0),
         (planned(8.0), sound(8.0, 3.0, "damaged"), DIGEST, "lost", 3.0),  # its tail was repeated
