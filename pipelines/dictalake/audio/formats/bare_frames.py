@@ -12,6 +12,7 @@ from dictalake.audio.formats.timeline import Timeline
 _LEAST_S = 0.01  # of missing sound that counts: less is a byte of stuffing
 _MEAN_OF_S = 0.2  # so much decoded sound makes an average of bytes a second
 _MISPLACED_S = 0.1
+_LEAD_PACKETS = 3  # FFmpeg passes over so much before the first frame, at most, in whole files
 _ONE_HOLE_S = 0.5
 
 
@@ -40,6 +41,9 @@ class BareFrames:
         if self._read_to is None:
             if self._container == "mp3":
                 self._announced_s = find_mp3_length(self._data[: at + packet.size])
+            lead = at - count_tag_bytes(self._data, 0, at)
+            if self._announced_s is None and lead > _LEAD_PACKETS * packet.size:
+                self._skip(at - lead, at)
         elif at > self._read_to:
             self._skip(self._read_to, at)
         self._read_to = at + packet.size

@@ -23,6 +23,7 @@ from dictalake.records import AudioFormat, DecodedAudio
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _HEADER_BYTES = 18
 _BEGINS_BY_S = 10.0
+_NEAR_FRAMES = 8
 
 
 def read_damaged_flac(data: bytes, session: DecodeSession, before_s: float, least: tuple[int, int]) -> tuple[DecodedAudio, int]:
@@ -31,9 +32,7 @@ def read_damaged_flac(data: bytes, session: DecodeSession, before_s: float, leas
     empty = DecodedAudio(np.zeros((0, 0), np.float32), AudioFormat("flac", "flac", 0, 0))
     if info is None or not info.rate_hz:
         return empty, 0
-    timeline = Timeline(
-        session.limits.duration_h * 3600, is_exact=True, is_damaged=True, begins_by_s=_BEGINS_BY_S if info.samples else 0.0
-    )
+    timeline = Timeline(session.limits.duration_h * 3600, is_exact=True, is_damaged=True, begins_by_s=_BEGINS_BY_S)
     blocks = _decode(data, info, timeline)
     first = next(blocks, None)
     if first is None:
@@ -50,13 +49,16 @@ def _decode(data: bytes, info: FlacInfo, timeline: Timeline) -> Iterator[RatedBl
     decoder.extradata = data[8:42]
     decoder.options = {"err_detect": "crccheck+explode"}
     expected, good_bytes, good_to, channels, largest = -1, 0, 42, 0, 0
-    frames = [*_find_frames(data, info), (len(data), 0)]
-    for (at, start), (end, _) in pairwise(frames):
+    frames = [*_find_frames(data, info), (len(data), 0, 0)]
+    known_end = 0
+    for (at, start, samples), (end, _, _) in pairwise(frames):
         if start < expected:
             continue  # a frame that was there before, or none
         block = _decode_frame(decoder, data[at:end], info.rate_hz, channels)
         if block is None:
             timeline.break_packet()
+            if start <= max(expected, 0) + _NEAR_FRAMES * samples:
+                known_end = max(known_end, start + samples)  # its header is right, and what it holds is damaged
             continue
         channels = len(block)
         for silence in make_silence(
@@ -68,7 +70,7 @@ def _decode(data: bytes, info: FlacInfo, timeline: Timeline) -> Iterator[RatedBl
         size = min(end - at, 2 * max(good_bytes // max(expected, 1) * block.shape[1], 1)) if good_bytes else end - at
         expected, good_bytes, good_to = start + block.shape[1], good_bytes + size, at + size
         largest = max(largest, size)
-    _finish(data, info, timeline, good_to, largest)
+    _finish(data, info, timeline, good_to, largest, known_end)
 
 
 def _decode_frame(decoder: av.AudioCodecContext, frame: bytes, rate_hz: int, channels: int) -> np.ndarray | None:
@@ -85,19 +87,21 @@ def _decode_frame(decoder: av.AudioCodecContext, frame: bytes, rate_hz: int, cha
     return values.reshape(packed.samples, count).T.copy()
 
 
-def _find_frames(data: bytes, info: FlacInfo) -> Iterator[tuple[int, int]]:
-    """Place in bytes and first sample of each frame whose header has a right checksum, and of a few that only look like one."""
+def _find_frames(data: bytes, info: FlacInfo) -> Iterator[tuple[int, int, int]]:
+    """Place in bytes, first sample and length of each frame whose header has a right checksum, or looks like it."""
     block_samples = int.from_bytes(data[8:10], "big")
     most = info.samples or 1 << 36
     for match in _SYNC.finditer(data, 42):
         place = read_frame_place(data[match.start() : match.start() + _HEADER_BYTES], block_samples)
         if place is not None and place[0] <= max(most, 1 << 24):
-            yield match.start(), place[0]
+            yield match.start(), *place
 
 
-def _finish(data: bytes, info: FlacInfo, timeline: Timeline, good_to: int, largest: int) -> None:
+def _finish(data: bytes, info: FlacInfo, timeline: Timeline, good_to: int, largest: int, known_end: int) -> None:
     unread = len(data) - good_to
     end_s = info.samples / info.rate_hz if info.samples else None
+    if known_end > info.samples:
+        timeline.finish(known_end / info.rate_hz, is_cut=False)
     is_rest = unread > 2 * largest
     timeline.finish(end_s, is_cut=not is_rest)  # the frame that the object ends in is broken, too
     if end_s is None:

@@ -16,7 +16,7 @@ from dictalake.config.sections import Limits
 from dictalake.errors import EmptyObject, NotAudio, UnsupportedContainer
 from dictalake.records import DecodedAudio
 
-_HEADER_BYTES = 2048  # a header of HTTP or mail is shorter, and so is the rest of a frame
+_REST_BYTES = 200  # more than that may be frames
 _BARE = ("mp3", "aac", "amr", "ac3", "eac3", "latm")  # streams of frames, of which any may be the first
 
 __all__ = ["decode_audio_file", "decode_dicom", "read_audio", "sniff"]
@@ -71,6 +71,6 @@ def _read_file(data: bytes, session: DecodeSession, found: tuple[int, str] | Non
     if not start or is_tag(data, start):
         return audio
     account = audio.account.also("leading_bytes")
-    if start > _HEADER_BYTES and data[:start].strip(b"\0") and container in _BARE:
+    if start > _REST_BYTES and container in _BARE and not is_tellable_text(data[:start]) and data[:start].strip(b"\0"):
         account = replace(account, lost_s=None)  # frames that are damaged, or of something else: nobody can tell
     return replace(audio, account=account)
