@@ -233,6 +233,7 @@ class _Track:
         """``missing_s`` is missing at the one place where a stream of bare frames is damaged, beside the bytes there."""
         self._data, self._container, self._file, self._stream = data, container, file, stream
         self._decoder = _open_decoder(stream)
+        self._speech_modes = _AMR_SPEECH_MODES.get(stream.codec_context.name) if container == "amr" else None
         self._timeline = timeline
         has_clock = container in _CLOCKED
         self._bare = None if has_clock else BareFrames(data, container, stream.bit_rate or 0, timeline, missing_s)
@@ -253,7 +254,7 @@ class _Track:
     def blocks(self) -> Iterator[RatedBlock]:
         """float32 ``(channels, frames)`` with its rate; silence where sound is missing."""
         for packet in self._packets():
-            silent = self._read_silent_frame(packet)
+            silent = self._read_silent_frame(packet) if self._speech_modes is not None else None
             if silent is not None:
                 yield from self._place(None, *silent)
                 continue
@@ -316,8 +317,8 @@ class _Track:
 
     def _read_silent_frame(self, packet: av.Packet) -> RatedBlock | None:
         """A frame of AMR that holds no speech (SID, NO_DATA): discontinuous transmission, not loss; FFmpeg refuses it."""
-        modes = _AMR_SPEECH_MODES.get(self._stream.codec_context.name)
-        if modes is None or self._container != "amr" or not packet.size:
+        modes = self._speech_modes
+        if modes is None or not packet.size:
             return None
         mode = bytes(packet)[0] >> 3 & 15
         if mode < modes:
@@ -338,19 +339,22 @@ class _Track:
             self._timeline.repairs.add("joined")
         self._format = shape
         silence_s = self._timeline.place(start_s, block.shape[1] / rate_hz)
-        for silence in make_silence(silence_s, rate_hz, len(block)):
-            yield rate_hz, silence
+        if silence_s:
+            for silence in make_silence(silence_s, rate_hz, len(block)):
+                yield rate_hz, silence
         if block.size:
             yield rate_hz, block
 
     def _pack(self, frame: av.AudioFrame) -> np.ndarray:
         """float32 ``(channels, frames)``; PyAV reads planes beyond the seventh from where there are none."""
-        if frame.format.name == "fltp" and frame.layout.nb_channels <= _PLANES:
+        channels = frame.layout.nb_channels
+        if channels <= _PLANES and frame.format.name == "fltp":
+            if channels == 1:
+                return np.frombuffer(memoryview(frame.planes[0]), dtype=np.float32, count=frame.samples)[None]
             return cast(np.ndarray, frame.to_ndarray())
         stored = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._packer is None or self._packs != stored:
             self._packer, self._packs = av.AudioResampler(format="flt"), stored
-        channels = frame.layout.nb_channels
         parts = []
         for packed in self._packer.resample(frame):
             values = np.frombuffer(memoryview(packed.planes[0]), dtype=np.float32, count=packed.samples * channels)

@@ -93,7 +93,12 @@ class Timeline:
 
     def place(self, start_s: float | None, length_s: float) -> float:
         """The silence to put before a block of ``length_s`` that the clock has at ``start_s``."""
-        self._block_s = max(self._block_s, length_s)
+        if length_s > self._block_s:
+            self._block_s = length_s
+        if start_s is None and not self._broke and not self._owed_s and not self._lead_s:
+            self.at_s += length_s
+            self.decoded_s += length_s
+            return 0.0
         gap_s = self._owed_s
         if start_s is not None and self._has_clock:
             self._starts.extend((start_s, length_s))
