@@ -13,18 +13,17 @@ _INDEXED = {"mp4", "wavpack", "tta", "ape"}  # their demuxers take the length fr
 
 
 class FlacInfo(NamedTuple):
-    """STREAMINFO (RFC 9639 section 8.2): ``samples`` is 0, and ``md5`` None, where the encoder did not know them."""
+    """STREAMINFO (RFC 9639 section 8.2): ``samples`` is 0 where the encoder did not know it."""
 
     rate_hz: int
     samples: int
-    md5: bytes | None
 
 
 def read_flac_info(data: bytes) -> FlacInfo | None:
     if data[:4] != b"fLaC" or len(data) < 42 or data[4] & 0x7F != 0:
         return None
     packed = int.from_bytes(data[18:26], "big")
-    return FlacInfo(packed >> 44, packed & (1 << 36) - 1, data[26:42] if any(data[26:42]) else None)
+    return FlacInfo(packed >> 44, packed & (1 << 36) - 1)
 
 
 def find_end(

@@ -93,7 +93,7 @@ def _read_part(
         return replace(audio, format=replace(audio.format, container=name)), frames
     if part.is_whole and container in READS:
         try:
-            audio, frames = read_with_soundfile(part.data, container, session, before_s, least, part.md5)
+            audio, frames = read_with_soundfile(part.data, container, session, before_s, least)
         except (soundfile.SoundFileError, ValueError, OverflowError):
             pass
         else:

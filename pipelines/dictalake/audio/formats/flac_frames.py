@@ -15,7 +15,7 @@ _FEW_TRIES = 1000  # sync codes of the last frames' own data that are looked at,
 def split_flac(data: bytes) -> list[Part]:
     """The files in ``data``, in order. A part is whole where its last frame ends at the sample that its header announces.
 
-    Whether the frames before are, the checksum of the samples says: libsndfile hides frames that it could not decode.
+    Whether the frames before are, libsndfile says: it gives up at the first with a wrong checksum.
     """
     starts = [match.start() for match in _FILE.finditer(data)] or [0]
     parts = []
@@ -25,10 +25,9 @@ def split_flac(data: bytes) -> list[Part]:
         if info is None or info.rate_hz == 0:
             parts.append(Part(file, is_whole=False))
             continue
-        # Without a checksum, only the decoder that checks every frame can tell.
-        whole = info.samples > 0 and info.md5 is not None and _find_last_sample(file) == info.samples
+        whole = info.samples > 0 and _find_last_sample(file) == info.samples
         seconds = info.samples / info.rate_hz if info.samples else None
-        parts.append(Part(file, CLOSED, seconds, is_whole=whole, md5=info.md5))
+        parts.append(Part(file, CLOSED, seconds, is_whole=whole))
     return parts
 
 

@@ -14,9 +14,8 @@ class Part:
     ``seconds`` is the length that must come out, None where only decoding can tell. ``is_whole`` is False where the bytes are
     known to be damaged: then only a reader with a clock may read them. ``unread`` counts bytes at the end that are of no use,
     ``is_cut`` says that they are too few to be more than the start of something; ``starts_late`` that sound is missing before
-    the first frame. ``md5`` is the checksum of the samples that the file has of itself (FLAC). ``container`` is what ``data``
-    is where it is another than the object's: MP3 inside WAV. Parts of one ``link`` are stretches of one file, between which
-    sound is missing: each ends at ``ends_at_s`` by the file's clock.
+    the first frame. ``container`` is what ``data`` is where it is another than the object's: MP3 inside WAV. Parts of one
+    ``link`` are stretches of one file, between which sound is missing: each ends at ``ends_at_s`` by the file's clock.
     """
 
     data: bytes
@@ -26,7 +25,6 @@ class Part:
     unread: int = 0
     is_cut: bool = False
     starts_late: bool = False
-    md5: bytes | None = None
     container: str | None = None
     ends_at_s: float | None = None
     link: int | None = None

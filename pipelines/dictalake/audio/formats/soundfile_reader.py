@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 
@@ -46,12 +45,11 @@ def read_with_soundfile(
     session: DecodeSession,
     before_s: float = 0.0,
     least: tuple[int, int] = (0, 0),
-    md5: bytes | None = None,
 ) -> tuple[DecodedAudio, int]:
     """The samples of ``data``, and how many frames. ``least`` are a rate in Hz and a channel count that are wanted at least.
 
-    ``md5`` is of the samples as FLAC keeps it. Raises ChecksumMismatch where they have another; soundfile.SoundFileError,
-    ValueError or OverflowError where libsndfile gives up; and what the limits say.
+    Raises soundfile.SoundFileError, ValueError or OverflowError where libsndfile gives up (in FLAC also for a frame with a
+    wrong checksum), and what the limits say.
     """
     with soundfile.SoundFile(_Source(data)) as file:
         check_format(session.recording_id, file.samplerate, file.channels, session.limits)
@@ -59,30 +57,11 @@ def read_with_soundfile(
         check_codec(session.recording_id, codec)
         rate_hz, channels = max(file.samplerate, least[0]), max(file.channels, least[1])
         stored = AudioFormat(name_container(container) or container, codec, rate_hz, channels, bits)
-        checksum = hashlib.md5(usedforsecurity=False)
-        blocks = _blocks_of(file) if md5 is None else _hash_blocks(file, bits or 16, checksum)
+        blocks = _blocks_of(file)
         if (rate_hz, channels) != (file.samplerate, file.channels):
             blocks = unify(((file.samplerate, block) for block in blocks), rate_hz, channels)
         samples, frames = session.take(rate_hz, blocks, before_s)
-        if md5 is not None and checksum.digest() != md5:
-            raise ChecksumMismatch
         return DecodedAudio(samples, stored), frames
-
-
-class ChecksumMismatch(ValueError):
-    """The samples are not those that were encoded."""
-
-
-def _hash_blocks(file: soundfile.SoundFile, bits: int, checksum: hashlib._Hash) -> Iterator[np.ndarray]:
-    """The blocks of a FLAC file, with their samples hashed as FLAC does: interleaved signed integers of whole bytes."""
-    width = (bits + 7) // 8
-    dtype = "int16" if width == 2 else "int32"  # libsndfile gives integers at the upper end of their range
-    shift, scale = 8 * np.dtype(dtype).itemsize - bits, np.float32(1 / 2.0 ** (8 * np.dtype(dtype).itemsize - 1))
-    while len(block := file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)):
-        whole = block if shift == 0 else block >> shift
-        narrow = whole if width in (2, 4) else whole.view(np.uint8).reshape(*whole.shape, 4)[..., :width]
-        checksum.update(np.ascontiguousarray(narrow).data)
-        yield block.T.astype(np.float32) * scale
 
 
 class _Source(io.BytesIO):
