@@ -26,7 +26,7 @@ def test_ten_rows_of_the_demo_lake_come_out_identical(
     before = sorted(path.name for path in untouched_demo_lake.rglob("*"))
     code, rows = remake(untouched_demo_lake, tmp_path / "again.json", "--sample", "10")
     assert (code, [row["verdict"] for row in rows]) == (0, ["identical"] * 10)
-    assert sum(row["effect"]["words"] for row in rows) > 200
+    assert sum(row["effect"]["words"] for row in rows) > 100, "hardly a word was compared"
     assert [row["effect"]["words_changed"] for row in rows] == [0] * 10
     assert "10 identical" in capsys.readouterr().out
     assert sorted(path.name for path in untouched_demo_lake.rglob("*")) == before, "nothing in the lake is changed"
