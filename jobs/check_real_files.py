@@ -257,6 +257,17 @@ def _is_accounted_for(one: Checked, difference: str, path: str) -> str | None:
     return "the file is cut: ffprobe repeats its header, we give what is there, and the rest as lost_s"
 
 
+def _is_unknown(one: Checked, difference: str, path: str) -> str | None:
+    """A film of which sound and pictures end apart: the row says null."""
+    is_null = difference.startswith("duration") and one.ours is not None and one.ours["lost_s"] is None
+    return "the length of a film is not that of its sound: lost_s is null" if is_null else None
+
+
+def _has_whole_frames(one: Checked, difference: str, path: str) -> str | None:
+    is_read = one.theirs is None and one.ours is not None and one.ours["codec"] == "flac"
+    return "FFmpeg gives up on metadata of the FLAC file; its frames are read" if is_read else None
+
+
 def _is_estimate(one: Checked, difference: str, path: str) -> str | None:
     """ffprobe announces another length than it decodes itself, and that is ours. Where it is far more, we must say a loss."""
     decoded_s = probe_decoded_s(path) if difference.startswith("duration") and one.ours else None
@@ -324,6 +335,8 @@ Rule = Callable[[Checked, str, str], str | None]
 RULES: tuple[Rule, ...] = (
     _is_known,
     _is_accounted_for,
+    _is_unknown,
+    _has_whole_frames,
     _is_estimate,
     _is_recorded_rate,
     _is_big_endian,

@@ -37,6 +37,7 @@ _MOST_TRANSPORT_GAP_S = 30.0
 _PES_BYTES = 8192  # of one packet of theirs, which holds several of the codec's
 _ANNOUNCE_THE_WHOLE = ("matroska", "asf", "flv")
 _UNSURE_S = 0.5
+_MOST_UNREAD = 20  # times what was read
 _LEAST_UNREAD = 0.02  # of the bytes: an index behind the sound is smaller
 _AMR_FRAME_S = 0.02
 _PLANES = 7  # PyAV counts one more than there are, and reads it
@@ -379,7 +380,10 @@ class _Track:
         is_silent_about_it = self._container != "ogg" and (end_s is None or self._is_fragmented())
         least = max(4 * self._largest, _LEAST_UNREAD * len(self._data), _PES_BYTES if self._container in _TRANSPORT else 0)
         if is_silent_about_it and self._good_to and unread > least:
-            timeline.miss_end(unread * timeline.decoded_s / self._good_to)
+            if unread > _MOST_UNREAD * self._good_to:
+                timeline.leave_unknown()  # FFmpeg tells the places of these packets wrong, or next to nothing is left
+            else:
+                timeline.miss_end(unread * timeline.decoded_s / self._good_to)
         if self._container == "flac" and end_s is None and timeline.decoded_s:
             timeline.repairs.add("header_open")
         timeline.doubt(end_s)
