@@ -285,9 +285,7 @@ class _Track:
                 packet = next(demuxed)
             except StopIteration:
                 return
-            except (
-                IndexError
-            ):  # PyAV's, at the end, where a track appeared late (FLV, MPEG-TS): ours was told of the end before
+            except IndexError:  # PyAV's at the end, if a track appeared late (FLV, MPEG-TS); ours has ended before
                 return
             except av.error.FFmpegError:
                 self._timeline.break_packet()

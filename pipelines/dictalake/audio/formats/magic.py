@@ -174,16 +174,7 @@ def _sniff_chunks(head: bytes, strict: bool) -> str | None:
     """RIFF and IFF: who is inside stands behind the length."""
     magic, kind, fits = head[:4], head[8:12], not strict or re.fullmatch(rb"[ -~]{4}", head[12:16]) is not None
     if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and fits:
-        riff = {
-            b"WAVE": "wav",
-            b"AVI ": "avi",
-            b"WEBP": "image",
-            b"RMID": "midi",
-            b"sfbk": "soundfont",
-            b"QLCM": "qcp",
-            b"CDDA": "cda",
-        }
-        return riff.get(kind)
+        return _RIFF.get(kind)
     if magic in (b"FORM", b"FRM8") and fits:
         iff = {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "8svx", b"16SV": "8svx"}
         return "dsd" if magic == b"FRM8" and head[12:16] == b"DSD " else iff.get(kind)

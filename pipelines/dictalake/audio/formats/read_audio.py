@@ -65,7 +65,7 @@ def read_audio(
 
 
 def _read_file(data: bytes, session: DecodeSession, found: tuple[int, str] | None = None) -> DecodedAudio:
-    """An audio file from where it begins in ``data``. A tag before it is lawful; any other bytes are told."""
+    """An audio file from where it begins in ``data``. A tag before it is lawful; for other bytes the row has a word."""
     start, container = found or find_start(data)
     audio = decode_audio_file(data[start:] if start else data, container, session)
     if not start or is_tag(data, start):
