@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
@@ -20,6 +20,8 @@ from dictalake.lake.contract import TABLES, Difference, Table, compare
 from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage
 from dictalake.retries import TABLE_CONFLICT
+
+_APPEND_TRIES = 4
 
 _VERSION_KEY = "dictalake.schemaVersion"
 _STATISTICS_KEY = "delta.dataSkippingStatsColumns"
@@ -202,3 +204,16 @@ def _refusal(uri: str, version: int | None, difference: Difference) -> RunError:
 def _unreachable(action: str, storage: Storage, error: Exception) -> RunError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return RunError(f"cannot {action} the table at {storage.uri}: {reason}; check lake.uri and its credentials")
+
+
+def append_rows(storage: Storage, rows: pa.Table) -> None:
+    """Commits rows to a small table that many processes append to. Raises OSError or DeltaError after a few tries.
+
+    Other processes may set properties or remove checkpoints (delta_log.py): each try opens the table anew.
+    """
+    options = dict(storage.delta_options)
+    retries.call_with_retries(
+        lambda: write_deltalake(storage.uri, rows, mode="append", storage_options=options),
+        _APPEND_TRIES,
+        lambda error: isinstance(error, OSError | DeltaError),
+    )

@@ -15,21 +15,18 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import has_table, open_dataset, open_or_create_table
+from dictalake.lake.delta import append_rows, has_table, open_dataset, open_or_create_table
 from dictalake.lake.places import RECHECKS_FOLDER
 from dictalake.lake.schema import RECHECKS
 from dictalake.lake.storage import Storage, open_storage
-from dictalake.retries import call_with_retries
 
 LOST: pa.Schema = pa.schema([RECHECKS.field(name) for name in ("recording_id", "attempt")])
 Verdict = Literal["lost", "complete", "unknown", "changed", "unread"]
-_TRIES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +58,8 @@ class RecheckLog:
     def append(self, records: Sequence[Recheck]) -> None:
         """Commits records; several writers may do so at once. Raises RunError when the lake cannot be written."""
         table = pa.Table.from_pylist([asdict(record) for record in records], schema=without_docs(RECHECKS))
-        options = dict(self._storage.delta_options)
         try:
-            call_with_retries(
-                lambda: write_deltalake(self._storage.uri, table, mode="append", storage_options=options),
-                _TRIES,
-                lambda error: isinstance(error, OSError | DeltaError),
-            )
+            append_rows(self._storage, table)
         except (OSError, DeltaError) as error:
             raise RunError(
                 f"cannot write to the table at {self._storage.uri}: {error}; run the same command again to resume"

@@ -15,20 +15,17 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import open_or_create_table, open_table
+from dictalake.lake.delta import append_rows, open_or_create_table, open_table
 from dictalake.lake.places import RUNS_FOLDER
 from dictalake.lake.schema import RUNS
 from dictalake.lake.storage import open_storage
-from dictalake.retries import call_with_retries
 
 MASK = "***"
-_TRIES = 4
 
 
 def describe_config(config: Config) -> tuple[str, str]:
@@ -102,14 +99,8 @@ class RunLog:
                 row[name] = None if row[name] is None else list(row[name].items())
         # Without docs: delta-rs refuses rows whose docs are worded differently from the table's.
         table = pa.Table.from_pylist(rows, schema=without_docs(RUNS))
-        options = dict(self._storage.delta_options)
         try:
-            call_with_retries(
-                lambda: write_deltalake(self._storage.uri, table, mode="append", storage_options=options),
-                _TRIES,
-                # Other processes may set properties or remove checkpoints (delta_log.py): each try opens the table anew.
-                lambda error: isinstance(error, OSError | DeltaError),
-            )
+            append_rows(self._storage, table)
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
         self.has_started |= any(record.event == "started" for record in records)
