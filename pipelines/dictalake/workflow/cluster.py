@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 
 import ray
+import ray._private.worker
 import ray.data
 from ray.data import DataContext
 
@@ -113,6 +115,15 @@ def _start(config: Config) -> None:
             signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
     terminal.renew_faulthandler()
     logs.take_over_libraries()
+    ray._private.worker.print_to_stdstream = _print_message
+
+
+def _print_message(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Sends what Ray's core tells a driver to where libraries write.
+
+    Whatever ``log_to_driver`` says, Ray prints it to standard output, in the middle of the JSON or the table that is there.
+    """
+    ray._private.worker.print_worker_logs(data, sys.stderr, ignore_prefix)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
