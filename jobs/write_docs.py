@@ -263,6 +263,7 @@ ROOMS = {
     "dictalake/acoustic/engines": "models that write text themselves: Whisper, Qwen3-ASR",
     "dictalake/acoustic/lasr": "the architecture of MedASR",
     "dictalake/archive": "finding objects in an archive, fetching them, opening ZIP, TAR and gzip",
+    "dictalake/sandbox": "untrusted bytes are handled in child processes: a call, its limits, its answer",
     "dictalake/audio": "bytes → samples at 16 kHz; load.py is the only door, and it is sandboxed",
     "dictalake/audio/formats": "what a file is, its decoders, and the account of its time; containers.py lists all kinds",
     "dictalake/cli": "what the commands of the command line do",

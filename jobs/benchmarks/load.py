@@ -26,11 +26,12 @@ from dictalake.archive.listing import list_recordings
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.load import load_audio, make_settings
 from dictalake.audio.resample import resample_blocks
-from dictalake.audio.sandbox import CallLimits, Sandbox
 from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import TranscriptionError
 from dictalake.records import SAMPLE_RATE_HZ
+from dictalake.sandbox.messages import CallLimits
+from dictalake.sandbox.pool import Sandbox
 from jobs.benchmarks.__main__ import write_result
 
 LENGTHS_S = {"short": 10.0, "usual": 90.0}

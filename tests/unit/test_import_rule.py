@@ -16,12 +16,13 @@ SOUND_TO_TEXT = {"audio", "acoustic", "decoding", "transcript"}
 # Each room and the rooms that it may use; all may use the foundations.
 ROOMS: dict[str, set[str]] = {
     "config": set(),
-    "audio": {"config"},
+    "sandbox": set(),
+    "audio": {"config", "sandbox"},
     "acoustic": {"config"},
     "decoding": {"config"},
     "transcript": {"config"},
     "lake": {"config"},
-    "archive": {"config", "audio"},  # what a container is, and the sandbox
+    "archive": {"config", "sandbox", "audio"},  # audio: what a container is
     "training": {"config", "acoustic", "decoding"},  # it makes models
     "observers": {"config", "lake", "transcript"},  # what was committed, and by which run
     "reporting": {"config", "lake", "observers"},

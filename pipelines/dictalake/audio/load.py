@@ -1,7 +1,7 @@
 """The only door from a recording's bytes to sound: decoded, brought to 16 kHz and measured, in a sandbox.
 
 Everything that needs sound (a run, ``dictalake doctor``, ``dictalake evaluate``) asks an AudioLoader: all read the same.
-``load_audio`` runs in the sandbox's child process (``audio/sandbox.py``): it takes and returns only what JSON and int16 can
+``load_audio`` runs in the sandbox's child process (``sandbox/``): it takes and returns only what JSON and int16 can
 express.
 """
 
@@ -20,12 +20,13 @@ from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.formats.reader import DicomOptions
 from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
-from dictalake.audio.sandbox import CallLimits, Sandbox
 from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.sandbox.messages import CallLimits
+from dictalake.sandbox.pool import Sandbox
 
 # Raised whenever other samples, or another account of them, come out of the same bytes; rows of dictalake 0.1 have none.
 LOADER_VERSION = 2

@@ -12,51 +12,30 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import json
 import os
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dictalake import errors
 from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
+from dictalake.sandbox.child import TIMES_UP
+from dictalake.sandbox.messages import CallLimits, Function, receive, send
 
-# (bytes, recording id, JSON settings) → (JSON result, int16 (channels, samples)); importable by its name
-Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarray]]
-
-_HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
 _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
 _STARTS = 3
 _START_S = 60.0
 _GRACE_S = 2.0  # how long after its limit a child may still be alive
 _RECYCLE_AFTER = 2000  # calls; a damaged file may have left something in the child's memory
-_LONGEST_JSON = 2**26
-_RECURSION = 400  # Python frames; no honest file nests its sequences deeper
-_TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
-
-
-@dataclass(frozen=True)
-class CallLimits:
-    """What one call may take: ``cpu_s`` of processor time, three times that by the clock, ``memory_mb`` above an idle child."""
-
-    cpu_s: float
-    memory_mb: float
-
-    @property
-    def clock_s(self) -> float:
-        return 3 * self.cpu_s
 
 
 class Sandbox:
@@ -164,7 +143,7 @@ class _Child:
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        program = "from dictalake.audio.sandbox import serve; serve()"
+        program = "from dictalake.sandbox.child import serve; serve()"
         arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -197,7 +176,7 @@ class _Child:
         self.calls += 1
         deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
         request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
-        self._exchange(lambda: _send(self._socket, request, data), deadline)
+        self._exchange(lambda: send(self._socket, request, data), deadline)
         return self._receive(deadline)
 
     def kill(self) -> None:
@@ -207,7 +186,7 @@ class _Child:
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            text, samples = _receive(self._socket, int(self._limits.memory_mb * 1e6), deadline)
+            text, samples = receive(self._socket, int(self._limits.memory_mb * 1e6), deadline)
             answer = json.loads(text)
             return answer, samples.view(np.int16).reshape(answer["shape"])
 
@@ -224,112 +203,7 @@ class _Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
             code = self._process.returncode
-            if code is not None and -code in _TIMES_UP:
+            if code is not None and -code in TIMES_UP:
                 raise _ChildDiedError("out of time", timed_out=True) from None
             how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
             raise _ChildDiedError(f"the decoder's process ended with {how} while reading it", timed_out=False) from None
-
-
-def _send(to: socket.socket, text: bytes, data: bytes | memoryview) -> None:
-    to.sendall(_HEADER.pack(len(text), len(data)) + text)
-    to.sendall(data)
-
-
-def _receive(source: socket.socket, most_bytes: int, deadline: float | None = None) -> tuple[bytes, np.ndarray]:
-    """The JSON, and the bytes after it as uint8 ``(length,)``. Raises EOFError where the other side is gone."""
-    text_length, length = _HEADER.unpack(_receive_exactly(source, _HEADER.size, deadline).tobytes())
-    if text_length > _LONGEST_JSON or length > most_bytes:
-        raise ValueError("no message has this length")
-    text = _receive_exactly(source, text_length, deadline).tobytes()
-    return text, _receive_exactly(source, length, deadline)
-
-
-def _receive_exactly(source: socket.socket, length: int, deadline: float | None) -> np.ndarray:
-    buffer = np.empty(length, dtype=np.uint8)
-    view, got = buffer.data, 0
-    while got < length:
-        if deadline is not None:
-            source.settimeout(max(0.001, deadline - time.monotonic()))
-        count = source.recv_into(view[got:])
-        if not count:
-            raise EOFError
-        got += count
-    return buffer
-
-
-# -- in the child --------------------------------------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """The child's main loop. ``sys.argv`` names the socket, the function and its limits; it ends when the caller is gone."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    module, _, name = sys.argv[2].partition(":")
-    limits = CallLimits(**json.loads(sys.argv[3]))
-    function = getattr(importlib.import_module(module), name)
-    sys.setrecursionlimit(_RECURSION)
-    _limit_process(limits)
-    _answer(channel, {}, np.zeros(0, dtype=np.int16))
-    while True:
-        try:
-            text, data = _receive_request(channel)
-        except (EOFError, OSError):
-            return
-        _start_clocks(limits)
-        result, samples = _run(function, data, json.loads(text))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _answer(channel, result, samples)
-        del data, samples
-
-
-def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
-    """The JSON, and the recording; this process holds no second copy of it."""
-    text_length, length = _HEADER.unpack(_receive_bytes(channel, _HEADER.size))
-    return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
-
-
-def _receive_bytes(channel: socket.socket, length: int) -> bytes:
-    received = channel.recv(length, socket.MSG_WAITALL) if length else b""
-    while len(received) < length:  # a signal interrupted the read
-        more = channel.recv(length - len(received), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError
-        received += more
-    return received
-
-
-def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
-    text = json.dumps({**result, "shape": samples.shape}).encode()
-    _send(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
-
-
-def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    nothing = np.zeros((0, 0), dtype=np.int16)
-    try:
-        value, samples = function(data, request["recording_id"], request["settings"])
-    except LoadError as error:
-        return {"failure": {"reason": error.reason, "detail": error.detail}}, nothing
-    except MemoryError:
-        return {"failure": {"reason": TooLarge.reason, "detail": ""}}, nothing
-    except Exception as error:
-        return {"failure": {"reason": errors.InternalError.reason, "detail": errors.name_place(error)}}, nothing
-    return {"value": value}, np.asarray(samples, dtype=np.int16)
-
-
-def _limit_process(limits: CallLimits) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    for timer in _TIMES_UP:
-        signal.signal(timer, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; this process ends when the caller does
-    if sys.platform == "linux":
-        with open("/proc/self/statm", encoding="ascii") as file:
-            idle_bytes = int(file.read().split()[0]) * resource.getpagesize()
-        most = idle_bytes + int(limits.memory_mb * 1e6)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _start_clocks(limits: CallLimits) -> None:
-    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + limits.cpu_s) + 1, hard))
-    signal.setitimer(signal.ITIMER_REAL, limits.clock_s)

@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 import pytest
 
-from dictalake.audio.sandbox import CallLimits, Sandbox, _Child
 from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, TooLarge
-from tests.unit.audio.sandbox_functions import behave
+from dictalake.sandbox.messages import CallLimits
+from dictalake.sandbox.pool import Sandbox, _Child
+from tests.unit.sandbox.functions import behave
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +111,9 @@ def test_child_sees_no_secret_and_writes_no_file(sandbox: Sandbox, tmp_path: Pat
 
 def test_children_go_when_their_caller_is_killed() -> None:
     script = (
-        "from tests.unit.audio.sandbox_functions import behave\n"
-        "from dictalake.audio.sandbox import CallLimits, Sandbox\n"
+        "from tests.unit.sandbox.functions import behave\n"
+        "from dictalake.sandbox.messages import CallLimits\n"
+        "from dictalake.sandbox.pool import Sandbox\n"
         "sandbox = Sandbox(behave, CallLimits(cpu_s=5.0, memory_mb=150.0))\n"
         "print(sandbox.call(b'pid', 'r1', {})[0]['pid'], flush=True)\n"
         "sandbox.call(b'sleep', 'r1', {})\n"
