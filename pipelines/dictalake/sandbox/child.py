@@ -29,8 +29,9 @@ _RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 
 
 def serve() -> None:
-    """The child's main loop. ``sys.argv`` names the socket, the function, its limits and the caller's process. It ends when
-    the caller is gone.
+    """The child's main loop, until the caller is gone.
+
+    ``sys.argv`` names the socket, the function, its limits, the caller's process, and modules to import before the jail.
     """
     channel, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[4])
     jail.die_with_parent(parent)
@@ -38,6 +39,8 @@ def serve() -> None:
     module, _, name = sys.argv[2].partition(":")
     limits = CallLimits(**json.loads(sys.argv[3]))
     function = getattr(importlib.import_module(module), name)
+    for early in sys.argv[5:]:
+        importlib.import_module(early)
     sys.setrecursionlimit(_RECURSION)
     _limit_process(limits)
     _load_thread_support()
@@ -89,7 +92,7 @@ def find_readable() -> set[str]:
     A folder of the search path is none of them, since it may be a home; the packages in it that are imported are.
     """
     found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    found |= {*site.getsitepackages(), *zoneinfo.TZPATH}
+    found |= {*site.getsitepackages(), *zoneinfo.TZPATH, "/dev/urandom"}
     for name, module in list(sys.modules.items()):
         if "." in name or name == "__main__":
             continue

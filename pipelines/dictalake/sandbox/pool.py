@@ -33,7 +33,7 @@ from dictalake.sandbox import jail
 from dictalake.sandbox.child import TIMES_UP
 from dictalake.sandbox.jail import Holds
 from dictalake.sandbox.levels import Level, check_level
-from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, receive_answer, send_request
+from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, read_answer, receive_answer, send_request
 from dictalake.sandbox.spawner import start_process
 
 Bytes = bytes | bytearray | memoryview
@@ -54,10 +54,20 @@ class Sandbox:
     an earlier recording, or of the machine.
     """
 
-    def __init__(self, function: Function, limits: CallLimits, children: int = 2, level: Level = "auto") -> None:
-        """With the level ``require``, a call raises ConfigError on a machine that cannot confine a child."""
+    def __init__(
+        self,
+        function: Function,
+        limits: CallLimits,
+        children: int = 2,
+        level: Level = "auto",
+        imports: Sequence[str] = (),
+    ) -> None:
+        """With the level ``require``, a call raises ConfigError on a machine that cannot confine a child.
+
+        ``imports`` are modules that the function imports only while it runs: in the jail it may be too late for that.
+        """
         self._target = f"{function.__module__}:{function.__qualname__}"
-        self._limits, self._level = limits, level
+        self._limits, self._level, self._imports = limits, level, tuple(imports)
         self._free = threading.Semaphore(children)
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
@@ -114,8 +124,8 @@ class Sandbox:
                 return self._idle.pop()
         for _ in range(_STARTS - 1):  # a child that dies before it has seen a byte says nothing about the recording
             with contextlib.suppress(_ChildDiedError):
-                return _Child(self._target, self._limits, self._level)
-        return _Child(self._target, self._limits, self._level)
+                return _Child(self._target, self._limits, self._level, self._imports)
+        return _Child(self._target, self._limits, self._level, self._imports)
 
     def _put_back(self, child: _Child) -> None:
         if child.calls >= _RECYCLE_AFTER:
@@ -142,8 +152,8 @@ class Sandbox:
             )
         kind = _LOAD_ERRORS.get(failure["reason"])
         if kind is None:
-            raise errors.InternalError(recording_id, str(failure["detail"]), "load")
-        raise kind(recording_id, str(failure["detail"]))
+            raise errors.InternalError(recording_id, failure["detail"], "load")
+        raise kind(recording_id, failure["detail"])
 
     def _explain_timeout(self) -> str:
         return (
@@ -202,14 +212,14 @@ class _ChildDiedError(Exception):
 class _Child:
     """One process and the socket to it."""
 
-    def __init__(self, target: str, limits: CallLimits, level: Level) -> None:
+    def __init__(self, target: str, limits: CallLimits, level: Level, imports: Sequence[str]) -> None:
         self.calls = 0
         self._limits = limits
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         program = "from dictalake.sandbox.child import serve; serve()"
-        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits)), str(os.getpid())]
+        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits)), str(os.getpid()), *imports]
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PATH": os.environ.get("PATH", ""),
@@ -261,9 +271,7 @@ class _Child:
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            text, samples = receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline)
-            answer = json.loads(text)
-            return answer, samples.view(np.int16).reshape(answer["shape"])
+            return read_answer(*receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline))
 
         answer: tuple[dict[str, Any], np.ndarray] = self._exchange(read, deadline)
         return answer
