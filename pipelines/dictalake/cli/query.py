@@ -267,8 +267,11 @@ def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
 
 
 def flatten(table: pa.Table) -> pa.Table:
-    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON."""
-    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in table.columns]
+    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON, and enums as text."""
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+    ]
+    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in columns]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 

@@ -29,7 +29,7 @@ from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
-_BOUNDS = {
+_BOUNDS: dict[str, str | int | float | list[str]] = {
     "memory_limit": "50%",
     "max_temp_directory_size": "20GB",
     "autoload_known_extensions": False,

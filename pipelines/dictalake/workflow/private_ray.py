@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants, services
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
 _PREFIX, _LOCK = "dl-", "in-use"
