@@ -261,6 +261,15 @@ def test_a_limit_of_time_is_a_number(lake: str) -> None:
             run_command("query", [lake, "SELECT 1", f"--timeout={wrong}"])
 
 
+def test_the_disk_that_a_question_may_take_can_be_set(lake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT current_setting('max_temp_directory_size') AS most"
+    for options, most in (((), "18.6 GiB"), (("--spill-gb", "100"), "93.1 GiB")):
+        assert run_command("query", [lake, sql, "--format", "csv", *options]) == 0
+        assert capfd.readouterr().out.splitlines()[1] == f'"{most}"'
+    with pytest.raises(ConfigError, match="--spill-gb 0: must be a number of gigabytes"):
+        run_command("query", [lake, sql, "--spill-gb", "0"])
+
+
 def test_duckdb_is_bounded_and_fetches_nothing_of_its_own_accord(lake: str) -> None:
     database = connect(lake)
     settings: dict[str, Any] = dict(database.execute("SELECT name, value FROM duckdb_settings()").fetchall())

@@ -161,7 +161,7 @@ def test_the_network_lets_each_pod_reach_what_it_needs_and_no_more() -> None:
 
 def test_prometheus_reaches_the_numbers_of_the_driver(tmp_path: Path) -> None:
     metrics = shared_config(tmp_path).metrics
-    assert (metrics.port, metrics.address) == (9309, "0.0.0.0")  # noqa: S104
+    assert (metrics.port, metrics.address) == (9309, "0.0.0.0")
 
 
 def test_the_ray_of_the_manifest_is_the_ray_that_is_installed_in_the_image() -> None:

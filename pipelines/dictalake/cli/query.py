@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeVar
@@ -25,7 +26,7 @@ import pyarrow.parquet
 from dictalake.cli.tables import FORMULA_STARTS, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
-from dictalake.lake.query import connect, lock
+from dictalake.lake.query import SPILL_GB, connect, lock
 from dictalake.terminal import printable
 
 ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
@@ -38,9 +39,15 @@ _UNREADABLE = "reading the stream registered as "
 Result = TypeVar("Result")
 
 
-def answer(
-    lake: Lake, question: str, form: str, out: Path | None, timeout_s: float | None = None, *, is_raw: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Limits:
+    """How long DuckDB may work on a question (None: as long as it takes), and how much of the disk it may take."""
+
+    time_s: float | None = None
+    spill_gb: float = SPILL_GB
+
+
+def answer(lake: Lake, question: str, form: str, out: Path | None, limits: Limits = Limits(), *, is_raw: bool = False) -> None:
     """Writes the answer in the format ``form`` to ``out`` or standard output. Raises ConfigError, RunError.
 
     ``is_raw`` leaves texts of a CSV as they are, formulas too.
@@ -48,7 +55,7 @@ def answer(
     try:
         with (
             TemporaryDirectory(prefix="dictalake-query-") as spill,
-            ask(lake, question, Path(spill), timeout_s) as (schema, batches),
+            ask(lake, question, Path(spill), limits) as (schema, batches),
         ):
             if form == "table":
                 show(schema, batches)
@@ -87,28 +94,29 @@ def choose_format(given: str | None, out: Path | None, is_terminal: bool) -> str
 
 @contextmanager
 def ask(
-    lake: Lake, question: str, spill: Path, timeout_s: float | None = None
+    lake: Lake, question: str, spill: Path, limits: Limits = Limits()
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The answer's schema and its batches, as they come; larger ones than the memory has room for spill into the folder.
 
-    DuckDB works on it for ``timeout_s`` seconds at most; the time in which the caller does something else does not count.
+    The time in which the caller does something else does not count for the limit.
+
     Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read or time is up.
     """
     worked_s = 0.0
-    with connect(lake.uri or "", lake.storage_options) as database, ThreadPoolExecutor(1, "duckdb") as pool:
+    with connect(lake.uri or "", lake.storage_options, limits.spill_gb) as database, ThreadPoolExecutor(1, "duckdb") as pool:
 
         def call(function: Callable[[], Result]) -> Result:
             """Waits for DuckDB here: in the main thread it would swallow Ctrl-C and SIGTERM, or not look at them for hours."""
             nonlocal worked_s
             started, answered = time.monotonic(), pool.submit(function)
             try:
-                wait([answered], None if timeout_s is None else max(0.0, timeout_s - worked_s))
+                wait([answered], None if limits.time_s is None else max(0.0, limits.time_s - worked_s))
                 worked_s += time.monotonic() - started
                 if not answered.done():
                     _stop_working(database, answered)
                     raise RunError(
-                        f"the question took more than {timeout_s:g} s: narrow it (a condition on recorded_month keeps files "
-                        "closed), or give more with --timeout SECONDS, 0 for as long as it takes"
+                        f"the question took more than {limits.time_s:g} s: narrow it (a condition on recorded_month keeps "
+                        "files closed), or give more with --timeout SECONDS, 0 for as long as it takes"
                     )
                 return answered.result()
             except (KeyboardInterrupt, SystemExit):
