@@ -117,20 +117,21 @@ def test_ray_is_told_to_stay_on_this_machine_and_to_open_its_files_to_nobody(tmp
 # -- Ray's folder --------------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_of_a_run_goes_with_it_and_stays_after_a_failure(parent: Path) -> None:
-    with private_ray.private_ray() as options:
-        folder = Path(options["_temp_dir"]).parent
-        assert folder.parent == parent
-    assert not folder.exists()
-
+def test_of_the_folder_of_a_run_the_logs_stay_also_after_a_failure(parent: Path) -> None:
     def fail() -> None:
-        with private_ray.private_ray():
+        with private_ray.private_ray() as options:
+            session = Path(options["_temp_dir"]) / "session_1"
+            for name in ("logs", "sockets", "ray_spilled_objects_1"):
+                (session / name).mkdir(parents=True)
+                (session / name / "file").touch()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     (left,) = parent.glob("dl-*")
     assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    files = {str(path.relative_to(left)) for path in left.rglob("*") if path.is_file()}
+    assert files == {"in-use", "r/session_1/logs/file"}
 
 
 def leave_behind(parent: Path, name: str, age_s: float) -> Path:
