@@ -203,6 +203,11 @@ def test_doctor_says_whether_a_cluster_is_open(
     assert what in found
 
 
+def test_of_a_cluster_behind_a_proxy_doctor_says_that_it_cannot_tell() -> None:
+    config = Config.model_validate({"ray": {"address": "ray://10.0.0.5:10001"}})
+    assert "cannot be told from here" in doctor_checks.check_workers(config)
+
+
 def test_where_nothing_listens_no_cluster_answers() -> None:
     assert private_ray.is_open(f"127.0.0.1:{free_port()}") is None
     assert private_ray.is_open("no address") is None
