@@ -183,10 +183,11 @@ class _Reader:
 
     def _make_failed(self, row: BadRow) -> Recording:
         """What a bad line becomes. The same line at the same place keeps its id, and no object has its version."""
-        uri = f"{self.manifest_uri}#{row.place.replace(' ', '-')}-{row.digest}"
+        mark = f"#{row.place.replace(' ', '-')}-{row.digest}"
+        uri = f"{canonical_uri(self.manifest_uri)}{mark}"
         recording_id = make_recording_id(uri, _BAD_LINE)
         error = BadManifestLine(recording_id, f"{row.place} of the manifest {row.problem}")
-        return Recording(recording_id, uri, _BAD_LINE, 0, error=error)
+        return Recording(recording_id, uri, _BAD_LINE, 0, error=error, old_uris=(f"{self.manifest_uri}{mark}",))
 
 
 def _refuse(row: ManifestRow, problem: str) -> BadRow:

@@ -48,6 +48,40 @@ def spelled_uri(location: str) -> str:
     return f"file://{LocalFileSystem._strip_protocol(path)}".encode("utf-8", "backslashreplace").decode()
 
 
+def list_spellings(location: str) -> list[str]:
+    """The URIs that the lake may hold for what a person calls ``location``: today's first, then those of older versions.
+    ``URI#PATH`` is a file in an archive object, or an object with a ``#`` in its name."""
+    path = find_path(location)
+    if path is None:
+        return list(dict.fromkeys((canonical_uri(location), spelled_uri(location))))
+    found, inside = _split_member(path)
+    shown = show_path(inside)
+    spelled = spelled_uri(found.rstrip("/") or "/") + shown
+    return list(
+        dict.fromkeys((make_file_uri(os.path.realpath(found)) + shown, make_file_uri(os.path.abspath(found)) + shown, spelled))
+    )
+
+
+def today_uri(uri: str) -> str:
+    """What a listing of today calls the object whose URI an older version wrote. Links are followed in the folders above it
+    alone: a file that has become a link since is another one."""
+    path = find_path(uri)
+    if path is None:
+        return canonical_uri(uri)
+    found, inside = _split_member(path)
+    folder, name = os.path.split(found)
+    return make_file_uri(os.path.join(os.path.realpath(folder), name) + inside)
+
+
+def _split_member(path: str) -> tuple[str, str]:
+    """The path of an object, and ``#PATH`` of a file in it, which is no path of this machine."""
+    marks = [place for place, mark in enumerate(path) if mark == "#"]
+    if not marks or os.path.lexists(path):
+        return path, ""
+    place = next((place for place in marks if os.path.isfile(path[:place])), marks[0])
+    return path[:place], path[place:]
+
+
 def split_scheme(location: str) -> tuple[str, str]:
     """The scheme by its one name, ``file`` for a path, and what follows."""
     path = find_path(location)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from dictalake.errors import AccessDenied, CredentialsExpired, FetchFailed
+from dictalake.errors import AccessDenied, CredentialsExpired, FetchFailed, IdTaken
 from dictalake.lake.claims import Lease
 from dictalake.lake.table import CommitResult
 
@@ -105,7 +105,10 @@ class RunStats:
         self.last_commit_at = time.time()
 
     def add_written(self, result: CommitResult) -> None:
-        """Takes in what a commit added to the table."""
+        """Takes in what a commit added to the table. Rows whose id was taken were reported as good ones."""
+        if result.id_taken:
+            self.ok, self.failed = self.ok - result.id_taken, self.failed + result.id_taken
+            self.failures[FailureKind(IdTaken.reason, IdTaken.stage)] += result.id_taken
         before = self.written
         if before is not None:
             sums = {name: getattr(before, name) + getattr(result, name) for name in ("files", "rows", "size_bytes")}
