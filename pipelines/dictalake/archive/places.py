@@ -7,10 +7,12 @@ that neither ``..`` nor links, escapes, ports or a user's name in a URL lead out
 
 from __future__ import annotations
 
+import io
 import os
 from urllib.parse import unquote, urlsplit
 
 from dictalake.archive.findings import MOST_PREFIXES, Findings
+from dictalake.archive.local_files import open_regular
 from dictalake.archive.storage import is_archive_location
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive
@@ -32,7 +34,7 @@ class Allowed:
         given = [base] if archive.allowed is None else list(archive.allowed)
         self._prefixes: set[Parts] = set()
         for prefix in given:
-            parts = split_place(resolve(prefix))
+            parts = split_place(resolve(prefix)) if prefix.strip() else None
             if parts is None or (parts[0] != "file" and not parts[1:]) or not (prefix == base or is_archive_location(prefix)):
                 raise ConfigError(f"{_KEY} = {prefix!r}: give a folder, scheme://bucket/folder or https://host/folder")
             self._prefixes |= {parts, split_place(resolve(prefix), resolve_links=False) or parts}
@@ -43,6 +45,29 @@ class Allowed:
         if self._follows_links:
             places.append(split_place(location, resolve_links=False))
         return any(parts is not None and any(parts[: len(p)] == p for p in self._prefixes) for parts in places)
+
+
+def open_listed(path: str, archive: Archive) -> io.FileIO:
+    """Opens a file of a local archive for reading, as ``open_regular``: since it was listed, it may have become a link that
+    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root.
+    """
+    root, relative = _find_root(path, archive)
+    return open_regular(root, relative)
+
+
+def _find_root(path: str, archive: Archive) -> tuple[str, str]:
+    """The folder that ``path`` may not lead out of, and the way from there."""
+    if archive.follow_links:
+        return "/", path.lstrip("/")
+    named = archive.manifest or archive.inventory
+    base = archive.uri if named is None else find_base(archive, resolve(named))
+    roots = [find_path(resolve(given)) for given in (*(archive.allowed or ()), *([base] if base else ()))]
+    for candidate in (path, os.path.realpath(path)):  # the latter for a root that was reached by links
+        for root in filter(None, roots):
+            for spelled in (os.path.realpath(root), os.path.abspath(root), root.rstrip("/")):
+                if candidate.startswith(f"{spelled.rstrip('/')}/") and os.path.isdir(spelled):
+                    return os.path.realpath(root), candidate[len(spelled.rstrip("/")) + 1 :]
+    return os.path.split(os.path.abspath(path))
 
 
 def split_place(location: str, *, resolve_links: bool = True) -> Parts | None:
