@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/secret.wav").write_bytes(b"another ward")
     return folder
+
+
+@pytest.fixture
+def deep(root: Path) -> Iterator[Path]:
+    """A folder that Python's own way to remove folders, which pytest takes, would not get rid of."""
+    yield root
+    subprocess.run(["rm", "-rf", root], check=True)
 
 
 def look(root: Path | str, **keys: Any) -> tuple[list[Recording], Findings]:
@@ -134,9 +142,9 @@ def test_a_root_that_is_a_pipe_or_a_device_is_refused(root: Path) -> None:
             look(place)
 
 
-def test_folders_of_any_depth_are_listed(root: Path) -> None:
+def test_folders_of_any_depth_are_listed(deep: Path) -> None:
     """Deeper than Python calls functions, and then deeper than the system takes a path."""
-    depth, here = 1_100, os.open(root, os.O_RDONLY)
+    root, depth, here = deep, 1_100, os.open(deep, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", os.O_RDONLY, dir_fd=here)
@@ -160,8 +168,8 @@ def test_folders_of_any_depth_are_listed(root: Path) -> None:
     assert findings.unread_folders == {"name_too_long": 1}
 
 
-def test_a_file_whose_path_is_too_long_is_a_row(root: Path) -> None:
-    here = os.open(root, os.O_RDONLY)
+def test_a_file_whose_path_is_too_long_is_a_row(deep: Path) -> None:
+    root, here = deep, os.open(deep, os.O_RDONLY)
     while True:
         path = os.readlink(f"/proc/self/fd/{here}")
         length = min(200, 4_000 - len(path))
