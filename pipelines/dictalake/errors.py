@@ -222,9 +222,8 @@ class NameTooLong(LoadError):
 
 class EntryFailed(LoadError):
     reason = "entry_failed"
-    retryable = True
-    meaning = "The folder names the entry, but the system did not say what it is."
-    advice = "Look at the disk and its rights, as error.detail says; then run again with --retry-failed."
+    meaning = "The folder or bucket lists the entry, but what it is could not be found out."
+    advice = "Look at the disk, as error.detail says, and run again: what can be read then is a new recording."
 
 
 class IdTaken(LoadError):

@@ -14,6 +14,7 @@ import pytest
 
 from dictalake.archive import folders
 from dictalake.cli.main import run_command
+from dictalake.errors import ConfigError
 from dictalake.workflow.cluster import Resources
 from tests.recordings import make_sound, read_rows, write_wav
 
@@ -137,7 +138,8 @@ def test_a_line_that_names_another_place_is_a_row_and_a_manifest_of_others_alone
     assert run_command("nightly", [*keys, "--archive.allowed", f"[{tmp_path}]"]) == 0
     assert sorted((row["error"] or {}).get("reason", "ok") for row in read_rows(lake))[-2:] == ["ok", "ok"]
     manifest.write_text(f"uri\n{tmp_path}/elsewhere/{CANARY}.wav\n")
-    assert run_command("nightly", keys) == 2
+    with pytest.raises(ConfigError, match=r"set archive\.allowed to all that it may name, these too: \[/") as caught:
+        run_command("nightly", keys)
     out, err = capfd.readouterr()
-    assert "set archive.allowed to all that it may name, these too: [/" in err
+    assert CANARY not in str(caught.value)
     assert CANARY not in out + err

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from dictalake.errors import AccessDenied, CredentialsExpired, FetchFailed, IdTaken
+from dictalake.errors import AccessDenied, CredentialsExpired, EntryFailed, FetchFailed, IdTaken
 from dictalake.lake.claims import Lease
 from dictalake.lake.table import CommitResult
 
-_STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason}
+_STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason, EntryFailed.reason}
 _RECENT_S = 300.0  # the rate of the last minutes says when the run is over: not that of the start, nor that of another folder
 _LEAST_S, _LEAST_SHARE = 10.0, 0.02  # before that a guess is worth nothing
 
