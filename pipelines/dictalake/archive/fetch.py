@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dictalake.archive import objects, storage
-from dictalake.archive.deadlines import TooLate, call_within, running_call
+from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.members import check_size
 from dictalake.config.sections import Archive, Limits
@@ -36,6 +36,10 @@ from dictalake.records import Data, Recording
 
 _BLOCK = 2**22  # asked for at a time
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+
+
+class _NoTimeLeft(Exception):
+    """``archive.fetch_s`` is over: no error of the storage, which would be tried again."""
 
 
 def fetch(
@@ -63,16 +67,20 @@ def fetch(
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
         return _read(filesystem, path, recording, wrong_digests, Intake(recording.recording_id, limits, running_call()))
 
+    def read_in_time() -> Data:
+        try:
+            return call_within(read, deadline, archive.silence_s)
+        except TooLate:
+            raise _NoTimeLeft from None
+
     def pause(seconds: float) -> None:
         if time.monotonic() + seconds >= deadline:
-            raise TooLate
+            raise _NoTimeLeft
         sleep(seconds)
 
     try:
-        data = storage.call_with_retries(
-            lambda: call_within(read, deadline, archive.silence_s), archive.fetch_tries, pause, on_retry
-        )
-    except TooLate:
+        data = storage.call_with_retries(read_in_time, archive.fetch_tries, pause, on_retry, within_s=None)
+    except _NoTimeLeft:
         raise FetchFailed(
             recording.recording_id,
             f"the object did not come within the {archive.fetch_s:g} s of archive.fetch_s; check the network and the storage, "
@@ -104,6 +112,8 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
         )
     status = storage.status_of(error)
     cause = type(error).__name__ if status is None else f"HTTP {status}"
+    if isinstance(error, SilentStorage):
+        cause = "next to nothing coming for the seconds of archive.silence_s"
     if storage.is_transient(error):
         return FetchFailed(
             recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"

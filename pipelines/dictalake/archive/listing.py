@@ -23,6 +23,7 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from dictalake.archive import objects, storage
+from dictalake.archive.deadlines import LISTING_S
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.errors import ConfigError
@@ -66,7 +67,7 @@ def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
         return ((path, {}) for path in (_walk(start, set()) if os.path.isdir(start) else [start]))
     if objects.is_paged(filesystem):
         return _list_objects(archive, filesystem, root)
-    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries)
+    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries, within_s=LISTING_S)
     return iter(sorted(found.items()))
 
 

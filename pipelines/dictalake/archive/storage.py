@@ -19,6 +19,7 @@ import fsspec
 from fsspec.core import split_protocol
 
 from dictalake import retries
+from dictalake.archive.deadlines import REQUEST_S, call_within
 from dictalake.errors import ConfigError, DictalakeError, RunError
 
 MISSING = "missing"  # the version of an object that was not there when its manifest was read
@@ -133,9 +134,9 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
         if protocol in ("http", "https"):
-            from dictalake.archive.http_objects import open_session
+            from dictalake.archive.http_objects import HttpObjects
 
-            used["get_client"] = open_session
+            kind = HttpObjects
         filesystem = kind(**used)
         if protocol in ("s3", "s3a"):
             filesystem.retries = 1
@@ -316,12 +317,19 @@ def call_with_retries(
     tries: int,
     sleep: Callable[[float], None] | None = None,
     on_retry: Callable[[], None] | None = None,
+    within_s: float | None = REQUEST_S,
 ) -> Result:
     """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left.
 
-    A ``call`` that opens its location itself finds fresh credentials after expired ones, if there are any.
+    A ``call`` that has not ended after ``within_s`` seconds is left behind (``deadlines.py``) and was a TimeoutError; with None
+    it sees to its end itself. A ``call`` that opens its location itself finds fresh credentials after expired ones, if there
+    are any.
     """
-    return retries.call_with_retries(call, tries, _may_pass, sleep, on_retry)
+
+    def call_once() -> Result:
+        return call() if within_s is None else call_within(call, time.monotonic() + within_s)
+
+    return retries.call_with_retries(call_once, tries, _may_pass, sleep, on_retry)
 
 
 def _may_pass(error: BaseException) -> bool:
