@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from dictalake.archive import folders
+from dictalake.archive.fetch import fetch
 from dictalake.archive.findings import Findings
 from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Archive
-from dictalake.errors import ConfigError
+from dictalake.errors import ChangedDuringRead, ConfigError
 from dictalake.records import Recording
 
 GOOD = ["a.wav", "ward/b.wav", "ward/deep/c.wav"]
@@ -270,3 +271,41 @@ def test_no_descriptor_is_left_open_and_the_listing_can_be_given_up(root: Path) 
     listing: Iterator[Recording] = list_recordings(Archive(uri=str(root)))
     next(listing)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- after the listing -------------------------------------------------------------------------------------------------
+
+
+def swap(root: Path, change: str) -> None:
+    """Puts something else in the place of ward/b.wav, with its size and time where it has any."""
+    before = (root / "ward/b.wav").stat()
+    (root / "ward/b.wav").unlink()
+    if change == "pipe":
+        os.mkfifo(root / "ward/b.wav")
+    elif change == "folder link":
+        (root / "ward").rename(root.parent / "ward-before")
+        (root / "ward").symlink_to("../elsewhere")
+    else:
+        (root / "ward/b.wav").symlink_to("/dev/zero" if change == "device" else root.parent / "elsewhere/b.wav")
+    secret = root.parent / "elsewhere/b.wav"
+    secret.write_bytes(b"another da"[: before.st_size])
+    os.utime(secret, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", ["link", "folder link", "device", "pipe"])
+def test_what_took_the_place_of_a_listed_file_is_not_read(root: Path, change: str) -> None:
+    archive = Archive(uri=str(root), fetch_tries=1)
+    found = {one.uri.rpartition("/")[2]: one for one in list_recordings(archive)}
+    assert fetch(found["b.wav"], archive) == b"ward/b.wav"
+    swap(root, change)
+    with pytest.raises(ChangedDuringRead):
+        fetch(found["b.wav"], archive)
+    assert fetch(found["a.wav"], archive) == b"a.wav"
+
+
+def test_names_that_look_alike_are_each_read(tmp_path: Path) -> None:
+    names = [b"\x80.wav", rb"\udc80.wav", rb"\u005cudc80.wav"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(name)
+    archive = Archive(uri=str(tmp_path))
+    assert sorted(bytes(fetch(one, archive)) for one in list_recordings(archive)) == sorted(names)

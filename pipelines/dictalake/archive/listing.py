@@ -24,6 +24,7 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from dictalake.archive import objects, storage
+from dictalake.archive.deadlines import LISTING_S
 from dictalake.archive.findings import Findings
 from dictalake.archive.folders import FolderEntry, FolderWalk
 from dictalake.config.locations import resolve
@@ -96,7 +97,7 @@ def _make_local(entry: FolderEntry) -> Recording:
 def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
     if objects.is_paged(filesystem):
         return _list_objects(archive, filesystem, root)
-    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries)
+    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries, within_s=LISTING_S)
     return iter(sorted(found.items()))
 
 

@@ -18,6 +18,7 @@ import fsspec
 from fsspec.core import split_protocol
 
 from dictalake import retries
+from dictalake.archive.deadlines import REQUEST_S, call_within
 from dictalake.config.uris import make_file_uri, read_path, split_scheme
 from dictalake.errors import ConfigError, DictalakeError, RunError
 
@@ -132,6 +133,10 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
         if protocol in ("s3", "s3a"):  # retries happen in call_with_retries, where they are bounded and counted
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
+        if protocol in ("http", "https"):
+            from dictalake.archive.http_objects import HttpObjects
+
+            kind = HttpObjects
         filesystem = kind(**used)
         if protocol in ("s3", "s3a"):
             filesystem.retries = 1
@@ -174,6 +179,10 @@ def is_gcs(filesystem: Any) -> bool:
 
 def is_s3(filesystem: Any) -> bool:
     return "s3" in _protocols(filesystem)
+
+
+def is_http(filesystem: Any) -> bool:
+    return "http" in _protocols(filesystem)
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:
@@ -323,12 +332,19 @@ def call_with_retries(
     tries: int,
     sleep: Callable[[float], None] | None = None,
     on_retry: Callable[[], None] | None = None,
+    within_s: float | None = REQUEST_S,
 ) -> Result:
     """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left.
 
-    A ``call`` that opens its location itself finds fresh credentials after expired ones, if there are any.
+    A ``call`` that has not ended after ``within_s`` seconds is left behind (``deadlines.py``) and was a TimeoutError; with None
+    it sees to its end itself. A ``call`` that opens its location itself finds fresh credentials after expired ones, if there
+    are any.
     """
-    return retries.call_with_retries(call, tries, _may_pass, sleep, on_retry)
+
+    def call_once() -> Result:
+        return call() if within_s is None else call_within(call, time.monotonic() + within_s)
+
+    return retries.call_with_retries(call_once, tries, _may_pass, sleep, on_retry)
 
 
 def _may_pass(error: BaseException) -> bool:

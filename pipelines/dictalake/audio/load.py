@@ -24,7 +24,7 @@ from dictalake.audio.vad import find_speech, join_intervals, require_detector, t
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
 
@@ -66,7 +66,7 @@ class AudioLoader:
         self._archive = config.archive
         self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
@@ -75,7 +75,7 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
+        known, waveforms = _open_sandbox(self._limits, self._children).call(memoryview(data), recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
 

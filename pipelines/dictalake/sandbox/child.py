@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
 import resource
 import signal
 import socket
@@ -14,9 +16,10 @@ import numpy as np
 
 from dictalake import errors
 from dictalake.errors import LoadError, TooLarge
-from dictalake.sandbox.messages import HEADER, CallLimits, Function, send
+from dictalake.sandbox.messages import CallLimits, Function, receive_request, send_answer
 
 TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
+_files: list[int] = []
 _RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 
 
@@ -31,35 +34,29 @@ def serve() -> None:
     _answer(channel, {}, np.zeros(0, dtype=np.int16))
     while True:
         try:
-            text, data = _receive_request(channel)
+            text, data, files = receive_request(channel)
         except (EOFError, OSError):
             return
         _start_clocks(limits)
+        _files[:] = files
         result, samples = _run(function, data, json.loads(text))
+        for file in _files:
+            with contextlib.suppress(OSError):  # the function may have closed it
+                os.close(file)
+        _files.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         _answer(channel, result, samples)
         del data, samples
 
 
-def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
-    """The JSON, and the recording; this process holds no second copy of it."""
-    text_length, length = HEADER.unpack(_receive_bytes(channel, HEADER.size))
-    return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
-
-
-def _receive_bytes(channel: socket.socket, length: int) -> bytes:
-    received = channel.recv(length, socket.MSG_WAITALL) if length else b""
-    while len(received) < length:  # a signal interrupted the read
-        more = channel.recv(length - len(received), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError
-        received += more
-    return received
+def received_files() -> list[int]:
+    """The descriptors that the caller handed over with the call that is being answered. They are closed after it."""
+    return list(_files)
 
 
 def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
     text = json.dumps({**result, "shape": samples.shape}).encode()
-    send(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
+    send_answer(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
 
 
 def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -77,7 +74,7 @@ def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict
 
 def _limit_process(limits: CallLimits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     for timer in TIMES_UP:
         signal.signal(timer, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; this process ends when the caller does

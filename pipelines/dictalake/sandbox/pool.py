@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,9 @@ import numpy as np
 from dictalake import errors
 from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
 from dictalake.sandbox.child import TIMES_UP
-from dictalake.sandbox.messages import CallLimits, Function, receive, send
+from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, receive_answer, send_request
+
+Bytes = bytes | bytearray | memoryview
 
 _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
@@ -54,19 +56,23 @@ class Sandbox:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-        """What the function returns for ``data``."""
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """What the function returns for ``data``.
+
+        ``files`` are descriptors that the function finds with ``sandbox.child.received_files``; they stay open here. A
+        descriptor carries the rights that it was opened with: open what the child only reads with O_RDONLY.
+        """
         with self._free:
             for last_try in (False, True):
                 child = self._take_child(fresh=last_try)
                 try:
-                    answer = child.call(data, recording_id, settings)
+                    answer = child.call(data, recording_id, settings, files)
                 except _ChildDiedError as death:
                     child.kill()
-                    if death.timed_out:
-                        raise DecoderTimeout(recording_id, self._explain_timeout()) from None
-                    if last_try:
-                        raise DecoderCrashed(recording_id, f"{death}; handle this file with caution, or leave it out") from None
+                    if last_try or death.timed_out:
+                        raise self._explain_death(death, recording_id) from None
                     continue
                 except BaseException:
                     child.kill()  # it may still work on this call
@@ -74,6 +80,19 @@ class Sandbox:
                 self._put_back(child)
                 return self._read(answer, recording_id)
         raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """One child for several calls, which may keep what it knows between them: a session counts as one of ``children``.
+
+        A call that fails is not tried a second time, since its child is gone with all that it knew.
+        """
+        with self._free:
+            session = Session(self)
+            try:
+                yield session
+            finally:
+                session._end()
 
     def close(self) -> None:
         """Ends the idle children."""
@@ -98,6 +117,11 @@ class Sandbox:
         with self._lock:
             self._idle.append(child)
 
+    def _explain_death(self, death: _ChildDiedError, recording_id: str) -> LoadError:
+        if death.timed_out:
+            return DecoderTimeout(recording_id, self._explain_timeout())
+        return DecoderCrashed(recording_id, f"{death}; handle this file with caution, or leave it out")
+
     def _read(self, answer: tuple[dict[str, Any], np.ndarray], recording_id: str) -> tuple[dict[str, Any], np.ndarray]:
         result, samples = answer
         failure = result.get("failure")
@@ -119,6 +143,40 @@ class Sandbox:
             f"decoding it took more than {self._limits.cpu_s:g} s of the processor or {self._limits.clock_s:g} s of the clock "
             "(limits.decode_s): the file is damaged, or the recording must be split"
         )
+
+
+class Session:
+    """Calls that one child answers, as long as none of them fails: the next call after that has a fresh child."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._child: _Child | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the next call meets a child that has answered none of this session."""
+        return self._child is None
+
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """As ``Sandbox.call``, and raises the same."""
+        if self._child is None:
+            self._child = self._sandbox._take_child(fresh=True)
+        try:
+            answer = self._child.call(data, recording_id, settings, files)
+        except _ChildDiedError as death:
+            self._end()
+            raise self._sandbox._explain_death(death, recording_id) from None
+        except BaseException:
+            self._end()
+            raise
+        return self._sandbox._read(answer, recording_id)
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
 
 
 def _all_kinds(kind: type[LoadError]) -> list[type[LoadError]]:
@@ -172,11 +230,15 @@ class _Child:
             self.kill()
             raise
 
-    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int]
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        if len(files) > MOST_FILES:
+            raise ValueError(f"{len(files)} files for one call")
         self.calls += 1
         deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
         request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
-        self._exchange(lambda: send(self._socket, request, data), deadline)
+        self._exchange(lambda: send_request(self._socket, request, data, files), deadline)
         return self._receive(deadline)
 
     def kill(self) -> None:
@@ -186,7 +248,7 @@ class _Child:
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            text, samples = receive(self._socket, int(self._limits.memory_mb * 1e6), deadline)
+            text, samples = receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline)
             answer = json.loads(text)
             return answer, samples.view(np.int16).reshape(answer["shape"])
 

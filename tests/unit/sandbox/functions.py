@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dictalake.errors import CorruptAudio
+from dictalake.sandbox.child import received_files
 
 
 def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -49,3 +50,15 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
 
 def _recurse() -> None:
     _recurse()
+
+
+_seen: list[str] = []
+
+
+def use_files(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    """Reads the files that came with the call; remembers the calls of its process; dies where ``data`` says so."""
+    if data == b"die":
+        os.abort()
+    _seen.append(recording_id)
+    read = [os.pread(file, 100, 0).decode() for file in received_files()]
+    return {"read": read, "seen": list(_seen), "pid": os.getpid()}, np.zeros((0, 0), dtype=np.int16)

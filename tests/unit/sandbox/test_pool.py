@@ -91,7 +91,7 @@ def test_errors_of_the_function_arrive_as_they_are(sandbox: Sandbox) -> None:
 def test_defect_tells_type_and_place_alone(sandbox: Sandbox) -> None:
     with pytest.raises(InternalError) as caught:
         sandbox.call(b"bug CANARY", "r1", {})
-    assert caught.value.detail.startswith("ValueError in sandbox_functions.py:")
+    assert caught.value.detail.startswith("ValueError in functions.py:")
 
 
 def test_recursion_without_end_is_a_defect_of_one_recording(sandbox: Sandbox) -> None:
