@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import find_recordings, scan_recordings
 from dictalake.archive.unpack import open_members
+from dictalake.cli.main import run_command
 from dictalake.config.sections import Archive, Config, Lake, Limits
 from dictalake.config.uris import canonical_uri, list_spellings, read_path, show_path, spelled_uri, today_uri
 from dictalake.errors import IdTaken
@@ -376,3 +377,15 @@ def test_a_recording_whose_id_is_a_members_is_not_looked_for_for_ever(tmp_path: 
     done = pa.Table.from_pylist([{name: row.get(name) for name in DONE.names} for row in rows], schema=DONE)
     work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(CLAIMED.empty_table()))
     assert work.counts.pending == 0
+
+
+def test_forget_erases_a_file_however_it_is_spelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    RunLog(lake)
+    put(tmp_path / "archive/y.wav")
+    (tmp_path / "link").symlink_to("archive")
+    uri = f"file://{tmp_path}/archive/y.wav"
+    TranscriptTable(lake).commit(stage(lake, make_row("a", source={"uri": uri, "version": VERSION}), make_row("b")))
+    assert run_command("forget", [str(lake.uri), "--uri", f"file:{tmp_path}/link//./y.wav"]) == 0
+    assert [row["recording_id"] for row in read(lake)] == ["b"]
+    assert Erasures(lake).read().covers_uri(uri)

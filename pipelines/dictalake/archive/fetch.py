@@ -160,11 +160,12 @@ def _read_local(path: str, recording: Recording, archive: Archive, intake: Intak
     except (OutsideError, NotRegularError):  # what was listed was a file
         raise _changed(recording) from None
     with file:
-        status = os.fstat(file.fileno())
+        at = file.fileno()
+        status = os.fstat(at)
         _require_version(storage.make_local_version(status), recording)
-        while intake.size <= status.st_size and (piece := file.read(min(PIECE, status.st_size + 1 - intake.size))):
+        while intake.size <= status.st_size and (piece := os.read(at, min(PIECE, status.st_size + 1 - intake.size))):
             intake.write(piece)
-        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+        _require_version(storage.make_local_version(os.fstat(at)), recording)
     return intake.finish()
 
 
