@@ -11,19 +11,20 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dictalake.archive import deadlines, intake, objects, storage
+from dictalake.archive import deadlines, disks, intake, objects, storage
 from dictalake.archive import fetch as fetching
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import list_recordings
 from dictalake.archive.manifest import find_recordings
 from dictalake.config.sections import Archive, Limits
-from dictalake.errors import ChangedDuringRead, CorruptAudio, FetchFailed, LoadError, ObjectTooLarge, RunError
+from dictalake.errors import ChangedDuringRead, CorruptAudio, EmptyObject, FetchFailed, LoadError, ObjectTooLarge, RunError
 from dictalake.records import Recording
 from tests.emulators import ObjectStore
 from tests.hostile_server import (
@@ -64,7 +65,8 @@ def point_at(server: HostileServer, scheme: str, **keys: float) -> tuple[Archive
     version = "7" if scheme == "gs" else "0" * 32
     archive = Archive.model_validate({"uri": uri, "storage_options": options, "fetch_tries": 1, **keys})
     if scheme == "s3":
-        storage.open_location(uri, options, "test")[0].connect()  # takes a second, which is no part of what is tested
+        with suppress(FileNotFoundError):  # the first call of a client takes a second, which is no part of what is tested
+            storage.open_location(uri, options, "test")[0].call_s3("get_object", Bucket="bucket", Key="warm-up")
     return archive, Recording("id", uri, version, OBJECT_BYTES, None)
 
 
@@ -233,6 +235,8 @@ def test_pipe_in_place_of_a_listed_file_is_not_waited_for(listed: tuple[Archive,
     path.unlink()
     os.mkfifo(path)
     assert isinstance(fail(recording, archive.model_copy(update={"fetch_s": 5.0})), ChangedDuringRead)
+    of_same_time = replace(recording, version=storage.make_local_version(os.stat(path)))
+    assert not isinstance(fail(of_same_time, archive.model_copy(update={"fetch_s": 5.0})), (EmptyObject, FetchFailed))
 
 
 def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
@@ -256,6 +260,34 @@ def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
     monkeypatch.undo()
     with pipe.open("wb"):
         assert ended.wait(30)
+
+
+def test_only_folders_on_a_disk_are_read_without_a_thread_to_leave_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [tmp_path / f"{n}.wav" for n in range(3)]
+    for name in names:
+        name.write_bytes(b"x")
+    archive = Archive(uri=str(tmp_path))
+    recordings = list(list_recordings(archive))
+    read, readers = os.read, []
+
+    def note_and_read(file: int, count: int) -> bytes:
+        readers.append(threading.current_thread().name)
+        return read(file, count)
+
+    monkeypatch.setattr(fetching.os, "read", note_and_read)
+    for kind, others in ((0xEF53, threading.current_thread().name), (0x6969, "storage"), (None, "storage")):  # ext4, NFS
+        monkeypatch.setattr(disks, "find_kind", lambda file, kind=kind: kind)
+        monkeypatch.setattr(disks, "_known", {})
+        readers.clear()
+        for recording in recordings:
+            assert fetch(recording, archive) == b"x"
+        assert set(readers[:2]) == {"storage"}  # each file is read twice: to its end
+        assert set(readers[2:]) == {others}
+    monkeypatch.undo()
+    with Path("/proc/self/stat").open() as file:
+        assert disks.find_kind(file.fileno()) == 0x9FA0
 
 
 def test_large_object_is_not_in_memory_and_its_file_goes_with_it(tmp_path: Path) -> None:
@@ -292,6 +324,22 @@ def test_full_disk_is_said_and_costs_one_row(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(FetchFailed, match=r"temporary folder cannot hold the object .* set TMPDIR"):
         fetch(recording, archive, on_retry=lambda: told.append(None))
     assert told == []
+
+
+def test_byte_now_and_then_is_silence() -> None:
+    left = threading.Event()
+
+    def drip() -> None:
+        try:
+            for _ in range(3000):
+                deadlines.running_call().hear(1)
+                time.sleep(0.01)
+        except deadlines.LeftBehind:
+            left.set()
+
+    with pytest.raises(deadlines.SilentStorage):
+        deadlines.call_within(drip, time.monotonic() + 60, silence_s=0.2)
+    assert left.wait(30)
 
 
 def test_calls_side_by_side_keep_their_results_and_threads_are_used_again() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from dictalake.archive import objects, storage
 from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.members import check_size
 from dictalake.config.sections import Archive, Limits
@@ -68,6 +69,8 @@ def fetch(
         return _read(filesystem, path, recording, wrong_digests, Intake(recording.recording_id, limits, running_call()))
 
     def read_in_time() -> Data:
+        if is_on_disk(recording.uri):
+            return read()
         try:
             return call_within(read, deadline, archive.silence_s)
         except TooLate:
@@ -154,9 +157,10 @@ def _read_local(path: str, recording: Recording, intake: Intake) -> Data:
         if not stat.S_ISREG(status.st_mode):
             raise _changed(recording)
         _require_version(storage.make_local_version(status), recording)
-        while intake.size <= status.st_size and (piece := os.read(file, min(PIECE, status.st_size + 1 - intake.size))):
+        while piece := os.read(file, min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
             intake.write(piece)
         _require_version(storage.make_local_version(os.fstat(file)), recording)
+        learn(recording.uri, file)
     finally:
         os.close(file)
     return intake.finish()
