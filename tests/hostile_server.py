@@ -1,7 +1,8 @@
 """A server that means harm, for tests only: raw HTTP on a free loopback port, with an answer of any kind and length.
 
 It speaks no protocol of a storage: whatever object is asked for, by s3fs, google-cloud-storage or aiohttp, the answer is the
-same, but for HEAD and for objects called ``warm-up``, which are not there. It counts the bytes that it could send, and notes whether the client hung up or it had to give up itself.
+same, but for HEAD and for objects called ``warm-up``, which are not there. It counts the bytes that it could send, and notes
+whether the client hung up or it had to give up itself.
 """
 
 from __future__ import annotations
