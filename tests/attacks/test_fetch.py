@@ -4,6 +4,7 @@ one. Each object takes bounded memory and time, and becomes one failed row."""
 from __future__ import annotations
 
 import gzip
+import io
 import mmap
 import os
 import threading
@@ -216,16 +217,16 @@ def test_local_file_that_grows_while_it_is_read_is_left(
     listed: tuple[Archive, Recording, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, recording, path = listed
-    read = os.read
     asked: list[int] = []
 
-    def grow_and_read(file: int, count: int) -> bytes:
-        asked.append(count)
-        with path.open("ab") as end:
-            end.write(bytes(100_000))
-        return read(file, count)
+    class Growing(io.FileIO):
+        def read(self, count: int = -1, /) -> bytes:
+            asked.append(count)
+            with path.open("ab") as end:
+                end.write(bytes(100_000))
+            return super().read(count)
 
-    monkeypatch.setattr(fetching.os, "read", grow_and_read)
+    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Growing(path))
     assert isinstance(fail(recording, archive), ChangedDuringRead)
     assert sum(asked) <= len(b"twelve bytes") + 1
 
@@ -245,15 +246,15 @@ def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
     archive, recording, _ = listed
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    opened, ended = os.open, threading.Event()
+    ended = threading.Event()
 
-    def hang(path: str, flags: int) -> int:
+    def hang(path: str, archive: Archive) -> io.FileIO:
         try:
-            return opened(pipe, os.O_RDONLY)  # the kernel waits for a writer, as for a server that is gone
+            return io.FileIO(pipe)  # the kernel waits for a writer, as for a server that is gone
         finally:
             ended.set()
 
-    monkeypatch.setattr(fetching.os, "open", hang)
+    monkeypatch.setattr(fetching, "open_listed", hang)
     error = fail(recording, archive.model_copy(update={"fetch_s": 0.5}))
     assert isinstance(error, FetchFailed)
     assert not ended.is_set()
@@ -270,13 +271,14 @@ def test_only_folders_on_a_disk_are_read_without_a_thread_to_leave_behind(
         name.write_bytes(b"x")
     archive = Archive(uri=str(tmp_path))
     recordings = list(list_recordings(archive))
-    read, readers = os.read, []
+    readers: list[str] = []
 
-    def note_and_read(file: int, count: int) -> bytes:
-        readers.append(threading.current_thread().name)
-        return read(file, count)
+    class Noting(io.FileIO):
+        def read(self, count: int = -1, /) -> bytes:
+            readers.append(threading.current_thread().name)
+            return super().read(count)
 
-    monkeypatch.setattr(fetching.os, "read", note_and_read)
+    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Noting(path))
     for kind, others in ((0xEF53, threading.current_thread().name), (0x6969, "storage"), (None, "storage")):  # ext4, NFS
         monkeypatch.setattr(disks, "find_kind", lambda file, kind=kind: kind)
         monkeypatch.setattr(disks, "_known", {})

@@ -29,7 +29,7 @@ from dictalake.archive.zip_files import list_zip
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import CorruptAudio, LoadError, NoAudio, UnsupportedContainer
-from dictalake.records import Data, Recording, make_recording_id
+from dictalake.records import Data, Recording, make_member_id
 
 KINDS = ("zip", "tar", "gzip")
 
@@ -122,7 +122,7 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
     rows = len(named) + is_damaged
     for name, member in named.items():
         uri = f"{of.uri}#{name}"
-        recording_id = make_recording_id(uri, of.version)
+        recording_id = make_member_id(of.recording_id, of.uri, name, of.version)
         recording = replace(
             of,
             recording_id=recording_id,
