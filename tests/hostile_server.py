@@ -1,7 +1,8 @@
 """A server that means harm, for tests only: raw HTTP on a free loopback port, with an answer of any kind and length.
 
 It speaks no protocol of a storage: whatever object is asked for, by s3fs, google-cloud-storage or aiohttp, the answer is the
-same. It counts the bytes that it could send, and notes whether the client hung up or it had to give up itself.
+same, but for HEAD and for objects called ``warm-up``, which are not there. It counts the bytes that it could send, and notes
+whether the client hung up or it had to give up itself.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class HostileServer:
                         client.sendall(
                             b'HTTP/1.1 200 OK\r\nETag: "%s"\r\nContent-Length: %d\r\n\r\n' % (b"0" * 32, OBJECT_BYTES)
                         )
+                        continue
+                    if b"/warm-up" in request:
+                        client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
                         continue
                     self._answer(Connection(self, client, request))
                     return

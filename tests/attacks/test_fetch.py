@@ -4,6 +4,7 @@ one. Each object takes bounded memory and time, and becomes one failed row."""
 from __future__ import annotations
 
 import gzip
+import io
 import mmap
 import os
 import threading
@@ -11,19 +12,20 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dictalake.archive import deadlines, intake, objects, storage
+from dictalake.archive import deadlines, disks, intake, objects, storage
 from dictalake.archive import fetch as fetching
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import list_recordings
 from dictalake.archive.manifest import find_recordings
 from dictalake.config.sections import Archive, Limits
-from dictalake.errors import ChangedDuringRead, CorruptAudio, FetchFailed, LoadError, ObjectTooLarge, RunError
+from dictalake.errors import ChangedDuringRead, CorruptAudio, EmptyObject, FetchFailed, LoadError, ObjectTooLarge, RunError
 from dictalake.records import Recording
 from tests.emulators import ObjectStore
 from tests.hostile_server import (
@@ -64,7 +66,8 @@ def point_at(server: HostileServer, scheme: str, **keys: float) -> tuple[Archive
     version = "7" if scheme == "gs" else "0" * 32
     archive = Archive.model_validate({"uri": uri, "storage_options": options, "fetch_tries": 1, **keys})
     if scheme == "s3":
-        storage.open_location(uri, options, "test")[0].connect()  # takes a second, which is no part of what is tested
+        with suppress(FileNotFoundError):  # the first call of a client takes a second, which is no part of what is tested
+            storage.open_location(uri, options, "test")[0].call_s3("get_object", Bucket="bucket", Key="warm-up")
     return archive, Recording("id", uri, version, OBJECT_BYTES, None)
 
 
@@ -214,16 +217,16 @@ def test_local_file_that_grows_while_it_is_read_is_left(
     listed: tuple[Archive, Recording, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, recording, path = listed
-    read = os.read
     asked: list[int] = []
 
-    def grow_and_read(file: int, count: int) -> bytes:
-        asked.append(count)
-        with path.open("ab") as end:
-            end.write(bytes(100_000))
-        return read(file, count)
+    class Growing(io.FileIO):
+        def read(self, count: int = -1, /) -> bytes:
+            asked.append(count)
+            with path.open("ab") as end:
+                end.write(bytes(100_000))
+            return super().read(count)
 
-    monkeypatch.setattr(fetching.os, "read", grow_and_read)
+    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Growing(path))
     assert isinstance(fail(recording, archive), ChangedDuringRead)
     assert sum(asked) <= len(b"twelve bytes") + 1
 
@@ -233,6 +236,8 @@ def test_pipe_in_place_of_a_listed_file_is_not_waited_for(listed: tuple[Archive,
     path.unlink()
     os.mkfifo(path)
     assert isinstance(fail(recording, archive.model_copy(update={"fetch_s": 5.0})), ChangedDuringRead)
+    of_same_time = replace(recording, version=storage.make_local_version(os.stat(path)))
+    assert not isinstance(fail(of_same_time, archive.model_copy(update={"fetch_s": 5.0})), (EmptyObject, FetchFailed))
 
 
 def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
@@ -241,21 +246,50 @@ def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
     archive, recording, _ = listed
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    opened, ended = os.open, threading.Event()
+    ended = threading.Event()
 
-    def hang(path: str, flags: int) -> int:
+    def hang(path: str, archive: Archive) -> io.FileIO:
         try:
-            return opened(pipe, os.O_RDONLY)  # the kernel waits for a writer, as for a server that is gone
+            return io.FileIO(pipe)  # the kernel waits for a writer, as for a server that is gone
         finally:
             ended.set()
 
-    monkeypatch.setattr(fetching.os, "open", hang)
+    monkeypatch.setattr(fetching, "open_listed", hang)
     error = fail(recording, archive.model_copy(update={"fetch_s": 0.5}))
     assert isinstance(error, FetchFailed)
     assert not ended.is_set()
     monkeypatch.undo()
     with pipe.open("wb"):
         assert ended.wait(30)
+
+
+def test_only_folders_on_a_disk_are_read_without_a_thread_to_leave_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [tmp_path / f"{n}.wav" for n in range(3)]
+    for name in names:
+        name.write_bytes(b"x")
+    archive = Archive(uri=str(tmp_path))
+    recordings = list(list_recordings(archive))
+    readers: list[str] = []
+
+    class Noting(io.FileIO):
+        def read(self, count: int = -1, /) -> bytes:
+            readers.append(threading.current_thread().name)
+            return super().read(count)
+
+    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Noting(path))
+    for kind, others in ((0xEF53, threading.current_thread().name), (0x6969, "storage"), (None, "storage")):  # ext4, NFS
+        monkeypatch.setattr(disks, "find_kind", lambda file, kind=kind: kind)
+        monkeypatch.setattr(disks, "_known", {})
+        readers.clear()
+        for recording in recordings:
+            assert fetch(recording, archive) == b"x"
+        assert set(readers[:2]) == {"storage"}  # each file is read twice: to its end
+        assert set(readers[2:]) == {others}
+    monkeypatch.undo()
+    with Path("/proc/self/stat").open() as file:
+        assert disks.find_kind(file.fileno()) == 0x9FA0
 
 
 def test_large_object_is_not_in_memory_and_its_file_goes_with_it(tmp_path: Path) -> None:
@@ -292,6 +326,22 @@ def test_full_disk_is_said_and_costs_one_row(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(FetchFailed, match=r"temporary folder cannot hold the object .* set TMPDIR"):
         fetch(recording, archive, on_retry=lambda: told.append(None))
     assert told == []
+
+
+def test_byte_now_and_then_is_silence() -> None:
+    left = threading.Event()
+
+    def drip() -> None:
+        try:
+            for _ in range(3000):
+                deadlines.running_call().hear(1)
+                time.sleep(0.01)
+        except deadlines.LeftBehind:
+            left.set()
+
+    with pytest.raises(deadlines.SilentStorage):
+        deadlines.call_within(drip, time.monotonic() + 60, silence_s=0.2)
+    assert left.wait(30)
 
 
 def test_calls_side_by_side_keep_their_results_and_threads_are_used_again() -> None:

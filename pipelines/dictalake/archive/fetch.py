@@ -19,6 +19,7 @@ from typing import Any
 
 from dictalake.archive import objects, storage
 from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.local_files import NotRegularError, OutsideError
 from dictalake.archive.members import check_size
@@ -71,6 +72,8 @@ def fetch(
         return _read(filesystem, path, recording, archive, wrong_digests, intake)
 
     def read_in_time() -> Data:
+        if is_on_disk(recording.uri):
+            return read()
         try:
             return call_within(read, deadline, archive.silence_s)
         except TooLate:
@@ -160,12 +163,12 @@ def _read_local(path: str, recording: Recording, archive: Archive, intake: Intak
     except (OutsideError, NotRegularError):  # what was listed was a file
         raise _changed(recording) from None
     with file:
-        at = file.fileno()
-        status = os.fstat(at)
+        status = os.fstat(file.fileno())
         _require_version(storage.make_local_version(status), recording)
-        while intake.size <= status.st_size and (piece := os.read(at, min(PIECE, status.st_size + 1 - intake.size))):
+        while piece := file.read(min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
             intake.write(piece)
-        _require_version(storage.make_local_version(os.fstat(at)), recording)
+        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+        learn(recording.uri, file.fileno())
     return intake.finish()
 
 
