@@ -37,10 +37,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whom somebody tried to reach."""
+    """Whom somebody tried to reach. No line names 127.0.0.1, where servers of other tests are."""
     asked: list[Any] = []
-    monkeypatch.setattr(socket.socket, "connect", lambda self, address: asked.append(address))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: asked.append(arguments) or [])
+
+    def refuse(_: object, address: Any) -> None:
+        asked.extend([] if address[0] == "127.0.0.1" else [address])
+        raise ConnectionRefusedError
+
+    def look_up(host: Any, *_: Any, **__: Any) -> list[Any]:
+        asked.extend([] if host == "127.0.0.1" else [host])
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return asked
 
 
