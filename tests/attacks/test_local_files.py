@@ -91,6 +91,31 @@ def test_another_entry_that_is_no_file_has_the_error_of_the_system(archive: str,
     assert caught.value.errno == code
 
 
+def test_a_part_of_the_path_that_becomes_a_link_meanwhile_is_not_followed(
+    archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without openat2 links are resolved before, and then there may be none any more."""
+    monkeypatch.setattr(local_files, "has_openat2", lambda: False)
+    resolve = local_files._resolve
+
+    def swap_then(name: str, target: str) -> None:
+        def resolve_and_swap(root: str, relative: str) -> str:
+            resolved = resolve(root, relative)
+            Path(root, name).rename(Path(root, f"{name}-before"))
+            Path(root, name).symlink_to(target)
+            return resolved
+
+        monkeypatch.setattr(local_files, "_resolve", resolve_and_swap)
+
+    (Path(archive).parent / "a.wav").write_bytes(SECRET)
+    swap_then("ward/a.wav", "../../secret.wav")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_regular(archive, "ward/a.wav")
+    swap_then("ward", "..")
+    with pytest.raises(NotADirectoryError):
+        open_regular(archive, "ward/a.wav-before")
+
+
 def test_no_descriptor_is_left_open(archive: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for name in ("ward/a.wav", "ward", "pipe", "outside", "nowhere", "itself", "ward/a.wav/b"):
