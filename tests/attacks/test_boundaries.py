@@ -28,13 +28,13 @@ CATCH_ALLS = {
     "archive/manifest.py": 1,
     # What the child that decodes raises crosses a pipe; its process is ended whatever ended the call.
     "sandbox/child.py": 1,
-    "sandbox/pool.py": 0,
+    # A thread hands its error to the one that waits for it.
+    "sandbox/spawner.py": 1,
     # Who watches a run never fails it.
     "observers/base.py": 2,
     "observers/openlineage.py": 1,
     "observers/prometheus.py": 1,
     "reporting/subprocess_writer.py": 2,
-    # A thread hands its error to the one that waits for it.
     "workflow/report_reader.py": 1,
     "archive/deadlines.py": 1,
     # Libraries that raise bare Exceptions, put into words at the one call.

@@ -217,6 +217,20 @@ def test_what_was_erased_by_its_id_in_an_old_lake_stays_out_as_well(tmp_path: Pa
     assert today_uri(old) == f"file://{tmp_path}/archive/wards/y.wav"  # what became a link since is not followed
 
 
+def test_what_an_older_version_erased_stays_out(tmp_path: Path) -> None:
+    """Its tombstones are of the URI as it was spelled then, through the links of then."""
+    put(tmp_path / "archive/wards/y.wav")
+    (tmp_path / "archive/00-current").symlink_to("wards")
+    (tmp_path / "archive/list.csv").write_text("uri\n.//wards/y.wav\n")
+    for old in ("/archive/wards/y.wav", "archive/00-current/y.wav", "/archive/00-current/y.wav"):
+        forbidden = ErasedSubjects(frozenset({hash_subject("uri", f"file://{tmp_path}/{old}")}))
+        work = work_on([], forbidden, uri=f"{tmp_path}//archive", include=["**/*.wav"])
+        assert (work.counts.pending, work.counts.erased) == (0, 1)
+    forbidden = ErasedSubjects(frozenset({hash_subject("uri", f"file://{tmp_path}/archive//wards/y.wav")}))
+    work = work_on([], forbidden, manifest=f"{tmp_path}/archive/list.csv")
+    assert (work.counts.pending, work.counts.erased) == (0, 1)
+
+
 # -- old lakes ---------------------------------------------------------------------------------------------------------
 
 

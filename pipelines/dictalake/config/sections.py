@@ -138,6 +138,16 @@ class Limits(Section):
     decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording; more is `too_large`")
 
 
+class DecoderSandbox(Section):
+    """How untrusted bytes are decoded: in processes that the kernel confines (Landlock, seccomp)."""
+
+    level: Literal["auto", "require"] = Field(
+        "auto",
+        description="auto: confine decoders with what this machine's kernel has; require: refuse to start where Landlock or "
+        "seccomp is missing",
+    )
+
+
 class Acoustic(Section):
     """The model that turns waveforms into emissions, or the engine that turns them into words without a decoder."""
 
@@ -216,6 +226,9 @@ class Decoding(Section):
     )
     beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
+    lm_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="sha256 of that file; a file with another one is refused"
+    )
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
     known_pieces: bool = Field(
@@ -316,6 +329,7 @@ class Config(Section):
 
     archive: Archive = Archive()  # type: ignore[call-arg]
     limits: Limits = Limits()  # type: ignore[call-arg]
+    sandbox: DecoderSandbox = DecoderSandbox()  # type: ignore[call-arg]
     acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]
