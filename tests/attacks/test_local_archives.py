@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from dictalake.archive import folders, storage
@@ -268,6 +269,21 @@ def test_no_descriptor_is_left_open_and_the_listing_can_be_given_up(root: Path) 
     listing: Iterator[Recording] = list_recordings(Archive(uri=str(root)))
     next(listing)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_object_of_which_the_store_lists_nonsense_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    for name in "abc":
+        store.pipe_file(f"/nonsense/{name}.wav", b"sound")
+    real = storage.describe
+
+    def fail(filesystem: Any, path: str, info: Any = None) -> storage.ObjectState:
+        return real(filesystem, path, {**info, "size": "CANARY"} if path.endswith("b.wav") else info)
+
+    monkeypatch.setattr(storage, "describe", fail)
+    found, _ = look("memory://nonsense")
+    assert [None if one.error is None else one.error.reason for one in found] == [None, "entry_failed", None]
+    assert "CANARY" not in str(found)
 
 
 # -- after the listing -------------------------------------------------------------------------------------------------
