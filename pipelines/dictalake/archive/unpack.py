@@ -29,12 +29,12 @@ from dictalake.archive.zip_files import list_zip
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import CorruptAudio, LoadError, NoAudio, UnsupportedContainer
-from dictalake.records import Recording, make_recording_id
+from dictalake.records import Data, Recording, make_member_id
 
 KINDS = ("zip", "tar", "gzip")
 
 
-def find_kind(data: bytes, archive: Archive) -> str | None:
+def find_kind(data: Data, archive: Archive) -> str | None:
     """The kind of archive (one of KINDS) that ``data`` is and that ``archive.expand`` says to open; None for anything else."""
     kind = sniff(data[:SNIFFED_BYTES]) if archive.expand else None
     return kind if kind in KINDS else None
@@ -85,7 +85,7 @@ class Contents:
 
 
 @contextmanager
-def open_members(data: bytes, kind: str, recording: Recording, archive: Archive, limits: Limits) -> Iterator[Contents]:
+def open_members(data: Data, kind: str, recording: Recording, archive: Archive, limits: Limits) -> Iterator[Contents]:
     """The files inside ``data``, an archive object of ``kind`` (one of KINDS), that ``archive.member_include`` admits.
 
     Each is a recording ``uri#name`` that knows the archive object it is of, and how many rows that makes. Raises CorruptAudio
@@ -94,7 +94,7 @@ def open_members(data: bytes, kind: str, recording: Recording, archive: Archive,
     """
     with ExitStack() as stack:
         try:
-            members, damage = _open(data, kind, recording, archive, limits, stack)
+            members, damage = _open(bytes(data), kind, recording, archive, limits, stack)
         except LoadError:
             raise
         except DAMAGE as error:
@@ -122,7 +122,7 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
     rows = len(named) + is_damaged
     for name, member in named.items():
         uri = f"{of.uri}#{name}"
-        recording_id = make_recording_id(uri, of.version)
+        recording_id = make_member_id(of.recording_id, of.uri, name, of.version)
         recording = replace(
             of,
             recording_id=recording_id,

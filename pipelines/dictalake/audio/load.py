@@ -25,7 +25,7 @@ from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_in
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.sandbox.levels import Level, require_level
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
@@ -75,7 +75,7 @@ class AudioLoader:
         limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
         self._sandbox = (limits, children, config.sandbox.level, config.quality.vad)
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
@@ -84,7 +84,7 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        answer, waveforms = _open_sandbox(*self._sandbox).call(data, recording.recording_id, settings)
+        answer, waveforms = _open_sandbox(*self._sandbox).call(memoryview(data), recording.recording_id, settings)
         fields = settings["patient_fields"]
         return LoadedAudio(waveforms, **check_answer(answer, waveforms, recording.recording_id, fields, self._most_samples))
 

@@ -32,6 +32,16 @@ class Archive(Section):
         description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "
         "inventory report",
     )
+    allowed: tuple[str, ...] | None = Field(
+        None,
+        description="prefixes of the places that a manifest or inventory may name: folders, gs://bucket/folder, https://host/; "
+        "default: archive.uri, or without it the folder or bucket of the manifest or inventory; other lines are `not_allowed`",
+    )
+    follow_links: bool = Field(
+        False,
+        description="follow symbolic links in a folder that lead out of archive.uri; only where everybody who may write "
+        "there may read all that this user may",
+    )
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
     member_include: tuple[str, ...] = Field(
@@ -55,8 +65,19 @@ class Archive(Section):
         description="sample rate of .vox files, Hz; an entry vox in archive.headerless takes precedence over this key",
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
+    fetch_s: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds for one object with all tries and pauses, before it is `fetch_failed`; the default suffices for "
+        "2 GB over a line of 5 Mbit/s",
+    )
+    silence_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds in which the storage sends less than 16 kB of an object before the try is given up",
+    )
 
-    @field_validator("include", "member_include", "patient_fields", mode="before")
+    @field_validator("include", "member_include", "patient_fields", "allowed", mode="before")
     @classmethod
     def _one_glob(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

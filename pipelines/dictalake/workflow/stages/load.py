@@ -30,7 +30,7 @@ from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
 from dictalake.errors import ConfigError, Erased, NoAudio
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.lake.tombstones import ErasedSubjects
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redacting
 
@@ -182,7 +182,7 @@ class Load:
         row["load_ms"] += 1000 * (time.perf_counter() - started)
         return recording, row
 
-    def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
+    def _decode_bytes(self, data: Data, recording: Recording) -> Row:
         audio = self._loader.load(data, recording)
         hashes = hash_patient(audio.patient)
         if self._forbidden.covers_dicom({**(audio.dicom or {}), **hashes}):
