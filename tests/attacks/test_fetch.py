@@ -113,6 +113,18 @@ def test_deadline_is_for_all_tries_together(scheme: str, answer: Callable[[Conne
         assert not server.gave_up
 
 
+def test_pauses_between_tries_count_for_the_deadline() -> None:
+    def refuse(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 503 Slow Down\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n")
+
+    with run_hostile(refuse) as server:
+        archive, recording = point_at(server, "gs", fetch_s=20.0, fetch_tries=3)
+        pauses: list[float] = []
+        with pytest.raises(FetchFailed, match=r"archive\.fetch_s"):
+            fetch(recording, archive, pauses.append, limits=LIMITS)
+        assert pauses == []  # the first would have ended after the deadline
+
+
 def test_object_of_a_bucket_that_inflates_beyond_the_limit_is_not_held(gcs: ObjectStore) -> None:
     archive, recording = upload_gzip(gcs, gzip.compress(bytes(300_000_000), 1))
     fail(recording, archive)  # imports what there is to import
