@@ -8,6 +8,7 @@ express.
 from __future__ import annotations
 
 import functools
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +67,7 @@ class AudioLoader:
         self._archive = config.archive
         self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+    def load(self, data: bytes | mmap.mmap, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
@@ -75,7 +76,7 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
+        known, waveforms = _open_sandbox(self._limits, self._children).call(memoryview(data), recording.recording_id, settings)
         when = known.pop("content_datetime")
         return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
 

@@ -9,6 +9,7 @@ Threads fetch; the child processes of the AudioLoader's sandbox decode.
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -149,7 +150,7 @@ class _HashingLoader(AudioLoader):
         super().__init__(config, children)
         self._hashes: dict[str, str] = {}
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+    def load(self, data: bytes | mmap.mmap, recording: Recording) -> LoadedAudio:
         self._hashes[recording.recording_id] = sha256(data).hexdigest()
         return super().load(data, recording)
 
