@@ -1,21 +1,26 @@
-"""What runs in a sandboxed child: it puts limits on itself, then answers calls until its caller is gone."""
+"""What runs in a sandboxed child: it puts limits on itself and enters its jail, then answers calls until its caller is gone."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
 import resource
 import signal
+import site
 import socket
 import sys
+import sysconfig
+import zoneinfo
 from typing import Any
 
 import numpy as np
 
 from dictalake import errors
 from dictalake.errors import LoadError, TooLarge
+from dictalake.sandbox import jail
 from dictalake.sandbox.messages import CallLimits, Function, receive_request, send_answer
 
 TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
@@ -24,14 +29,23 @@ _RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 
 
 def serve() -> None:
-    """The child's main loop. ``sys.argv`` names the socket, the function and its limits; it ends when the caller is gone."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """The child's main loop, until the caller is gone.
+
+    ``sys.argv`` names the socket, the function, its limits, the caller's process, and modules to import before the jail.
+    """
+    channel, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[4])
+    jail.die_with_parent(parent)
+    has_user_namespace = not jail.find_landlock() and jail.enter_user_namespace()  # before there are threads
     module, _, name = sys.argv[2].partition(":")
     limits = CallLimits(**json.loads(sys.argv[3]))
     function = getattr(importlib.import_module(module), name)
+    for early in sys.argv[5:]:
+        importlib.import_module(early)
     sys.setrecursionlimit(_RECURSION)
     _limit_process(limits)
-    _answer(channel, {}, np.zeros(0, dtype=np.int16))
+    _load_thread_support()
+    holds = jail.apply(find_readable(), parent, has_user_namespace=has_user_namespace)
+    _answer(channel, {"value": holds._asdict()}, np.zeros((0, 0), dtype=np.int16))
     while True:
         try:
             text, data, files = receive_request(channel)
@@ -70,6 +84,31 @@ def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict
     except Exception as error:
         return {"failure": {"reason": errors.InternalError.reason, "detail": errors.name_place(error)}}, nothing
     return {"value": value}, np.asarray(samples, dtype=np.int16)
+
+
+def find_readable() -> set[str]:
+    """The folders and files that stay readable: of the interpreter, of packages, of time zones. Nothing of the user's own.
+
+    A folder of the search path is none of them, since it may be a home; the packages in it that are imported are.
+    """
+    found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found |= {*site.getsitepackages(), *zoneinfo.TZPATH, "/dev/urandom"}
+    for name, module in list(sys.modules.items()):
+        if "." in name or name == "__main__":
+            continue
+        if folders := getattr(module, "__path__", None):
+            found |= {str(folder) for folder in folders}
+        elif file := getattr(module, "__file__", None):
+            found.add(file)
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:  # the folder of the C library
+        libraries = [line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/libc" in line or "/ld-" in line]
+    return found | {os.path.dirname(library) for library in libraries if library.startswith("/")}
+
+
+def _load_thread_support() -> None:
+    """The C library opens this one when a thread ends."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")
 
 
 def _limit_process(limits: CallLimits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
+_LONGEST_DETAIL = 500  # characters
 MOST_FILES = 8  # that travel with one call
 _LONGEST_JSON = 2**24  # a thousand times what a recording's answer takes
 
@@ -70,6 +72,37 @@ def send_answer(channel: socket.socket, text: bytes, data: memoryview) -> None:
         sent = 0
         while sent < len(part):
             sent += os.write(channel.fileno(), part[sent:])
+
+
+def read_answer(text: bytes, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    """An answer of the child as ``{"value": …}`` or ``{"failure": {"reason": …, "detail": …}}``, and its samples.
+
+    Raises ValueError for anything else: a child that has read a hostile file may send what it likes.
+    """
+    try:
+        answer = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    shape = answer.pop("shape", None) if isinstance(answer, dict) else None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(length) is int and length >= 0 for length in shape)):
+        raise ValueError("no shape")
+    samples = data.view(np.int16).reshape(shape)
+    match answer:
+        case {"value": dict()} if len(answer) == 1:
+            return answer, samples
+        case {"failure": {"reason": str(reason), "detail": str(detail)}} if len(answer) == 1:
+            return {"failure": {"reason": reason, "detail": clean_text(detail)[:_LONGEST_DETAIL]}}, samples
+    raise ValueError("neither a value nor a failure")
+
+
+def clean_text(text: str) -> str:
+    """``text`` without what a terminal, a log or a page would obey: control characters, marks of direction, half characters."""
+    return text.translate(_UNPRINTABLE)
+
+
+_UNPRINTABLE = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)], "\ufffd"
+)
 
 
 def receive_answer(source: socket.socket, most_bytes: int, deadline: float | None = None) -> tuple[bytes, np.ndarray]:

@@ -1,11 +1,13 @@
 """Runs one function on untrusted bytes in child processes. A child may crash, hang or devour memory; the caller goes on.
 
 A child is a fresh Python with an empty environment, so it has no credentials. Only its socket is open, and its output is
-discarded. It can write no file and dump no core. The kernel ends a child that exceeds its limit of memory, processor time
-or clock time. This also ends a decoder that hangs in C, or whose caller was killed. Children are kept for the next call.
+discarded. Before its first untrusted byte it enters the kernel's jail (``jail.py``): it reads no file but those of Python,
+writes none but those handed to it, reaches no network and no other process, and starts none. The kernel ends a child that
+exceeds its limit of memory, processor time or clock time, and a child whose caller is gone. Children are kept for the next
+call.
 
-Both sides exchange JSON and raw samples: what a child sends is data and is never unpickled. Linux enforces all limits, macOS
-all but the one on memory.
+Both sides exchange JSON and raw samples: what a child sends is data, is bounded, and is never unpickled. Linux enforces all of
+it, macOS the limits alone, but for the one on memory.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ import numpy as np
 
 from dictalake import errors
 from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
+from dictalake.sandbox import jail
 from dictalake.sandbox.child import TIMES_UP
-from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, receive_answer, send_request
+from dictalake.sandbox.jail import Holds
+from dictalake.sandbox.levels import Level, check_level
+from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, read_answer, receive_answer, send_request
+from dictalake.sandbox.spawner import start_process
 
 Bytes = bytes | bytearray | memoryview
 
@@ -48,9 +54,20 @@ class Sandbox:
     an earlier recording, or of the machine.
     """
 
-    def __init__(self, function: Function, limits: CallLimits, children: int = 2) -> None:
+    def __init__(
+        self,
+        function: Function,
+        limits: CallLimits,
+        children: int = 2,
+        level: Level = "auto",
+        imports: Sequence[str] = (),
+    ) -> None:
+        """With the level ``require``, a call raises ConfigError on a machine that cannot confine a child.
+
+        ``imports`` are modules that the function imports only while it runs: in the jail it may be too late for that.
+        """
         self._target = f"{function.__module__}:{function.__qualname__}"
-        self._limits = limits
+        self._limits, self._level, self._imports = limits, level, tuple(imports)
         self._free = threading.Semaphore(children)
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
@@ -107,8 +124,8 @@ class Sandbox:
                 return self._idle.pop()
         for _ in range(_STARTS - 1):  # a child that dies before it has seen a byte says nothing about the recording
             with contextlib.suppress(_ChildDiedError):
-                return _Child(self._target, self._limits)
-        return _Child(self._target, self._limits)
+                return _Child(self._target, self._limits, self._level, self._imports)
+        return _Child(self._target, self._limits, self._level, self._imports)
 
     def _put_back(self, child: _Child) -> None:
         if child.calls >= _RECYCLE_AFTER:
@@ -135,8 +152,8 @@ class Sandbox:
             )
         kind = _LOAD_ERRORS.get(failure["reason"])
         if kind is None:
-            raise errors.InternalError(recording_id, str(failure["detail"]), "load")
-        raise kind(recording_id, str(failure["detail"]))
+            raise errors.InternalError(recording_id, failure["detail"], "load")
+        raise kind(recording_id, failure["detail"])
 
     def _explain_timeout(self) -> str:
         return (
@@ -195,14 +212,14 @@ class _ChildDiedError(Exception):
 class _Child:
     """One process and the socket to it."""
 
-    def __init__(self, target: str, limits: CallLimits) -> None:
+    def __init__(self, target: str, limits: CallLimits, level: Level, imports: Sequence[str]) -> None:
         self.calls = 0
         self._limits = limits
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         program = "from dictalake.sandbox.child import serve; serve()"
-        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
+        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits)), str(os.getpid()), *imports]
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PATH": os.environ.get("PATH", ""),
@@ -215,7 +232,7 @@ class _Child:
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
         }
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [sys.executable, "-P", "-c", program, *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -223,9 +240,12 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 cwd="/",
+                process_group=0,
             )
         try:
-            self._receive(time.monotonic() + _START_S)  # the message that it is ready
+            holds = Holds(**self._receive(time.monotonic() + _START_S)[0]["value"])  # it has seen no untrusted byte yet
+            check_level(level, holds)
+            _hide_where_needed(holds)
         except BaseException:
             self.kill()
             raise
@@ -242,15 +262,16 @@ class _Child:
         return self._receive(deadline)
 
     def kill(self) -> None:
+        """Ends the process and whatever it may have started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; on macOS a group of zombies
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self._socket.close()
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            text, samples = receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline)
-            answer = json.loads(text)
-            return answer, samples.view(np.int16).reshape(answer["shape"])
+            return read_answer(*receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline))
 
         answer: tuple[dict[str, Any], np.ndarray] = self._exchange(read, deadline)
         return answer
@@ -269,3 +290,12 @@ class _Child:
                 raise _ChildDiedError("out of time", timed_out=True) from None
             how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
             raise _ChildDiedError(f"the decoder's process ended with {how} while reading it", timed_out=False) from None
+
+
+def _hide_where_needed(holds: Holds) -> None:
+    """Keeps the child from this process's memory and environment where the jail does not.
+
+    It is the last choice: Ray's memory monitor of an ordinary user does not see the memory of a process that hides.
+    """
+    if not (holds.hides_parent or (holds.no_capabilities and jail.has_capabilities())):
+        jail.hide_from_user()

@@ -18,11 +18,12 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
     what, _, argument = data.decode().partition(" ")
     match what:
         case "die":
-            os.kill(os.getpid(), int(argument or signal.SIGSEGV))
-        case "die-once":  # the second process finds the file
-            if not os.path.exists(argument):
-                os.mkdir(argument)  # a folder: the sandbox lets nobody write files
-                os.kill(os.getpid(), signal.SIGKILL)
+            signal.raise_signal(int(argument or signal.SIGSEGV))
+        case "die-once":  # the second process finds the open file where the first has left it
+            (file,) = received_files()
+            if os.lseek(file, 0, os.SEEK_CUR) == 0:
+                os.lseek(file, 1, os.SEEK_SET)
+                signal.raise_signal(signal.SIGKILL)
         case "sleep":
             time.sleep(3600)
         case "spin":
