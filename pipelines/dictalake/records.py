@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,10 @@ import numpy as np
 from dictalake.errors import TranscriptionError
 
 SAMPLE_RATE_HZ = 16_000
+
+# What one recording consists of. A large one is mapped from a nameless temporary file, which goes when nobody holds it.
+Data = bytes | mmap.mmap
+
 REPAIR_WORDS = (
     "header_open",
     "header_short",

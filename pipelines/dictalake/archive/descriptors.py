@@ -9,13 +9,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-MOST_IN_MEMORY = 32_000_000  # bytes; more lie in a temporary file
+from dictalake.archive.intake import MOST_IN_MEMORY
+from dictalake.records import Data
+
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # against further seals, shrinking, growing, writing
 _ADD_SEALS = 1033
 
 
 @contextlib.contextmanager
-def open_bytes(data: bytes | mmap.mmap) -> Iterator[int]:
+def open_bytes(data: Data) -> Iterator[int]:
     """A descriptor of ``data`` and of nothing else. Whoever holds it can only read."""
     descriptor = _seal_in_memory(data) if len(data) <= MOST_IN_MEMORY and hasattr(os, "memfd_create") else _write_out(data)
     try:
@@ -46,7 +48,7 @@ def map_file(descriptor: int, length: int) -> mmap.mmap:
     return mmap.mmap(descriptor, length, access=mmap.ACCESS_READ)
 
 
-def _seal_in_memory(data: bytes | mmap.mmap) -> int:
+def _seal_in_memory(data: Data) -> int:
     descriptor = os.memfd_create("object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         _write_all(descriptor, data)
@@ -57,13 +59,13 @@ def _seal_in_memory(data: bytes | mmap.mmap) -> int:
     return descriptor
 
 
-def _write_out(data: bytes | mmap.mmap) -> int:
+def _write_out(data: Data) -> int:
     with open_empty() as (writable, readable):
         _write_all(writable, data)
         return os.dup(readable)
 
 
-def _write_all(descriptor: int, data: bytes | mmap.mmap) -> None:
+def _write_all(descriptor: int, data: Data) -> None:
     with memoryview(data) as view:
         written = 0
         while written < len(view):

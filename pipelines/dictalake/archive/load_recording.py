@@ -35,7 +35,7 @@ def load_recording(
         if kind is None:
             yield recording, loader.load(data, recording)
             return
-        with open_members(data, kind, recording, config.archive, config.limits) as contents:
+        with open_members(data, kind, recording, config.archive, config.limits, config.sandbox.level) as contents:
             for inside, member in contents.members:
                 if only is not None and inside.recording_id not in only:
                     continue

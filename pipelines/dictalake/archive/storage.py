@@ -132,6 +132,10 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
         if protocol in ("s3", "s3a"):  # retries happen in call_with_retries, where they are bounded and counted
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
+        if protocol in ("http", "https"):
+            from dictalake.archive.http_objects import open_session
+
+            used["get_client"] = open_session
         filesystem = kind(**used)
         if protocol in ("s3", "s3a"):
             filesystem.retries = 1
@@ -174,6 +178,10 @@ def is_gcs(filesystem: Any) -> bool:
 
 def is_s3(filesystem: Any) -> bool:
     return "s3" in _protocols(filesystem)
+
+
+def is_http(filesystem: Any) -> bool:
+    return "http" in _protocols(filesystem)
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ is not opened. Links, folders and devices are not members; the file that a link 
 from __future__ import annotations
 
 import functools
-import mmap
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,15 +26,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file, open_bytes, open_empty
+from dictalake.archive.descriptors import map_file, open_bytes, open_empty
 from dictalake.archive.gzip_files import no_room
+from dictalake.archive.intake import MOST_IN_MEMORY
 from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Bounds, ListError, Member, check_size, read_list
 from dictalake.archive.unpacker import unpack
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, NoAudio, TooLarge, UnsupportedContainer
-from dictalake.records import Recording, make_recording_id
+from dictalake.records import Data, Recording, make_recording_id
+from dictalake.sandbox.levels import Level
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
 
@@ -44,7 +45,7 @@ UNPACKERS = 2  # child processes of one caller
 UNPACK_MB = 160.0  # megabytes of memory that a child may take: the list of 100,000 files fits, and no file is in memory whole
 
 
-def find_kind(data: bytes | mmap.mmap, archive: Archive) -> str | None:
+def find_kind(data: Data, archive: Archive) -> str | None:
     """The kind of archive (one of KINDS) that ``data`` is and that ``archive.expand`` says to open; None for anything else."""
     kind = sniff(data[:SNIFFED_BYTES]) if archive.expand else None
     return kind if kind in KINDS else None
@@ -74,7 +75,7 @@ class Contents:
                 "there may have been more; upload it again",
             )
 
-    def read(self, recording: Recording, member: Member, limits: Limits) -> bytes | mmap.mmap:
+    def read(self, recording: Recording, member: Member, limits: Limits) -> Data:
         """The bytes of one member; many lie in a nameless temporary file.
 
         Raises ObjectTooLarge, UnsupportedContainer, CorruptAudio, FetchFailed (no room on the disk), and what the sandbox
@@ -95,16 +96,17 @@ class Contents:
 
 @contextmanager
 def open_members(
-    data: bytes | mmap.mmap, kind: str, recording: Recording, archive: Archive, limits: Limits
+    data: Data, kind: str, recording: Recording, archive: Archive, limits: Limits, level: Level = "auto"
 ) -> Iterator[Contents]:
     """The files inside ``data``, an archive object of ``kind`` (one of KINDS), that ``archive.member_include`` admits.
 
     Each is a recording ``uri#name`` that knows the archive object it is of, and how many rows that makes. Raises CorruptAudio
     (cannot be opened at all), NoAudio (no files), NotAudio (an Office document), TooManyMembers, ExpandsTooLarge, FetchFailed
-    (no room to unpack it), and what the sandbox raises: TooLarge, DecoderTimeout, DecoderCrashed.
+    (no room to unpack it), ConfigError where ``level`` (``sandbox.level``) asks for more than this machine has, and what the
+    sandbox raises: TooLarge, DecoderTimeout, DecoderCrashed.
     """
     with ExitStack() as stack:
-        unpacker = _Unpacker(kind, recording.recording_id, limits, stack)
+        unpacker = _Unpacker(kind, recording.recording_id, limits, level, stack)
         members, damage = unpacker.list(data, recording.uri, archive.time_zone)
         admits = compile_globs(archive.member_include, "archive.member_include")
         members = [member for member in members if admits(member.name.removeprefix("./").lstrip("/"))]
@@ -145,13 +147,13 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
 class _Unpacker:
     """One archive object, as its caller has it: descriptors for the children, and what they are asked."""
 
-    def __init__(self, kind: str, recording_id: str, limits: Limits, stack: ExitStack) -> None:
+    def __init__(self, kind: str, recording_id: str, limits: Limits, level: Level, stack: ExitStack) -> None:
         """``stack`` closes the descriptors."""
         self._kind, self._recording_id, self._limits, self._stack = kind, recording_id, limits, stack
-        self._sandbox = _open_sandbox(CallLimits(limits.decode_s, UNPACK_MB, int(limits.expanded_mb * 1e6)))
+        self._sandbox = _open_sandbox(CallLimits(limits.decode_s, UNPACK_MB, int(limits.expanded_mb * 1e6)), level)
         self._source = -1  # where the members are read
 
-    def list(self, data: bytes | mmap.mmap, uri: str, time_zone: str) -> tuple[list[Member], str | None]:
+    def list(self, data: Data, uri: str, time_zone: str) -> tuple[list[Member], str | None]:
         """The members and the damage, and from then on where they are read."""
         settings = {"kind": self._kind, "limits": self._limits.model_dump(), "time_zone": time_zone, "name": _name_inside(uri)}
         files = []
@@ -173,7 +175,7 @@ class _Unpacker:
                 self._recording_id, f"the process that lists this archive answered {error}; handle this file with caution"
             ) from None
 
-    def read(self, recording_id: str, member: Member) -> bytes | mmap.mmap:
+    def read(self, recording_id: str, member: Member) -> Data:
         """At most as many bytes as ``member`` announces."""
         if not member.size_bytes:
             return b""
@@ -183,7 +185,7 @@ class _Unpacker:
         _, data = self._call(self._sandbox.call, recording_id, settings, [self._source])
         return bytes(data[: member.size_bytes])
 
-    def _read_into_file(self, recording_id: str, member: Member, settings: dict[str, Any]) -> bytes | mmap.mmap:
+    def _read_into_file(self, recording_id: str, member: Member, settings: dict[str, Any]) -> Data:
         """Through a child of its own, which is gone before the file is mapped: it could make it shorter."""
         try:
             with open_empty() as (into, written):
@@ -226,6 +228,6 @@ def _name_inside(uri: str) -> str:
 
 
 @functools.cache
-def _open_sandbox(limits: CallLimits) -> Sandbox:
+def _open_sandbox(limits: CallLimits, level: Level) -> Sandbox:
     """Kept for the life of the process: to start a child takes longer than to read a small archive."""
-    return Sandbox(unpack, limits, UNPACKERS)
+    return Sandbox(unpack, limits, UNPACKERS, level)

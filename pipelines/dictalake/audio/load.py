@@ -8,7 +8,6 @@ express.
 from __future__ import annotations
 
 import functools
-import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +25,7 @@ from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_in
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.sandbox.levels import Level, require_level
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
@@ -76,7 +75,7 @@ class AudioLoader:
         limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
         self._sandbox = (limits, children, config.sandbox.level, config.quality.vad)
 
-    def load(self, data: bytes | mmap.mmap, recording: Recording) -> LoadedAudio:
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.

@@ -55,6 +55,17 @@ class Archive(Section):
         description="sample rate of .vox files, Hz; an entry vox in archive.headerless takes precedence over this key",
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
+    fetch_s: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds for one object with all tries and pauses, before it is `fetch_failed`; the default suffices for "
+        "2 GB over a line of 5 Mbit/s",
+    )
+    silence_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds in which the storage sends less than 16 kB of an object before the try is given up",
+    )
 
     @field_validator("include", "member_include", "patient_fields", mode="before")
     @classmethod

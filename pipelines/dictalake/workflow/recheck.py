@@ -9,7 +9,6 @@ Threads fetch; the child processes of the AudioLoader's sandbox decode.
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +39,7 @@ from dictalake.errors import (
 )
 from dictalake.lake.query import connect, lock
 from dictalake.lake.rechecks import Recheck, Verdict
-from dictalake.records import Recording
+from dictalake.records import Data, Recording
 from dictalake.workflow.row_origin import find_object
 
 TOLERANCE_S = 0.06  # a frame of FLAC is longer; decoders give a few milliseconds more or less at an end
@@ -150,7 +149,7 @@ class _HashingLoader(AudioLoader):
         super().__init__(config, children)
         self._hashes: dict[str, str] = {}
 
-    def load(self, data: bytes | mmap.mmap, recording: Recording) -> LoadedAudio:
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
         self._hashes[recording.recording_id] = sha256(data).hexdigest()
         return super().load(data, recording)
 

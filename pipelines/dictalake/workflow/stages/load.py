@@ -30,7 +30,7 @@ from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
 from dictalake.errors import ConfigError, Erased, NoAudio
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.lake.tombstones import ErasedSubjects
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redacting
 
@@ -63,7 +63,7 @@ class Load:
         """Recordings that ``forbidden`` covers are not loaded."""
         self._forbidden = forbidden
         self._loader = AudioLoader(config)
-        self._archive, self._limits = config.archive, config.limits
+        self._archive, self._limits, self._level = config.archive, config.limits, config.sandbox.level
         self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
         self._most_bytes = config.ray.block_mb * 1e6
         compile_globs(config.archive.member_include, "archive.member_include")
@@ -137,7 +137,7 @@ class Load:
         itself: Row = {"sha256": row["sha256"]}
         rows = 1
         with capture_row_error(archive.recording_id, "load", itself):
-            with open_members(data, kind, archive, self._archive, self._limits) as contents:
+            with open_members(data, kind, archive, self._archive, self._limits, self._level) as contents:
                 # If something unforeseen ends this, the object's own row is one more, so the object is not complete.
                 rows = contents.rows + (contents.damage is None)
                 done = set(archive.done_members)
@@ -182,7 +182,7 @@ class Load:
         row["load_ms"] += 1000 * (time.perf_counter() - started)
         return recording, row
 
-    def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
+    def _decode_bytes(self, data: Data, recording: Recording) -> Row:
         audio = self._loader.load(data, recording)
         hashes = hash_patient(audio.patient)
         if self._forbidden.covers_dicom({**(audio.dicom or {}), **hashes}):
