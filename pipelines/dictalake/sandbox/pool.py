@@ -256,10 +256,18 @@ class _Child:
         if len(files) > MOST_FILES:
             raise ValueError(f"{len(files)} files for one call")
         self.calls += 1
+        self._check_silent()
         deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
         request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
         self._exchange(lambda: send_request(self._socket, request, data, files), deadline)
         return self._receive(deadline)
+
+    def _check_silent(self) -> None:
+        """An answer that nobody asked for would pass for the next recording's."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            if self._socket.recv(1, socket.MSG_PEEK):
+                raise _ChildDiedError("the decoder's process spoke out of turn", timed_out=False)
 
     def kill(self) -> None:
         """Ends the process and whatever it may have started."""
@@ -282,13 +290,15 @@ class _Child:
             return do()
         except TimeoutError:
             raise _ChildDiedError("the decoder did not answer", timed_out=True) from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
+        except ValueError:
+            raise _ChildDiedError("the decoder's process answered as no decoder does", timed_out=False) from None
+        except (OSError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
             code = self._process.returncode
             if code is not None and -code in TIMES_UP:
                 raise _ChildDiedError("out of time", timed_out=True) from None
-            how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code or 0}"
             raise _ChildDiedError(f"the decoder's process ended with {how} while reading it", timed_out=False) from None
 
 
