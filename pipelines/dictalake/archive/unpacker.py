@@ -86,8 +86,8 @@ def _read_pieces(file: BinaryIO, recording_id: str, settings: dict[str, Any]) ->
 
 
 def as_samples(data: bytes) -> np.ndarray:
-    """Bytes as the sandbox carries them, filled up to a whole number of samples."""
-    return np.frombuffer(data + b"\0" * (len(data) % 2), dtype=np.int16)
+    """Bytes as the sandbox carries them: one channel, filled up to a whole number of samples."""
+    return np.frombuffer(data + b"\0" * (len(data) % 2), dtype=np.int16)[np.newaxis]
 
 
 class _Descriptor(io.RawIOBase):
