@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 from dictalake.archive.descriptors import map_file, open_bytes, open_empty
@@ -151,7 +152,21 @@ class _Unpacker:
         """``stack`` closes the descriptors."""
         self._kind, self._recording_id, self._limits, self._stack = kind, recording_id, limits, stack
         self._sandbox = _open_sandbox(CallLimits(limits.decode_s, UNPACK_MB, int(limits.expanded_mb * 1e6)), level)
-        self._source = -1  # where the members are read
+        self._source, self._lock = -1, Lock()  # where the members are read
+
+    @contextmanager
+    def _open_source(self) -> Iterator[int]:
+        """A descriptor that stays the one that it is, even if another thread leaves ``open_members`` meanwhile."""
+        with self._lock:
+            source = os.dup(self._source)
+        try:
+            yield source
+        finally:
+            os.close(source)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._source = -1
 
     def list(self, data: Data, uri: str, time_zone: str) -> tuple[list[Member], str | None]:
         """The members and the damage, and from then on where they are read."""
@@ -168,6 +183,7 @@ class _Unpacker:
         told, packed = self._call(self._sandbox.call, self._recording_id, {"do": "list", **settings}, files)
         if self._kind == "gzip":
             self._source = inflated
+        self._stack.callback(self._forget)  # before the descriptors are closed
         try:
             return read_list(told, packed, Bounds(self._recording_id, self._limits))
         except ListError as error:
@@ -180,17 +196,18 @@ class _Unpacker:
         if not member.size_bytes:
             return b""
         settings = {"do": "read", "kind": self._kind, "size": member.size_bytes, "place": member.place}
-        if member.size_bytes > MOST_IN_MEMORY:
-            return self._read_into_file(recording_id, member, settings)
-        _, data = self._call(self._sandbox.call, recording_id, settings, [self._source])
+        with self._open_source() as source:
+            if member.size_bytes > MOST_IN_MEMORY:
+                return self._read_into_file(source, recording_id, member, settings)
+            _, data = self._call(self._sandbox.call, recording_id, settings, [source])
         return bytes(data[: member.size_bytes])
 
-    def _read_into_file(self, recording_id: str, member: Member, settings: dict[str, Any]) -> Data:
+    def _read_into_file(self, source: int, recording_id: str, member: Member, settings: dict[str, Any]) -> Data:
         """Through a child of its own, which is gone before the file is mapped: it could make it shorter."""
         try:
             with open_empty() as (into, written):
                 with self._sandbox.session() as session:
-                    self._call(session.call, recording_id, settings, [self._source, into])
+                    self._call(session.call, recording_id, settings, [source, into])
                 size = min(os.fstat(written).st_size, member.size_bytes)
                 return map_file(written, size) if size else b""
         except OSError as error:
