@@ -256,16 +256,20 @@ KERNEL: dict[str, _Attack] = {
 ATTACKS = {**FILES, **PARENT, **NETWORK, **PROCESSES, **KERNEL}
 
 
+_DETAIL = "\x1b]0;title\x07\nred\x1b[31m \u202egpj.exe \ud800 é "
+
+
 def answer(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """Answers as no decoder does, in the way that ``data`` says."""
     from dictalake.errors import CorruptAudio
 
     nothing = np.zeros((0, 0), dtype=np.int16)
     match data.decode():
-        case "long detail":
-            raise CorruptAudio(recording_id, "x" * 48_000_000)
         case "detail":
-            raise CorruptAudio(recording_id, "\x1b]0;title\x07\nred\x1b[31m \u202egpj.exe \ud800 é " + "x" * 10_000)
+            raise CorruptAudio(recording_id, _DETAIL + "x" * 48_000_000)
+        case "detail of its own":
+            failure = {"reason": "corrupt_audio", "detail": _DETAIL + "x" * 10_000_000}
+            return _raw(json.dumps({"failure": failure, "shape": [0, 0]}).encode())
         case "long value":
             return {"text": "x" * 100_000_000}, nothing
         case "nested":

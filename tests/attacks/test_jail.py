@@ -38,11 +38,13 @@ ALSO_OUTSIDE = {
 
 
 @functools.cache
-def attempts(user: str) -> dict[str, Any]:
-    """The outcome of every attack, tried as this user."""
+def attempts(user: str, missing: str = "") -> dict[str, Any]:
+    """The outcome of every attack, tried as this user, on a kernel where something is ``missing`` (``old_kernel.py``)."""
     if user == "root" and os.geteuid() != 0:
         pytest.skip("these tests do not run as root")
-    command, options = [*find_python(user), "-m", "tests.attacks.jailed_attempts"], {}
+    old_kernel = ["tests.attacks.old_kernel", missing] if missing else []
+    command = [*find_python(user), "-m", *old_kernel, "tests.attacks.jailed_attempts"]
+    options: dict[str, Any] = {}
     if user == "ordinary" and os.geteuid() == 0:
         options = AS_NOBODY
     told = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, **options)
@@ -92,3 +94,38 @@ def test_outside_the_jail_the_same_attacks_are_not_refused(user: str) -> None:
     assert {name for name in ATTACKS if outside[name] == inside[name]} <= ALSO_OUTSIDE[user]
     for name in (*FILES, *NETWORK, "read the parent's environment", "read the parent's memory", "fork", "kill a process"):
         assert outside[name] == "done", name
+
+
+READING = {"read /etc/passwd", "read a file in the home", "list the home", "list the root", "read the own environment by /proc"}
+
+
+def done(user: str, missing: str) -> set[str]:
+    return {name for name, how in attempts(user, missing)["jailed"].items() if how == "done"}
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("missing", ["landlock", "landlock,unshare"])
+def test_without_landlock_it_can_read_files_and_nothing_else(missing: str, user: str) -> None:
+    """Not the memory and environment of its parent either: a user namespace, or the parent, sees to that."""
+    holds = attempts(user, missing)["holds"]
+    assert (holds["landlock"], holds["seccomp"]) == (0, True)
+    assert done(user, missing) == READING
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_without_seccomp_landlock_keeps_files_the_parent_and_tcp_from_it(user: str) -> None:
+    found = attempts(user, "seccomp")
+    assert (found["holds"]["landlock"], found["holds"]["seccomp"]) == (jail.find_landlock(), False)
+    assert found["untouched"]
+    kept = {*FILES, "read the parent's environment", "read the parent's memory", "peek into the parent", "trace the parent"}
+    kept |= {"TCP connection", "TCP server"} if jail.find_landlock() >= 4 else set()
+    kept |= {"kill a process", "signal to the parent", "abstract UNIX socket"} if jail.find_landlock() >= 6 else set()
+    assert done(user, "seccomp") & kept == {"make a file readable"}  # Landlock knows no right to change a file's mode
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_where_nothing_holds_the_parent_hides_itself(user: str) -> None:
+    found = attempts(user, "landlock,unshare,seccomp")
+    assert (found["holds"]["landlock"], found["holds"]["seccomp"], found["holds"]["user_namespace"]) == (0, False, False)
+    about_parent = {"read the parent's environment", "read the parent's memory", "peek into the parent", "trace the parent"}
+    assert done(user, "landlock,unshare,seccomp") & about_parent == set()

@@ -21,7 +21,7 @@ import numpy as np
 from dictalake import errors
 from dictalake.errors import LoadError, TooLarge
 from dictalake.sandbox import jail
-from dictalake.sandbox.messages import CallLimits, Function, receive_request, send_answer
+from dictalake.sandbox.messages import LONGEST_DETAIL, CallLimits, Function, receive_request, send_answer
 
 TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
 _files: list[int] = []
@@ -78,7 +78,7 @@ def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict
     try:
         value, samples = function(data, request["recording_id"], request["settings"])
     except LoadError as error:
-        return {"failure": {"reason": error.reason, "detail": error.detail}}, nothing
+        return {"failure": {"reason": error.reason, "detail": error.detail[:LONGEST_DETAIL]}}, nothing
     except MemoryError:
         return {"failure": {"reason": TooLarge.reason, "detail": ""}}, nothing
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
-_LONGEST_DETAIL = 500  # characters
+LONGEST_DETAIL = 500  # characters
 MOST_FILES = 8  # that travel with one call
 _LONGEST_JSON = 2**24  # a thousand times what a recording's answer takes
 
@@ -91,7 +91,7 @@ def read_answer(text: bytes, data: np.ndarray) -> tuple[dict[str, Any], np.ndarr
         case {"value": dict()} if len(answer) == 1:
             return answer, samples
         case {"failure": {"reason": str(reason), "detail": str(detail)}} if len(answer) == 1:
-            return {"failure": {"reason": reason, "detail": clean_text(detail)[:_LONGEST_DETAIL]}}, samples
+            return {"failure": {"reason": reason, "detail": clean_text(detail)[:LONGEST_DETAIL]}}, samples
     raise ValueError("neither a value nor a failure")
 
 

@@ -25,6 +25,8 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
                 os.lseek(file, 1, os.SEEK_SET)
                 signal.raise_signal(signal.SIGKILL)
         case "sleep":
+            for file in received_files():
+                os.write(file, b"asleep")
             time.sleep(3600)
         case "spin":
             while True:
