@@ -117,8 +117,8 @@ class AudioLoader:
         except TimeoutError:
             raise DecoderTimeout(
                 recording_id,
-                f"it needs more memory than {self._first_try.memory_mb:.0f} MB, and others took the one place that this machine "
-                f"has for such recordings for {wait_s:g} s; run again with --retry-failed decoder_timeout",
+                f"it needs more memory than {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place "
+                "that this machine has for such recordings; run again with --retry-failed decoder_timeout",
             ) from None
 
 

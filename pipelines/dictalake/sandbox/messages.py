@@ -133,7 +133,7 @@ def _receive_exactly(source: socket.socket, length: int, deadline: float | None)
 
 def _make_buffer(length: int) -> np.ndarray:
     """Memory for a small answer. A large one lies in a nameless temporary file, which goes with the array."""
-    if length > MOST_IN_MEMORY:
+    if length > MOST_IN_MEMORY and hasattr(os, "posix_fallocate"):
         # A disk that cannot hold it is no fault of the recording. Without its room a full disk would end this process later.
         with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
             os.posix_fallocate(file.fileno(), 0, length)

@@ -34,6 +34,8 @@ import ray._private.worker
 import ray.data
 from ray.data import DataContext
 
+from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
+
 
 def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
     """A function that ends ``flow`` while it runs. Ray Data has none for an iteration that waits; its executor has.
@@ -69,7 +71,7 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     try:
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6) for n in alive)
+        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6, name_node(n)) for n in alive)
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
     finally:
         if started_here:
