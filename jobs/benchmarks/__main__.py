@@ -8,6 +8,7 @@
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
+      node-memory  peak memory of a node while 16 hostile DICOM objects are decoded at once, against what was declared
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
       simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
@@ -31,7 +32,20 @@ from typing import Any
 
 from dictalake.errors import ConfigError
 
-BENCHMARKS = ("suite", "account", "driver", "holes", "load", "memory", "query", "resume", "seams", "simulate", "start-up")
+BENCHMARKS = (
+    "suite",
+    "account",
+    "driver",
+    "holes",
+    "load",
+    "memory",
+    "node-memory",
+    "query",
+    "resume",
+    "seams",
+    "simulate",
+    "start-up",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -108,8 +108,8 @@ def plan_heavy(config: Config, plan: ResourcePlan, resources: Resources) -> Heav
         memory_mb,
         tuple(sorted(hold)),
         f"decoding one recording may take limits.decode_mb = {memory_mb:g} MB beside the workers, and {len(lack)} of "
-        f"{len(named)} nodes cannot hold that (memory in MB, as Ray counts it: {', '.join(lack[:_NAMED])}{more}): there a very long or "
-        "hostile recording may end workers; take larger nodes, or lower limits.decode_mb",
+        f"{len(named)} nodes cannot hold that (memory in MB, as Ray counts it: {', '.join(lack[:_NAMED])}{more}): there a very "
+        "long or hostile recording may end workers; take larger nodes, or lower limits.decode_mb",
     )
 
 
