@@ -2,10 +2,10 @@
 
     python -m jobs.benchmarks node-memory --out infra/benchmarks/node_memory.json
 
-Each recording is a deflated DICOM object of about a megabyte whose elements inflate to almost a gigabyte; its parser makes four
-copies. As many load workers as hold them all at once, each with its decoders, load them. Ten times a second the benchmark adds
-up the memory of all these processes (PSS: what several share is divided among them). Declared is ``ray.load_memory_mb`` for each
-worker, and ``limits.decode_mb`` once for the node. Exit code 1: it took more.
+Each recording is a deflated DICOM object of about a megabyte that inflates to almost a gigabyte; its parser makes four
+copies. As many load workers as hold them all at once, each with its decoders, load them. Ten times a second the benchmark
+adds up the memory of all these processes (PSS: what several share is divided among them). Declared is ``ray.load_memory_mb``
+for each worker, and ``limits.decode_mb`` once for the node. Exit code 1: it took more.
 """
 
 from __future__ import annotations
@@ -90,10 +90,8 @@ def make_hostile_object(inflated_bytes: int) -> bytes:
     head = head[: 144 + int.from_bytes(head[140:144], "little")]  # up to where the deflated elements begin
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     element = b"\x42\x00\x11\x00OB\0\0" + inflated_bytes.to_bytes(4, "little")  # (0042,0011) Encapsulated Document
-    pieces = [head, packer.compress(element)]
-    for at in range(0, inflated_bytes, _PIECE):
-        pieces.append(packer.compress(bytes(min(_PIECE, inflated_bytes - at))))
-    return b"".join([*pieces, packer.flush()])
+    zeros = (packer.compress(bytes(min(_PIECE, inflated_bytes - at))) for at in range(0, inflated_bytes, _PIECE))
+    return b"".join([head, packer.compress(element), *zeros, packer.flush()])
 
 
 def load_folder(config: Config, folder: Path) -> dict[str, int]:
