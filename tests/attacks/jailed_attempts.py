@@ -1,6 +1,7 @@
 """Runs all attacks of ``hostile.py`` as a decoder of this process, and once more as a process that nobody confines.
 
-Prints ``{"holds": …, "jailed": {attack: outcome}, "free": {attack: outcome}}``. Run as whom the attacks are to be tried as.
+Prints ``{"holds": …, "jailed": {attack: outcome}, "free": {attack: outcome}}``, whether what was attacked is as it was, and
+whether Ray's memory monitor sees this process. Run as whom the attacks are to be tried as.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ def main() -> None:
     with _target() as target:
         jailed = sandbox.call(b"", "r1", target.values)[0]
         untouched = target.is_untouched()
+        # What Ray's memory monitor, another process of this user, reads of a worker.
+        read = ["cat", f"/proc/{os.getpid()}/smaps_rollup"]
+        is_visible = subprocess.run(read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
     sandbox.close()
     with _target() as target:
         command = [sys.executable, "-m", "tests.attacks.hostile", json.dumps(target.values)]
         free = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, start_new_session=False).stdout)
-    print(json.dumps({"holds": probe()._asdict(), "jailed": jailed, "free": free, "untouched": untouched}))
+    print(
+        json.dumps({"holds": probe()._asdict(), "jailed": jailed, "free": free, "untouched": untouched, "visible": is_visible})
+    )
 
 
 class _target:  # noqa: N801

@@ -129,3 +129,18 @@ def test_where_nothing_holds_the_parent_hides_itself(user: str) -> None:
     assert (found["holds"]["landlock"], found["holds"]["seccomp"], found["holds"]["user_namespace"]) == (0, False, False)
     about_parent = {"read the parent's environment", "read the parent's memory", "peek into the parent", "trace the parent"}
     assert done(user, "landlock,unshare,seccomp") & about_parent == set()
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("missing", ["", "landlock", "seccomp"])
+def test_rays_memory_monitor_sees_a_worker_whose_decoder_does_not(missing: str, user: str) -> None:
+    """It reads ``/proc/PID/smaps_rollup``, as the worker's user, which a process that is not dumpable would hide."""
+    found = attempts(user, missing)
+    assert found["visible"]
+    assert found["jailed"]["read the parent's memory"] == found["jailed"]["read the parent's environment"] == "EACCES"
+
+
+def test_a_worker_of_an_ordinary_user_hides_only_where_nothing_else_protects_it() -> None:
+    assert not attempts("ordinary", "landlock,unshare")["visible"]
+    if os.geteuid() == 0:  # a child without capabilities cannot look into a parent that has them
+        assert attempts("root", "landlock,unshare")["visible"]
