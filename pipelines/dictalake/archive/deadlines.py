@@ -17,9 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 LEAST_BYTES = 2**14  # fewer than these are silence: a server that sends a byte now and then does not hold a worker
-REQUEST_S = (
-    300.0  # for a call without a deadline of its own: a page of a listing, a block of a manifest, the state of an object
-)
+REQUEST_S = 120.0  # for what is no object: a page of a listing, a block of a manifest, the state of an object
+LISTING_S = 6 * 3600.0  # for a listing of millions that a library makes in one call
 _MOST_IDLE = 32
 
 Result = TypeVar("Result")
@@ -30,8 +29,8 @@ class SilentStorage(TimeoutError):
     """Nothing, or next to nothing, came for too long; the next try may go better."""
 
 
-class TooLate(Exception):
-    """The whole time is over; no further try helps."""
+class TooLate(TimeoutError):
+    """The whole time of the call is over."""
 
 
 class LeftBehind(BaseException):

@@ -5,7 +5,7 @@ storage     how the version is held
 ==========  ====================================================================================
 gs://       the request names the generation; the crc32c is compared
 s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id; the MD5 is compared
-a path      mtime and size of the open file, before and after reading
+a path      mtime and size of the open file, before and after reading; it is opened below the archive (local_files.py)
 others      the object's state, before and after reading
 ==========  ====================================================================================
 """
@@ -13,16 +13,19 @@ others      the object's state, before and after reading
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from typing import Any
 
 from dictalake.archive import objects, storage
-from dictalake.archive.deadlines import TooLate, call_within, running_call
+from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
+from dictalake.archive.local_files import NotRegularError, OutsideError
 from dictalake.archive.members import check_size
+from dictalake.archive.places import open_listed
 from dictalake.config.sections import Archive, Limits
+from dictalake.config.uris import find_path
 from dictalake.errors import (
     AccessDenied,
     ChangedDuringRead,
@@ -36,6 +39,10 @@ from dictalake.records import Data, Recording
 
 _BLOCK = 2**22  # asked for at a time
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+
+
+class _NoTimeLeft(Exception):
+    """``archive.fetch_s`` is over: no error of the storage, which would be tried again."""
 
 
 def fetch(
@@ -61,18 +68,25 @@ def fetch(
 
     def read() -> Data:  # the file system anew each time: with expired credentials it is another one
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
-        return _read(filesystem, path, recording, wrong_digests, Intake(recording.recording_id, limits, running_call()))
+        intake = Intake(recording.recording_id, limits, running_call())
+        return _read(filesystem, path, recording, archive, wrong_digests, intake)
+
+    def read_in_time() -> Data:
+        if is_on_disk(recording.uri):
+            return read()
+        try:
+            return call_within(read, deadline, archive.silence_s)
+        except TooLate:
+            raise _NoTimeLeft from None
 
     def pause(seconds: float) -> None:
         if time.monotonic() + seconds >= deadline:
-            raise TooLate
+            raise _NoTimeLeft
         sleep(seconds)
 
     try:
-        data = storage.call_with_retries(
-            lambda: call_within(read, deadline, archive.silence_s), archive.fetch_tries, pause, on_retry
-        )
-    except TooLate:
+        data = storage.call_with_retries(read_in_time, archive.fetch_tries, pause, on_retry, within_s=None)
+    except _NoTimeLeft:
         raise FetchFailed(
             recording.recording_id,
             f"the object did not come within the {archive.fetch_s:g} s of archive.fetch_s; check the network and the storage, "
@@ -104,6 +118,8 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
         )
     status = storage.status_of(error)
     cause = type(error).__name__ if status is None else f"HTTP {status}"
+    if isinstance(error, SilentStorage):
+        cause = "next to nothing coming for the seconds of archive.silence_s"
     if storage.is_transient(error):
         return FetchFailed(
             recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"
@@ -111,14 +127,16 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
 
 
-def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str], intake: Intake) -> Data:
+def _read(filesystem: Any, path: str, recording: Recording, archive: Archive, wrong_digests: set[str], intake: Intake) -> Data:
+    if storage.is_local(filesystem):
+        path = _find_path(recording, path)
     if recording.version == storage.MISSING:
         storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
         raise ChangedDuringRead(
             recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
-        return _read_local(path, recording, intake)
+        return _read_local(path, recording, archive, intake)
     if storage.is_gcs(filesystem):
         return _read_gcs(filesystem, path, recording, intake)
     if storage.is_s3(filesystem):
@@ -133,22 +151,24 @@ def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[s
     return data
 
 
-def _read_local(path: str, recording: Recording, intake: Intake) -> Data:
-    if not os.path.lexists(path):
-        path = storage.decode_local_path(path)
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe opens, and is refused, without a writer
+def _find_path(recording: Recording, shown: str) -> str:
+    """As the operating system knows it. Rows of before 0.2 may name a file literally whose name looks like an escape."""
+    path = find_path(recording.uri) or shown
+    return path if os.path.lexists(path) else shown
+
+
+def _read_local(path: str, recording: Recording, archive: Archive, intake: Intake) -> Data:
     try:
-        status = os.fstat(file)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError
-        if not stat.S_ISREG(status.st_mode):
-            raise _changed(recording)
+        file = open_listed(path, archive)
+    except (OutsideError, NotRegularError):  # what was listed was a file
+        raise _changed(recording) from None
+    with file:
+        status = os.fstat(file.fileno())
         _require_version(storage.make_local_version(status), recording)
-        while intake.size <= status.st_size and (piece := os.read(file, min(PIECE, status.st_size + 1 - intake.size))):
+        while piece := file.read(min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
             intake.write(piece)
-        _require_version(storage.make_local_version(os.fstat(file)), recording)
-    finally:
-        os.close(file)
+        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+        learn(recording.uri, file.fileno())
     return intake.finish()
 
 

@@ -134,7 +134,6 @@ def read_list(told: dict[str, object], data: memoryview, bounds: Bounds) -> tupl
     count, damage = told.get("members"), told.get("damage")
     if type(count) is not int or count < 0:
         raise ListError("no number of files")
-    bounds.check(count, 0)  # before an object is made of each
     length = count * _ENTRY.itemsize
     if len(data) < length:
         raise ListError("fewer files than it says")

@@ -27,16 +27,15 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-from dictalake.archive.descriptors import map_file, open_bytes, open_empty
+from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file, open_bytes, open_empty
 from dictalake.archive.gzip_files import no_room
-from dictalake.archive.intake import MOST_IN_MEMORY
 from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Bounds, ListError, Member, check_size, read_list
 from dictalake.archive.unpacker import unpack
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, NoAudio, TooLarge, UnsupportedContainer
-from dictalake.records import Data, Recording, make_recording_id
+from dictalake.records import Data, Recording, make_member_id
 from dictalake.sandbox.levels import Level
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
@@ -129,7 +128,7 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
     rows = len(named) + is_damaged
     for name, member in named.items():
         uri = f"{of.uri}#{name}"
-        recording_id = make_recording_id(uri, of.version)
+        recording_id = make_member_id(of.recording_id, of.uri, name, of.version)
         recording = replace(
             of,
             recording_id=recording_id,

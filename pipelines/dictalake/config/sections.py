@@ -32,6 +32,16 @@ class Archive(Section):
         description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "
         "inventory report",
     )
+    allowed: tuple[str, ...] | None = Field(
+        None,
+        description="prefixes of the places that a manifest or inventory may name: folders, gs://bucket/folder, https://host/; "
+        "default: archive.uri, or without it the folder or bucket of the manifest or inventory; other lines are `not_allowed`",
+    )
+    follow_links: bool = Field(
+        False,
+        description="follow symbolic links in a folder that lead out of archive.uri; only where everybody who may write "
+        "there may read all that this user may",
+    )
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
     member_include: tuple[str, ...] = Field(
@@ -67,7 +77,7 @@ class Archive(Section):
         description="seconds in which the storage sends less than 16 kB of an object before the try is given up",
     )
 
-    @field_validator("include", "member_include", "patient_fields", mode="before")
+    @field_validator("include", "member_include", "patient_fields", "allowed", mode="before")
     @classmethod
     def _one_glob(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

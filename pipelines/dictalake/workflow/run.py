@@ -26,6 +26,7 @@ from rich.console import Console
 
 from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
+from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
@@ -171,7 +172,8 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
+        findings = Findings()
+        work = WorkList(scan_recordings(run.listing, findings), run.table.read_erasures(), config, Path(folder), findings)
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
@@ -180,7 +182,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
             _do_work(run, work, places)
-    return summarise(config, provenance, counts, run.others, stats)
+    return summarise(config, provenance, counts, run.others, stats, findings)
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from dictalake.archive.budget import ObjectBudget
+from dictalake.archive.descriptors import find_sha256
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Member
@@ -131,7 +131,7 @@ class Load:
                 row["retries"] += 1
 
             row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
-            row["sha256"] = sha256(row["data"]).hexdigest()
+            row["sha256"] = find_sha256(row["data"])
             if kind := find_kind(row["data"], self._archive):
                 row["kind"] = kind
         row["load_ms"] = 1000 * (time.perf_counter() - started)
@@ -173,7 +173,7 @@ class Load:
                 raise Erased(recording.recording_id, "it was erased and is kept out")
             budget.require(recording.recording_id)
             row["data"] = contents.read(recording, member, self._limits)
-            row["sha256"] = sha256(row["data"]).hexdigest()
+            row["sha256"] = find_sha256(row["data"])
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
 
