@@ -7,11 +7,12 @@ taken out of its count for the time of a run: by a placement group a node, which
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.data import DataContext, ExecutionResources
+from ray.data import DataContext, ExecutionOptions, ExecutionResources
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from dictalake.workflow.plan import HeavyPlan
@@ -35,7 +36,6 @@ def reserve_memory(plan: HeavyPlan) -> Iterator[None]:
     size = int(plan.memory_mb * 1e6)
     groups = {name: placement_group([{"memory": size, f"node:{name}": _TRACE}]) for name in plan.nodes}
     options = DataContext.get_current().execution_options
-    before = options.exclude_resources
     try:
         taken = [name for name, group in groups.items() if not group.wait(_PATIENCE_S)]
         if taken:
@@ -44,10 +44,17 @@ def reserve_memory(plan: HeavyPlan) -> Iterator[None]:
                 f"limits.decode_mb ({', '.join(taken[:5])}): other jobs use their memory, and such a recording may end workers",
                 extra={"event": "node_memory"},
             )
-        options.exclude_resources = ExecutionResources(0, 0, 0, size * (len(groups) - len(taken)))
+        _exclude(options, size * (len(groups) - len(taken)))
         yield
     finally:
-        options.exclude_resources = before
+        _exclude(options, 0)
         if ray.is_initialized():
             for group in groups.values():
                 remove_placement_group(group)
+
+
+def _exclude(options: ExecutionOptions, memory_bytes: int) -> None:
+    """Tells Ray Data, which counts the whole cluster as its own, how much of it is not."""
+    with warnings.catch_warnings():  # what Ray is to have instead is for whole nodes
+        warnings.simplefilter("ignore")
+        options.exclude_resources = ExecutionResources(0, 0, 0, memory_bytes)
