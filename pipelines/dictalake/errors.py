@@ -119,6 +119,18 @@ class ExpandsTooLarge(LoadError):
     )
 
 
+class ArchiveOverBudget(LoadError):
+    reason = "archive_over_budget"
+    meaning = (
+        "The ZIP, TAR or gzip file holds more hours of sound, or takes longer, than one such file may: limits.archive_h or "
+        "limits.archive_s, as error.detail says. The files before this one have rows of their own."
+    )
+    advice = (
+        "Check whether the file is an attack; if it is not, raise the limit and run again with --retry-failed "
+        "archive_over_budget, which reads only the files that are missing."
+    )
+
+
 class TooLong(LoadError):
     reason = "too_long"
     meaning = "The recording is longer than limits.duration_h."

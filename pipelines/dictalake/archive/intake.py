@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
-import mmap
 import tempfile
 import zlib
 from contextlib import suppress
 from typing import IO
 
 from dictalake.archive.deadlines import Call
+from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file
 from dictalake.config.sections import Limits
 from dictalake.errors import CorruptAudio, FetchFailed, ObjectTooLarge
 from dictalake.records import Data
 
-MOST_IN_MEMORY = 32_000_000  # bytes of an object; a larger one is in a nameless temporary file, mapped into memory
 PIECE = 2**20
 _GZIP = b"\x1f\x8b"
 
@@ -92,7 +91,7 @@ class Intake:
         try:
             with self._file as file:
                 file.flush()
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return map_file(file.fileno(), self.size)
         except OSError as error:
             raise self._no_room(error) from None
 

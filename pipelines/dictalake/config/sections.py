@@ -115,9 +115,25 @@ class Limits(Section):
     object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
     duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
     channels: int = Field(16, ge=1, le=64, description="channels of one recording; more is `too_many_channels`")
-    members: int = Field(100_000, ge=1, description="files in one archive object; more is `too_many_members`")
+    members: int = Field(
+        10_000, ge=1, description="files in one archive object, and so the rows that it makes; more is `too_many_members`"
+    )
     expanded_mb: float = Field(
-        20_000.0, gt=0, description="megabytes that one archive object unpacks to; more is `expands_too_large`"
+        20_000.0,
+        gt=0,
+        description="megabytes that one archive object unpacks to, also on a worker's disk; more is `expands_too_large`",
+    )
+    archive_h: float = Field(
+        1000.0,
+        gt=0,
+        description="hours of sound of one archive object in one run, its channels counted apart; the files beyond are "
+        "`archive_over_budget`",
+    )
+    archive_s: float = Field(
+        14_400.0,
+        gt=0,
+        description="seconds that a worker unpacks and decodes one archive object in one run; the files beyond are "
+        "`archive_over_budget`",
     )
     windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")
     decode_s: float = Field(
@@ -311,7 +327,10 @@ class RayCluster(Section):
     address: str | None = Field(None, description="address of an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
     load_memory_mb: float = Field(
-        700.0, gt=0, description="memory that the cluster reserves for one load worker and its decoders"
+        1000.0,
+        gt=0,
+        description="memory that the cluster reserves for one load worker and its decoders; a recording that needs more than "
+        "its decoder's share is decoded again within limits.decode_mb, one at a time on a machine",
     )
     emit_memory_mb: float = Field(1000.0, gt=0, description="memory that the cluster reserves for one model, without the GPU's")
     decode_memory_mb: float = Field(400.0, gt=0, description="memory that the cluster reserves for one decoder process")

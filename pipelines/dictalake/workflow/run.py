@@ -49,8 +49,9 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
+from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
-from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
+from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan, plan_heavy
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -234,6 +235,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
     with cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = make_plan(config, resources)
+        readers.enter_context(reserve_memory(plan_heavy(config, plan, resources)))
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
         ledger = ClusterCrashLedger()
