@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from dictalake.archive.findings import MOST_PREFIXES, Findings
@@ -61,13 +63,21 @@ def _find_root(path: str, archive: Archive) -> tuple[str, str]:
         return "/", path.lstrip("/")
     named = archive.manifest or archive.inventory
     base = archive.uri if named is None else find_base(archive, resolve(named))
-    roots = [find_path(resolve(given)) for given in (*(archive.allowed or ()), *([base] if base else ()))]
-    for candidate in (path, os.path.realpath(path)):  # the latter for a root that was reached by links
-        for root in filter(None, roots):
-            for spelled in (os.path.realpath(root), os.path.abspath(root), root.rstrip("/")):
-                if candidate.startswith(f"{spelled.rstrip('/')}/") and os.path.isdir(spelled):
-                    return os.path.realpath(root), candidate[len(spelled.rstrip("/")) + 1 :]
-    return os.path.split(os.path.abspath(path))
+    roots = _list_roots((*(archive.allowed or ()), *([base] if base else ())))
+    found = _split_below(roots, path) or _split_below(roots, os.path.realpath(path))  # the latter: reached by links
+    return found or os.path.split(os.path.abspath(path))
+
+
+@lru_cache(maxsize=64)
+def _list_roots(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Each spelling of the local folders among the places ``given``, with what it really is: asked once, not for each file."""
+    roots = filter(None, (find_path(resolve(one)) for one in given))
+    spelled = ((path.rstrip("/"), root) for root in roots for path in (os.path.realpath(root), os.path.abspath(root), root))
+    return tuple((path, os.path.realpath(root)) for path, root in spelled if os.path.isdir(path or "/"))
+
+
+def _split_below(roots: Iterable[tuple[str, str]], path: str) -> tuple[str, str] | None:
+    return next(((real, path[len(spelled) + 1 :]) for spelled, real in roots if path.startswith(f"{spelled}/")), None)
 
 
 def split_place(location: str, *, resolve_links: bool = True) -> Parts | None:
