@@ -212,6 +212,34 @@ ERASURES = pa.schema(
     ]
 )
 
+FINGERPRINTS = pa.schema(
+    [
+        _field("at", _TIME, "when, UTC", required=True),
+        _field(
+            "event",
+            _TEXT,
+            "described: a run began with it for the first time; promoted: from then on it is production; alias: a run of this "
+            "fingerprint continues under the name `other`, which says the same",
+            required=True,
+        ),
+        _field("fingerprint", _TEXT, "fingerprint that the record is about, 12 hex digits", required=True),
+        _field(
+            "other", _TEXT, "promoted: fingerprint that was production before; alias: name that the lake keeps; null for none"
+        ),
+        _field("run_id", _TEXT, "run that wrote the record; null where a person or an upgrade did"),
+        _field("promoted_by", _TEXT, "login and machine of the operator who promoted it; null where nobody was asked"),
+        _field("parts", _TEXT, "described: everything that the fingerprint stands for, as JSON; hashes, names and numbers"),
+    ]
+)
+
+SUPERSEDED = pa.schema(
+    [
+        _field("recording_id", _TEXT, "recording whose object was replaced by a newer version", required=True),
+        _field("superseded_by", _TEXT, "recording that is the newest version of the same URI", required=True),
+        _field("at", _TIME, "when that was written down, UTC", required=True),
+    ]
+)
+
 RECHECKS = pa.schema(
     [
         _field("recording_id", _TEXT, "recording that was read again", required=True),
