@@ -26,11 +26,15 @@ from dictalake.lake.storage import Storage, open_storage
 _LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
 INFRA = PACKAGE.parents[1] / "infra"
 _TITLES = {
-    "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` is the "
-    "best good row of each recording.",
+    "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` has "
+    "one row for each current recording.",
     "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
     "rechecks": "One row for each row of a recording that `dictalake recheck` compared with what is read today. In SQL it is "
     "`recheck_records`; the view `rechecks` is the newest for each row.",
+    "fingerprints": "One row when a fingerprint is first used, promoted or renamed. In SQL it is `fingerprint_records`; the "
+    "view `promotions` has a row for each promoted one.",
+    "superseded": "One row for each recording that a newer version of its URI replaced, as runs wrote it down at their end. In "
+    "SQL, the view `superseded`, and the columns `is_current` and `superseded_by` of `history`, are always up to date.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

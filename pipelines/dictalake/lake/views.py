@@ -18,8 +18,9 @@ COMPUTE_SUPERSEDED = """
             SELECT v.recording_id, max(v.uri) AS uri, min(v.seen_at) AS seen_at,
                 max(CASE WHEN starts_with(v.uri, '/') OR starts_with(v.uri, 'file:') THEN NULL ELSE v.modified_at END)
                     AS modified_at,
-                bool_or(p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0) AS counts
+                bool_or(p.fingerprint IS NOT NULL OR n.promoted = 0) AS counts
             FROM recording_versions AS v LEFT JOIN promotions AS p ON p.fingerprint = v.fingerprint
+            CROSS JOIN (SELECT count(*) AS promoted FROM promotions) AS n
             WHERE v.uri <> '' AND (v.reason IS NULL OR v.reason <> 'changed_during_read')
             GROUP BY v.recording_id
         ),
@@ -103,6 +104,28 @@ VIEWS = {
     "failures": """
         SELECT * FROM transcript_rows
         QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint ORDER BY attempt DESC) = 1 AND status = 'failed'
+    """,
+    # One row for each current recording, transcribed or not, in flat columns with rounded numbers: for spreadsheets.
+    "recordings": """
+        SELECT recording_id, source.uri AS uri, coalesce(dicom.content_datetime, source.modified_at) AS recorded_at,
+            CASE WHEN dicom.content_datetime IS NOT NULL THEN 'dicom' WHEN source.modified_at IS NOT NULL THEN 'object' END
+                AS recorded_at_source,
+            recorded_month, round(quality.duration_s, 1) AS duration_s, source.channels AS channels,
+            coalesce(metadata['specialty'], metadata['department']) AS specialty, metadata, status, error.reason AS reason,
+            round(CAST(confidence AS DOUBLE), 3) AS confidence, round(quality.lost_s, 1) AS lost_s,
+            provenance.model_id AS model, fingerprint, attempt, run_id
+        FROM (
+            SELECT * FROM transcripts
+            UNION ALL
+            SELECT f.* FROM failures AS f LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
+            LEFT JOIN superseded AS s ON s.recording_id = f.recording_id
+            WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
+                AND f.recording_id NOT IN (SELECT recording_id FROM transcripts)
+            QUALIFY row_number() OVER (
+                PARTITION BY f.recording_id
+                ORDER BY coalesce(p.place, 0), f.provenance.transcribed_at DESC NULLS LAST, f.fingerprint, f.attempt DESC
+            ) = 1
+        ) AS r
     """,
     # A row per word of transcripts; position counts from 1, the other columns are those of schema.TRANSCRIPTS' words.
     "transcript_words": """
