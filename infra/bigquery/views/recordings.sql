@@ -56,6 +56,7 @@ FROM (
   QUALIFY
     ROW_NUMBER() OVER (
       PARTITION BY `f`.`recording_id`
-      ORDER BY COALESCE(`p`.`place`, 0) NULLS LAST, `f`.`provenance`.`transcribed_at` DESC, `f`.`fingerprint` NULLS LAST, `f`.`attempt` DESC
+      ORDER BY COALESCE(`p`.`place`, 0) NULLS LAST,
+        `f`.`provenance`.`transcribed_at` DESC, `f`.`fingerprint` NULLS LAST, `f`.`attempt` DESC
     ) = 1
 ) AS `r`

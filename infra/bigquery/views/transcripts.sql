@@ -1,5 +1,5 @@
 -- Written by dictalake schema --write.
--- One row for each current recording: its best good row under the production fingerprint, else under that before it.
+-- One row for each current recording: its best good row under production, else under what was before.
 SELECT
   `h`.*
   EXCEPT (`row_lost_s`, `made_at`)

@@ -43,6 +43,8 @@ GROUPS = {
         "schema": "document the columns, check the schema, upgrade an older lake",
     },
     "Care for a lake": {
+        "promote": "make a fingerprint production: what the view transcripts shows",
+        "compare": "say what a promotion would change: words, terms, confidence",
         "compact": "merge small files and remove those out of use",
         "forget": "erase recordings from a lake for good",
     },

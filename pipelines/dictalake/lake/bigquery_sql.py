@@ -109,7 +109,7 @@ FROM {transcript_rows} AS `h`
 LEFT JOIN {superseded} AS `s`
   ON `s`.`recording_id` = `h`.`recording_id`
 """,
-    "transcripts": """-- One row for each current recording: its best good row under the production fingerprint, else under that before it.
+    "transcripts": """-- One row for each current recording: its best good row under production, else under what was before.
 SELECT
   `h`.*
   EXCEPT (`row_lost_s`, `made_at`)
@@ -237,7 +237,8 @@ FROM (
   QUALIFY
     ROW_NUMBER() OVER (
       PARTITION BY `f`.`recording_id`
-      ORDER BY COALESCE(`p`.`place`, 0) NULLS LAST, `f`.`provenance`.`transcribed_at` DESC, `f`.`fingerprint` NULLS LAST, `f`.`attempt` DESC
+      ORDER BY COALESCE(`p`.`place`, 0) NULLS LAST,
+        `f`.`provenance`.`transcribed_at` DESC, `f`.`fingerprint` NULLS LAST, `f`.`attempt` DESC
     ) = 1
 ) AS `r`
 """,

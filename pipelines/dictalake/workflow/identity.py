@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
-from dictalake.decoding.hotwords import warn_of_hotwords
+from dictalake.decoding.hotwords import warn_of_hotwords, write_terms
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -40,7 +41,10 @@ def find_decoder_files(config: Config) -> DecoderFiles:
     if config.acoustic.gives_text or config.decoding.kind != "beam":
         return DecoderFiles()
     search = locate_lm(config).decoding
-    return DecoderFiles(freeze("decoding.lm", search.lm or None), freeze("decoding.hotwords", search.hotwords))
+    hotwords, meaning = freeze("decoding.hotwords", search.hotwords), None
+    if search.hotwords is not None:
+        meaning = sha256(write_terms(Path(resolve(search.hotwords))).encode()).hexdigest()
+    return DecoderFiles(freeze("decoding.lm", search.lm or None), hotwords, meaning)
 
 
 def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None = None) -> Provenance:
@@ -54,6 +58,7 @@ def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None 
     if files is None:
         files = find_decoder_files(config)
     known = {"decoding.lm": files.lm, "decoding.hotwords": files.hotwords}
+    meanings = {"acoustic.model": identity.meaning_sha256, "decoding.hotwords": files.hotword_meaning}
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
         settings = resolve_engine(config.acoustic)
@@ -71,6 +76,7 @@ def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None 
         engine=None if settings is None else settings.hashed,
         libraries=None if settings is None else settings.libraries,
         file_hashes={key: found.sha256 for key, found in known.items() if found is not None},
+        meaning_hashes={key: found for key, found in meanings.items() if found is not None},
     )
 
 

@@ -47,6 +47,7 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
+from dictalake.workflow.fingerprint_change import take_name, tell_of_new
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
@@ -56,6 +57,7 @@ from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import FromManifest, Load
 from dictalake.workflow.stages.recognize import Recognize
+from dictalake.workflow.standing import record_request, settle
 from dictalake.workflow.summary import RunSummary as RunSummary
 from dictalake.workflow.summary import end_record, name_model, start_record, summarise, warn_of_model
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
@@ -95,10 +97,15 @@ def transcribe(
     job: str = "backfill",
     retry: Retry | None = None,
     listing: Archive | None = None,
+    *,
+    promote: bool = False,
+    refuse_new: bool = False,
 ) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
-    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were.
+    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were. With
+    ``promote`` the run's fingerprint becomes production once all of the archive has its rows. With ``refuse_new`` a fingerprint
+    that is new to the lake is refused before anything is listed; without it, the person who started the run is told.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -120,8 +127,8 @@ def transcribe(
             try:
                 with observing(observers) as everybody:
                     everybody.step_started("reading the model's files")
-                    run = _open_run(config, listing or config.archive, job, stats, everybody)
-                    summary = _carry_out(run, retry)
+                    run = _open_run(config, listing or config.archive, job, stats, everybody, refuse_new=refuse_new)
+                    summary = _carry_out(run, retry, promote=promote)
             except BaseException as error:
                 _name_library_log(error, library_log)
                 raise
@@ -130,7 +137,9 @@ def transcribe(
             return summary
 
 
-def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers) -> _Run:
+def _open_run(
+    config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers, *, refuse_new: bool = False
+) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
@@ -144,7 +153,8 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     )
     # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
     files = find_decoder_files(config)
-    provenance = identify(config, checkpoint, files)
+    provenance = take_name(config, identify(config, checkpoint, files))
+    tell_of_new(config, provenance, refuse=refuse_new)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
@@ -155,7 +165,7 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     return _Run(config, job, provenance, reading, listing, table, log, stats, observers)
 
 
-def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
+def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
     """The run from its claim to its end. Observers, run records and the claim tell how it ends."""
     config, provenance, stats = run.config, run.provenance, run.stats
     stats.started = time.monotonic()  # a run's time begins when it has a name
@@ -166,6 +176,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         _recorded(run),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
+        record_request(config, provenance)
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
@@ -178,7 +189,8 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
             _do_work(run, work, places)
-    return summarise(config, provenance, counts, run.others, stats)
+        standing = settle(config, provenance, promote=promote, is_complete=counts.claimed == 0)
+    return replace(summarise(config, provenance, counts, run.others, stats), standing=standing)
 
 
 @contextmanager

@@ -146,6 +146,11 @@ class WorkList:
             pending = self.counts.pending - covered.num_rows
             self.counts = replace(self.counts, erased=self._erased, pending=pending)
 
+    def sum_pending_bytes(self) -> int:
+        """The stored bytes of the work."""
+        (row,) = self._database.execute("SELECT coalesce(sum(size_bytes), 0)::BIGINT FROM pending").fetchall()
+        return int(row[0])
+
     def blocks(self) -> Iterator[list[Recording]]:
         """The recordings in order of date, in the blocks of ``plan_blocks``.
 
