@@ -108,7 +108,8 @@ class Comparison:
 
 
 def compare_fingerprints(lake: Lake, old: str, new: str, *, sample: int | None = None, pairs: int = 0) -> Comparison:
-    """Compares the words of at most ``sample`` recordings, by their ids, which are random; keeps the ``pairs`` that differ most.
+    """Compares the words of at most ``sample`` recordings, in the order of their random ids; keeps the ``pairs`` that
+    differ most.
 
     Raises ConfigError for a fingerprint without rows, RunError where the lake cannot be read.
     """

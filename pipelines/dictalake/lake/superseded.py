@@ -95,9 +95,10 @@ def refresh_superseded(lake: Lake) -> int:
                 delta.create_write_transaction(
                     [], mode="append", schema=SUPERSEDED, partition_by=[], commit_properties=properties
                 )
+            elif is_gone:
+                write_deltalake(delta, found, mode="overwrite", commit_properties=properties)
             else:
-                mode = "overwrite" if is_gone else "append"
-                write_deltalake(delta, found if is_gone else new, mode=mode, commit_properties=properties)
+                write_deltalake(delta, new, mode="append", commit_properties=properties)
             return found.num_rows
 
         return retry_on_conflict(delta, change)
