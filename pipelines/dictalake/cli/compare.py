@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from dictalake.cli.query import printable
 from dictalake.cli.tables import Column, print_fields, print_json, print_table
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
 from dictalake.evaluation.promotion import Comparison, Group, ReadPair, compare_fingerprints
+from dictalake.terminal import printable
 
 _MOST_TERMS = 8
 _PAIRS_OF_A_FILE = 1000

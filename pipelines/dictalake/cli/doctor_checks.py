@@ -225,9 +225,9 @@ def check_gpu(config: Config) -> str:
 
 
 def check_workers(config: Config) -> str:
-    """Plans a run on this machine alone."""
+    """Plans a run on this machine. Of a cluster it says whether anybody may use it."""
     if config.ray.address:
-        return "ray.address is set: the cluster's resources are checked when the run starts"
+        return _look_at_cluster(config.ray.address)
     import torch
 
     from dictalake.workflow.plan import Resources, make_plan
@@ -243,6 +243,22 @@ def check_workers(config: Config) -> str:
             f"{workers} need {asked_mb:,.0f} MB, {free_mb:,.0f} MB are free", "free memory, or lower ray.*_memory_mb", WARN
         )
     return f"{cpus} CPUs, {gpus} GPUs: {workers}; {asked_mb:,.0f} of {free_mb:,.0f} free MB"
+
+
+def _look_at_cluster(address: str) -> str:
+    from dictalake.workflow.private_ray import is_open
+
+    is_for_all = is_open(address)
+    if is_for_all is None:
+        raise CheckFailed(f"ray.address = {address}: no Ray cluster answers there", "start one, or leave the key out")
+    if is_for_all:
+        raise CheckFailed(
+            f"ray.address = {address}: the cluster is open; it asks for no token, so whoever reaches it can run programs on it "
+            "and read what the run reads",
+            "start the cluster with RAY_AUTH_MODE=token and a secret RAY_AUTH_TOKEN, and give the token to this machine",
+            WARN,
+        )
+    return "the cluster asks for a token; its resources are checked when the run starts"
 
 
 def check_disk(config: Config) -> str:

@@ -7,6 +7,7 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
+from dictalake.cli.tables import print_lines
 from dictalake.observers.stats import format_duration
 from dictalake.workflow.summary import RunSummary
 
@@ -27,9 +28,9 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         ("lake", summary.lake_uri),
     ):
         if value:
-            console.print(f"{name:12} {value}", highlight=False, markup=False, soft_wrap=True)
+            print_lines(console, f"{name:12} {value}")
     for other in summary.others if summary.claimed else ():
-        console.print(f"{'other run':12} {other}", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"{'other run':12} {other}")
     console.print(_list_counts(summary), width=min(_WIDTH, console.width))
     if text := _describe_standing(summary):
         command = f"dictalake promote {shlex.quote(summary.lake_uri or 'LAKE')} {summary.fingerprint}"
@@ -38,7 +39,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     _show_worst("seconds of sound that could not be decoded", summary.lost, console)
     if summary.lost:
         question = f'dictalake query {shlex.quote(summary.lake_uri or "LAKE")} "SELECT * FROM incomplete"'
-        console.print(f"`{question}` shows more about them", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"`{question}` shows more about them")
 
 
 def _describe_standing(summary: RunSummary) -> str:
@@ -89,9 +90,9 @@ def _show_worst(what: str, seconds_of: dict[str, float], console: Console) -> No
     if not seconds_of:
         return
     of_all = f", the worst {_WORST} of {len(seconds_of)}" if len(seconds_of) > _WORST else ""
-    console.print(f"\n{what}{of_all}:", highlight=False)
+    print_lines(console, "", f"{what}{of_all}:")
     for recording_id, seconds in _sort_worst(seconds_of)[:_WORST]:
-        console.print(f"{seconds:8.1f}  {recording_id}", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"{seconds:8.1f}  {recording_id}")
 
 
 def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:

@@ -23,10 +23,12 @@ from dictalake.archive.listing import list_recordings
 from dictalake.archive.manifest_rows import clean_name
 from dictalake.cli.own_recordings import Place, find_common_folder
 from dictalake.cli.run_end import log_end
+from dictalake.cli.tables import print_lines
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, advise
 from dictalake.lake.query import connect
+from dictalake.terminal import printable
 from dictalake.workflow.run import transcribe
 from dictalake.workflow.worklist import Retry
 
@@ -97,7 +99,7 @@ def _as_field(uri: str, shown: str) -> str:
     if uri == clean_name(uri):
         return uri
     if not is_local:
-        raise ConfigError(f"{_printable(shown)}: its name ends in a space; name only the folder that holds it")
+        raise ConfigError(f"{printable(shown)}: its name ends in a space; name only the folder that holds it")
     return f"{uri}/"  # a manifest's fields are stripped of blanks, and then a path of its last slash
 
 
@@ -105,7 +107,7 @@ def _require_utf_8(location: str, shown: str) -> None:
     try:
         location.encode("utf-8")
     except UnicodeEncodeError:
-        name = _printable(shown)
+        name = printable(shown)
         raise ConfigError(f"{name}: its name is not UTF-8; rename it, or name only the folder that holds it") from None
 
 
@@ -144,38 +146,38 @@ def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console:
     good = [outcome for outcome in outcomes if outcome.reason is None]
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     for outcome in good[:_MOST_SHOWN]:
-        _print(console, "", name_as_given(outcome.uri, places))
-        _print(console, *_wrap(outcome.text or "(no words were heard)", console.width))
+        print_lines(console, "", name_as_given(outcome.uri, places))
+        print_lines(console, *_wrap(outcome.text or "(no words were heard)", console.width))
     if len(good) > _MOST_SHOWN:
-        _print(console, "", f"These are {_MOST_SHOWN} of {len(good)} transcripts.")
+        print_lines(console, "", f"These are {_MOST_SHOWN} of {len(good)} transcripts.")
     if failed:
-        _print(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
+        print_lines(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
     for outcome in failed[:_MOST_SHOWN]:
-        _print(console, f"  {name_as_given(outcome.uri, places)}")
-        _print(console, *_wrap(f"{outcome.reason}: {outcome.detail}", console.width, "    "))
-        _print(console, *_wrap(advise(outcome.reason or ""), console.width, "    "))
+        print_lines(console, f"  {name_as_given(outcome.uri, places)}")
+        print_lines(console, *_wrap(f"{outcome.reason}: {outcome.detail}", console.width, "    "))
+        print_lines(console, *_wrap(advise(outcome.reason or ""), console.width, "    "))
     if len(failed) > _MOST_SHOWN:
-        _print(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
+        print_lines(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
     if not outcomes:
-        _print(console, "", "There was nothing to transcribe.")
+        print_lines(console, "", "There was nothing to transcribe.")
 
 
 def show_next(config: Config, arguments: argparse.Namespace, console: Console) -> None:
     """Where the lake is, and the two commands to try next."""
     lake = shlex.quote(str(config.lake.uri))
-    _print(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
-    _print(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
+    print_lines(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
+    print_lines(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
     if config.acoustic.model == _SMALL_MODEL:
         paths = " ".join(shlex.quote(path) for path in arguments.paths)
         # A file of the person's own stays, and the model goes in front of what it says.
         model = "" if arguments.config else " --config medasr"
         kept = _repeat(arguments, ("",), but=("acoustic.model", "acoustic.kind", "decoding.lm"))
         kept += " --acoustic.model google/medasr --decoding.lm model:lm_6.kenlm" if arguments.config else ""
-        _print(console, "", "or use a model for real voices (it needs a Hugging Face token):")
-        _print(console, f"  dictalake transcribe {paths} --lake {lake}{model}{kept}")
+        print_lines(console, "", "or use a model for real voices (it needs a Hugging Face token):")
+        print_lines(console, f"  dictalake transcribe {paths} --lake {lake}{model}{kept}")
     else:
-        _print(console, "", "or write a page about all of it:")
-        _print(console, f"  dictalake report {lake} --out report.html{_repeat(arguments, ('lake.', 'report.'))}")
+        print_lines(console, "", "or write a page about all of it:")
+        print_lines(console, f"  dictalake report {lake} --out report.html{_repeat(arguments, ('lake.', 'report.'))}")
 
 
 def _repeat(arguments: argparse.Namespace, starts: tuple[str, ...], but: tuple[str, ...] = ()) -> str:
@@ -203,12 +205,3 @@ def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
         for paragraph in text.splitlines()
         for line in textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent)
     ]
-
-
-def _print(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)

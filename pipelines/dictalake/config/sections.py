@@ -195,6 +195,9 @@ class Decoding(Section):
     )
     beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
+    lm_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="sha256 of that file; a file with another one is refused"
+    )
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
     known_pieces: bool = Field(

@@ -42,6 +42,7 @@ from dictalake.config.sections import Decoding
 from dictalake.decoding.ctc_beam_decoder import faster_decoder
 from dictalake.decoding.hotword_check import drop_unsupported
 from dictalake.decoding.hotwords import HotwordScorer, read_hotwords
+from dictalake.decoding.lm_file import check_lm_file
 from dictalake.decoding.segments import cut_at_pauses, skip_repeated_blanks, slice_frames
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -63,7 +64,7 @@ class BeamDecoder:
 
     def __init__(self, config: Decoding, vocabulary: Vocabulary) -> None:
         self._config, self._vocabulary = config, vocabulary
-        lm = None if config.lm is None else _check_lm(resolve(config.lm), vocabulary)
+        lm = None if config.lm is None else _check_lm(config, resolve(config.lm), vocabulary)
         self.name = name_search(config)
         _, module = _import_engine(config.engine)
         self._engine = _build(module, lm, config, vocabulary)
@@ -267,10 +268,11 @@ def _ids(pieces: Sequence[Piece]) -> list[int]:
     return [piece.token_id for piece in pieces]
 
 
-def _check_lm(path: str, vocabulary: Vocabulary) -> str:
-    """Returns ``path`` if it is a KenLM model over this vocabulary's pieces, else raises ConfigError."""
+def _check_lm(config: Decoding, path: str, vocabulary: Vocabulary) -> str:
+    """Returns ``path`` if it is a whole KenLM model over this vocabulary's pieces, else raises ConfigError."""
     if not Path(path).is_file():
         raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
+    check_lm_file(config, Path(path))
     options = kenlm.Config()
     options.show_progress, options.arpa_complain = False, kenlm.ARPALoadComplain.NONE
     try:

@@ -12,10 +12,11 @@ out, stay closed, and columns that the query does not name are not read.
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import gettempdir
-from uuid import uuid4
+from tempfile import mkdtemp
 
 import duckdb
 import pyarrow.dataset as ds
@@ -38,6 +39,15 @@ from dictalake.lake.views import STORED_SUPERSEDED
 from dictalake.lake.views import VIEWS as VIEWS
 
 _FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER)
+# What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
+_BOUNDS: dict[str, str | int | float | list[str]] = {
+    "memory_limit": "50%",
+    "max_temp_directory_size": "20GB",
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
 
 
 def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.Dataset:
@@ -51,8 +61,15 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB with the views of ``lake/views.py``, as the lake is now. Times are in UTC. Raises as ``open_lake``."""
-    database = duckdb.connect()
+    """A DuckDB with the views of ``lake/views.py``, as the lake is now. Times are in UTC. Raises as ``open_lake``.
+
+    It takes half of the memory, then up to 20 GB of a folder for temporary files that only its owner can enter. Both can be
+    changed: ``SET memory_limit = '80%'``, ``SET max_temp_directory_size = '100GB'``, ``SET temp_directory = '/scratch'``.
+    """
+    database = duckdb.connect(config=dict(_BOUNDS))
+    spill = mkdtemp(prefix="dictalake-query-")
+    weakref.finalize(database, shutil.rmtree, spill, ignore_errors=True)
+    database.execute("SET temp_directory = ?", [spill])
     database.execute("SET TimeZone = 'UTC'")
     folders = {name: _open_folder(uri, storage_options, name) for name in _FOLDERS}
     transcripts, fingerprints = folders[TRANSCRIPTS_FOLDER], folders[FINGERPRINTS_FOLDER]
@@ -74,19 +91,19 @@ def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckd
 
 
 def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """As ``connect``, and locked as ``lock`` does. DuckDB makes its folder for spilled results when it needs it, and removes
-    it when the connection is closed."""
+    """As ``connect``, and locked as ``lock`` does."""
     database = connect(uri, storage_options)
-    lock(database, Path(gettempdir()) / f"dictalake-query-{uuid4().hex}")
+    lock(database)
     return database
 
 
-def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
+def lock(database: duckdb.DuckDBPyConnection, spill: Path | None = None) -> None:
     """Restricts SQL to the registered views: no files, no network, no extensions, no Python variables, and no way back.
 
-    Results that do not fit into memory are spilled below the folder ``spill``.
+    Results that do not fit into memory are spilled below the folder ``spill``, else where ``connect`` has them spilled.
     """
-    database.execute("SET temp_directory = ?", [str(spill)])
+    if spill is not None:
+        database.execute("SET temp_directory = ?", [str(spill)])
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
 

@@ -38,7 +38,7 @@ HASHED_SINCE: dict[str, dict[str, Any]] = {"windows": {}, "decoding": {}, "acous
 # Keys that change the speed only, that are hashed by the content of what they name, or that an engine's own settings hold.
 NOT_HASHED = {
     "windows": (),
-    "decoding": ("kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"),
+    "decoding": ("kind", "actors", "lm", "lm_sha256", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"),
     "acoustic": (
         *("model", "revision", "device", "actors", "gpus_per_actor", "cpus_per_actor", "batch_s", "compile"),
         *("language", "beam_width", "stretch_s"),

@@ -19,6 +19,7 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.hotwords import warn_of_hotwords, write_terms
+from dictalake.decoding.lm_file import find_hub_hash, find_known_hash, require_hash
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -41,10 +42,14 @@ def find_decoder_files(config: Config) -> DecoderFiles:
     if config.acoustic.gives_text or config.decoding.kind != "beam":
         return DecoderFiles()
     search = locate_lm(config).decoding
+    lm = freeze("decoding.lm", search.lm or None)
+    if lm is not None:
+        location = str(config.decoding.lm)
+        require_hash(location, lm.sha256, find_known_hash(config.decoding) or find_hub_hash(Path(lm.path)))
     hotwords, meaning = freeze("decoding.hotwords", search.hotwords), None
     if search.hotwords is not None:
         meaning = sha256(write_terms(Path(resolve(search.hotwords))).encode()).hexdigest()
-    return DecoderFiles(freeze("decoding.lm", search.lm or None), hotwords, meaning)
+    return DecoderFiles(lm, hotwords, meaning)
 
 
 def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None = None) -> Provenance:
