@@ -35,6 +35,7 @@ GROUPS = {
     },
     "Look into a lake": {
         "query": "ask a question in SQL; answer as a table, CSV, JSON, Parquet or Arrow",
+        "export": "write transcripts as CSV, JSON lines, SRT, WebVTT, TextGrid or CTM",
         "search": "find words in the transcripts",
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",

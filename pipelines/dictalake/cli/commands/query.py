@@ -2,12 +2,14 @@
 
     dictalake query ./lake "SELECT recorded_month, count(*) FROM transcripts GROUP BY ALL"
     dictalake query ./lake --file volume_by_month.sql --out volume.parquet
+    dictalake query ./lake "FROM recordings" --out recordings.csv --excel
+    dictalake query ./lake "FROM recordings JOIN orders USING (uri)" --attach orders.csv
 
-Views: transcripts (of each recording the good row that lost least sound, of equal ones the newest), transcript_words,
-transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, and history (every row). The language
-is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the first 1,000 rows; CSV,
-JSON, Parquet and Arrow (an IPC file) hold all of them. In a CSV an apostrophe stands before a text that a spreadsheet would
-run as a formula.
+Views: transcripts (one row for each current recording, as promoted), recordings (all recordings in flat columns),
+transcript_words, transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, promotions,
+superseded, and history (every row). The language is DuckDB's. A condition on recorded_month keeps the files of other months
+closed. A table shows the first 1,000 rows; CSV, JSON, Parquet and Arrow (an IPC file) hold all of them. In a CSV an
+apostrophe stands before a text that a spreadsheet would run as a formula.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dictalake.cli.options import LAKE_KEYS, CommandParser, add_raw_csv, read_lake
+from dictalake.cli.options import LAKE_KEYS, CommandParser, add_csv_style, read_lake, read_separator
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
@@ -39,7 +41,14 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="SECONDS",
         help=f"stop a question that DuckDB works on for longer; default {_TIMEOUT_S:g}, 0 for no limit",
     )
-    add_raw_csv(parser)
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a table of your own to join with: .csv, .parquet, .json or .jsonl; named after the file",
+    )
+    add_csv_style(parser)
     parser.add_config(LAKE_KEYS)
 
 
@@ -47,13 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sql is None and arguments.file is None:  # the one word is the question; the lake is named by lake.uri
         arguments.lake, arguments.sql = None, arguments.lake
     sql, lake = read_question(arguments.sql, arguments.file), read_lake(arguments)
-    from dictalake.cli.query import answer, check_question, choose_format
+    from dictalake.cli.attach import read_attachments
+    from dictalake.cli.query import CsvStyle, answer, check_question, choose_format
 
     if not arguments.timeout >= 0:
         raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, 0 for no limit")
     question = check_question(sql)
     form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
-    answer(lake, question, form, arguments.out, arguments.timeout or None, is_raw=arguments.raw_csv)
+    style = CsvStyle(arguments.raw_csv, read_separator(arguments), arguments.excel)
+    attached = read_attachments(arguments.attach)
+    answer(lake, question, form, arguments.out, arguments.timeout or None, style=style, attached=attached)
     return 0
 
 
