@@ -125,7 +125,7 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
         SELECT uri, text, reason, detail FROM (
             SELECT source.uri AS uri, text, error.reason AS reason, error.detail AS detail,
                    provenance.transcribed_at AS written_at, attempt
-            FROM history
+            FROM transcript_rows
             WHERE fingerprint = ?
         ) WHERE {" OR ".join(conditions)}
         QUALIFY row_number() OVER (PARTITION BY uri ORDER BY written_at DESC NULLS LAST, attempt DESC) = 1

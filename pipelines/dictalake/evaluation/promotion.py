@@ -42,11 +42,11 @@ _COVERED = f"""
             max(confidence) FILTER (fingerprint = $old) AS old, max(confidence) FILTER (fingerprint = $new) AS new
         FROM good GROUP BY recording_id
     )
-    SELECT specialty, count(*) FILTER (has_old AND has_new) AS both, count(*) FILTER (has_old AND NOT has_new) AS only_old,
+    SELECT specialty, count(*) FILTER (has_old AND has_new) AS "both", count(*) FILTER (has_old AND NOT has_new) AS only_old,
         count(*) FILTER (has_new AND NOT has_old) AS only_new,
         avg(old) FILTER (has_old AND has_new)::DOUBLE AS old_confidence,
         avg(new) FILTER (has_old AND has_new)::DOUBLE AS new_confidence
-    FROM by_recording GROUP BY specialty ORDER BY both DESC, specialty
+    FROM by_recording GROUP BY specialty ORDER BY "both" DESC, specialty
 """
 
 

@@ -17,13 +17,13 @@ from dictalake.errors import ConfigError
 from dictalake.lake.delta import has_table, open_dataset, open_table
 from dictalake.lake.places import ERASURES_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
-from dictalake.lake.rechecks import find_lost
 from dictalake.lake.schema import ERASURES, TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.workflow.fingerprint_change import NewFingerprint, find_new, take_name
 from dictalake.workflow.identity import identify
+from dictalake.workflow.misread import find_again
 from dictalake.workflow.summary import name_model
 from dictalake.workflow.worklist import CLAIMED, Counts, Retry, WorkList
 
@@ -59,7 +59,7 @@ def plan_dry_run(config: Config, retry: Retry | None = None) -> DryRun:
     provenance = take_name(config, identify(config, find_checkpoint(config.acoustic)))
     new = find_new(config, provenance)
     erased = _read_erased(config)
-    lost = find_lost(config.lake, provenance.fingerprint) if retry is not None and retry.lost else None
+    lost = find_again(config, provenance.fingerprint, retry)
     with TemporaryDirectory(prefix="dictalake-") as folder:
         work = WorkList(scan_recordings(config.archive), erased, config, Path(folder))
         work.refresh(

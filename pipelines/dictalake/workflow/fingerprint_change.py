@@ -58,11 +58,12 @@ class NewFingerprint:
     def __str__(self) -> str:
         shown = list(self.differences[:_MOST_NAMED])
         more = len(self.differences) - len(shown)
-        what = ", ".join(shown) + (f" and {more} more" if more else "") if shown else "something that the lake did not record"
+        what = ", ".join(shown) + (f" and {more} more" if more else "") if shown else "what the lake did not record"
         cost = f", about {self.cost:,.2f} {self.currency}" if self.cost is not None else ""
+        done = f"{self.recordings:,} recording{' is' if self.recordings == 1 else 's are'} done in the lake"
         return (
-            f"fingerprint {self.fingerprint} is new to this lake: other than in {self.other} are {what}; {self.recordings:,} "
-            f"recordings ({self.audio_s / 3600:,.1f} audio hours{cost}) are done without it and would be transcribed again"
+            f"fingerprint {self.fingerprint} is new to this lake and differs from {self.other} in {what}; {done} "
+            f"({self.audio_s / 3600:,.1f} audio hours{cost}) and would be transcribed again"
         )
 
 
@@ -128,9 +129,11 @@ def _look(config: Config) -> tuple[set[str], KnownFingerprints]:
 def compare_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """What differs between two fingerprints, each in a few words: ``decoding.beam_width 8 → 9``."""
     before, after = dict(_flatten(old)), dict(_flatten(new))
-    for key in sorted({*before, *after} - {"model"}, key=lambda key: (key not in _LABELS, key)):
+    for key in sorted({*before, *after} - {"model"}, key=lambda key: (not key.endswith(".kind"), key not in _LABELS, key)):
         was, now = before.get(key), after.get(key)
-        if was == now:
+        kind = "decoding.kind" if key.startswith("decoding.") else "acoustic.kind"
+        # What another kind of decoder or model has beside is no news.
+        if was == now or (before.get(kind) != after.get(kind) and not (key in before and key in after)):
             continue
         if key == "acoustic.model_sha256":
             names = old.get("model"), new.get("model")

@@ -33,7 +33,6 @@ from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
-from dictalake.lake.rechecks import find_lost
 from dictalake.lake.runs import RunLog
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
@@ -49,6 +48,7 @@ from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.fingerprint_change import take_name, tell_of_new
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
+from dictalake.workflow.misread import find_again
 from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
@@ -224,7 +224,7 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
-    lost = find_lost(run.config.lake, run.provenance.fingerprint) if retry is not None and retry.lost else None
+    lost = find_again(run.config, run.provenance.fingerprint, retry)
     work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
