@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from dictalake import logs
 from dictalake.config.sections import Config
@@ -21,6 +21,7 @@ from dictalake.lake.query import connect
 from dictalake.lake.storage import open_storage
 from dictalake.transcript.provenance import HASHED, HASHED_SINCE, Provenance
 
+OnNew = Literal["tell", "refuse", "pass"]
 _MOST_NAMED = 4
 _DONE = "SELECT count(*), coalesce(sum(quality.duration_s), 0.0) FROM transcripts"
 _SPEED = "SELECT sum(audio_hours) * 3600 / nullif(sum(wall_s), 0) FROM runs WHERE ok > 0"
@@ -78,12 +79,12 @@ def take_name(config: Config, provenance: Provenance) -> Provenance:
     return replace(provenance, fingerprint=found)
 
 
-def tell_of_new(config: Config, provenance: Provenance, *, refuse: bool) -> None:
+def tell_of_new(config: Config, provenance: Provenance, on_new: OnNew) -> None:
     """Says before the archive is listed that all of it would be transcribed again. Raises ConfigError to refuse that."""
-    new = find_new(config, provenance)
+    new = None if on_new == "pass" else find_new(config, provenance)
     if new is None:
         return
-    if refuse:
+    if on_new == "refuse":
         raise ConfigError(f"{new}; give --new-fingerprint to begin that, or set these keys back")
     line = f"{new}; they stay what the view transcripts shows until this fingerprint is promoted"
     logs.log_event("new_fingerprint", line, level=logs.WARNING, fingerprint=new.fingerprint, recordings=new.recordings)

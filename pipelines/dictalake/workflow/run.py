@@ -46,7 +46,7 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
-from dictalake.workflow.fingerprint_change import take_name, tell_of_new
+from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.misread import find_again
 from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
@@ -99,13 +99,13 @@ def transcribe(
     listing: Archive | None = None,
     *,
     promote: bool = False,
-    refuse_new: bool = False,
+    on_new: OnNew = "tell",
 ) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
     ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were. With
-    ``promote`` the run's fingerprint becomes production once all of the archive has its rows. With ``refuse_new`` a fingerprint
-    that is new to the lake is refused before anything is listed; without it, the person who started the run is told.
+    ``promote`` the run's fingerprint becomes production once all of the archive has its rows. ``on_new`` says what becomes
+    of a fingerprint that is new to the lake: before anything is listed, it is told, refused or passed over.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -127,7 +127,7 @@ def transcribe(
             try:
                 with observing(observers) as everybody:
                     everybody.step_started("reading the model's files")
-                    run = _open_run(config, listing or config.archive, job, stats, everybody, refuse_new=refuse_new)
+                    run = _open_run(config, listing or config.archive, job, stats, everybody, on_new)
                     summary = _carry_out(run, retry, promote=promote)
             except BaseException as error:
                 _name_library_log(error, library_log)
@@ -138,7 +138,7 @@ def transcribe(
 
 
 def _open_run(
-    config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers, *, refuse_new: bool = False
+    config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers, on_new: OnNew = "tell"
 ) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
@@ -154,7 +154,7 @@ def _open_run(
     # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
     files = find_decoder_files(config)
     provenance = take_name(config, identify(config, checkpoint, files))
-    tell_of_new(config, provenance, refuse=refuse_new)
+    tell_of_new(config, provenance, on_new)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))

@@ -73,7 +73,7 @@ def test_what_differs_how_much_is_done_and_what_it_costs_is_said(lake: Path) -> 
     # 2 audio hours an hour, at 3 EUR an hour.
     assert new.cost == pytest.approx(new.audio_s / 3600 / 2 * 3)
     with pytest.raises(ConfigError) as refused:
-        tell_of_new(config, name(config), refuse=True)
+        tell_of_new(config, name(config), "refuse")
     line = str(refused.value)
     assert "\n" not in line
     assert line.startswith(f"fingerprint {new.fingerprint} is new to this lake and differs from {old.fingerprint} in decoding")

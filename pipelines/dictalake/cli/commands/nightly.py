@@ -32,9 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
     config, retry = read_config(arguments), read_retry(arguments)
     from dictalake.cli.run_end import log_end
     from dictalake.cli.run_summary import describe
+    from dictalake.workflow.fingerprint_change import OnNew
     from dictalake.workflow.run import transcribe
 
-    summary = transcribe(config, job="nightly", retry=retry, refuse_new=not arguments.new_fingerprint)
+    on_new: OnNew = "tell" if arguments.new_fingerprint else "refuse"
+    summary = transcribe(config, job="nightly", retry=retry, on_new=on_new)
     line = describe(summary)
     log_end(summary, line or f"run {summary.run_id}: nothing to do", print if line else None)
     return 3 if summary.failed else 0
