@@ -21,6 +21,7 @@ from dictalake.lake.delta import find_missing, has_table, open_table, upgrade_ta
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.views import RECORDINGS
 
 # As in infra/kubernetes and infra/terraform: everybody puts their own there.
 _LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
@@ -61,6 +62,8 @@ def render_markdown() -> str:
         if partitions := contract.TABLES[name].partitions:
             lines += [f"Partitioned by {' and '.join(f'`{column}`' for column in partitions)}.", ""]
         lines += ["| column | type | since | |", "| --- | --- | --- | --- |", *_rows(name)]
+    lines += ["", "## The view recordings", "", "One row for each current recording, transcribed or not.", ""]
+    lines += ["| column | |", "| --- | --- |", *(f"| `{name}` | {doc} |" for name, doc in RECORDINGS.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -79,6 +82,7 @@ def _documents(folder: Path) -> dict[Path, str]:
         folder / "schema.md": render_markdown(),
         folder / "schema.json": render_json(),
         folder / "bigquery/tables.sql": bigquery.make_tables(_LAKE, _REGION),
+        folder / "bigquery/descriptions.sql": bigquery.make_descriptions(),
         **{folder / f"bigquery/views/{name}.sql": text for name, text in bigquery.make_views().items()},
     }
 

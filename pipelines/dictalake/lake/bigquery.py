@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from dictalake.lake.bigquery_sql import SQL
 from dictalake.lake.places import FINGERPRINTS_FOLDER, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
-from dictalake.lake.schema import RUNS, TRANSCRIPTS
+from dictalake.lake.schema import DOC, RUNS, TRANSCRIPTS
+from dictalake.lake.views import RECORDINGS
 
 DATASET = "dictalake"
 EXTERNAL_TABLES = {
@@ -27,6 +28,7 @@ _FIRST = {
     "recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",),
     "fingerprint_records": ("-- Its folder is there once dictalake 0.2 has written to the lake.",),
 }
+_DESCRIBED = ("transcripts", "history")
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
 
 
@@ -145,6 +147,21 @@ def _runs() -> str:
 
 def _newest(column: str, condition: str) -> str:
     return f"MAX_BY(`{column}`, IF({condition}, `at`, NULL))"
+
+
+def make_descriptions() -> str:
+    """Descriptions of the columns of views, which BigQuery's console shows; a view has none of its own."""
+    docs = {name: {field.name: (field.metadata or {})[DOC.encode()].decode() for field in TRANSCRIPTS} for name in _DESCRIBED}
+    docs["recordings"] = RECORDINGS
+    lines = ["-- Once the views are there."]
+    for view, columns in docs.items():
+        changes = [f"  ALTER COLUMN `{name}` SET OPTIONS (description = {_quote(doc)})" for name, doc in columns.items()]
+        lines += ["", f"ALTER VIEW {_table(view)}", ",\n".join(changes) + ";"]
+    return _lines(*lines)
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def make_tables(lake_uri: str, region: str) -> str:

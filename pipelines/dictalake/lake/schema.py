@@ -1,5 +1,5 @@
-"""The Arrow schemas of the lake's tables: the one place that says what a row holds. Each field's metadata has a ``doc`` with
-its unit, which Delta Lake keeps. Only types that Delta Lake has: int32/int64, float32/float64, timestamps in µs UTC.
+"""The Arrow schemas of the lake's tables: the one place that says what a row holds. Each field's metadata has a ``comment``
+with its unit, which Delta Lake keeps. Only types that Delta Lake has: int32/int64, float32/float64, timestamps in µs UTC.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ _TEXT, _NUMBER, _REAL = pa.string(), pa.int64(), pa.float64()
 _RATIO, _TIME, _FLAG = pa.float32(), pa.timestamp("us", tz="UTC"), pa.bool_()
 
 
+# Spark, Databricks and Delta Lake's own tools show this key of a column's metadata as its comment.
+DOC = "comment"
+
+
 def _field(name: str, kind: pa.DataType, doc: str, *, required: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=not required, metadata={"doc": doc})
+    return pa.field(name, kind, nullable=not required, metadata={DOC: doc})
 
 
 def _list(kind: pa.DataType) -> pa.ListType:

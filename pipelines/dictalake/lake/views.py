@@ -43,6 +43,26 @@ STORED_SUPERSEDED = """
     QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY "at" DESC) = 1
 """
 
+# What the columns of the view recordings mean; the other views have the columns of their tables.
+RECORDINGS = {
+    "recording_id": "blake2b-128 of URI and object version, 32 hex digits",
+    "uri": "where the object was read; of a file inside an archive object: URI#PATH",
+    "recorded_at": "when it was recorded, UTC, as recorded_at_source says",
+    "recorded_at_source": "dicom: its Content Date and Time; object: the modification time of the object",
+    "recorded_month": "YYYY-MM of the recording, or unknown; a condition on it keeps the files of other months closed",
+    "duration_s": "length of the recording, seconds, to a tenth",
+    "channels": "stored channels",
+    "specialty": "specialty, or else department, of your manifest",
+    "metadata": "all other columns of your manifest",
+    "status": "ok, or failed where no fingerprint that counts has a transcript",
+    "reason": "why it failed; null when ok",
+    "confidence": "0-1, mean over words, to a thousandth",
+    "lost_s": "sound that could not be decoded, seconds, to a tenth; null where unknown",
+    "model": "acoustic model: Hugging Face id, folder name or embedded name",
+    "fingerprint": "fingerprint of the row that counts",
+    "attempt": "attempt of that row, 0 at first",
+    "run_id": "run that wrote it",
+}
 VIEWS = {
     # The promoted fingerprints; place 0 is production. Those of a lake from before 0.2 share a place: they count together.
     "promotions": """

@@ -200,3 +200,14 @@ def test_the_external_tables_are_delta_tables_of_the_lake() -> None:
         uri = f"gs://my-hospital-lake/speech/{EXTERNAL_TABLES[statement.this.name]}"
         assert statement.sql(dialect="bigquery") == f"CREATE TABLE {table} OPTIONS (FORMAT='DELTA_LAKE', uris=['{uri}'])"
         assert connection == f"`{region[1]}.{DATASET}`"
+
+
+def test_each_column_of_a_described_view_has_its_words() -> None:
+    text = (FOLDER / "descriptions.sql").read_text(encoding="utf-8")
+    views = re.findall(r"^ALTER VIEW `\w+`\.`(\w+)`\n(.*?'\));$", text, re.DOTALL | re.MULTILINE)
+    grammar = re.compile(r"^  ALTER COLUMN `(\w+)` SET OPTIONS \(description = '(?:[^'\\]|\\.)+'\)", re.MULTILINE)
+    assert [name for name, _ in views] == ["transcripts", "history", "recordings"]
+    for name, changes in views:
+        described = grammar.findall(changes)
+        shown = [column for column in columns_of(name) if column not in ("is_current", "superseded_by")]
+        assert described == shown

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.delta import upgrade_table
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import (
     FingerprintLog,
@@ -21,7 +23,10 @@ from dictalake.lake.fingerprints import (
 )
 from dictalake.lake.maintenance import compact
 from dictalake.lake.runs import RunLog
+from dictalake.lake.schema import TRANSCRIPTS
+from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import refresh_superseded
+from dictalake.lake.views import RECORDINGS
 from tests.truth_lake import FIRST_DAY, A, B, C, ask, commit, make_lake, make_version, name_recording, show
 
 
@@ -214,3 +219,21 @@ def test_the_fingerprints_of_a_lake_are_read_from_its_log_alone(lake: Lake) -> N
     for path in Path(str(lake.uri)).rglob("part-*.parquet"):
         path.unlink()
     assert list_fingerprints(lake) == [A, B]
+
+
+def test_every_column_of_recordings_is_documented(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1"))
+    assert [name for (name,) in ask(lake, "SELECT column_name FROM (DESCRIBE recordings)")] == list(RECORDINGS)
+
+
+def test_other_engines_find_what_a_column_means_in_the_table_and_upgrading_an_older_one_adds_it(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1"))
+    uri = f"{lake.uri}/transcripts"
+    fields = {field.name: field for field in DeltaTable(uri).schema().fields}
+    assert fields["text"].metadata["comment"] == "readable text: punctuation and paragraphs rendered"
+    assert "length of the recording, seconds" in DeltaTable(uri).schema().to_json(), "of a field in a struct too"
+    DeltaTable(uri).alter.set_column_metadata("text", {"doc": "as 0.1.0 wrote it"})
+    storage = open_storage(lake, "transcripts")
+    upgrade_table(storage, TRANSCRIPTS)
+    (text,) = [field for field in DeltaTable(uri).schema().fields if field.name == "text"]
+    assert text.metadata["comment"] == fields["text"].metadata["comment"]
