@@ -12,6 +12,7 @@ import pysubs2
 import pytest
 from praatio import textgrid
 
+from dictalake.cli.export_formats import _lay_out, write_subtitles
 from dictalake.cli.main import run_command
 from dictalake.errors import ConfigError
 from dictalake.transcript.cues import LONGEST_S, MOST_CHARACTERS, make_cues
@@ -158,8 +159,6 @@ def test_a_ctm_has_a_line_for_each_word(lake: str, tmp_path: Path) -> None:
 
 
 def test_words_that_overlap_or_have_no_length_are_laid_out_one_after_the_other() -> None:
-    from dictalake.cli.export_formats import _lay_out
-
     words = [
         {"word": word, "start_s": start, "end_s": end}
         for word, start, end in (("a", 0.0, 1.0), ("b", 0.5, 0.7), ("c", 2.0, 2.0))
@@ -181,3 +180,12 @@ def test_an_export_of_production_alone(lake: str, tmp_path: Path) -> None:
     export(lake, tmp_path / "all.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["fingerprint"] for row in rows} == {NEW}
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_marks_that_nobody_knows_stay_in_subtitles(tmp_path: Path, form: str) -> None:
+    """A player takes text in braces for a command, and shows none of it."""
+    words = make_dictation("a", "lungs {some_mark} clear", APRIL, 1)["words"]
+    write_subtitles({"words": words}, tmp_path / "a", form)
+    [cue] = pysubs2.load(str(tmp_path / "a"), format_=form)
+    assert cue.plaintext == "Lungs (some mark) clear"

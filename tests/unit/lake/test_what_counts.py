@@ -25,7 +25,7 @@ from dictalake.lake.maintenance import compact
 from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
-from dictalake.lake.superseded import refresh_superseded
+from dictalake.lake.superseded import open_superseded, refresh_superseded
 from dictalake.lake.views import RECORDINGS
 from tests.truth_lake import FIRST_DAY, A, B, C, ask, commit, make_lake, make_version, name_recording, show
 
@@ -237,3 +237,20 @@ def test_other_engines_find_what_a_column_means_in_the_table_and_upgrading_an_ol
     upgrade_table(storage, TRANSCRIPTS)
     (text,) = [field for field in DeltaTable(uri).schema().fields if field.name == "text"]
     assert text.metadata["comment"] == fields["text"].metadata["comment"]
+
+
+def test_pairs_that_name_rows_which_a_reader_does_not_see_yet_are_not_taken(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1", 1))
+    rows, storage = open_storage(lake, "transcripts"), open_storage(lake, "superseded")
+    seen = DeltaTable(rows.uri)
+    commit(lake, make_version("gs://a/1", 2, day=2))
+    refresh_superseded(lake)
+    known = read_fingerprints(lake)
+    assert open_superseded(storage, seen, rows, known) is None
+    seen.update_incremental()
+    assert open_superseded(storage, seen, rows, known) is not None
+
+
+def test_rows_without_a_uri_replace_nothing(lake: Lake) -> None:
+    commit(lake, *(make_version("", version, recording_id=f"r{version}") for version in (1, 2)))
+    assert ask(lake, "SELECT count(*) FROM transcripts") == [(2,)]
