@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from dictalake import retries
 from dictalake.errors import RunError
 from dictalake.lake.contract import TABLES, Difference, Table, compare
-from dictalake.lake.schema import DOC, SCHEMA_VERSION
+from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage
 from dictalake.retries import TABLE_CONFLICT
 
@@ -83,7 +83,6 @@ def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
     try:
         # Before the version, since the version admits writers.
         set_properties(delta, schema)
-        _set_comments(delta, schema)
         if difference.is_none and schema_version(delta) == SCHEMA_VERSION:
             return ()
         lacking = {path.partition(".")[0] for path in difference.missing}
@@ -93,14 +92,6 @@ def upgrade_table(storage: Storage, schema: pa.Schema) -> tuple[str, ...]:
     except (OSError, DeltaError) as error:
         raise _unreachable("upgrade", storage, error) from error
     return difference.missing
-
-
-def _set_comments(delta: DeltaTable, schema: pa.Schema) -> None:
-    """Gives the columns of an older table the comments that Spark and others show; fields of structs keep what they have."""
-    there = {field.name: field.metadata for field in delta.schema().fields}
-    for field in schema:
-        if field.name in there and DOC not in there[field.name]:
-            delta.alter.set_column_metadata(field.name, {DOC: field.metadata[DOC.encode()].decode()})
 
 
 def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:

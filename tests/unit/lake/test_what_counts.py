@@ -11,7 +11,6 @@ from deltalake import DeltaTable
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
-from dictalake.lake.delta import upgrade_table
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import (
     FingerprintLog,
@@ -23,7 +22,6 @@ from dictalake.lake.fingerprints import (
 )
 from dictalake.lake.maintenance import compact
 from dictalake.lake.runs import RunLog
-from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import open_superseded, refresh_superseded
 from dictalake.lake.views import RECORDINGS
@@ -226,17 +224,12 @@ def test_every_column_of_recordings_is_documented(lake: Lake) -> None:
     assert [name for (name,) in ask(lake, "SELECT column_name FROM (DESCRIBE recordings)")] == list(RECORDINGS)
 
 
-def test_other_engines_find_what_a_column_means_in_the_table_and_upgrading_an_older_one_adds_it(lake: Lake) -> None:
+def test_other_engines_find_what_a_column_means_in_the_table(lake: Lake) -> None:
     commit(lake, make_version("gs://a/1"))
     uri = f"{lake.uri}/transcripts"
     fields = {field.name: field for field in DeltaTable(uri).schema().fields}
     assert fields["text"].metadata["comment"] == "readable text: punctuation and paragraphs rendered"
     assert "length of the recording, seconds" in DeltaTable(uri).schema().to_json(), "of a field in a struct too"
-    DeltaTable(uri).alter.set_column_metadata("text", {"doc": "as 0.1.0 wrote it"})
-    storage = open_storage(lake, "transcripts")
-    upgrade_table(storage, TRANSCRIPTS)
-    (text,) = [field for field in DeltaTable(uri).schema().fields if field.name == "text"]
-    assert text.metadata["comment"] == fields["text"].metadata["comment"]
 
 
 def test_pairs_that_name_rows_which_a_reader_does_not_see_yet_are_not_taken(lake: Lake) -> None:
