@@ -6,6 +6,7 @@
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
       driver     the driver's own work for each recording and each block
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
+      jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
@@ -31,7 +32,20 @@ from typing import Any
 
 from dictalake.errors import ConfigError
 
-BENCHMARKS = ("suite", "account", "driver", "holes", "load", "memory", "query", "resume", "seams", "simulate", "start-up")
+BENCHMARKS = (
+    "suite",
+    "account",
+    "driver",
+    "holes",
+    "jail",
+    "load",
+    "memory",
+    "query",
+    "resume",
+    "seams",
+    "simulate",
+    "start-up",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

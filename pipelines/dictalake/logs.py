@@ -85,10 +85,11 @@ def log_event(event: str, line: str, show: Show | None = None, level: int = INFO
         _LOGGER.log(level, line, extra={"event": event, "is_shown": show is not None, **_CONTEXT, **fields})
 
 
-def log_run_start(run_id: str, fingerprint: str, model: str) -> None:
-    """Says which model transcribes. Every line from here on names the run."""
+def log_run_start(run_id: str, fingerprint: str, model: str, confinement: str) -> None:
+    """Says which model transcribes, and what confines the decoders. Every line from here on names the run."""
     _CONTEXT.update(run_id=run_id)
-    log_event("run_started", f"transcribing with {model} (run {run_id})", fingerprint=fingerprint, model=model)
+    message = f"transcribing with {model} (run {run_id}); {confinement}"
+    log_event("run_started", message, fingerprint=fingerprint, model=model, confinement=confinement)
 
 
 @contextmanager

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from dictalake.audio.answer import check_answer
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.formats.reader import DicomOptions
 from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
-from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
+from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_intervals, require_detector, total_s
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.sandbox.levels import Level, require_level
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
 
@@ -57,14 +59,21 @@ class LoadedAudio:
 
 
 class AudioLoader:
-    """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing."""
+    """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing,
+    or what ``sandbox.level`` requires of this machine.
+    """
 
     def __init__(self, config: Config, children: int = DECODERS) -> None:
         """Up to ``children`` recordings are decoded at once, each in a process of its own."""
         require_detector(config.quality.vad)
+        require_level(config.sandbox.level)
         self._settings = make_settings(config)
         self._archive = config.archive
-        self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
+        self._most_samples = SAMPLE_RATE_HZ * min(
+            config.limits.windows * self._settings["window_s"], config.limits.channels * config.limits.duration_h * 3600
+        )
+        limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
+        self._sandbox = (limits, children, config.sandbox.level, config.quality.vad)
 
     def load(self, data: bytes, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
@@ -75,15 +84,15 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
-        when = known.pop("content_datetime")
-        return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
+        answer, waveforms = _open_sandbox(*self._sandbox).call(data, recording.recording_id, settings)
+        fields = settings["patient_fields"]
+        return LoadedAudio(waveforms, **check_answer(answer, waveforms, recording.recording_id, fields, self._most_samples))
 
 
 @functools.cache
-def _open_sandbox(limits: CallLimits, children: int) -> Sandbox:
+def _open_sandbox(limits: CallLimits, children: int, level: Level, detector: Detector) -> Sandbox:
     """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children)
+    return Sandbox(load_audio, limits, children, level, DETECTOR_MODULES[detector])
 
 
 def make_settings(config: Config) -> dict[str, Any]:

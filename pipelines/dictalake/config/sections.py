@@ -117,6 +117,16 @@ class Limits(Section):
     decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording; more is `too_large`")
 
 
+class DecoderSandbox(Section):
+    """How untrusted bytes are decoded: in processes that the kernel confines (Landlock, seccomp)."""
+
+    level: Literal["auto", "require"] = Field(
+        "auto",
+        description="auto: confine decoders with what this machine's kernel has; require: refuse to start where Landlock or "
+        "seccomp is missing",
+    )
+
+
 class Acoustic(Section):
     """The model that turns waveforms into emissions, or the engine that turns them into words without a decoder."""
 
@@ -298,6 +308,7 @@ class Config(Section):
 
     archive: Archive = Archive()  # type: ignore[call-arg]
     limits: Limits = Limits()  # type: ignore[call-arg]
+    sandbox: DecoderSandbox = DecoderSandbox()  # type: ignore[call-arg]
     acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]
