@@ -55,7 +55,8 @@ for _ in range(2):
             import subprocess
             found[0]["is_open"] = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
 after = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
-print(json.dumps({"runs": found, "left": modes(folder), "is_restored": before == after}))
+print(json.dumps({"runs": found, "left": modes(folder), "is_restored": before == after,
+                  "has_token_at_home": (Path.home() / ".ray/auth_token").exists()}))
 """
 
 
@@ -66,6 +67,7 @@ class Seen:
     runs: list[dict[str, Any]]
     left: dict[str, int]
     is_restored: bool
+    has_token_at_home: bool
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,7 @@ def seen() -> Iterator[Seen]:
     with own_ray_folder() as folder:
         folder.chmod(0o755)
         environment = {**os.environ, "RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "known" * 8}
+        environment |= {"HOME": str(folder / "home")}
         environment |= {"RAY_object_spilling_threshold": "0.0001", "RAY_min_spilling_size": "1"}
         done = subprocess.run(
             [sys.executable, "-c", LOOK_AROUND],
@@ -109,7 +112,7 @@ def test_the_token_stands_in_no_command_and_in_no_environment(seen: Seen) -> Non
 
 def test_only_its_owner_gets_at_a_session_and_at_what_it_spills(seen: Seen) -> None:
     for run in seen.runs:
-        (ours,) = (name for name in run["modes"] if "/" not in name and name != ".")
+        ours = next(name for name in run["modes"] if f"{name}/token" in run["modes"])
         assert stat.S_IMODE(run["modes"][ours]) == 0o700, "Ray makes its folders for everybody: nobody gets past this one"
         assert stat.S_IMODE(run["modes"][f"{ours}/token"]) == 0o600
         spilled = run["spilled"]
@@ -118,8 +121,15 @@ def test_only_its_owner_gets_at_a_session_and_at_what_it_spills(seen: Seen) -> N
         assert {stat.S_IMODE(run["modes"][str(Path(name).parent)]) for name in spilled} == {0o700}
 
 
-def test_nothing_is_left_of_a_session(seen: Seen) -> None:
-    assert list(seen.left) == ["."]
+def test_of_a_session_ray_s_logs_are_left_for_its_owner(seen: Seen) -> None:
+    ours = [name for name in seen.left if name.startswith("dl-") and "/" not in name]
+    assert len(ours) == 2
+    assert {stat.S_IMODE(seen.left[name]) for name in ours} == {0o700}
+    files = {name for name, mode in seen.left.items() if stat.S_ISREG(mode) and not name.endswith("/in-use")}
+    assert [name for name in files if "/logs/" in name]
+    assert [name for name in files if "token" in name or "spilled" in name] == []
+    assert [name for name, mode in seen.left.items() if stat.S_ISSOCK(mode)] == []
+    assert not seen.has_token_at_home
 
 
 @pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)], ids=oct)

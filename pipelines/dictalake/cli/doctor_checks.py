@@ -255,6 +255,8 @@ def check_workers(config: Config) -> str:
 def _look_at_cluster(address: str) -> str:
     from dictalake.workflow.private_ray import is_open
 
+    if "://" in address:  # a proxy such as Ray Client, which says nothing of the cluster behind it
+        return "whether the cluster asks for a token cannot be told from here; its resources are checked when the run starts"
     is_for_all = is_open(address)
     if is_for_all is None:
         raise CheckFailed(f"ray.address = {address}: no Ray cluster answers there", "start one, or leave the key out")

@@ -28,7 +28,7 @@ from dictalake.cli.attach import attach
 from dictalake.cli.tables import FORMULA_STARTS, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
-from dictalake.lake.query import connect, lock
+from dictalake.lake.query import SPILL_GB, connect, lock
 from dictalake.terminal import printable
 
 ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
@@ -39,6 +39,14 @@ _INTERRUPT_AGAIN_S = 0.1
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
 _UNREADABLE = "reading the stream registered as "
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long DuckDB may work on a question (None: as long as it takes), and how much of the disk it may take."""
+
+    time_s: float | None = None
+    spill_gb: float = SPILL_GB
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def answer(
     question: str,
     form: str,
     out: Path | None,
-    timeout_s: float | None = None,
+    limits: Limits = Limits(),
     *,
     style: CsvStyle = CsvStyle(),
     attached: Mapping[str, Path] | None = None,
@@ -69,7 +77,7 @@ def answer(
     try:
         with (
             TemporaryDirectory(prefix="dictalake-query-") as spill,
-            ask(lake, question, Path(spill), timeout_s, attached) as (schema, batches),
+            ask(lake, question, Path(spill), limits, attached) as (schema, batches),
         ):
             if form == "table":
                 show(schema, batches)
@@ -114,29 +122,30 @@ def ask(
     lake: Lake,
     question: str,
     spill: Path,
-    timeout_s: float | None = None,
+    limits: Limits = Limits(),
     attached: Mapping[str, Path] | None = None,
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The answer's schema and its batches, as they come; larger ones than the memory has room for spill into the folder.
 
-    DuckDB works on it for ``timeout_s`` seconds at most; the time in which the caller does something else does not count.
+    The time in which the caller does something else does not count for the limit.
+
     Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read or time is up.
     """
     worked_s = 0.0
-    with connect(lake.uri or "", lake.storage_options) as database, ThreadPoolExecutor(1, "duckdb") as pool:
+    with connect(lake.uri or "", lake.storage_options, limits.spill_gb) as database, ThreadPoolExecutor(1, "duckdb") as pool:
 
         def call(function: Callable[[], Result]) -> Result:
             """Waits for DuckDB here: in the main thread it would swallow Ctrl-C and SIGTERM, or not look at them for hours."""
             nonlocal worked_s
             started, answered = time.monotonic(), pool.submit(function)
             try:
-                wait([answered], None if timeout_s is None else max(0.0, timeout_s - worked_s))
+                wait([answered], None if limits.time_s is None else max(0.0, limits.time_s - worked_s))
                 worked_s += time.monotonic() - started
                 if not answered.done():
                     _stop_working(database, answered)
                     raise RunError(
-                        f"the question took more than {timeout_s:g} s: narrow it (a condition on recorded_month keeps files "
-                        "closed), or give more with --timeout SECONDS, 0 for as long as it takes"
+                        f"the question took more than {limits.time_s:g} s: narrow it (a condition on recorded_month keeps "
+                        "files closed), or give more with --timeout SECONDS, 0 for as long as it takes"
                     )
                 return answered.result()
             except (KeyboardInterrupt, SystemExit):
@@ -302,8 +311,11 @@ def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
 
 
 def flatten(table: pa.Table) -> pa.Table:
-    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON."""
-    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in table.columns]
+    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON, and enums as text."""
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+    ]
+    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in columns]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 

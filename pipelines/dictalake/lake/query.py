@@ -39,10 +39,10 @@ from dictalake.lake.views import STORED_SUPERSEDED
 from dictalake.lake.views import VIEWS as VIEWS
 
 _FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER)
+SPILL_GB = 20.0
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
 _BOUNDS: dict[str, str | int | float | list[str]] = {
     "memory_limit": "50%",
-    "max_temp_directory_size": "20GB",
     "autoload_known_extensions": False,
     "autoinstall_known_extensions": False,
     "allow_community_extensions": False,
@@ -60,13 +60,14 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
     return open_dataset(_open_folder(uri, storage_options, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
 
 
-def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    uri: str, storage_options: Mapping[str, str] | None = None, spill_gb: float = SPILL_GB
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB with the views of ``lake/views.py``, as the lake is now. Times are in UTC. Raises as ``open_lake``.
 
-    It takes half of the memory, then up to 20 GB of a folder for temporary files that only its owner can enter. Both can be
-    changed: ``SET memory_limit = '80%'``, ``SET max_temp_directory_size = '100GB'``, ``SET temp_directory = '/scratch'``.
+    It takes half of the memory, then up to ``spill_gb`` of a folder for temporary files that only its owner can enter.
     """
-    database = duckdb.connect(config=dict(_BOUNDS))
+    database = duckdb.connect(config={**_BOUNDS, "max_temp_directory_size": f"{spill_gb:g}GB"})
     spill = mkdtemp(prefix="dictalake-query-")
     weakref.finalize(database, shutil.rmtree, spill, ignore_errors=True)
     database.execute("SET temp_directory = ?", [spill])
@@ -90,9 +91,11 @@ def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckd
     return database
 
 
-def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect_locked(
+    uri: str, storage_options: Mapping[str, str] | None = None, spill_gb: float = SPILL_GB
+) -> duckdb.DuckDBPyConnection:
     """As ``connect``, and locked as ``lock`` does."""
-    database = connect(uri, storage_options)
+    database = connect(uri, storage_options, spill_gb)
     lock(database)
     return database
 

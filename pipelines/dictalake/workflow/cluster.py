@@ -143,7 +143,7 @@ def _explain_no_start(what: str) -> str:
     where = "RAY_TMPDIR, else /tmp" if folder is None else f"RAY_TMPDIR = {folder}"
     return (
         f"Ray cannot start on this machine ({what}). It needs a folder that it can write to ({where}), with a path of at most "
-        "30 characters, free disk and memory, and open ports on 127.0.0.1"
+        "29 characters, free disk and memory, and open ports on 127.0.0.1"
     )
 
 

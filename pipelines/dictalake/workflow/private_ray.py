@@ -1,8 +1,8 @@
 """What keeps a Ray of this machine to the user who started it, on a machine with other users.
 
 - Its processes listen on 127.0.0.1 alone. A process that wants to talk to them must show a token, which is new for each run.
-- The token, Ray's logs, its sockets and what it spills lie in a folder that only its owner can enter. The folder goes with the
-  run. If the run failed or was killed, it stays for a day, so that Ray's own logs can be read.
+- The token, Ray's logs, its sockets and what it spills lie in a folder that only its owner can enter. When the run ends, its
+  logs stay for a day and all else goes. What a killed run left is removed with them.
 - Ray's processes create files for their owner alone. A worker takes on the user's own umask before it writes to the lake.
 
 The user's environment cannot turn any of it off. A cluster that was joined is as open as whoever started it left it.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants, services
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
 _PREFIX, _LOCK = "dl-", "in-use"
@@ -106,12 +106,22 @@ def _own_folder() -> Iterator[Path]:
         lock = stack.enter_context(new.open("x"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         new.rename(folder / _LOCK)  # held before anybody can find it
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            _keep_logs(folder)
+
+
+def _keep_logs(folder: Path) -> None:
+    """Removes all else: the token, sockets, and what was spilled and Ray did not remove itself."""
+    (folder / "token").unlink(missing_ok=True)
+    for place in folder.glob("r/session_*/*"):
+        if place.is_dir() and place.name != "logs":
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _remove_old(parent: Path) -> None:
-    """Removes our own folders of runs that ended more than a day ago without removing them."""
+    """Removes our own folders of runs that began more than a day ago and are over."""
     for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(OSError):  # another run clears up too
             if lock.parent.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _KEPT_S:

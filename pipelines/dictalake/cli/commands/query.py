@@ -22,7 +22,7 @@ from dictalake.cli.options import LAKE_KEYS, CommandParser, add_csv_style, read_
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
-_TIMEOUT_S = 300.0
+_TIMEOUT_S, _SPILL_GB = 300.0, 20.0
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -48,6 +48,13 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="[NAME=]FILE",
         help="a table of your own to join with: .csv, .parquet, .json or .jsonl; named after the file",
     )
+    parser.add_argument(
+        "--spill-gb",
+        type=float,
+        default=_SPILL_GB,
+        metavar="N",
+        help=f"gigabytes of the disk that the question may take; default {_SPILL_GB:g}",
+    )
     add_csv_style(parser)
     parser.add_config(LAKE_KEYS)
 
@@ -57,15 +64,17 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.lake, arguments.sql = None, arguments.lake
     sql, lake = read_question(arguments.sql, arguments.file), read_lake(arguments)
     from dictalake.cli.attach import read_attachments
-    from dictalake.cli.query import CsvStyle, answer, check_question, choose_format
+    from dictalake.cli.query import CsvStyle, Limits, answer, check_question, choose_format
 
     if not arguments.timeout >= 0:
         raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, 0 for no limit")
+    if not 0 < arguments.spill_gb < 1e6:
+        raise ConfigError(f"--spill-gb {arguments.spill_gb:g}: must be a number of gigabytes")
     question = check_question(sql)
     form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
+    limits = Limits(arguments.timeout or None, arguments.spill_gb)
     style = CsvStyle(arguments.raw_csv, read_separator(arguments), arguments.excel)
-    attached = read_attachments(arguments.attach)
-    answer(lake, question, form, arguments.out, arguments.timeout or None, style=style, attached=attached)
+    answer(lake, question, form, arguments.out, limits, style=style, attached=read_attachments(arguments.attach))
     return 0
 
 
