@@ -142,7 +142,10 @@ class FingerprintLog:
             last = self._delta.transaction_version(_TURN)
             turn = Transaction(_TURN, 0 if last is None else last + 1)
             properties = CommitProperties(app_transactions=[turn])
-            write_deltalake(self._delta, _to_table(records), mode="append", commit_properties=properties)
+            options = dict(self._storage.delta_options)
+            write_deltalake(
+                self._delta, _to_table(records), mode="append", commit_properties=properties, storage_options=options
+            )
             return True
 
         try:

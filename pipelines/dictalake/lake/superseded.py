@@ -91,14 +91,15 @@ def refresh_superseded(lake: Lake) -> int:
             )
             properties = CommitProperties(app_transactions=[Transaction(turn, version)])
             new, is_gone = _compare(found, there)
+            options = dict(storage.delta_options)
             if new.num_rows == 0 and not is_gone:
                 delta.create_write_transaction(
                     [], mode="append", schema=SUPERSEDED, partition_by=[], commit_properties=properties
                 )
             elif is_gone:
-                write_deltalake(delta, found, mode="overwrite", commit_properties=properties)
+                write_deltalake(delta, found, mode="overwrite", commit_properties=properties, storage_options=options)
             else:
-                write_deltalake(delta, new, mode="append", commit_properties=properties)
+                write_deltalake(delta, new, mode="append", commit_properties=properties, storage_options=options)
             return found.num_rows
 
         return retry_on_conflict(delta, change)
@@ -167,7 +168,8 @@ def drop_gone(lake: Lake) -> int:
         is_whole = pc.and_(pc.is_in(there["recording_id"], value_set=alive), pc.is_in(there["superseded_by"], value_set=alive))
         kept = there.filter(is_whole)
         if kept.num_rows < there.num_rows:
-            write_deltalake(delta, kept.cast(without_docs(SUPERSEDED)), mode="overwrite")
+            options = dict(storage.delta_options)
+            write_deltalake(delta, kept.cast(without_docs(SUPERSEDED)), mode="overwrite", storage_options=options)
         return there.num_rows - kept.num_rows
 
     return retry_on_conflict(delta, change)
