@@ -16,23 +16,16 @@ from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.lake.delta import has_table, open_dataset, open_table
 from dictalake.lake.places import ERASURES_FOLDER, TRANSCRIPTS_FOLDER
-from dictalake.lake.query import connect
 from dictalake.lake.schema import ERASURES, TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects
+from dictalake.workflow.estimates import estimate_work
 from dictalake.workflow.fingerprint_change import NewFingerprint, find_new, take_name
 from dictalake.workflow.identity import identify
 from dictalake.workflow.misread import find_again
 from dictalake.workflow.summary import name_model
 from dictalake.workflow.worklist import CLAIMED, Counts, Retry, WorkList
-
-# What the lake's own recordings tell of those that are to be done.
-_RATES = """
-    SELECT sum(quality.duration_s) / nullif(sum(source.size_bytes), 0),
-        (SELECT sum(audio_hours) * 3600 / nullif(sum(wall_s), 0) FROM runs WHERE ok > 0)
-    FROM transcripts
-"""
 
 
 @dataclass(frozen=True)
@@ -66,13 +59,9 @@ def plan_dry_run(config: Config, retry: Retry | None = None) -> DryRun:
             lambda: _find_done(config, provenance.fingerprint), lambda: ds.dataset(CLAIMED.empty_table()), retry, lost=lost
         )
         counts, size_bytes = work.counts, work.sum_pending_bytes()
-    rate, speed = _read_rates(config)
-    hours = None if rate is None else size_bytes * rate / 3600
-    wall = None if hours is None or not speed else hours / speed
-    price = config.report.price_per_hour
-    cost = None if wall is None or price is None else wall * price
-    model = name_model(config)
-    return DryRun(provenance.fingerprint, model, counts, size_bytes, hours, wall, cost, config.report.currency, new)
+    found, model = estimate_work(config, size_bytes), name_model(config)
+    hours = found.audio_hours, found.wall_hours, found.cost
+    return DryRun(provenance.fingerprint, model, counts, size_bytes, *hours, config.report.currency, new)
 
 
 def _find_done(config: Config, fingerprint: str) -> ds.Dataset:
@@ -89,12 +78,3 @@ def _read_erased(config: Config) -> ErasedSubjects:
     if not has_table(storage):
         return ErasedSubjects()
     return ErasedSubjects(frozenset(open_dataset(storage, ERASURES).to_table(columns=["subject"])["subject"].to_pylist()))
-
-
-def _read_rates(config: Config) -> tuple[float | None, float | None]:
-    """Audio seconds in a stored byte, and in a second of wall time."""
-    if not has_table(open_storage(config.lake, TRANSCRIPTS_FOLDER)):
-        return None, None
-    with connect(str(config.lake.uri), config.lake.storage_options) as lake:
-        [row] = lake.sql(_RATES).fetchall()
-    return row

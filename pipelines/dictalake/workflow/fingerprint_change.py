@@ -20,6 +20,7 @@ from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.storage import open_storage
 from dictalake.transcript.provenance import HASHED, HASHED_SINCE, Provenance
+from dictalake.workflow.estimates import estimate_work
 
 OnNew = Literal["tell", "refuse", "pass"]
 _MOST_NAMED = 4
@@ -79,15 +80,29 @@ def take_name(config: Config, provenance: Provenance) -> Provenance:
     return replace(provenance, fingerprint=found)
 
 
-def tell_of_new(config: Config, provenance: Provenance, on_new: OnNew) -> None:
-    """Says before the archive is listed that all of it would be transcribed again. Raises ConfigError to refuse that."""
+def tell_of_new(config: Config, provenance: Provenance, on_new: OnNew) -> bool:
+    """Says before the archive is listed that all of it would be transcribed again. Raises ConfigError to refuse that.
+
+    Returns whether there was something to say.
+    """
     new = None if on_new == "pass" else find_new(config, provenance)
     if new is None:
-        return
+        return False
     if on_new == "refuse":
         raise ConfigError(f"{new}; give --new-fingerprint to begin that, or set these keys back")
     line = f"{new}; they stay what the view transcripts shows until this fingerprint is promoted"
     logs.log_event("new_fingerprint", line, level=logs.WARNING, fingerprint=new.fingerprint, recordings=new.recordings)
+    return True
+
+
+def tell_of_work(config: Config, recordings: int, size_bytes: int) -> None:
+    """Says once the archive is listed what all of it will take, by what the lake holds already."""
+    found = estimate_work(config, size_bytes)
+    if found.audio_hours is None:
+        return
+    cost = "" if found.cost is None else f", about {found.cost:,.2f} {config.report.currency}"
+    line = f"to do: {recordings:,} objects of {size_bytes / 1e6:,.1f} MB, about {found.audio_hours:,.1f} audio hours{cost}"
+    logs.log_event("new_fingerprint", line, level=logs.WARNING, recordings=recordings)
 
 
 def find_new(config: Config, provenance: Provenance) -> NewFingerprint | None:

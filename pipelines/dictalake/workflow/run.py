@@ -47,7 +47,7 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
-from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new
+from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new, tell_of_work
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.misread import find_again
 from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
@@ -90,6 +90,7 @@ class _Run:
     stats: RunStats
     observers: Observers
     others: tuple[str, ...] = ()
+    is_new: bool = False  # whether the lake did not know the fingerprint
 
 
 def transcribe(
@@ -155,7 +156,7 @@ def _open_run(
     # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
     files = find_decoder_files(config)
     provenance = take_name(config, identify(config, checkpoint, files))
-    tell_of_new(config, provenance, on_new)
+    is_new = tell_of_new(config, provenance, on_new)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config), describe(probe()))
@@ -163,7 +164,7 @@ def _open_run(
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
     table, log = TranscriptTable(config.lake), RunLog(config.lake)
-    return _Run(config, job, provenance, reading, listing, table, log, stats, observers)
+    return _Run(config, job, provenance, reading, listing, table, log, stats, observers, is_new=is_new)
 
 
 def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
@@ -184,6 +185,8 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
         work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
         _find_work(run, work, retry)
         counts = work.counts
+        if run.is_new:
+            tell_of_work(config, counts.pending, work.sum_pending_bytes())
         if counts.pending == 0:
             run.log.append(start_record(config, provenance, run.job, counts))
         else:

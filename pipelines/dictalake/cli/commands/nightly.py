@@ -25,6 +25,7 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="go on with a configuration that is new to the lake, which means to transcribe everything again",
     )
+    parser.exit_codes[2] = "an option or a key is wrong, or means to transcribe everything again (--new-fingerprint)"
     parser.add_config(RUN_KEYS)
 
 
