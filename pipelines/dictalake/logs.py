@@ -88,7 +88,7 @@ def log_event(event: str, line: str, show: Show | None = None, level: int = INFO
 def log_run_start(run_id: str, fingerprint: str, model: str, confinement: str) -> None:
     """Says which model transcribes, and what confines the decoders. Every line from here on names the run."""
     _CONTEXT.update(run_id=run_id)
-    message = f"transcribing with {model} (run {run_id}); {confinement}"
+    message = f"transcribing with {model} (run {run_id}), {confinement}"
     log_event("run_started", message, fingerprint=fingerprint, model=model, confinement=confinement)
 
 

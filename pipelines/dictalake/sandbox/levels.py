@@ -59,6 +59,14 @@ def describe(holds: Holds) -> str:
     return f"{words}; missing: {', '.join(missing)}" if missing else words
 
 
+def describe_briefly(holds: Holds) -> str:
+    """The same for the first line of a run: ``jail: Landlock 7, seccomp``."""
+    landlock = f"Landlock {holds.landlock}" if holds.landlock else "no Landlock"
+    if not holds.landlock and not holds.seccomp:
+        return "jail: none, resource limits alone"
+    return f"jail: {landlock}, {'seccomp' if holds.seccomp else 'no seccomp'}"
+
+
 def find_missing(holds: Holds) -> list[str]:
     """What ``sandbox.level: require`` needs and this machine does not have, each with where it would come from."""
     if sys.platform != "linux":

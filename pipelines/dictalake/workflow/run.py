@@ -42,7 +42,7 @@ from dictalake.observers.progress import ProgressReport, StallMonitor, show_stag
 from dictalake.observers.prometheus import serve_metrics
 from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
-from dictalake.sandbox.levels import describe, probe
+from dictalake.sandbox.levels import describe_briefly, probe
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
@@ -159,7 +159,7 @@ def _open_run(
     is_new = tell_of_new(config, provenance, on_new)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
-    logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config), describe(probe()))
+    logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config), describe_briefly(probe()))
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)

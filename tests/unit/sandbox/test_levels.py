@@ -29,6 +29,13 @@ def test_what_holds_is_one_short_line() -> None:
     )
 
 
+def test_the_first_line_of_a_run_says_it_in_three_words() -> None:
+    assert levels.describe_briefly(WHOLE) == "jail: Landlock 7, seccomp"
+    assert levels.describe_briefly(Holds(seccomp=True)) == "jail: no Landlock, seccomp"
+    assert levels.describe_briefly(Holds(4)) == "jail: Landlock 4, no seccomp"
+    assert levels.describe_briefly(Holds()) == "jail: none, resource limits alone"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 @pytest.mark.parametrize(
     ("holds", "missing"), [(Holds(), ("Landlock", "seccomp")), (Holds(seccomp=True), ("Landlock",)), (Holds(1), ("seccomp",))]
