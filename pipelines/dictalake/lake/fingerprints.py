@@ -23,7 +23,15 @@ from deltalake.exceptions import DeltaError
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import append_rows, has_table, open_dataset, open_or_create_table, open_table, retry_on_conflict
+from dictalake.lake.delta import (
+    append_rows,
+    has_table,
+    make_dataset,
+    open_dataset,
+    open_or_create_table,
+    open_table,
+    retry_on_conflict,
+)
 from dictalake.lake.places import FINGERPRINTS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import FINGERPRINTS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
@@ -88,7 +96,7 @@ class FingerprintLog:
         )
 
     def read(self) -> KnownFingerprints:
-        return read_records(self._storage)
+        return read_records(open_fingerprints(self._storage))
 
     def describe(self, fingerprint: str, parts: Mapping[str, Any], run_id: str) -> None:
         """Records once what a fingerprint stands for. Raises RunError."""
@@ -136,7 +144,7 @@ class FingerprintLog:
 
         def change() -> bool:
             self._delta.update_incremental()
-            records = make(read_records(self._storage))
+            records = make(read_records(make_dataset(self._delta, self._storage, FINGERPRINTS)))
             if not records:
                 return False
             last = self._delta.transaction_version(_TURN)
@@ -174,15 +182,17 @@ def open_fingerprints(storage: Storage) -> ds.Dataset:
 
 def read_fingerprints(lake: Lake) -> KnownFingerprints:
     """The records of a lake, which is not changed. Raises RunError."""
-    return read_records(open_storage(lake, FINGERPRINTS_FOLDER))
+    return read_records(open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER)))
 
 
-def read_records(storage: Storage) -> KnownFingerprints:
-    """The records in the folder ``fingerprints`` of a lake. Raises RunError."""
+def read_records(records: ds.Dataset) -> KnownFingerprints:
+    """What ``open_fingerprints`` gave. Raises RunError."""
     try:
-        rows = open_fingerprints(storage).to_table().to_pylist()
-    except (OSError, DeltaError) as error:
-        raise RunError(f"cannot read the table at {storage.uri}: {type(error).__name__}; run the same command again") from error
+        rows = records.to_table().to_pylist()
+    except OSError as error:
+        raise RunError(
+            f"cannot read the fingerprints of the lake: {type(error).__name__}; run the same command again"
+        ) from error
     return KnownFingerprints(tuple(FingerprintRecord(**row) for row in sorted(rows, key=lambda row: row["at"])))
 
 

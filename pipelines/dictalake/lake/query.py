@@ -73,7 +73,7 @@ def connect(
     database.execute("SET temp_directory = ?", [spill])
     database.execute("SET TimeZone = 'UTC'")
     folders = {name: _open_folder(uri, storage_options, name) for name in _FOLDERS}
-    transcripts, fingerprints = folders[TRANSCRIPTS_FOLDER], folders[FINGERPRINTS_FOLDER]
+    transcripts, fingerprints = folders[TRANSCRIPTS_FOLDER], open_fingerprints(folders[FINGERPRINTS_FOLDER])
     table = open_table(transcripts, TRANSCRIPTS, to_read=True)
     rows = make_dataset(table, transcripts, TRANSCRIPTS)
     stored = open_superseded(folders[SUPERSEDED_FOLDER], table, transcripts, read_records(fingerprints))
@@ -81,7 +81,7 @@ def connect(
     database.register("recording_versions", RecordingVersions(rows))
     database.register("run_records", _open_runs(folders[RUNS_FOLDER]))
     database.register("recheck_records", open_rechecks(folders[RECHECKS_FOLDER]))
-    database.register("fingerprint_records", open_fingerprints(fingerprints))
+    database.register("fingerprint_records", fingerprints)
     views = dict(VIEWS)
     if stored is not None:
         database.register("superseded_records", stored)

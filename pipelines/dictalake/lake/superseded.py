@@ -60,11 +60,12 @@ def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, kn
     """The pairs that were written down; None where rows of ``transcripts`` came since, others count, or nobody wrote any."""
     if not has_table(storage):
         return None
-    covered = open_table(storage, SUPERSEDED, to_read=True).transaction_version(_name_turn(transcripts, known))
+    delta = open_table(storage, SUPERSEDED, to_read=True)
+    covered = delta.transaction_version(_name_turn(transcripts, known))
     version = transcripts.version()
     if covered is None or covered > version or _has_new_rows(rows, covered, version):
         return None
-    return open_dataset(storage, SUPERSEDED)
+    return make_dataset(delta, storage, SUPERSEDED)
 
 
 def refresh_superseded(lake: Lake) -> int:
@@ -83,7 +84,7 @@ def refresh_superseded(lake: Lake) -> int:
         def change() -> int:
             delta.update_incremental()
             covered, version = delta.transaction_version(turn), transcripts.version()
-            there = open_dataset(storage, SUPERSEDED).to_table()
+            there = make_dataset(delta, storage, SUPERSEDED).to_table()
             if covered is not None and (covered >= version or not _has_new_rows(rows, covered, version)):
                 return there.num_rows
             found = _find(
