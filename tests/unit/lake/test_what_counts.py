@@ -56,6 +56,14 @@ def test_what_an_older_lake_showed_stays_until_somebody_promotes_and_new_fingerp
     assert show(lake) == {f"gs://a/{n}": ("1", C) for n in (1, 2, 3)}
 
 
+def test_the_first_promotion_in_an_older_lake_hides_no_recording(lake: Lake) -> None:
+    commit(
+        lake, make_version("gs://a/1"), make_version("gs://a/1", fingerprint=B, day=2), make_version("gs://a/2", fingerprint=B)
+    )
+    promote(lake, A)
+    assert show(lake) == {"gs://a/1": ("1", A), "gs://a/2": ("1", B)}
+
+
 def test_the_first_runs_fingerprint_is_production_and_an_experiment_never_shows(lake: Lake) -> None:
     commit(lake, make_version("gs://a/1"))
     log = FingerprintLog(lake)
