@@ -18,11 +18,15 @@ def test_what_was_replaced_is_not_found_and_its_bytes_go_when_it_is_erased_later
     FingerprintLog(lake).promote_first(A, "run-1")
     index = TextIndex(lake, tmp_path / "index")
     index.refresh()
+    first = (tmp_path / "index/current").read_text(encoding="utf-8")
     commit(lake, make_version("gs://a/1", 2, day=2, text="Newfangled fracture."))
     index.refresh()
     assert [hit.recording_id for hit in index.search("fracture", 10)] == [name_recording("gs://a/1", 2)]
+    before = (tmp_path / "index/current").read_text(encoding="utf-8")
+    assert before == first, "what was replaced is taken out of the index that is there"
     forget(lake, Subjects(uris=("gs://a/1",)))
     index.refresh()
+    assert (tmp_path / "index/current").read_text(encoding="utf-8") != before, "its bytes may be in the old one still"
     assert index.search("fracture", 10) == []
     held = b"".join(path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file())
     assert b"Oldfangled" not in held
