@@ -272,7 +272,7 @@ def test_the_plan_for_the_backfills_cluster_fits_with_a_model_on_every_gpu(tmp_p
         given = group["rayStartParams"]
         node = Node(float(given["num-cpus"]), float(given.get("num-gpus", 0)), float(given["memory"]) / 1e6)
         nodes += [node] * group["replicas"]
-    cpus, gpus, memory_mb = (sum(values) for values in zip(*nodes, strict=True))
+    cpus, gpus, memory_mb = (sum(values) for values in zip(*(node[:3] for node in nodes), strict=True))
     plan = make_plan(shared_config(tmp_path), Resources(cpus, gpus, tuple(nodes), memory_mb))
     assert plan.emit.workers == gpus == 4
 

@@ -7,6 +7,7 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
+from dictalake.archive.findings import describe_counts
 from dictalake.cli.tables import print_lines
 from dictalake.observers.stats import format_duration
 from dictalake.workflow.summary import RunSummary
@@ -57,7 +58,11 @@ def _list_counts(summary: RunSummary) -> Table:
     table.add_row("objects in the archive", str(summary.objects))
     of_them = f"with {summary.skipped_failed} failed recordings" if summary.skipped_failed else ""
     table.add_row("  done before", str(summary.skipped), of_them)
+    for name, counts in (("left out", summary.left_out), ("folders that could not be read", summary.unread_folders)):
+        for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+            table.add_row(f"  {name}: {reason}", str(count))
     rows = (
+        ("links to other entries", summary.aliases),
         ("left to other runs", summary.claimed),
         ("erased, left out", summary.erased),
         ("tried again", summary.retried),
@@ -101,7 +106,7 @@ def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:
 
 def describe(summary: RunSummary) -> str:
     """One line about what a night did; empty when there was nothing to do, nothing was left to others and nobody warned."""
-    if not (summary.recordings or summary.claimed):
+    if not (summary.recordings or summary.claimed or summary.unread_folders):
         if summary.hidden_warnings:
             return f"run {summary.run_id}: nothing to do{_describe_warnings(summary)}"
         return ""
@@ -115,6 +120,10 @@ def describe(summary: RunSummary) -> str:
         parts.append(f"{summary.claimed} left to {', '.join(summary.others)}")
     if summary.erased:
         parts.append(f"{summary.erased} erased ones left out")
+    if summary.unread_folders:
+        parts.append(f"folders that could not be read: {describe_counts(summary.unread_folders)}")
+    if summary.left_out:
+        parts.append(f"entries left out: {describe_counts(summary.left_out)}")
     if summary.lost:
         worst = ", ".join(f"{recording_id} {seconds:.1f} s" for recording_id, seconds in _sort_worst(summary.lost)[:_NAMED])
         more = ", …" if len(summary.lost) > _NAMED else ""

@@ -26,6 +26,7 @@ from dictalake.cli.run_end import log_end
 from dictalake.cli.tables import print_lines
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
+from dictalake.config.uris import list_spellings
 from dictalake.errors import ConfigError, advise
 from dictalake.lake.query import connect
 from dictalake.terminal import printable
@@ -54,7 +55,7 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
     with TemporaryDirectory(prefix="dictalake-") as folder:
         listing = make_archive(config.archive, places, Path(folder))
         # A manifest of ours is gone after the run: its records name what is there to stay.
-        recorded = config.archive.model_copy(update={"uri": find_common_folder(places), "manifest": None, "inventory": None})
+        recorded = listing.model_copy(update={"uri": find_common_folder(places), "manifest": None})
         run_config = config.model_copy(update={"archive": recorded})
         console = Console(stderr=True)
         summary = transcribe(run_config, console, job="transcribe", retry=retry, listing=listing, on_new="pass")
@@ -75,12 +76,13 @@ def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Arc
         _require_utf_8(place.location, place.given)
     if len(places) == 1 and places[0].is_folder:
         return archive.model_copy(update={"uri": places[0].location, "manifest": None, "inventory": None})
+    allowed = tuple(place.location for place in places)
     manifest = folder / "recordings.parquet"  # a name may hold a newline, which would end a line of CSV
     uris = _name_files(archive, places)
     with pq.ParquetWriter(manifest, _MANIFEST) as writer:
         while batch := list(islice(uris, _BATCH)):
             writer.write_table(pa.table({"uri": batch}, _MANIFEST))
-    return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None})
+    return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None, "allowed": allowed})
 
 
 def _name_files(archive: Archive, places: Sequence[Place]) -> Iterator[str]:
@@ -117,10 +119,10 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     """The newest row of each recording of ``places`` under this model and configuration, by name."""
     conditions, values = [], [fingerprint]
     for place in places:
-        uri = _locate(place, config)
-        # a folder, or a file and the files inside it
-        conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
-        values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
+        for uri in list_spellings(resolve(place.location)):
+            # a folder, or a file and the files inside it
+            conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
+            values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
     assert config.lake.uri is not None
     rows = connect(config.lake.uri, config.lake.storage_options).execute(
         f"""
@@ -136,11 +138,6 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
         values,
     )
     return [Outcome(*row) for row in rows.fetchall()]
-
-
-def _locate(place: Place, config: Config) -> str:
-    """As the lake writes it."""
-    return storage.make_uri(*storage.open_location(resolve(place.location), config.archive.storage_options, place.given))
 
 
 def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console: Console) -> None:
@@ -197,12 +194,12 @@ def _repeat(arguments: argparse.Namespace, starts: tuple[str, ...], but: tuple[s
 
 def name_as_given(uri: str, places: Sequence[Place]) -> str:
     """The file as the person would type it."""
-    path = uri.removeprefix("file://")
     for place in places:
-        location = resolve(place.location).removeprefix("file://").rstrip("/")
-        if path == location or path.startswith((f"{location}/", f"{location}#")):
-            return place.given.rstrip("/") + path.removeprefix(location)
-    return path
+        for location in list_spellings(resolve(place.location)):
+            location = location.rstrip("/")
+            if uri == location or uri.startswith((f"{location}/", f"{location}#")):
+                return place.given.rstrip("/") + uri.removeprefix(location)
+    return uri.removeprefix("file://")
 
 
 def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:

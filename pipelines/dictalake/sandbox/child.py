@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import site
@@ -25,6 +26,8 @@ from dictalake.sandbox.messages import LONGEST_DETAIL, CallLimits, Function, rec
 
 TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
 _files: list[int] = []
+_status: int | None = None  # what the kernel knows of this process; in the jail it is too late to open it
+_half_bytes = 0
 _RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 
 
@@ -66,6 +69,18 @@ def serve() -> None:
 def received_files() -> list[int]:
     """The descriptors that the caller handed over with the call that is being answered. They are closed after it."""
     return list(_files)
+
+
+def is_memory_tight() -> bool:
+    """Whether this process has ever taken more than half of the memory that it may take (address space, as the limit counts).
+
+    Libraries that are refused memory may call a whole file damaged.
+    """
+    if _status is None:
+        return False
+    peak = re.search(rb"VmPeak:\s*(\d+) kB", os.pread(_status, 4096, 0))
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return peak is None or int(peak[1]) * 1024 > most - _half_bytes
 
 
 def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
@@ -118,6 +133,8 @@ def _limit_process(limits: CallLimits) -> None:
         signal.signal(timer, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; this process ends when the caller does
     if sys.platform == "linux":
+        global _status, _half_bytes
+        _status, _half_bytes = os.open("/proc/self/status", os.O_RDONLY), int(limits.memory_mb * 1e6 / 2)
         with open("/proc/self/statm", encoding="ascii") as file:
             idle_bytes = int(file.read().split()[0]) * resource.getpagesize()
         most = idle_bytes + int(limits.memory_mb * 1e6)

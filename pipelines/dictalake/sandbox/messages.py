@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ import numpy as np
 
 HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
 LONGEST_DETAIL = 500  # characters
+MOST_IN_MEMORY = 64_000_000  # bytes of an answer
 MOST_FILES = 8  # that travel with one call
 _LONGEST_JSON = 2**24  # a thousand times what a recording's answer takes
 
@@ -115,7 +119,7 @@ def receive_answer(source: socket.socket, most_bytes: int, deadline: float | Non
 
 
 def _receive_exactly(source: socket.socket, length: int, deadline: float | None) -> np.ndarray:
-    buffer = np.empty(length, dtype=np.uint8)
+    buffer = _make_buffer(length)
     view, got = buffer.data, 0
     while got < length:
         if deadline is not None:
@@ -125,3 +129,13 @@ def _receive_exactly(source: socket.socket, length: int, deadline: float | None)
             raise EOFError
         got += count
     return buffer
+
+
+def _make_buffer(length: int) -> np.ndarray:
+    """Memory for a small answer. A large one lies in a nameless temporary file, which goes with the array."""
+    if length > MOST_IN_MEMORY and hasattr(os, "posix_fallocate"):
+        # A disk that cannot hold it is no fault of the recording. Without its room a full disk would end this process later.
+        with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, length)
+            return np.frombuffer(mmap.mmap(file.fileno(), length), dtype=np.uint8)
+    return np.empty(length, dtype=np.uint8)

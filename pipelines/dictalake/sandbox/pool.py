@@ -94,7 +94,10 @@ class Sandbox:
                 except BaseException:
                     child.kill()  # it may still work on this call
                     raise
-                self._put_back(child)
+                if answer[0].get("failure", {}).get("reason") == TooLarge.reason:
+                    child.kill()  # its memory may be in pieces
+                else:
+                    self._put_back(child)
                 return self._read(answer, recording_id)
         raise AssertionError("unreachable")
 

@@ -35,6 +35,7 @@ import ray.data
 from ray.data import DataContext
 
 from dictalake.workflow.private_ray import private_processes, private_ray  # isort: skip  # it imports Ray
+from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
 
 
 def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
@@ -70,7 +71,7 @@ def running_cluster(config: Config) -> Iterator[Resources]:
         _set_context(config)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6) for n in alive)
+        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6, name_node(n)) for n in alive)
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
 
 

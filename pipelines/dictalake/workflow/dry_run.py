@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dictalake.acoustic.checkpoint import find_checkpoint
+from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
@@ -54,7 +55,8 @@ def plan_dry_run(config: Config, retry: Retry | None = None) -> DryRun:
     erased = _read_erased(config)
     lost = find_again(config, provenance.fingerprint, retry)
     with TemporaryDirectory(prefix="dictalake-") as folder:
-        work = WorkList(scan_recordings(config.archive), erased, config, Path(folder))
+        findings = Findings()
+        work = WorkList(scan_recordings(config.archive, findings), erased, config, Path(folder), findings)
         work.refresh(
             lambda: _find_done(config, provenance.fingerprint), lambda: ds.dataset(CLAIMED.empty_table()), retry, lost=lost
         )

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
+from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
@@ -48,9 +49,10 @@ from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new, tell_of_work
+from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.misread import find_again
-from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
+from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan, plan_heavy
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -182,7 +184,8 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
+        findings = Findings()
+        work = WorkList(scan_recordings(run.listing, findings), run.table.read_erasures(), config, Path(folder), findings)
         _find_work(run, work, retry)
         counts = work.counts
         if run.is_new:
@@ -194,7 +197,7 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
             renew(replace(claim, state="running"))
             _do_work(run, work, places)
         standing = settle(config, provenance, promote=promote, is_complete=counts.claimed == 0)
-    return replace(summarise(config, provenance, counts, run.others, stats), standing=standing)
+    return replace(summarise(config, provenance, counts, run.others, stats, findings), standing=standing)
 
 
 @contextmanager
@@ -247,6 +250,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
     with cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = make_plan(config, resources)
+        readers.enter_context(reserve_memory(plan_heavy(config, plan, resources)))
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
         ledger = ClusterCrashLedger()

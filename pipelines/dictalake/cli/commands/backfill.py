@@ -57,4 +57,4 @@ def run(arguments: argparse.Namespace) -> int:
         show,
         is_asked_for=arguments.format == "json",
     )
-    return 3 if summary.failed else 0
+    return summary.exit_code
