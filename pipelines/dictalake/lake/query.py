@@ -73,8 +73,10 @@ def connect(
     database.execute("SET temp_directory = ?", [spill])
     database.execute("SET TimeZone = 'UTC'")
     folders = {name: _open_folder(uri, storage_options, name) for name in _FOLDERS}
-    transcripts, fingerprints = folders[TRANSCRIPTS_FOLDER], open_fingerprints(folders[FINGERPRINTS_FOLDER])
+    transcripts = folders[TRANSCRIPTS_FOLDER]
+    # First of all: unlike the look whether there is a table, it lets other threads go on while a storage does not answer.
     table = open_table(transcripts, TRANSCRIPTS, to_read=True)
+    fingerprints = open_fingerprints(folders[FINGERPRINTS_FOLDER])
     rows = make_dataset(table, transcripts, TRANSCRIPTS)
     stored = open_superseded(folders[SUPERSEDED_FOLDER], table, transcripts, read_records(fingerprints))
     database.register("transcript_rows", rows)
