@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,11 +17,12 @@ from dictalake.cli.main import run_command
 from dictalake.config.load import load_config
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
-from dictalake.errors import ConfigError
+from dictalake.errors import ConfigError, RunError
 from dictalake.lake.fingerprints import FingerprintLog, promote, read_fingerprints
 from dictalake.lake.query import connect
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.transcript.provenance import Provenance
+from dictalake.workflow import standing
 from dictalake.workflow.fingerprint_change import compare_parts, find_new, take_name, tell_of_new
 from dictalake.workflow.identity import identify
 from dictalake.workflow.standing import record_request, settle
@@ -200,3 +202,22 @@ def test_parts_are_recorded_once_and_say_everything_that_was_hashed(lake: Path) 
     assert parts == json.loads(json.dumps(provenance.parts))
     assert parts is not None
     assert set(parts["decoding"]) >= {"kind", "beam_width", "lm_sha256"}
+
+
+def test_a_run_that_cannot_find_out_what_was_replaced_is_finished_all_the_same(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure(lake)
+    provenance = fill(config, "gs://a/1")
+
+    def fail(_: Any) -> int:
+        raise RunError("cannot find out what was replaced in the lake")
+
+    monkeypatch.setattr(standing, "refresh_superseded", fail)
+    logging.getLogger("dictalake").addHandler(caplog.handler)
+    try:
+        assert settle(config, provenance, promote=False, is_complete=True) == "production"
+    finally:
+        logging.getLogger("dictalake").removeHandler(caplog.handler)
+    assert "readers find it out themselves" in caplog.text
+    assert show(config.lake) == {"gs://a/1": ("1", provenance.fingerprint)}
