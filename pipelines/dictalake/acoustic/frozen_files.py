@@ -45,10 +45,14 @@ class FrozenFiles(Section):
 
 
 class DecoderFiles(NamedTuple):
-    """What a run found when it looked up the files of its decoder; None for a file that it has no use for."""
+    """What a run found when it looked up the files of its decoder; None for a file that it has no use for.
+
+    ``hotword_meaning`` is the sha256 of the hotwords whatever their order and the ends of their lines.
+    """
 
     lm: FrozenFiles | None = None
     hotwords: FrozenFiles | None = None
+    hotword_meaning: str | None = None
 
 
 class FrozenAcoustic(Acoustic):

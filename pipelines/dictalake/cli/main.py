@@ -35,6 +35,7 @@ GROUPS = {
     },
     "Look into a lake": {
         "query": "ask a question in SQL; answer as a table, CSV, JSON, Parquet or Arrow",
+        "export": "write transcripts as CSV, JSON lines, SRT, WebVTT, TextGrid or CTM",
         "search": "find words in the transcripts",
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
@@ -43,6 +44,8 @@ GROUPS = {
         "schema": "document the columns, check the schema, upgrade an older lake",
     },
     "Care for a lake": {
+        "promote": "make a fingerprint production: what the view transcripts shows",
+        "compare": "say what a promotion would change: words, terms, confidence",
         "compact": "merge small files and remove those out of use",
         "forget": "erase recordings from a lake for good",
     },

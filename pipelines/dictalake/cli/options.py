@@ -30,6 +30,7 @@ _EXIT_CODES = {
     1: "the command failed, or the storage did; run it again",
     2: "an option or a key of the configuration is wrong",
 }
+_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _STOPPED = {130: "stopped with Ctrl-C", 143: "stopped by SIGTERM"}
 
 
@@ -156,6 +157,22 @@ def add_raw_csv(parser: CommandParser) -> None:
         action="store_true",
         help="leave texts of a CSV as they are; else an apostrophe precedes what a spreadsheet would run as a formula",
     )
+
+
+def add_csv_style(parser: CommandParser) -> None:
+    """--raw-csv, and what Excel needs to open a CSV by a double click."""
+    add_raw_csv(parser)
+    parser.add_argument("--excel", action="store_true", help="begin a CSV with the mark by which Excel knows UTF-8")
+    parser.add_argument(
+        "--separator",
+        choices=tuple(_SEPARATORS),
+        default="comma",
+        help="of a CSV; Excel in much of Europe splits at a semicolon; default: comma",
+    )
+
+
+def read_separator(arguments: argparse.Namespace) -> str:
+    return _SEPARATORS[arguments.separator]
 
 
 def read_config(arguments: argparse.Namespace, default: str | None = None) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import json
@@ -9,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from dictalake.cli.attach import attach
 from dictalake.cli.tables import FORMULA_STARTS, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
@@ -47,21 +49,44 @@ class Limits:
     spill_gb: float = SPILL_GB
 
 
-def answer(lake: Lake, question: str, form: str, out: Path | None, limits: Limits = Limits(), *, is_raw: bool = False) -> None:
+@dataclass(frozen=True)
+class CsvStyle:
+    """How a CSV is written. ``is_raw`` leaves texts as they are, formulas too. Excel knows UTF-8 by the mark at the beginning,
+    and splits at the separator of the system's region: a comma, or in much of Europe a semicolon.
+    """
+
+    is_raw: bool = False
+    separator: str = ","
+    has_mark: bool = False
+
+
+def answer(
+    lake: Lake,
+    question: str,
+    form: str,
+    out: Path | None,
+    limits: Limits = Limits(),
+    *,
+    style: CsvStyle = CsvStyle(),
+    attached: Mapping[str, Path] | None = None,
+) -> None:
     """Writes the answer in the format ``form`` to ``out`` or standard output. Raises ConfigError, RunError.
 
-    ``is_raw`` leaves texts of a CSV as they are, formulas too.
+    ``attached`` are tables of the caller's own, by name.
     """
     try:
         with (
             TemporaryDirectory(prefix="dictalake-query-") as spill,
-            ask(lake, question, Path(spill), limits) as (schema, batches),
+            ask(lake, question, Path(spill), limits, attached) as (schema, batches),
         ):
             if form == "table":
                 show(schema, batches)
             else:
                 with open_sink(out) as sink:
-                    (write_raw_csv if is_raw and form == "csv" else WRITERS[form])(schema, batches, sink)
+                    if form == "csv":
+                        (write_raw_csv if style.is_raw else write_csv)(schema, batches, sink, style)
+                    else:
+                        WRITERS[form](schema, batches, sink)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has enough; Python would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,7 +119,11 @@ def choose_format(given: str | None, out: Path | None, is_terminal: bool) -> str
 
 @contextmanager
 def ask(
-    lake: Lake, question: str, spill: Path, limits: Limits = Limits()
+    lake: Lake,
+    question: str,
+    spill: Path,
+    limits: Limits = Limits(),
+    attached: Mapping[str, Path] | None = None,
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The answer's schema and its batches, as they come; larger ones than the memory has room for spill into the folder.
 
@@ -123,6 +152,8 @@ def ask(
                 _stop_working(database, answered)
                 raise
 
+        for name, path in (attached or {}).items():
+            attach(database, name, path)
         lock(database, spill)
         try:
             reader = call(lambda: database.sql(question).to_arrow_reader(_BATCH_ROWS))
@@ -195,21 +226,26 @@ def open_sink(out: Path | None) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def write_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO) -> None:
+def write_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO, style: CsvStyle = CsvStyle()) -> None:
     """As ``write_raw_csv``, with every text that a spreadsheet would take for a formula made harmless."""
     safe = pa.schema([field.with_name(defuse(field.name)) for field in schema])
-    write_raw_csv(safe, (pa.RecordBatch.from_arrays(batch.columns, schema=safe) for batch in batches), sink, _defuse_column)
+    harmless = (pa.RecordBatch.from_arrays(batch.columns, schema=safe) for batch in batches)
+    write_raw_csv(safe, harmless, sink, style, _defuse_column)
 
 
 def write_raw_csv(
     schema: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     sink: BinaryIO,
+    style: CsvStyle = CsvStyle(),
     change: Callable[[pa.ChunkedArray], pa.ChunkedArray] = lambda column: column,
 ) -> None:
     """Lists, structs and maps become JSON; null is nothing, an empty text is ``""``."""
     flat = flatten(schema.empty_table()).schema
-    with pa.csv.CSVWriter(pa.PythonFile(sink, mode="w"), flat) as writer:
+    if style.has_mark:
+        sink.write(codecs.BOM_UTF8)
+    options = pa.csv.WriteOptions(delimiter=style.separator)
+    with pa.csv.CSVWriter(pa.PythonFile(sink, mode="w"), flat, write_options=options) as writer:
         for batch in batches:
             columns = [change(column) for column in flatten(pa.Table.from_batches([batch])).columns]
             writer.write_table(pa.Table.from_arrays(columns, schema=flat))

@@ -80,7 +80,7 @@ def choose_rows(
         connect(lake.uri, lake.storage_options)
         .execute(
             f"""
-            SELECT recording_id, fingerprint, attempt FROM history WHERE {" AND ".join(wanted)}
+            SELECT recording_id, fingerprint, attempt FROM transcript_rows WHERE {" AND ".join(wanted)}
             QUALIFY row_number() OVER (
                 PARTITION BY recording_id ORDER BY status = 'ok' DESC, provenance.transcribed_at DESC, attempt DESC
             ) = 1 {draw}

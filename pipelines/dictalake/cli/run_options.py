@@ -23,7 +23,7 @@ def add_places(parser: CommandParser) -> None:
 
 
 def add_retry(parser: CommandParser) -> None:
-    """The options --retry-failed, alone or with reasons, and --retry lost."""
+    """The options --retry-failed, alone or with reasons, and --retry."""
     parser.add_argument(
         "--retry-failed",
         nargs="?",
@@ -33,24 +33,25 @@ def add_retry(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--retry",
-        choices=("lost",),
-        help="lost: transcribe again, once, recordings whose rows lost sound, as `dictalake recheck` found",
+        choices=("lost", "headerless"),
+        help="lost: transcribe again, once, recordings whose rows lost sound, as `dictalake recheck` found; headerless: those "
+        "that were read otherwise than archive.headerless and archive.vox_rate_hz say now",
     )
 
 
 def read_retry(arguments: argparse.Namespace) -> Retry | None:
     """None where nothing is tried again. Raises ConfigError for what is no reason."""
-    is_lost = arguments.retry == "lost"
-    if arguments.retry_failed is None and not is_lost:
+    is_lost, is_misread = arguments.retry == "lost", arguments.retry == "headerless"
+    if arguments.retry_failed is None and arguments.retry is None:
         return None
     from dictalake.workflow.worklist import Retry
 
     if arguments.retry_failed is None:
-        return Retry(failed=False, lost=is_lost)
+        return Retry(failed=False, lost=is_lost, misread=is_misread)
     given = arguments.retry_failed
     if given not in list_reasons() and _is_place(given):
         raise ConfigError(f"--retry-failed {given}: this is a place, not a reason; put --retry-failed after the places")
-    return Retry(tuple(reason for reason in given.split(",") if reason), lost=is_lost)
+    return Retry(tuple(reason for reason in given.split(",") if reason), lost=is_lost, misread=is_misread)
 
 
 def _is_place(given: str) -> bool:

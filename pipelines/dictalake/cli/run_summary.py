@@ -33,11 +33,21 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     for other in summary.others if summary.claimed else ():
         print_lines(console, f"{'other run':12} {other}")
     console.print(_list_counts(summary), width=min(_WIDTH, console.width))
+    if text := _describe_standing(summary):
+        command = f"dictalake promote {shlex.quote(summary.lake_uri or 'LAKE')} {summary.fingerprint}"
+        console.print(f"{text}: `{command}` does", highlight=False, markup=False, soft_wrap=True)
     _show_worst("seconds of speech without words", summary.uncovered, console)
     _show_worst("seconds of sound that could not be decoded", summary.lost, console)
     if summary.lost:
         question = f'dictalake query {shlex.quote(summary.lake_uri or "LAKE")} "SELECT * FROM incomplete"'
         print_lines(console, f"`{question}` shows more about them")
+
+
+def _describe_standing(summary: RunSummary) -> str:
+    """Empty where the view ``transcripts`` shows the rows of this run, as far as there are any."""
+    if summary.standing != "experiment":
+        return ""
+    return "the view transcripts does not show this fingerprint, since it was not promoted"
 
 
 def _list_counts(summary: RunSummary) -> Table:
@@ -119,6 +129,8 @@ def describe(summary: RunSummary) -> str:
         more = ", …" if len(summary.lost) > _NAMED else ""
         lost = format_duration(sum(summary.lost.values()))
         parts.append(f"{len(summary.lost)} incomplete with {lost} of sound lost ({worst}{more})")
+    if text := _describe_standing(summary):
+        parts.append(text)
     took = format_duration(summary.wall_s)
     model = f" with {summary.model}" if summary.model else ""
     if summary.is_synthetic:

@@ -21,16 +21,21 @@ from dictalake.lake.delta import find_missing, has_table, open_table, upgrade_ta
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.schema import SCHEMA_VERSION
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.views import RECORDINGS
 
 # As in infra/kubernetes and infra/terraform: everybody puts their own there.
 _LAKE, _REGION = "gs://my-hospital-lake/speech", "europe-west3"
 INFRA = PACKAGE.parents[1] / "infra"
 _TITLES = {
-    "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` is the "
-    "best good row of each recording.",
+    "transcripts": "One row for each recording, fingerprint and attempt. In SQL it is `history`; the view `transcripts` has "
+    "one row for each current recording.",
     "runs": "One row when a run starts and one when it ends. In SQL it is `run_records`; the view `runs` has a row per run.",
     "rechecks": "One row for each row of a recording that `dictalake recheck` compared with what is read today. In SQL it is "
     "`recheck_records`; the view `rechecks` is the newest for each row.",
+    "fingerprints": "One row when a fingerprint is first used, promoted or renamed. In SQL it is `fingerprint_records`; the "
+    "view `promotions` has a row for each promoted one.",
+    "superseded": "One row for each recording that a newer version of its URI replaced, as runs wrote it down at their end. In "
+    "SQL, the view `superseded`, and the columns `is_current` and `superseded_by` of `history`, are always up to date.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 
@@ -57,6 +62,8 @@ def render_markdown() -> str:
         if partitions := contract.TABLES[name].partitions:
             lines += [f"Partitioned by {' and '.join(f'`{column}`' for column in partitions)}.", ""]
         lines += ["| column | type | since | |", "| --- | --- | --- | --- |", *_rows(name)]
+    lines += ["", "## The view recordings", "", "One row for each current recording, transcribed or not.", ""]
+    lines += ["| column | |", "| --- | --- |", *(f"| `{name}` | {doc} |" for name, doc in RECORDINGS.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +82,7 @@ def _documents(folder: Path) -> dict[Path, str]:
         folder / "schema.md": render_markdown(),
         folder / "schema.json": render_json(),
         folder / "bigquery/tables.sql": bigquery.make_tables(_LAKE, _REGION),
+        folder / "bigquery/descriptions.sql": bigquery.make_descriptions(),
         **{folder / f"bigquery/views/{name}.sql": text for name, text in bigquery.make_views().items()},
     }
 

@@ -31,6 +31,7 @@ from dictalake.errors import ConfigError, advise
 from dictalake.lake.query import connect
 from dictalake.terminal import printable
 from dictalake.workflow.run import transcribe
+from dictalake.workflow.summary import RunSummary
 from dictalake.workflow.worklist import Retry
 
 _MOST_SHOWN = 3
@@ -56,13 +57,14 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
         # A manifest of ours is gone after the run: its records name what is there to stay.
         recorded = listing.model_copy(update={"uri": find_common_folder(places), "manifest": None})
         run_config = config.model_copy(update={"archive": recorded})
-        summary = transcribe(run_config, Console(stderr=True), job="transcribe", retry=retry, listing=listing)
+        console = Console(stderr=True)
+        summary = transcribe(run_config, console, job="transcribe", retry=retry, listing=listing, on_new="pass")
     outcomes = read_outcomes(config, places, summary.fingerprint)
 
     def show(line: str) -> None:
         console = Console()
         show_outcomes(outcomes, places, console)
-        show_next(config, arguments, console)
+        show_next(config, arguments, console, summary)
 
     log_end(summary, f"run {summary.run_id}: {summary.ok} transcribed, {summary.failed} failed", show, is_asked_for=True)
     return 3 if any(outcome.reason for outcome in outcomes) else 0
@@ -127,7 +129,7 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
         SELECT uri, text, reason, detail FROM (
             SELECT source.uri AS uri, text, error.reason AS reason, error.detail AS detail,
                    provenance.transcribed_at AS written_at, attempt
-            FROM history
+            FROM transcript_rows
             WHERE fingerprint = ?
         ) WHERE {" OR ".join(conditions)}
         QUALIFY row_number() OVER (PARTITION BY uri ORDER BY written_at DESC NULLS LAST, attempt DESC) = 1
@@ -159,11 +161,15 @@ def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console:
         print_lines(console, "", "There was nothing to transcribe.")
 
 
-def show_next(config: Config, arguments: argparse.Namespace, console: Console) -> None:
+def show_next(config: Config, arguments: argparse.Namespace, console: Console, summary: RunSummary | None = None) -> None:
     """Where the lake is, and the two commands to try next."""
-    lake = shlex.quote(str(config.lake.uri))
-    print_lines(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
-    print_lines(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
+    lake, options = shlex.quote(str(config.lake.uri)), _repeat(arguments, ("lake.",))
+    print_lines(console, "", f"The transcripts are in the lake {config.lake.uri}", "")
+    if summary is not None and summary.standing == "experiment":
+        print_lines(console, "Its view transcripts still shows those of the model before. To show these:")
+        print_lines(console, f"  dictalake promote {lake} {summary.fingerprint}{options}", "")
+    print_lines(console, "Next, ask it a question:")
+    print_lines(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{options}')
     if config.acoustic.model == _SMALL_MODEL:
         paths = " ".join(shlex.quote(path) for path in arguments.paths)
         # A file of the person's own stays, and the model goes in front of what it says.

@@ -13,6 +13,21 @@ Coding = Literal["mu_law", "a_law", "g722", "gsm", "vox", "pcm_s16le", "pcm_s16b
 G722_RATE_HZ = 16_000
 
 
+# The codec of an entry → as ``source.codec`` of a row has it
+STORED_CODECS: dict[str, str] = {
+    "mu_law": "pcm_mulaw",
+    "a_law": "pcm_alaw",
+    "pcm_s16le": "pcm_s16le",
+    "pcm_s16be": "pcm_s16be",
+    "pcm_s8": "pcm_s8",
+    "pcm_u8": "pcm_u8",
+    "g722": "adpcm_g722",
+    "gsm": "gsm",
+    "vox": "adpcm_ima_oki",
+}
+HEADERLESS_CONTAINERS = ("headerless", "vox")  # ``source.container`` of rows that were read as an entry says
+
+
 class Headerless(Section):
     """How the files of one ending are coded."""
 

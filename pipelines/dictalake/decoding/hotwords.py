@@ -116,6 +116,20 @@ def _read_lines(path: Path) -> list[str]:
         raise ConfigError(f"decoding.hotwords = {path}: is not UTF-8 text; save it as UTF-8, with one term a line") from None
 
 
+def write_terms(path: Path) -> str:
+    """The terms of a file in a form that is the same whatever their order, spacing, ends of lines and comments.
+
+    Raises ConfigError as ``read_hotwords``.
+    """
+    terms = set()
+    for number, line in enumerate(_read_lines(path), start=1):
+        text, _, weight_text = line.partition("\t")
+        if text.strip() and not text.lstrip().startswith("#"):
+            weight = _parse_weight(weight_text, f"decoding.hotwords, line {number}")
+            terms.add(" ".join(text.split()) + ("" if weight == 1 else f"\t{weight:g}"))
+    return "".join(f"{term}\n" for term in sorted(terms))
+
+
 def _make_writable(text: str, letters: set[str]) -> str | None:
     """The first form of a term that consists of ``letters``: as it stands, in plain signs, with its digits as words."""
     plain = unicodedata.normalize("NFKC", text).replace("’", "'")

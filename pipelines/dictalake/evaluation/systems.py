@@ -102,7 +102,7 @@ def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) 
     transcripts = {}
     with cluster.running_cluster(next(iter(configs.values()))):
         for system, config in configs.items():
-            summary = transcribe(config, console)
+            summary = transcribe(config, console, on_new="pass")
             has_lm = config.decoding.kind == "greedy" or config.decoding.lm is not None
             without = "" if has_lm else ", without a language model: decoding.lm is null"
             console.print(

@@ -1,7 +1,8 @@
-"""Writes the views of ``query`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
+"""Writes the views of ``lake/views.py`` for BigQuery, over external tables on the lake's Delta tables: ``infra/bigquery``.
 
 What BigQuery sees of a Delta table: a map is a list of structs of ``key`` and ``value``, and a list that is null is empty.
-``transcripts``, ``failures`` and ``rechecks`` are the views of ``query`` word for word. The others are put otherwise: BigQuery
+``failures``, ``rechecks`` and those of ``bigquery_sql`` are the views of ``views`` nearly word for word. The others are put
+otherwise: BigQuery
 unnests in FROM, its MAX_BY does not pass over nulls, and its views have no order.
 """
 
@@ -11,31 +12,39 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from dictalake.lake.places import RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
-from dictalake.lake.schema import RUNS, TRANSCRIPTS
+from dictalake.lake.bigquery_sql import SQL
+from dictalake.lake.places import FINGERPRINTS_FOLDER, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.schema import DOC, RUNS, TRANSCRIPTS
+from dictalake.lake.views import RECORDINGS
 
 DATASET = "dictalake"
 EXTERNAL_TABLES = {
-    "history": TRANSCRIPTS_FOLDER,
+    "transcript_rows": TRANSCRIPTS_FOLDER,
     "run_records": RUNS_FOLDER,
     "recheck_records": RECHECKS_FOLDER,
+    "fingerprint_records": FINGERPRINTS_FOLDER,
 }  # name in BigQuery → folder of the lake
-_FIRST = {"recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",)}
+_FIRST = {
+    "recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",),
+    "fingerprint_records": ("-- Its folder is there once dictalake 0.2 has written to the lake.",),
+}
+_DESCRIBED = ("transcripts", "history")
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
 
 
 def make_views() -> dict[str, str]:
     """Name → query, one for each view of ``query.VIEWS``."""
     return {
-        "transcripts": _transcripts(),
+        **{name: _spell_out(name) for name in ("promotions", "superseded", "history", "transcripts")},
         "failures": _lines(
             "-- Recordings whose last attempt under a fingerprint failed.",
             "SELECT *",
-            f"FROM {_table('history')}",
+            f"FROM {_table('transcript_rows')}",
             "QUALIFY",
             "  ROW_NUMBER() OVER (PARTITION BY `recording_id`, `fingerprint` ORDER BY `attempt` DESC) = 1",
             "  AND `status` = 'failed'",
         ),
+        "recordings": _spell_out("recordings"),
         "transcript_words": _unnest("words", "A row per word of transcripts; position counts from 1."),
         "transcript_sections": _unnest("sections", "A row per section of transcripts; position counts from 1."),
         "rechecks": _lines(
@@ -51,40 +60,14 @@ def make_views() -> dict[str, str]:
     }
 
 
-def _transcripts() -> str:
-    return _lines(
-        "-- The best good row of each recording: that which lost least sound, of equal ones the newest, of whatever model.",
-        "-- What `dictalake recheck` measured counts where it found that a row of the recording lost sound.",
-        "SELECT `h`.* EXCEPT (`row_lost_s`, `made_at`)",
-        "FROM (",
-        "  SELECT *, `quality`.`lost_s` AS `row_lost_s`, `provenance`.`transcribed_at` AS `made_at`",
-        f"  FROM {_table('history')}",
-        "  WHERE `status` = 'ok'",
-        ") AS `h`",
-        "LEFT JOIN (",
-        "  SELECT `recording_id`, `fingerprint`, `attempt`, `verdict`, `missing_s`",
-        f"  FROM {_table('recheck_records')}",
-        f"  WHERE `recording_id` IN (SELECT `recording_id` FROM {_table('recheck_records')} WHERE `verdict` = 'lost')",
-        "  QUALIFY ROW_NUMBER() OVER (",
-        "    PARTITION BY `recording_id`, `fingerprint`, `attempt` ORDER BY `loader` DESC, `at` DESC",
-        "  ) = 1",
-        ") AS `r`",
-        "  ON `r`.`recording_id` = `h`.`recording_id` AND `r`.`fingerprint` = `h`.`fingerprint`",
-        "  AND `r`.`attempt` = `h`.`attempt`",
-        "QUALIFY ROW_NUMBER() OVER (",
-        "  PARTITION BY `h`.`recording_id`, `h`.`recorded_month`",
-        "  ORDER BY",
-        "    ROUND(CASE",
-        "      WHEN `r`.`verdict` = 'lost'",
-        "        THEN CASE WHEN `h`.`row_lost_s` > `r`.`missing_s` THEN `h`.`row_lost_s` ELSE `r`.`missing_s` END",
-        "      WHEN `r`.`verdict` = 'complete' THEN COALESCE(`h`.`row_lost_s`, `r`.`missing_s`)",
-        "      ELSE `h`.`row_lost_s`",
-        "    END, 1) NULLS LAST,",
-        "    CASE WHEN `r`.`verdict` = 'lost' THEN 0 ELSE 1 END DESC,",
-        "    `h`.`made_at` DESC,",
-        "    `h`.`attempt` DESC",
-        ") = 1",
-    )
+def _spell_out(name: str) -> str:
+    """A view of ``bigquery_sql`` with the names of the dataset's tables."""
+    return _lines(SQL[name].strip().format_map(_Tables()))
+
+
+class _Tables(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return _table(name)
 
 
 def _table(name: str) -> str:
@@ -164,6 +147,21 @@ def _runs() -> str:
 
 def _newest(column: str, condition: str) -> str:
     return f"MAX_BY(`{column}`, IF({condition}, `at`, NULL))"
+
+
+def make_descriptions() -> str:
+    """Descriptions of the columns of views, which BigQuery's console shows; a view has none of its own."""
+    docs = {name: {field.name: (field.metadata or {})[DOC.encode()].decode() for field in TRANSCRIPTS} for name in _DESCRIBED}
+    docs["recordings"] = RECORDINGS
+    lines = ["-- Once the views are there."]
+    for view, columns in docs.items():
+        changes = [f"  ALTER COLUMN `{name}` SET OPTIONS (description = {_quote(doc)})" for name, doc in columns.items()]
+        lines += ["", f"ALTER VIEW {_table(view)}", ",\n".join(changes) + ";"]
+    return _lines(*lines)
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def make_tables(lake_uri: str, region: str) -> str:

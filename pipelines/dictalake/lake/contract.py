@@ -21,7 +21,7 @@ import pyarrow as pa
 from deltalake import Schema
 
 from dictalake.lake.places import PLACES
-from dictalake.lake.schema import SCHEMA_VERSION
+from dictalake.lake.schema import DOC, SCHEMA_VERSION
 
 # The first version whose code reads a lake of a newer version. It does not change when the version is raised.
 FORWARD_COMPATIBLE_SINCE = 5
@@ -95,7 +95,7 @@ def compare(wanted: Table, there: Table) -> Difference:
 def list_columns(table: str) -> Iterator[Column]:
     """Every column of a table and every field in it, in order."""
     for path, field in _walk(TABLES[table].schema):
-        doc = (field.metadata or {}).get(b"doc", b"").decode()
+        doc = (field.metadata or {}).get(DOC.encode(), b"").decode()
         yield Column(path, _name(field.type), not field.nullable, doc, _first_version(table, path))
 
 

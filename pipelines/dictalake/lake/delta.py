@@ -49,7 +49,12 @@ def open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
     """The rows of the existing table at ``storage`` with exactly ``schema``. Columns that an older table lacks are null, and
     further columns of a newer one are left out. Raises RunError as ``open_table``.
     """
-    rows = open_table(storage, schema, to_read=True).to_pyarrow_dataset(filesystem=storage.filesystem)
+    return make_dataset(open_table(storage, schema, to_read=True), storage, schema)
+
+
+def make_dataset(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.Dataset:
+    """The same of a table that is open, at its version."""
+    rows = delta.to_pyarrow_dataset(filesystem=storage.filesystem)
     # Not replace_schema, which refuses another struct. When Arrow reads a file it finds fields of structs by name, and fills.
     return ds.FileSystemDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
 

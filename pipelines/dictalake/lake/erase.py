@@ -42,6 +42,7 @@ from dictalake.lake.places import PLACES, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRI
 from dictalake.lake.reports import Reports
 from dictalake.lake.schema import PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.superseded import drop_gone
 from dictalake.lake.table import ERASURE_MARK
 from dictalake.lake.tombstones import ErasedSubjects, Erasures, Tombstone, hash_subject
 from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_files
@@ -146,6 +147,7 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
             _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
             receipt.report_lines += clear_reports(lake)
             receipt.rechecks += clear_rechecks(lake)
+            drop_gone(lake)
             _clean_logs(lake, receipt)
             receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
     except (OSError, DeltaError) as error:
@@ -172,6 +174,7 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
         receipt.run_records += _blank_run_records(lake, forbidden, receipt)
         receipt.report_lines += clear_reports(lake)
         receipt.rechecks += clear_rechecks(lake)
+        drop_gone(lake)
     except (OSError, DeltaError) as error:
         raise RunError(
             f"cannot erase from the lake at {lake.uri}: {type(error).__name__}; run the same command again"

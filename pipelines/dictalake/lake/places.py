@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from dictalake.lake.schema import ERASURES, PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS
+from dictalake.lake.schema import ERASURES, FINGERPRINTS, PARTITIONS, RECHECKS, RUNS, SUPERSEDED, TRANSCRIPTS
 
 TRANSCRIPTS_FOLDER = "transcripts"
 RUNS_FOLDER = "runs"
@@ -21,6 +21,8 @@ REPORTS_FOLDER = "reports"
 LINEAGE_FOLDER = "lineage"
 CLAIMS_FOLDER = "claims"
 RECHECKS_FOLDER = "rechecks"
+FINGERPRINTS_FOLDER = "fingerprints"
+SUPERSEDED_FOLDER = "superseded"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ PLACES = (
     Place(RUNS_FOLDER, "content", RUNS),
     Place(ERASURES_FOLDER, "none", ERASURES),
     Place(RECHECKS_FOLDER, "none", RECHECKS),
+    Place(FINGERPRINTS_FOLDER, "none", FINGERPRINTS),
+    Place(SUPERSEDED_FOLDER, "none", SUPERSEDED),
     Place(MANIFESTS_FOLDER, "content"),
     Place(REPORTS_FOLDER, "content"),
     Place(LINEAGE_FOLDER, "archive"),

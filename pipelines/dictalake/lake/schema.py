@@ -1,5 +1,5 @@
-"""The Arrow schemas of the lake's tables: the one place that says what a row holds. Each field's metadata has a ``doc`` with
-its unit, which Delta Lake keeps. Only types that Delta Lake has: int32/int64, float32/float64, timestamps in µs UTC.
+"""The Arrow schemas of the lake's tables: the one place that says what a row holds. Each field's metadata has a ``comment``
+with its unit, which Delta Lake keeps. Only types that Delta Lake has: int32/int64, float32/float64, timestamps in µs UTC.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ _TEXT, _NUMBER, _REAL = pa.string(), pa.int64(), pa.float64()
 _RATIO, _TIME, _FLAG = pa.float32(), pa.timestamp("us", tz="UTC"), pa.bool_()
 
 
+# Spark, Databricks and Delta Lake's own tools show this key of a column's metadata as its comment.
+DOC = "comment"
+
+
 def _field(name: str, kind: pa.DataType, doc: str, *, required: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=not required, metadata={"doc": doc})
+    return pa.field(name, kind, nullable=not required, metadata={DOC: doc})
 
 
 def _list(kind: pa.DataType) -> pa.ListType:
@@ -209,6 +213,34 @@ ERASURES = pa.schema(
         _field("at", _TIME, "when, UTC", required=True),
         _field("kind", _TEXT, "what subject is a hash of: uri, study, patient", required=True),
         _field("subject", _TEXT, "blake2b-128 of kind and value, 32 hex digits", required=True),
+    ]
+)
+
+FINGERPRINTS = pa.schema(
+    [
+        _field("at", _TIME, "when, UTC", required=True),
+        _field(
+            "event",
+            _TEXT,
+            "described: a run began with it for the first time; promoted: from then on it is production; alias: a run of this "
+            "fingerprint continues under the name `other`, which says the same",
+            required=True,
+        ),
+        _field("fingerprint", _TEXT, "fingerprint that the record is about, 12 hex digits", required=True),
+        _field(
+            "other", _TEXT, "promoted: fingerprint that was production before; alias: name that the lake keeps; null for none"
+        ),
+        _field("run_id", _TEXT, "run that wrote the record; null where a person or an upgrade did"),
+        _field("promoted_by", _TEXT, "login and machine of the operator who promoted it; null where nobody was asked"),
+        _field("parts", _TEXT, "described: everything that the fingerprint stands for, as JSON; hashes, names and numbers"),
+    ]
+)
+
+SUPERSEDED = pa.schema(
+    [
+        _field("recording_id", _TEXT, "recording whose object was replaced by a newer version", required=True),
+        _field("superseded_by", _TEXT, "recording that is the newest version of the same URI", required=True),
+        _field("at", _TIME, "when that was written down, UTC", required=True),
     ]
 )
 

@@ -25,6 +25,7 @@ from filelock import FileLock
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.delta import open_table
+from dictalake.lake.fingerprints import read_fingerprints
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.schema import TRANSCRIPTS
@@ -32,7 +33,7 @@ from dictalake.lake.storage import open_storage
 
 FIELDS = ("text", "recorded_month", "specialty", "recording_id")
 _KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # identifies a row; the first two identify a recording
-_FORMAT = 1  # version of the index; an index of another version is rebuilt
+_FORMAT = 2  # version of the index; an index of another version is rebuilt
 _HEAP_BYTES = 256_000_000
 _BATCH_ROWS = 10_000
 _SNIPPET_CHARACTERS = 160
@@ -40,6 +41,7 @@ _SNIPPET_CHARACTERS = 160
 _MOST_CHARACTERS, _MOST_NESTED = 4000, 32
 _UNFINISHED = "unfinished"  # a file beside an index while rows are being added
 _NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
+_NOTHING_EVER = TRANSCRIPTS.empty_table().select(["recording_id"])  # what was in the index: deleted words may stay in its files
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ class TextIndex:
     def refresh(self) -> Refreshed:
         """Brings the index up to the present lake. Raises RunError if there is no lake or it cannot be read.
 
-        If a recording has left the lake (``dictalake forget``), the index is rebuilt, so that no trace of it is left.
+        A recording that the view no longer shows, since it was replaced, is taken out. If one has left the lake (``dictalake
+        forget``), the index is rebuilt, so that no trace of it is left.
         """
         table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
-        state = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
+        state: dict[str, Any] = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
+        state["promotions"] = [list(names) for names in read_fingerprints(self._lake).promoted]
         with FileLock(self._folder / "lock"):
             current = self._current()
             self._delete_all_but(current)  # leftovers of an interrupted refresh
@@ -96,18 +100,25 @@ class TextIndex:
                 return Refreshed(0, 0)
             is_same = there is not None and (there["format"], there["table"]) == (state["format"], state["table"])
             with connect(self._lake.uri or "", self._lake.storage_options) as database:
-                known = pq.read_table(current / "known.parquet") if is_same and current else _NOTHING_KNOWN
+                is_kept = is_same and current is not None
+                known = pq.read_table(current / "known.parquet") if is_kept and current else _NOTHING_KNOWN
+                ever = pq.read_table(current / "ever.parquet") if is_kept and current else _NOTHING_EVER
                 database.register("known", known)
+                database.register("ever", ever)
+                good = "(SELECT recording_id FROM transcript_rows WHERE status = 'ok')"
+                if _count(database, f"ever ANTI JOIN {good} USING (recording_id)"):  # erased
+                    is_kept, ever = False, _NOTHING_EVER
                 gone = _count(database, "known ANTI JOIN transcripts USING (recording_id, recorded_month)")
-                if gone:
-                    database.unregister("known")
-                    database.register("known", _NOTHING_KNOWN)
-                if gone or not is_same or current is None:
+                if not is_kept or current is None:
                     current = self._begin()
+                    for name, table_of_none in (("known", _NOTHING_KNOWN), ("ever", _NOTHING_EVER)):
+                        database.unregister(name)
+                        database.register(name, table_of_none)
                 (current / _UNFINISHED).touch()
                 added = _take_in(database, current)
                 now = database.sql(f"SELECT {', '.join(_KEY)} FROM transcripts").to_arrow_table()
-            _write(current, now, state)
+                ever = database.sql("SELECT recording_id FROM ever UNION SELECT recording_id FROM transcripts").to_arrow_table()
+            _write(current, now, ever, state)
             (current / _UNFINISHED).unlink()
             self._switch_to(current)
         return Refreshed(added, gone)
@@ -192,7 +203,11 @@ def _count(database: duckdb.DuckDBPyConnection, what: str) -> int:
 
 
 def _take_in(database: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Adds the unknown rows, each in place of an older row of the same recording; returns their number."""
+    """Takes out what the view no longer shows, and adds the unknown rows, each in place of an older row of the same recording;
+    returns how many were added.
+    """
+    left = "SELECT recording_id, recorded_month FROM known ANTI JOIN transcripts USING (recording_id, recorded_month)"
+    gone = [f"{recording_id}/{month}" for recording_id, month in database.sql(left).fetchall()]
     fresh = database.sql(
         f"""
         SELECT recording_id, recorded_month, text,
@@ -201,6 +216,8 @@ def _take_in(database: duckdb.DuckDBPyConnection, folder: Path) -> int:
         """
     ).to_arrow_reader(_BATCH_ROWS)
     writer = tantivy.Index.open(str(folder / "index")).writer(_HEAP_BYTES)
+    for key in gone:
+        writer.delete_documents_by_term("key", key)
     added = 0
     for row in _rows(fresh):
         key = f"{row['recording_id']}/{row['recorded_month']}"
@@ -217,11 +234,12 @@ def _rows(reader: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _write(folder: Path, known: pa.Table, state: dict[str, Any]) -> None:
-    """Records what the index holds; it is written after the index itself."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(known, buffer)
-    _replace(folder / "known.parquet", buffer.getvalue().to_pybytes())
+def _write(folder: Path, known: pa.Table, ever: pa.Table, state: dict[str, Any]) -> None:
+    """Records what the index holds, and held; it is written after the index itself."""
+    for name, table in (("known", known), ("ever", ever)):
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        _replace(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
     _replace(folder / "state.json", json.dumps(state).encode())
 
 

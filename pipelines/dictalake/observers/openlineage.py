@@ -41,7 +41,7 @@ from dictalake.config.sections import Archive, Config
 from dictalake.errors import DictalakeError, TranscriptionError, name_place
 from dictalake.lake.places import LINEAGE_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import describe_config
-from dictalake.lake.schema import TRANSCRIPTS
+from dictalake.lake.schema import DOC, TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.observers.base import Observer, RunEnd, RunStart, State
 from dictalake.observers.stats import RunStats
@@ -298,7 +298,7 @@ def _describe_field(field: pa.Field, position: int) -> facet_v2.schema_dataset.S
         name, below = "struct", [kind.field(index) for index in range(kind.num_fields)]
     elif pa.types.is_map(kind):
         name, below = "map", [pa.field("key", kind.key_type), pa.field("value", kind.item_type)]
-    doc = (field.metadata or {}).get(b"doc", b"").decode() or None
+    doc = (field.metadata or {}).get(DOC.encode(), b"").decode() or None
     return facet_v2.schema_dataset.SchemaDatasetFacetFields(field.name, name, doc, position, describe_fields(below) or None)
 
 

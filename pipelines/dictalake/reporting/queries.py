@@ -62,17 +62,20 @@ _COLUMNS = """
 """
 # ``seen``: every row; ``good``: transcribed rows; ``bad``: failed rows. Each narrow table takes one pass over the lake.
 _OF_RUN = {
-    "seen": f"SELECT {_COLUMNS} FROM history WHERE run_id = getvariable('run') AND fingerprint = getvariable('fingerprint')",
+    "seen": f"""
+        SELECT {_COLUMNS} FROM transcript_rows
+        WHERE run_id = getvariable('run') AND fingerprint = getvariable('fingerprint')
+    """,
     "good": "SELECT * FROM seen WHERE status = 'ok'",
     "bad": "SELECT * FROM seen WHERE status = 'failed'",
 }
 _OF_LAKE = {
-    "seen": f"SELECT {_COLUMNS} FROM history",
+    "seen": f"SELECT {_COLUMNS} FROM transcript_rows",
     "good": f"SELECT {_COLUMNS} FROM transcripts",
-    # A recording may have failed under several fingerprints: its last failure counts.
+    # Of each current recording without a transcript the failure that counts.
     "bad": f"""
-        SELECT {_COLUMNS} FROM failures WHERE recording_id NOT IN (SELECT recording_id FROM good)
-        QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY made_at DESC NULLS LAST) = 1
+        SELECT {_COLUMNS} FROM failures
+        SEMI JOIN (FROM recordings WHERE status = 'failed') USING (recording_id, fingerprint, attempt)
     """,
 }
 _FAILURES = """
@@ -85,7 +88,8 @@ _ATTEMPTS = """
     FROM seen GROUP BY ALL ORDER BY ALL
 """
 _TEXTS = """
-    SELECT recording_id, fingerprint, attempt, text FROM history WHERE status = 'ok' AND recording_id IN (SELECT unnest(?))
+    SELECT recording_id, fingerprint, attempt, text FROM transcript_rows
+    WHERE status = 'ok' AND recording_id IN (SELECT unnest(?))
 """
 
 
@@ -158,7 +162,7 @@ def _wrote_rows(database: duckdb.DuckDBPyConnection, run: Run) -> bool:
     """Whether the run wrote rows. A killed run has recorded no counts, so its rows are searched for."""
     if run.ok is not None:
         return bool(run.ok + (run.failed or 0))
-    query = "SELECT 1 FROM history WHERE run_id = ? AND fingerprint = ? LIMIT 1"
+    query = "SELECT 1 FROM transcript_rows WHERE run_id = ? AND fingerprint = ? LIMIT 1"
     return bool(database.execute(query, [run.run_id, run.fingerprint]).fetchall())
 
 
@@ -307,7 +311,7 @@ def _read_provenances(database: duckdb.DuckDBPyConnection, run: Run | None) -> l
         f"""
         SELECT fingerprint, {columns}, string_agg(DISTINCT provenance.device, ', ' ORDER BY provenance.device) AS device,
             count(*) AS rows{versions}
-        FROM history {where} GROUP BY ALL ORDER BY rows DESC, fingerprint LIMIT {_PROVENANCES}
+        FROM transcript_rows {where} GROUP BY ALL ORDER BY rows DESC, fingerprint LIMIT {_PROVENANCES}
         """,
     )
     return [ProvenanceGroup(**row | {"versions": sorted(row.get("versions") or ())}) for row in rows]

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
@@ -24,15 +24,40 @@ from dictalake.config.sections import Confidence, Config
 from dictalake.errors import ConfigError
 from dictalake.transcript.formatting import formatter_version
 
-# Keys that change the speed only, are hashed by their content instead of their name, or do not change the words
-_NOT_IN_HASH = {"kind", "actors", "lm", "lm_sha256", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
+# What 0.1.0 hashed. These keys are always in the hash.
+HASHED = {
+    "windows": ("length_s", "overlap_s"),
+    "decoding": (
+        *("beam_width", "lm_weight", "word_score", "known_pieces", "beam_prune_logp", "token_min_logp", "collapse_blank"),
+    ),
+    "acoustic": ("kind", "dtype"),
+}
+# Keys that came later, each with the value that is as if it did not exist. A key at that value is left out of the hash, so that
+# older fingerprints stay. The value is the one with which the key was introduced; it never changes with a default.
+HASHED_SINCE: dict[str, dict[str, Any]] = {"windows": {}, "decoding": {}, "acoustic": {}}
+# Keys that change the speed only, that are hashed by the content of what they name, or that an engine's own settings hold.
+NOT_HASHED = {
+    "windows": (),
+    "decoding": ("kind", "actors", "lm", "lm_sha256", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"),
+    "acoustic": (
+        *("model", "revision", "device", "actors", "gpus_per_actor", "cpus_per_actor", "batch_s", "compile"),
+        *("language", "beam_width", "stretch_s"),
+    ),
+}
+# What these are without a language model, where they change nothing: the defaults of 0.1.0.
+_WITHOUT_LM = {"lm_weight": 0.5, "word_score": 1.5, "known_pieces": True}
 _COMMIT_DIGITS = 7
 _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The provenance that all rows of a run share."""
+    """The provenance that all rows of a run share.
+
+    ``parts`` is what the fingerprint stands for. ``named`` is the fingerprint of these parts, which a lake may know under an
+    older name. ``spelling`` is the one that 0.1.0 gave to the same request, by the very bytes of its files and by keys without
+    effect. Mostly all three are the same.
+    """
 
     run_id: str
     fingerprint: str
@@ -47,6 +72,9 @@ class Provenance:
     lm_sha256: str | None
     decoder: str
     versions: dict[str, str]
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    named: str = ""
+    spelling: str = ""
 
 
 def make_provenance(
@@ -60,26 +88,36 @@ def make_provenance(
     engine: Mapping[str, Any] | None = None,
     libraries: Mapping[str, str] | None = None,
     file_hashes: Mapping[str, str] | None = None,
+    meaning_hashes: Mapping[str, str] | None = None,
 ) -> Provenance:
     """Hashes ``config`` and the files that it names. Raises ConfigError if the language model does not exist.
 
-    ``file_hashes`` has the hashes of those files that were hashed before, by their keys (``decoding.lm``).
+    ``file_hashes`` has the hashes of those files that were hashed before, by their keys (``decoding.lm``). ``meaning_hashes``
+    has those of files that say the same in another layout or order, where they differ (``acoustic.model``).
 
     For an engine that gives text, ``engine`` has its settings and ``libraries`` the versions of its libraries.
     """
-    acoustic: dict[str, Any] = {
-        "kind": config.acoustic.kind,
-        "model_sha256": model_sha256,
-        "dtype": config.acoustic.dtype,
-        "channels": "each",
-    }
-    acoustic |= {"windows": config.windows.model_dump()} if engine is None else dict(engine)
-    decoding = _describe_decoding(config, file_hashes or {}) if engine is None else {"kind": "none"}
+    hashes, meanings = dict(file_hashes or {}), dict(meaning_hashes or {})
+
+    def describe(model: str, known: Mapping[str, str], *, as_spelled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        acoustic = {
+            "kind": config.acoustic.kind,
+            "model_sha256": model,
+            "dtype": config.acoustic.dtype,
+            "channels": "each",
+            **_take_later_keys(config, "acoustic"),
+        }
+        acoustic |= {"windows": _take_keys(config, "windows")} if engine is None else dict(engine)
+        decoding = _describe_decoding(config, known, as_spelled=as_spelled) if engine is None else {"kind": "none"}
+        return acoustic, decoding
+
+    acoustic, decoding = describe(meanings.get("acoustic.model", model_sha256), {**hashes, **meanings}, as_spelled=False)
+    spelled = describe(model_sha256, hashes, as_spelled=True)
     formatting = {"version": formatter_version(config.formatting.numbers)}
     formatting |= {"text2num": metadata.version("text2num")} if config.formatting.numbers else {}
     return Provenance(
         run_id=run_id,
-        fingerprint=_hash({"acoustic": acoustic, "decoding": decoding})[:12],
+        fingerprint=_name(acoustic, decoding),
         acoustic_hash=_hash(acoustic),
         decoding_hash=_hash(decoding),
         formatting_hash=_hash(formatting),
@@ -90,20 +128,42 @@ def make_provenance(
         model_sha256=model_sha256,
         lm_sha256=decoding.get("lm_sha256"),
         decoder=decoder,
+        parts={"model": model_id, "acoustic": acoustic, "decoding": decoding},
+        named=_name(acoustic, decoding),
+        spelling=_name(*spelled),
         versions=library_versions()
         | dict(libraries or {})
         | {"confidence": _describe(config.confidence), "formatter": formatting["version"]},
     )
 
 
-def _describe_decoding(config: Config, file_hashes: Mapping[str, str]) -> dict[str, Any]:
+def _name(acoustic: Mapping[str, Any], decoding: Mapping[str, Any]) -> str:
+    return _hash({"acoustic": acoustic, "decoding": decoding})[:12]
+
+
+def _take_keys(config: Config, section: str) -> dict[str, Any]:
+    """The hashed keys of a section."""
+    values = getattr(config, section)
+    return {key: getattr(values, key) for key in HASHED[section]} | _take_later_keys(config, section)
+
+
+def _take_later_keys(config: Config, section: str) -> dict[str, Any]:
+    values = getattr(config, section)
+    return {key: getattr(values, key) for key, frozen in HASHED_SINCE[section].items() if getattr(values, key) != frozen}
+
+
+def _describe_decoding(config: Config, file_hashes: Mapping[str, str], *, as_spelled: bool) -> dict[str, Any]:
+    """``as_spelled`` keeps keys that have no effect, as 0.1.0 did."""
+
     def find_hash(location: str, key: str) -> str:
         return file_hashes.get(key) or hash_file(location, key)
 
     search = config.decoding
     decoding: dict[str, Any] = {"kind": search.kind}
     if search.kind == "beam":
-        decoding |= search.model_dump(exclude=_NOT_IN_HASH)
+        decoding |= _take_keys(config, "decoding")
+        if not search.lm and not as_spelled:
+            decoding |= _WITHOUT_LM
         decoding |= {"lm_sha256": find_hash(search.lm, "decoding.lm") if search.lm else None}
         if search.hotwords is not None:
             decoding |= {name: getattr(search, name) for name in ("hotword_weight", "hotword_guard")}

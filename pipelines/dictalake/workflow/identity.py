@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from dictalake.acoustic.slow_dtype import explain_slow_dtype
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
-from dictalake.decoding.hotwords import warn_of_hotwords
+from dictalake.decoding.hotwords import warn_of_hotwords, write_terms
 from dictalake.decoding.lm_file import find_hub_hash, find_known_hash, require_hash
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -45,7 +46,10 @@ def find_decoder_files(config: Config) -> DecoderFiles:
     if lm is not None:
         location = str(config.decoding.lm)
         require_hash(location, lm.sha256, find_known_hash(config.decoding) or find_hub_hash(Path(lm.path)))
-    return DecoderFiles(lm, freeze("decoding.hotwords", search.hotwords))
+    hotwords, meaning = freeze("decoding.hotwords", search.hotwords), None
+    if search.hotwords is not None:
+        meaning = sha256(write_terms(Path(resolve(search.hotwords))).encode()).hexdigest()
+    return DecoderFiles(lm, hotwords, meaning)
 
 
 def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None = None) -> Provenance:
@@ -59,6 +63,7 @@ def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None 
     if files is None:
         files = find_decoder_files(config)
     known = {"decoding.lm": files.lm, "decoding.hotwords": files.hotwords}
+    meanings = {"acoustic.model": identity.meaning_sha256, "decoding.hotwords": files.hotword_meaning}
     settings: EngineSettings | None = None
     if config.acoustic.gives_text:
         settings = resolve_engine(config.acoustic)
@@ -76,6 +81,7 @@ def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None 
         engine=None if settings is None else settings.hashed,
         libraries=None if settings is None else settings.libraries,
         file_hashes={key: found.sha256 for key, found in known.items() if found is not None},
+        meaning_hashes={key: found for key, found in meanings.items() if found is not None},
     )
 
 

@@ -56,7 +56,7 @@ _PLAN = """
     SELECT h.recording_id, h.fingerprint, h.attempt, h.archive_id, h.source, h.quality.duration_s AS duration_s,
         h.quality.lost_s AS lost_s, coalesce(h.archive_id, h.recording_id) AS object_id
     FROM (
-        SELECT recording_id, fingerprint, attempt, status, archive_id, source, quality FROM history
+        SELECT recording_id, fingerprint, attempt, status, archive_id, source, quality FROM transcript_rows
         QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint ORDER BY attempt DESC) = 1
     ) AS h LEFT JOIN rechecks AS r
         ON r.recording_id = h.recording_id AND r.fingerprint = h.fingerprint AND r.attempt = h.attempt AND r.loader >= $loader

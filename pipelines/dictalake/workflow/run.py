@@ -34,7 +34,6 @@ from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import blank_manifests
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
-from dictalake.lake.rechecks import find_lost
 from dictalake.lake.runs import RunLog
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
@@ -49,8 +48,10 @@ from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
+from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new, tell_of_work
 from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
+from dictalake.workflow.misread import find_again
 from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan, plan_heavy
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
@@ -59,6 +60,7 @@ from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import FromManifest, Load
 from dictalake.workflow.stages.recognize import Recognize
+from dictalake.workflow.standing import record_request, settle
 from dictalake.workflow.summary import RunSummary as RunSummary
 from dictalake.workflow.summary import end_record, name_model, start_record, summarise, warn_of_model
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
@@ -90,6 +92,7 @@ class _Run:
     stats: RunStats
     observers: Observers
     others: tuple[str, ...] = ()
+    is_new: bool = False  # whether the lake did not know the fingerprint
 
 
 def transcribe(
@@ -98,10 +101,15 @@ def transcribe(
     job: str = "backfill",
     retry: Retry | None = None,
     listing: Archive | None = None,
+    *,
+    promote: bool = False,
+    on_new: OnNew = "tell",
 ) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
-    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were.
+    ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were. With
+    ``promote`` the run's fingerprint becomes production once all of the archive has its rows. ``on_new`` says what becomes
+    of a fingerprint that is new to the lake: before anything is listed, it is told, refused or passed over.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
@@ -123,8 +131,8 @@ def transcribe(
             try:
                 with observing(observers) as everybody:
                     everybody.step_started("reading the model's files")
-                    run = _open_run(config, listing or config.archive, job, stats, everybody)
-                    summary = _carry_out(run, retry)
+                    run = _open_run(config, listing or config.archive, job, stats, everybody, on_new)
+                    summary = _carry_out(run, retry, promote=promote)
             except BaseException as error:
                 _name_library_log(error, library_log)
                 raise
@@ -133,7 +141,9 @@ def transcribe(
             return summary
 
 
-def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers) -> _Run:
+def _open_run(
+    config: Config, listing: Archive, job: str, stats: RunStats, observers: Observers, on_new: OnNew = "tell"
+) -> _Run:
     """Looks at model, decoder and lake, and names the run. Raises ConfigError, RunError."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
@@ -147,7 +157,8 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     )
     # Looked up and hashed once, and opened later: a file that has changed since is refused here, or in a worker.
     files = find_decoder_files(config)
-    provenance = identify(config, checkpoint, files)
+    provenance = take_name(config, identify(config, checkpoint, files))
+    is_new = tell_of_new(config, provenance, on_new)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
     logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config), describe_briefly(probe()))
@@ -155,10 +166,10 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
     table, log = TranscriptTable(config.lake), RunLog(config.lake)
-    return _Run(config, job, provenance, reading, listing, table, log, stats, observers)
+    return _Run(config, job, provenance, reading, listing, table, log, stats, observers, is_new=is_new)
 
 
-def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
+def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
     """The run from its claim to its end. Observers, run records and the claim tell how it ends."""
     config, provenance, stats = run.config, run.provenance, run.stats
     stats.started = time.monotonic()  # a run's time begins when it has a name
@@ -169,6 +180,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         _recorded(run),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
+        record_request(config, provenance)
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
@@ -176,13 +188,16 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         work = WorkList(scan_recordings(run.listing, findings), run.table.read_erasures(), config, Path(folder), findings)
         _find_work(run, work, retry)
         counts = work.counts
+        if run.is_new:
+            tell_of_work(config, counts.pending, work.sum_pending_bytes())
         if counts.pending == 0:
             run.log.append(start_record(config, provenance, run.job, counts))
         else:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
             _do_work(run, work, places)
-    return summarise(config, provenance, counts, run.others, stats, findings)
+        standing = settle(config, provenance, promote=promote, is_complete=counts.claimed == 0)
+    return replace(summarise(config, provenance, counts, run.others, stats, findings), standing=standing)
 
 
 @contextmanager
@@ -216,7 +231,7 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
 def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
     """What of the archive has no row yet and is nobody else's."""
     manifests = Manifests(run.config.lake)
-    lost = find_lost(run.config.lake, run.provenance.fingerprint) if retry is not None and retry.lost else None
+    lost = find_again(run.config, run.provenance.fingerprint, retry)
     work.refresh(
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),

@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dictalake import logs
 from dictalake.archive.findings import Findings
@@ -24,6 +24,8 @@ from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow.worklist import Counts
 
+# Whether the view `transcripts` shows the rows of a run: first of all, where nothing newer was promoted, or not at all.
+Standing = Literal["production", "earlier", "experiment"]
 _SYNTHETIC = f"{EMBEDDED}medasr-mini"
 SYNTHETIC_ADVICE = (
     "medasr-mini knows synthetic voices only: do not use it for patients. For real voices take google/medasr "
@@ -96,6 +98,7 @@ class RunSummary:
     unread_folders: dict[str, int] = field(default_factory=dict)
     hidden_warnings: int = 0
     log_file: str | None = None
+    standing: Standing = "production"
 
     @property
     def exit_code(self) -> int:
@@ -221,6 +224,7 @@ def number_summary(summary: RunSummary) -> dict[str, Any]:
         "fingerprint": summary.fingerprint,
         "model": summary.model,
         "state": summary.state,
+        "standing": summary.standing,
         "storage_retries": summary.retries,
         "others": list(summary.others),
         "audio_hours": round(summary.audio_s / 3600, 4),

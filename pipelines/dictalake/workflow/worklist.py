@@ -44,7 +44,8 @@ CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 @dataclass(frozen=True)
 class Retry:
     """Which recordings are done again: with ``failed`` those whose newest row failed and is retryable, or has one of
-    ``reasons``; with ``lost`` those whose newest row is good and lost sound, as a recheck found.
+    ``reasons``; with ``lost`` those whose newest row is good and lost sound, as a recheck found; with ``misread`` those whose
+    newest row is good and was read otherwise than the configuration says now of headerless files.
 
     Raises ConfigError for a reason that does not exist.
     """
@@ -52,6 +53,7 @@ class Retry:
     reasons: tuple[str, ...] = ()
     failed: bool = True
     lost: bool = False
+    misread: bool = False
 
     def __post_init__(self) -> None:
         known = list_reasons()
@@ -145,7 +147,7 @@ class WorkList:
         kind = "none" if retry is None or not retry.failed else "reasons" if retry.reasons else "retryable"
         self._database.execute("SET VARIABLE retry = $1", [kind])
         self._database.execute("SET VARIABLE retry_reasons = $1::VARCHAR[]", [list(retry.reasons) if retry else []])
-        self._database.execute("SET VARIABLE retry_lost = $1", [retry is not None and retry.lost])
+        self._database.execute("SET VARIABLE retry_lost = $1", [retry is not None and (retry.lost or retry.misread)])
         self._database.execute("SET VARIABLE is_same_run = $1", [is_same_run])
 
     def leave_out(self, forbidden: ErasedSubjects) -> None:
@@ -164,6 +166,11 @@ class WorkList:
             self._erased += covered.num_rows
             pending = self.counts.pending - covered.num_rows
             self.counts = replace(self.counts, erased=self._erased, pending=pending)
+
+    def sum_pending_bytes(self) -> int:
+        """The stored bytes of the work."""
+        (row,) = self._database.execute("SELECT coalesce(sum(size_bytes), 0)::BIGINT FROM pending").fetchall()
+        return int(row[0])
 
     def blocks(self) -> Iterator[list[Recording]]:
         """The recordings in order of date, in the blocks of ``plan_blocks``.

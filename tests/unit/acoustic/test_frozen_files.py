@@ -95,7 +95,8 @@ def test_a_run_is_identified_by_the_hashes_that_its_workers_compare_with(folder:
     config = make_config(folder)
     checkpoint, files = find_checkpoint(config.acoustic), find_decoder_files(config)
     before = identify(config, checkpoint, files).fingerprint
-    append_byte(folder.parent / name)
+    with (folder.parent / name).open("ab") as file:
+        file.write(b"aspirin\n")
     assert identify(config, checkpoint, files).fingerprint == before
     assert identify(config, checkpoint).fingerprint != before, "the changed file makes another run"
 

@@ -67,6 +67,16 @@ def test_a_night_names_the_recordings_that_lost_sound_the_worst_first() -> None:
     assert "incomplete" not in describe(night)
 
 
+def test_a_run_whose_rows_do_not_show_says_so_with_the_command_that_shows_them() -> None:
+    night = replace(NOTHING, ok=4, lake_uri="./my lake")
+    output = io.StringIO()
+    show_summary(replace(night, standing="experiment"), Console(file=output, width=80))
+    assert "since it was not promoted: `dictalake promote './my lake' f1` does" in output.getvalue()
+    assert "the view transcripts does not show this fingerprint" in describe(replace(night, standing="experiment"))
+    for shown in ("production", "earlier"):
+        assert "transcripts" not in describe(replace(night, standing=shown))
+
+
 def test_the_summary_lists_the_recordings_that_lost_sound_the_worst_first() -> None:
     output = io.StringIO()
     summary = replace(NOTHING, ok=2, lost={"a" * 32: 0.5, "b" * 32: 12.0})

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +22,10 @@ from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.runs import RunLog
 from dictalake.workflow.run import _Run
-from dictalake.workflow.summary import start_record
+from dictalake.workflow.summary import Standing, start_record
 from dictalake.workflow.worklist import WorkList
 from tests.recordings import make_sound, write_wav
+from tests.unit.cli.test_operators_commands import NOTHING
 
 
 @pytest.fixture
@@ -174,12 +176,18 @@ def test_the_person_sees_texts_failures_and_what_to_do_next(here: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def show_hints(*arguments: str) -> list[str]:
+def test_a_model_that_does_not_show_yet_is_promoted_first() -> None:
+    promote = "dictalake promote ./l f1"
+    assert show_hints(standing="experiment")[0] == promote
+    assert promote not in show_hints(standing="production")
+
+
+def show_hints(*arguments: str, standing: Standing = "production") -> list[str]:
     output = io.StringIO()
     parsed = make_command_parser("transcribe").parse(["./recs", *arguments])
     overrides = dict(parsed.overrides)
     config = Config.model_validate({"lake": {"uri": "./l"}, "acoustic": {"model": overrides.get("acoustic.model", SMALL)}})
-    show_next(config, parsed, Console(file=output, width=80))
+    show_next(config, parsed, Console(file=output, width=80), replace(NOTHING, standing=standing))
     return [line.strip() for line in output.getvalue().splitlines() if line.startswith("  ")]
 
 

@@ -19,17 +19,32 @@ from sqlglot.optimizer.qualify import qualify
 from dictalake.cli.schema import INFRA
 from dictalake.config.sections import Lake
 from dictalake.lake.bigquery import DATASET, EXTERNAL_TABLES
+from dictalake.lake.fingerprints import keep_what_counts, promote
 from dictalake.lake.query import VIEWS, connect
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.runs import RunLog, RunRecord
-from dictalake.lake.schema import RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
+from dictalake.lake.schema import FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 FOLDER = INFRA / "bigquery"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (FOLDER / "views").glob("*.sql")}
-SCHEMAS = {"history": TRANSCRIPTS, "run_records": RUNS, "recheck_records": RECHECKS}
+SCHEMAS = {
+    "transcript_rows": TRANSCRIPTS,
+    "run_records": RUNS,
+    "recheck_records": RECHECKS,
+    "fingerprint_records": FINGERPRINTS,
+}
+READ = {  # by each view, beside external tables
+    "superseded": ("promotions",),
+    "history": ("superseded",),
+    "transcripts": ("promotions", "superseded"),
+    "recordings": ("promotions", "superseded", "transcripts", "failures"),
+    "transcript_words": ("transcripts",),
+    "transcript_sections": ("transcripts",),
+    "incomplete": ("transcripts", "rechecks"),
+}
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
 
@@ -42,10 +57,7 @@ def parse(name: str) -> exp.Expression:
 def columns_of(name: str) -> list[str]:
     """The names that a view of BigQuery has, found by sqlglot from the columns of what it reads."""
     tables: dict[str, list[str]] = {table: schema.names for table, schema in SCHEMAS.items()}
-    if name.startswith("transcript_") or name == "incomplete":
-        tables["transcripts"] = columns_of("transcripts")
-    if name == "incomplete":
-        tables["rechecks"] = columns_of("rechecks")
+    tables |= {view: columns_of(view) for view in READ.get(name, ())}
     known = {DATASET: {table: dict.fromkeys(names, "STRING") for table, names in tables.items()}}
     return qualify(parse(name), schema=known, dialect="bigquery", validate_qualify_columns=False).named_selects
 
@@ -91,6 +103,15 @@ def make_lake(folder: Path) -> Lake:
         rows.append({**row, "provenance": {**row["provenance"], "transcribed_at": AT + timedelta(hours=hours)}})
     rows += [make_failed_row("c", recorded_month="2026-04"), make_failed_row("d"), make_failed_row("d", attempt=1)]
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    keep_what_counts(lake)  # all fingerprints so far, together
+    promote(lake, "222222222222")
+    later = [make_row("a", fingerprint="333333333333", text="An experiment.")]
+    for version in (1, 2):
+        row = make_row(f"j{version}", metadata=[("specialty", "radiology"), ("department", "x")])
+        later.append(
+            {**row, "source": row["source"] | {"uri": "gs://archive/j.wav", "modified_at": AT + timedelta(days=version)}}
+        )
+    TranscriptTable(lake).commit(write_staged(make_transcripts(later), lake))
     found: dict[str, Any] = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 2}
     RecheckLog(lake).append(
         [
@@ -135,12 +156,13 @@ def test_each_view_of_query_has_a_file_for_bigquery() -> None:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_reads_tables_of_the_dataset_alone(name: str) -> None:
-    tables = {(table.db, table.name) for table in parse(name).find_all(exp.Table) if table.name}
+    own = {query.alias for query in parse(name).find_all(exp.CTE)}
+    tables = {(table.db, table.name) for table in parse(name).find_all(exp.Table) if table.name and table.name not in own}
     assert tables
-    assert tables <= {(DATASET, table) for table in (*EXTERNAL_TABLES, "transcripts", "rechecks")}
+    assert tables <= {(DATASET, table) for table in (*EXTERNAL_TABLES, *READ.get(name, ()))}
 
 
-@pytest.mark.parametrize("name", ["transcripts", "failures", "rechecks"])
+@pytest.mark.parametrize("name", ["transcripts", "failures", "rechecks", "promotions", "history"])
 def test_what_sqlglot_translates_rightly_is_its_translation(name: str) -> None:
     translated = sqlglot.parse_one(VIEWS[name], read="duckdb").sql(dialect="bigquery", identify=True)
     assert parse(name).sql(dialect="bigquery", identify=True, comments=False).replace(f"`{DATASET}`.", "") == translated
@@ -178,3 +200,14 @@ def test_the_external_tables_are_delta_tables_of_the_lake() -> None:
         uri = f"gs://my-hospital-lake/speech/{EXTERNAL_TABLES[statement.this.name]}"
         assert statement.sql(dialect="bigquery") == f"CREATE TABLE {table} OPTIONS (FORMAT='DELTA_LAKE', uris=['{uri}'])"
         assert connection == f"`{region[1]}.{DATASET}`"
+
+
+def test_each_column_of_a_described_view_has_its_words() -> None:
+    text = (FOLDER / "descriptions.sql").read_text(encoding="utf-8")
+    views = re.findall(r"^ALTER VIEW `\w+`\.`(\w+)`\n(.*?'\));$", text, re.DOTALL | re.MULTILINE)
+    grammar = re.compile(r"^  ALTER COLUMN `(\w+)` SET OPTIONS \(description = '(?:[^'\\]|\\.)+'\)", re.MULTILINE)
+    assert [name for name, _ in views] == ["transcripts", "history", "recordings"]
+    for name, changes in views:
+        described = grammar.findall(changes)
+        shown = [column for column in columns_of(name) if column not in ("is_current", "superseded_by")]
+        assert described == shown

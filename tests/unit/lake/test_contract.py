@@ -156,7 +156,7 @@ def test_fields_of_structs_in_maps_are_columns_too(wrap: Any) -> None:
     site = pa.field("site", pa.string())
     assert compare(make(_SCORE), make(_SCORED)) == Difference(changed=("scores.score",))
     assert compare(make(_SCORE, site), make(_SCORE)) == Difference(missing=("scores.site",))
-    documented = make(_SCORE.with_metadata({"doc": "1 to 5"})).schema
+    documented = make(_SCORE.with_metadata({"comment": "1 to 5"})).schema
     assert contract.without_docs(documented).equals(make(_SCORE).schema, check_metadata=True)
 
 
@@ -333,7 +333,7 @@ def test_the_properties_are_there_before_the_version_that_lets_writers_in(lake: 
 
 
 def test_a_doc_that_was_worded_anew_does_not_keep_runs_from_a_lake(lake: Lake) -> None:
-    words = pa.schema([field.with_metadata({"doc": "as it was said before"}) for field in RUNS])
+    words = pa.schema([field.with_metadata({"comment": "as it was said before"}) for field in RUNS])
     write_lake(lake, SCHEMA_VERSION, {"transcripts": TRANSCRIPTS, "runs": words}, "a")
     RunLog(lake).append(RunRecord(run_id="run-2", event="started"))
     assert RunLog(lake).read().num_rows == 2

@@ -261,7 +261,7 @@ def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:
 
 def test_a_lake_whose_columns_an_older_version_documented_in_other_words_is_erased_too(lake: Lake) -> None:
     for folder, column in (("transcripts", "text"), ("runs", "event")):
-        DeltaTable(f"{lake.uri}/{folder}").alter.set_column_metadata(column, {"doc": "in other words"})
+        DeltaTable(f"{lake.uri}/{folder}").alter.set_column_metadata(column, {"comment": "in other words"})
     write(lake, [make_row("f")])
     forget(lake, SUBJECTS["recording"])
     assert holds_canary(lake) == []

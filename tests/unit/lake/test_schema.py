@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from dictalake.lake.schema import PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS, conform, make_transcripts
+from dictalake.lake.schema import DOC, PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS, conform, make_transcripts
 from tests.lake_rows import make_failed_row, make_row
 
 DELTA_TYPES = {pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.timestamp("us", tz="UTC")}
@@ -63,10 +63,10 @@ def test_every_leaf_has_a_type_that_delta_lake_has(schema: pa.Schema) -> None:
 @pytest.mark.parametrize("schema", [TRANSCRIPTS, RUNS, RECHECKS], ids=["transcripts", "runs", "rechecks"])
 def test_every_column_and_struct_field_is_documented(schema: pa.Schema) -> None:
     for field in schema:
-        assert field.metadata[b"doc"], field.name
+        assert field.metadata[DOC.encode()], field.name
         kind = field.type.value_type if pa.types.is_list(field.type) else field.type
         if pa.types.is_struct(kind):
-            assert all(kind.field(i).metadata[b"doc"] for i in range(kind.num_fields)), field.name
+            assert all(kind.field(i).metadata[DOC.encode()] for i in range(kind.num_fields)), field.name
 
 
 def test_a_failed_row_needs_only_its_identity_and_error() -> None:

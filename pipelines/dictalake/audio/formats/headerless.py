@@ -15,23 +15,12 @@ import soundfile
 from dictalake.audio.formats.g711 import expand_a_law, expand_mu_law
 from dictalake.audio.formats.limits import check_format, check_loss, check_not_empty
 from dictalake.audio.formats.reader import DecodeSession
-from dictalake.config.headerless import USUAL, Headerless
+from dictalake.config.headerless import STORED_CODECS, USUAL, Headerless
 from dictalake.errors import CorruptAudio, UnsupportedContainer
 from dictalake.records import CLOSED, Account, AudioFormat, DecodedAudio
 
 _BLOCK_BYTES = 2**18
-# The setting's word → the codec as ``source.codec`` has it, and bits a sample
-_NAMES: dict[str, tuple[str, int | None]] = {
-    "mu_law": ("pcm_mulaw", 8),
-    "a_law": ("pcm_alaw", 8),
-    "pcm_s16le": ("pcm_s16le", 16),
-    "pcm_s16be": ("pcm_s16be", 16),
-    "pcm_s8": ("pcm_s8", 8),
-    "pcm_u8": ("pcm_u8", 8),
-    "g722": ("adpcm_g722", None),
-    "gsm": ("gsm", None),
-    "vox": ("adpcm_ima_oki", 4),
-}
+_BITS = {"mu_law": 8, "a_law": 8, "pcm_s16le": 16, "pcm_s16be": 16, "pcm_s8": 8, "pcm_u8": 8, "vox": 4}  # a sample
 _SAMPLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # uint8 codes → float32 samples
     "mu_law": expand_mu_law,
     "a_law": expand_a_law,
@@ -61,7 +50,7 @@ def decode_headerless(data: bytes, entry: Headerless, session: DecodeSession) ->
     samples, frames = session.take(entry.rate_hz, blocks)
     check_not_empty(session.recording_id, frames)
     check_loss(session.recording_id, account, frames / entry.rate_hz, session.limits)
-    codec, bits = _NAMES[entry.codec]
+    codec, bits = STORED_CODECS[entry.codec], _BITS.get(entry.codec)
     container = "vox" if entry.codec == "vox" else "headerless"
     return DecodedAudio(samples, AudioFormat(container, codec, entry.rate_hz, entry.channels, bits), account=account)
 

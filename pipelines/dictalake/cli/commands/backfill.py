@@ -3,6 +3,8 @@
     dictalake backfill ./archive ./lake
     dictalake backfill gs://bucket/dictations gs://lake/speech --config medasr
 
+    dictalake backfill ./archive ./lake --dry-run     say what would be done, and what it would cost
+
 Stop it at any moment; run the same command again to resume.
 """
 
@@ -17,12 +19,22 @@ from dictalake.cli.run_options import add_places, add_retry, read_retry
 def add_arguments(parser: CommandParser) -> None:
     add_places(parser)
     add_retry(parser)
+    parser.add_argument(
+        "--promote", action="store_true", help="once everything has its row, make it what the view transcripts shows"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of the summary; default: table")
     parser.add_config(RUN_KEYS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     config, retry = read_config(arguments), read_retry(arguments)
+    if arguments.dry_run:
+        from dictalake.cli.dry_run import show_dry_run
+        from dictalake.workflow.dry_run import plan_dry_run
+
+        show_dry_run(plan_dry_run(config, retry), arguments.format)
+        return 0
     from rich.console import Console
 
     from dictalake.cli.run_end import log_end
@@ -31,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dictalake.workflow.run import transcribe
     from dictalake.workflow.summary import number_summary
 
-    summary = transcribe(config, retry=retry)
+    summary = transcribe(config, retry=retry, promote=arguments.promote)
 
     def show(line: str) -> None:
         if arguments.format == "json":

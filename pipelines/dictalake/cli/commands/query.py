@@ -2,12 +2,14 @@
 
     dictalake query ./lake "SELECT recorded_month, count(*) FROM transcripts GROUP BY ALL"
     dictalake query ./lake --file volume_by_month.sql --out volume.parquet
+    dictalake query ./lake "FROM recordings" --out recordings.csv --excel
+    dictalake query ./lake "FROM recordings JOIN orders USING (uri)" --attach orders.csv
 
-Views: transcripts (of each recording the good row that lost least sound, of equal ones the newest), transcript_words,
-transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, and history (every row). The language
-is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the first 1,000 rows; CSV,
-JSON, Parquet and Arrow (an IPC file) hold all of them. In a CSV an apostrophe stands before a text that a spreadsheet would
-run as a formula.
+Views: transcripts (one row for each current recording, as promoted), recordings (all recordings in flat columns),
+transcript_words, transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, promotions,
+superseded, and history (every row). The language is DuckDB's. A condition on recorded_month keeps the files of other months
+closed. A table shows the first 1,000 rows; CSV, JSON, Parquet and Arrow (an IPC file) hold all of them. In a CSV an
+apostrophe stands before a text that a spreadsheet would run as a formula.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dictalake.cli.options import LAKE_KEYS, CommandParser, add_raw_csv, read_lake
+from dictalake.cli.options import LAKE_KEYS, CommandParser, add_csv_style, read_lake, read_separator
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
@@ -40,13 +42,20 @@ def add_arguments(parser: CommandParser) -> None:
         help=f"stop a question that DuckDB works on for longer; default {_TIMEOUT_S:g}, 0 for no limit",
     )
     parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a table of your own to join with: .csv, .parquet, .json or .jsonl; named after the file",
+    )
+    parser.add_argument(
         "--spill-gb",
         type=float,
         default=_SPILL_GB,
         metavar="N",
         help=f"gigabytes of the disk that the question may take; default {_SPILL_GB:g}",
     )
-    add_raw_csv(parser)
+    add_csv_style(parser)
     parser.add_config(LAKE_KEYS)
 
 
@@ -54,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sql is None and arguments.file is None:  # the one word is the question; the lake is named by lake.uri
         arguments.lake, arguments.sql = None, arguments.lake
     sql, lake = read_question(arguments.sql, arguments.file), read_lake(arguments)
-    from dictalake.cli.query import Limits, answer, check_question, choose_format
+    from dictalake.cli.attach import read_attachments
+    from dictalake.cli.query import CsvStyle, Limits, answer, check_question, choose_format
 
     if not arguments.timeout >= 0:
         raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, 0 for no limit")
@@ -63,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     question = check_question(sql)
     form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
     limits = Limits(arguments.timeout or None, arguments.spill_gb)
-    answer(lake, question, form, arguments.out, limits, is_raw=arguments.raw_csv)
+    style = CsvStyle(arguments.raw_csv, read_separator(arguments), arguments.excel)
+    answer(lake, question, form, arguments.out, limits, style=style, attached=read_attachments(arguments.attach))
     return 0
 
 
