@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from dictalake.records import Piece
+from dictalake.decoding.segments import slice_frames
+from dictalake.records import Emissions, Piece
 
 _SLACK_FRAMES = 2
 
@@ -35,18 +36,17 @@ class _Place:
 def drop_unsupported(
     biased: Sequence[Piece],
     plain: Sequence[Piece],
-    log_probs: np.ndarray,
-    frame_index: np.ndarray,
+    emissions: Emissions,
     blank_id: int,
     most_nats: float,
     count_bonus: Callable[[Sequence[Piece]], float],
 ) -> tuple[Piece, ...]:
     """``biased``, with the pieces of ``plain`` wherever its own earn no hotword or sound ``most_nats`` less likely.
 
-    ``log_probs`` float32 ``(kept, vocabulary)`` belong to the true frames ``frame_index`` ``(kept,)``. ``count_bonus`` gives
-    the bonus of the hotwords in some pieces. A hotword that loses one of its places loses the others too.
+    ``count_bonus`` gives the bonus of the hotwords in some pieces. A hotword that loses one of its places loses the others too.
     """
     places = _find_places(biased, plain)
+    frame_index = emissions.frame_index
     changed = [place for place in places if place.is_changed]
     for index, place in enumerate(places):
         if not place.is_changed:
@@ -58,7 +58,7 @@ def drop_unsupported(
         first_frame = min([before, *(piece.start_frame for piece in inside)])
         last_frame = max([after, *(piece.end_frame for piece in inside)])
         first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
-        rows = log_probs[first : max(last, first + 1)]
+        rows = slice_frames(emissions, first, max(last, first + 1)).dense()
         loss = log_likelihood(rows, _ids(place.theirs), blank_id) - log_likelihood(rows, _ids(place.mine), blank_id)
         place.keeps_mine = loss <= most_nats
     undone = True

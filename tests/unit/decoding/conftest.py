@@ -9,10 +9,10 @@ from tests.beam_inputs import LABELS
 from tests.models import write_arpa
 
 
-@pytest.fixture(params=["pyctcdecode", "ctc-beam-decoder"])
+@pytest.fixture(params=["native", "pyctcdecode"])
 def engine(request: pytest.FixtureRequest) -> str:
-    if request.param == "ctc-beam-decoder":
-        pytest.importorskip("ctc_beam_decoder")
+    if request.param == "pyctcdecode":
+        pytest.importorskip("pyctcdecode")
     return str(request.param)
 
 

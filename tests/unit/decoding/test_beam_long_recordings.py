@@ -16,7 +16,9 @@ from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES
+from dictalake.decoding.native.search import NativeSearch
 from dictalake.decoding.segments import PART_FRAMES, cut_at_pauses
+from dictalake.records import Hypothesis
 from tests.beam_inputs import LABELS, VOCABULARY, peaky, recipe, restore, text
 
 
@@ -34,21 +36,24 @@ def test_long_recording_reads_in_parts_like_the_whole(engine: str, random_lm: st
 
 def test_parts_of_a_long_recording_are_nearer_to_a_wide_search_than_the_whole_is(random_lm: str) -> None:
     # A whole search spends its eight beams on doubts of long ago, whose scores differ for ever.
-    reference = pytest.importorskip("ctc_beam_decoder").build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
+    searches = {
+        width: NativeSearch(Decoding(lm=random_lm, beam_width=width, known_pieces=False), VOCABULARY) for width in (100, 8)
+    }
     decoder = open_decoder(Decoding(lm=random_lm), VOCABULARY)
     off_whole, off_parts = [], []
     for seed in (11, 13):
         emissions = sparsify(peaky(seed, pieces=1100, doubt=0.1), -6.0, 0.999, 0)
-        wide, whole = (
-            reference.decode_beams(emissions.dense(), beam_width=width)[0][0].replace("</s>", "").split() for width in (100, 8)
-        )
-        parts = [LABELS[piece.token_id][1:] for piece in decoder.decode(emissions)[0].pieces]
+        wide, whole = (list_tokens(searches[width].search(emissions)[0][0]) for width in (100, 8))
         off_whole.append(count_differences(wide, whole))
-        off_parts.append(count_differences(wide, parts))
+        off_parts.append(count_differences(wide, list_tokens(decoder.decode(emissions)[0])))
     assert sum(off_parts) < sum(off_whole) < 60
 
 
-def count_differences(expected: Sequence[str], actual: Sequence[str]) -> int:
+def list_tokens(hypothesis: Hypothesis) -> list[int]:
+    return [piece.token_id for piece in hypothesis.pieces]
+
+
+def count_differences(expected: Sequence[int], actual: Sequence[int]) -> int:
     same = sum(block.size for block in SequenceMatcher(None, expected, actual, autojunk=False).get_matching_blocks())
     return max(len(expected), len(actual)) - same
 
