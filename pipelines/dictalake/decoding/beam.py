@@ -20,15 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from heapq import nlargest
-from itertools import product
 from typing import Protocol
-
-import numpy as np
 
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotword_check import drop_unsupported
 from dictalake.decoding.hotwords import HotwordScorer, read_list
+from dictalake.decoding.nbest import NBest, join_hypotheses, measure_posterior
 from dictalake.decoding.segments import cut_at_pauses, slice_frames
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import Emissions, Hypothesis, Piece
@@ -36,14 +33,13 @@ from dictalake.records import Emissions, Hypothesis, Piece
 WHOLE_FRAMES = 3000
 CONTEXT_FRAMES = 200
 NATIVE_VERSION = 1  # one more whenever the same emissions may give other words
-_SLACK = 2  # frames by which a piece may move and still be the same piece in two hypotheses
 
 
 class Search(Protocol):
     """An engine: one search over emissions with at least one frame."""
 
-    def search(self, emissions: Emissions) -> tuple[list[Hypothesis], list[Hypothesis]]:
-        """The n-best lists without the bonus of hotwords and with it; the second is empty where there are no hotwords."""
+    def search(self, emissions: Emissions, most: int | None = None) -> NBest:
+        """The n-best lists, or the first ``most`` of each."""
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""
@@ -55,19 +51,20 @@ class BeamDecoder:
     def __init__(self, config: Decoding, vocabulary: Vocabulary) -> None:
         self._config, self._vocabulary = config, vocabulary
         hotwords = read_list(config, vocabulary)
-        self._has_hotwords = hotwords is not None
         scorer = None if hotwords is None else HotwordScorer(hotwords.hotwords, float(config.hotword_weight), vocabulary)
         self._search: Search = _open_search(config, vocabulary, scorer)
         self.name = name_search(config)
 
-    def decode(self, emissions: Emissions) -> list[Hypothesis]:
-        """At most ``beam_width`` hypotheses, the best first.
+    def decode(self, emissions: Emissions, most: int | None = None) -> list[Hypothesis]:
+        """``most`` hypotheses at most, and never more than ``beam_width``, the best first.
 
         The scores are the engine's. For a recording in parts they are sums over the parts with their context, so compare them
         only for the same recording under the same configuration.
         """
         if emissions.kept <= WHOLE_FRAMES:
-            return self._search_part(emissions)
+            return self._search_part(emissions, most)[:most]
+        # Parts have doubles once their context is cut off, so the best pairs may need whole lists.
+        of_parts = 1 if most == 1 else None
         hypotheses: list[Hypothesis] = [Hypothesis(())]
         for start, end in cut_at_pauses(emissions, self._vocabulary.blank_id):
             context_start, context_end = max(0, start - CONTEXT_FRAMES), min(emissions.kept, end + CONTEXT_FRAMES)
@@ -75,34 +72,31 @@ class BeamDecoder:
             next_frame = int(emissions.frame_index[end]) if end < emissions.kept else emissions.frames
             of_part = [
                 replace(one, pieces=tuple(piece for piece in one.pieces if first_frame <= piece.start_frame < next_frame))
-                for one in self._search_part(slice_frames(emissions, context_start, context_end))
+                for one in self._search_part(slice_frames(emissions, context_start, context_end), of_parts)
             ]
-            hypotheses = join_hypotheses(hypotheses, of_part, self._config.beam_width)
-        return hypotheses
+            hypotheses = join_hypotheses(hypotheses, of_part, self._config.beam_width)[:of_parts]
+        return hypotheses[:most]
 
-    def _search_part(self, emissions: Emissions) -> list[Hypothesis]:
+    def _search_part(self, emissions: Emissions, most: int | None) -> list[Hypothesis]:
         if emissions.kept == 0:
             return [Hypothesis(())]
-        hypotheses, biased = self._search.search(emissions)
-        if self._has_hotwords:
-            hypotheses = self._check_hotwords(hypotheses, biased, emissions)
-        return [measure_posterior(hypotheses), *hypotheses[1:]]
-
-    def _check_hotwords(
-        self, plain: Sequence[Hypothesis], biased: Sequence[Hypothesis], emissions: Emissions
-    ) -> list[Hypothesis]:
-        """The hypotheses with hotwords. If the check refused a hotword: the corrected hypothesis, then the plain ones."""
-        count_bonus = self._search.count_bonus
-        best, *alternatives = biased
-        pieces = best.pieces
-        if _ids(best.pieces) != _ids(plain[0].pieces):
-            guard = float(self._config.hotword_guard)
-            pieces = drop_unsupported(best.pieces, plain[0].pieces, emissions, self._vocabulary.blank_id, guard, count_bonus)
-        if _ids(pieces) != _ids(best.pieces):
-            source = plain[0] if _ids(pieces) == _ids(plain[0].pieces) else best
-            best = replace(source, pieces=pieces, hotword_score=count_bonus(pieces))
-            alternatives = [replace(one, hotword_score=count_bonus(one.pieces)) for one in plain]
-        return [best, *(other for other in alternatives if _ids(other.pieces) != _ids(best.pieces))]
+        hypotheses, best_plain, read_plain = self._search.search(emissions, most)
+        if best_plain is None or read_plain is None:
+            return hypotheses
+        best, *alternatives = hypotheses
+        if _ids(best) == _ids(best_plain):
+            return hypotheses
+        guard, count_bonus = float(self._config.hotword_guard), self._search.count_bonus
+        pieces = drop_unsupported(best.pieces, best_plain.pieces, emissions, self._vocabulary.blank_id, guard, count_bonus)
+        corrected = replace(best, pieces=pieces)
+        if _ids(corrected) == _ids(best):
+            return hypotheses
+        # A hotword was refused: the corrected hypothesis, then the plain ones.
+        if _ids(corrected) == _ids(best_plain):
+            corrected = replace(best_plain, pieces=pieces)
+        alternatives = [one for one in read_plain() if _ids(one) != _ids(corrected)]
+        corrected, *alternatives = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (corrected, *alternatives))
+        return [measure_posterior([corrected, *alternatives]), *alternatives]
 
 
 def _open_search(config: Decoding, vocabulary: Vocabulary, scorer: HotwordScorer | None) -> Search:
@@ -125,59 +119,5 @@ def name_search(config: Decoding) -> str:
     return f"native {NATIVE_VERSION}"
 
 
-def measure_posterior(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
-    """The first of ``hypotheses`` (the n-best of one search); each piece gets the share of them that has it at this time.
-
-    Each hypothesis weighs by the softmax of its acoustic and language model score. This is the posterior of the list, as in
-    confusion networks (Mangu et al. 2000).
-    """
-    best = hypotheses[0]
-    # Without the bonus of hotwords: it is a preference and no evidence.
-    scores = np.array([hypothesis.acoustic_score + hypothesis.lm_score for hypothesis in hypotheses])
-    shares = np.exp(scores - scores.max())
-    shares /= shares.sum()
-    posterior = [1.0] * len(best.pieces)
-    for hypothesis, share in zip(hypotheses[1:], shares[1:].tolist(), strict=True):
-        there = {id(piece) for piece in hypothesis.pieces}  # hypotheses of one search share their piece objects
-        missing = [index for index, piece in enumerate(best.pieces) if id(piece) not in there]
-        tokens = {best.pieces[index].token_id for index in missing}
-        places = {
-            (p.token_id, frame)
-            for p in hypothesis.pieces
-            if p.token_id in tokens
-            for frame in range(p.start_frame - _SLACK, p.end_frame + _SLACK)
-        }
-        for index in missing:
-            if (best.pieces[index].token_id, best.pieces[index].start_frame) not in places:
-                posterior[index] = max(0.0, posterior[index] - share)
-    pieces = (
-        piece if share == piece.posterior else replace(piece, posterior=share)
-        for piece, share in zip(best.pieces, posterior, strict=True)
-    )
-    return replace(best, pieces=tuple(pieces))
-
-
-def join_hypotheses(before: Sequence[Hypothesis], after: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
-    """The ``most`` best pairs of a hypothesis from ``before`` and one from ``after``.
-
-    The pair of the two first ones stays first whatever its score, since a hypothesis keeps the score of a refused hotword.
-    Of several pairs with the same pieces the first counts.
-    """
-    distinct: dict[tuple[int, ...], Hypothesis] = {}
-    for one in after:
-        distinct.setdefault(tuple(_ids(one.pieces)), one)
-    best, *alternatives = product(before, distinct.values())
-    alternatives = nlargest(most - 1, alternatives, key=lambda pair: pair[0].total_score + pair[1].total_score)
-    return [
-        Hypothesis(
-            one.pieces + other.pieces,
-            one.acoustic_score + other.acoustic_score,
-            one.lm_score + other.lm_score,
-            one.hotword_score + other.hotword_score,
-        )
-        for one, other in (best, *alternatives)
-    ]
-
-
-def _ids(pieces: Sequence[Piece]) -> list[int]:
-    return [piece.token_id for piece in pieces]
+def _ids(hypothesis: Hypothesis) -> list[int]:
+    return [piece.token_id for piece in hypothesis.pieces]

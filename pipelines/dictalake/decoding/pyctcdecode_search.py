@@ -26,6 +26,7 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotwords import HotwordScorer
 from dictalake.decoding.lm_file import load_kenlm, require_file, require_known
+from dictalake.decoding.nbest import NBest, measure_posterior
 from dictalake.decoding.segments import skip_repeated_blanks
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -50,15 +51,19 @@ class PyctcdecodeSearch:
         self._specials = sorted((vocabulary.pieces[i] for i in vocabulary.special_ids), key=len, reverse=True)
         self._special_ids = sorted(vocabulary.special_ids)
 
-    def search(self, emissions: Emissions) -> tuple[list[Hypothesis], list[Hypothesis]]:
-        """The n-best lists without the bonus of hotwords and with it; the second is empty where there are no hotwords."""
+    def search(self, emissions: Emissions, most: int | None = None) -> NBest:
+        """The n-best lists, or the first ``most`` of each."""
         kept, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
         log_probs = kept.dense()
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())
         frame_index = kept.frame_index.tolist()
         known = _Known(lambda spoken: self._piece(spoken, log_probs, frame_index))
         plain = [_hypothesis((*beam[:3], beam[3] + skipped_logp, beam[4] + skipped_logp), known) for beam in beams]
-        return plain, [] if self._scorer is None else self._search_for_hotwords(self._scorer, emissions)
+        plain = [measure_posterior(plain), *plain[1:]]
+        if self._scorer is None:
+            return NBest(plain)
+        biased = self._search_for_hotwords(self._scorer, emissions)
+        return NBest([measure_posterior(biased), *biased[1:]], plain[0], lambda: plain)
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
-from dictalake.decoding.beam import measure_posterior
+from dictalake.decoding.nbest import measure_posterior
 from dictalake.decoding.segments import skip_repeated_blanks
 from dictalake.records import Hypothesis, Piece
 from tests.beam_inputs import LABELS, PIECES, VOCABULARY, peaky, recipe, restore, text

@@ -43,7 +43,7 @@ def test_parts_of_a_long_recording_are_nearer_to_a_wide_search_than_the_whole_is
     off_whole, off_parts = [], []
     for seed in (11, 13):
         emissions = sparsify(peaky(seed, pieces=1100, doubt=0.1), -6.0, 0.999, 0)
-        wide, whole = (list_tokens(searches[width].search(emissions)[0][0]) for width in (100, 8))
+        wide, whole = (list_tokens(searches[width].search(emissions).hypotheses[0]) for width in (100, 8))
         off_whole.append(count_differences(wide, whole))
         off_parts.append(count_differences(wide, list_tokens(decoder.decode(emissions)[0])))
     assert sum(off_parts) < sum(off_whole) < 60

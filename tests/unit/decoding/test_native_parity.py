@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,25 +60,35 @@ def search_with_both(
     for matrix in matrices:
         emissions = sparsify(matrix, config.token_min_logp - 0.5, config.collapse_blank, 0)
         mine, expected = ours.search(emissions), theirs.search(emissions)
-        if terms is not None:
-            yield mine[0], expected[0]
-        yield (mine[0], expected[0]) if terms is None else (mine[1], expected[1])
+        yield mine.hypotheses, expected.hypotheses
+        if mine.read_plain is not None and expected.read_plain is not None:
+            assert mine.best_plain is not None
+            assert token_ids(mine.best_plain) == token_ids(mine.read_plain()[0])
+            yield mine.read_plain(), expected.read_plain()
 
 
 def assert_same(mine: list[Hypothesis], expected: list[Hypothesis]) -> None:
     """The same lists; hypotheses whose totals differ by less than rounding may change places, or fall out at the end."""
     totals = [one.total_score for one in expected]
     assert [one.total_score for one in mine] == pytest.approx(totals, abs=1e-3)
-    by_text = {tuple(piece.token_id for piece in one.pieces): one for one in expected}
+    by_text = {token_ids(one): one for one in expected}
     for rank, one in enumerate(mine):
-        other = by_text.get(tuple(piece.token_id for piece in one.pieces))
+        other = by_text.get(token_ids(one))
         if other is None:
             assert one.total_score < totals[-1] + 1e-3
             continue
         assert one.total_score == pytest.approx(totals[rank], abs=1e-3)
         assert (one.acoustic_score, one.lm_score) == pytest.approx((other.acoustic_score, other.lm_score), abs=1e-3)
         assert one.hotword_score == pytest.approx(other.hotword_score)
-        assert one.pieces == other.pieces  # tokens, times and peaks
+        # Tokens, times and peaks; of the best one also the posterior
+        assert [replace(piece, posterior=1.0) for piece in one.pieces] == [
+            replace(piece, posterior=1.0) for piece in other.pieces
+        ]
+        assert [piece.posterior for piece in one.pieces] == pytest.approx([piece.posterior for piece in other.pieces], abs=1e-3)
+
+
+def token_ids(hypothesis: Hypothesis) -> tuple[int, ...]:
+    return tuple(piece.token_id for piece in hypothesis.pieces)
 
 
 def make_matrices(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -132,6 +142,6 @@ def test_special_tokens_are_glued_as_by_pyctcdecode(random_lm: str, tokens: tupl
                 matrix[number % 5 + 3 * place :: 9, token] = -0.4
         config = Decoding(lm=random_lm, known_pieces=known_pieces)
         for mine, expected in search_with_both(config, matrices):
-            texts = [[[piece.token_id for piece in one.pieces] for one in found] for found in (mine, expected)]
+            texts = [[token_ids(one) for one in found] for found in (mine, expected)]
             assert texts[0] == texts[1]
             assert [one.total_score for one in mine] == pytest.approx([one.total_score for one in expected], abs=1e-3)

@@ -66,15 +66,16 @@ def begin(
         children[place].key = -1
     state, node = progress[0], nodes[0]
     state.frame, state.beams, state.nodes, state.spans, state.quiet, state.stamp, state.missing = 0, 1, 1, 0, 0, 0, 0
+    state.side = 0
     node.token, node.parent, node.word, node.length, node.spoken, node.done = -1, -1, 0, 0, -1, 1
-    node.stamp, node.new_stamp = 0, 0
+    node.stamp, node.new_stamp, node.has_child = 0, 0, 0
     node.partial, node.lm_score, node.next_lm_score, node.hot_best, node.next_hot_best = 0.0, 0.0, 0.0, 0.0, 0.0
     node.lm_state, node.next_lm_state = settings[0].lm_start, settings[0].lm_start
     node.hot_state, node.next_hot_state = 0, 0
     node.hot_score, node.next_hot_score = bonuses[0].unfinished, bonuses[0].unfinished
     beams[0].node, beams[0].last = 0, -1
     for ranking in range(settings[0].rankings):
-        standing = standings[ranking, 0]
+        standing = standings[0, ranking, 0]
         standing.score, standing.rank, standing.span, standing.start, standing.end = 0.0, 0, -1, -1, -1
 
 
@@ -122,7 +123,7 @@ def finish(
         counts[ranking] = choose(ranking, count, settings, claims, heap)
         for rank in range(counts[ranking]):
             one, claim = candidates[heap[rank]], claims[ranking, heap[rank]]
-            source, node, found = standings[ranking, claim.source], nodes[one.node], best[ranking, rank]
+            source, node, found = standings[state.side, ranking, claim.source], nodes[one.node], best[ranking, rank]
             found.node, found.span, found.start, found.end = one.node, source.span, source.start, source.end
             found.acoustic, found.lm, found.hot = claim.score, node.lm_score, 0.0
             if ranking == BIASED:  # a term that is not finished counts no longer
@@ -142,7 +143,7 @@ def _join_texts(
 ) -> int:
     """A candidate for each text, whether it ends in a blank or not; returns how many there are."""
     progress[0].stamp += 1
-    count = 0
+    count, side = 0, progress[0].side
     for beam in range(progress[0].beams):
         node = nodes[beams[beam].node]
         if node.stamp != progress[0].stamp:
@@ -152,50 +153,94 @@ def _join_texts(
                 claims[ranking, count].score, claims[ranking, count].source = -np.inf, -1
             count += 1
         for ranking in range(settings[0].rankings):
-            standing, claim = standings[ranking, beam], claims[ranking, node.slot]
+            standing, claim = standings[side, ranking, beam], claims[ranking, node.slot]
             if standing.rank == NO_RANK:
                 continue
             claim.score = standing.score if claim.source < 0 else add_logs(claim.score, standing.score)
-            if claim.source < 0 or standing.rank < standings[ranking, claim.source].rank:
+            if claim.source < 0 or standing.rank < standings[side, ranking, claim.source].rank:
                 claim.source = beam
     return count
 
 
 @compiled
-def unroll(
+def list_pieces(
     best: Records,
     nodes: Records,
     spans: Records,
     tokens: Records,
-    offsets: np.ndarray,
-    token_ids: np.ndarray,
-    logp: np.ndarray,
+    first_rows: np.ndarray,
     ends: np.ndarray,
+    chosen: np.ndarray,
     pieces: np.ndarray,
-    peaks: np.ndarray,
-) -> int:
-    """Writes the pieces of each of ``best``, the last first: token, first and last frame, highest log-probability there.
+) -> tuple[int, int]:
+    """Writes the pieces of the first ``len(ends)`` hypotheses, the last first, each of them a row of ``pieces``.
 
-    ``pieces`` is ``(most, 3)``; ``ends[n]`` becomes the number of pieces up to hypothesis ``n``, and there are ``len(ends)``.
-    Returns how many pieces there are, which may be more than there is room for; then call again.
+    A row is token, first and last frame, and the next row that begins in the same frame, whose first is in ``first_rows``;
+    hypotheses share rows. ``ends[n]`` becomes the number of ``chosen`` rows up to hypothesis ``n``. Returns how many are chosen
+    and how many rows there are; where that is more than there is room for call again.
     """
-    count = 0
+    first_rows[:] = -1
+    used, rows = 0, 0
     for rank in range(len(ends)):
-        found = best[rank]
-        node, span, start, end = found.node, found.span, found.start, found.end
+        node, span, start, end = best[rank].node, best[rank].span, best[rank].start, best[rank].end
         while node > 0:
             token = nodes[node].token
             if tokens[token].kind == STARTS_WORD:
-                if count < len(peaks):
-                    pieces[count, 0], pieces[count, 1], pieces[count, 2] = token, start, end - 1
-                    peak = -np.inf
-                    for index in range(offsets[start], offsets[end]):
-                        if token_ids[index] == token:
-                            peak = max(peak, logp[index])
-                    peaks[count] = min(peak, 0.0)
-                count += 1
-            node = nodes[node].parent
-            if node > 0:
-                start, end, span = spans[span].start, spans[span].end, spans[span].before
-        ends[rank] = count
-    return count
+                row = first_rows[start]
+                while row >= 0 and (pieces[row, 0] != token or pieces[row, 2] != end - 1):
+                    row = pieces[row, 3]
+                if row < 0 and rows < len(pieces):
+                    row = rows
+                    pieces[row, 0], pieces[row, 1], pieces[row, 2], pieces[row, 3] = token, start, end - 1, first_rows[start]
+                    first_rows[start] = row
+                    rows += 1
+                if used < len(chosen):
+                    chosen[used] = row
+                used += 1
+            node = 0
+            if span >= 0:
+                node, start, end, span = spans[span].node, spans[span].start, spans[span].end, spans[span].before
+        ends[rank] = used
+    return used, rows
+
+
+@compiled
+def find_peaks(pieces: np.ndarray, offsets: np.ndarray, token_ids: np.ndarray, logp: np.ndarray, peaks: np.ndarray) -> None:
+    """The highest log-probability of each piece in its frames."""
+    for row in range(len(pieces)):
+        peak = -np.inf
+        for index in range(offsets[pieces[row, 1]], offsets[pieces[row, 2] + 1]):
+            if token_ids[index] == pieces[row, 0]:
+                peak = max(peak, logp[index])
+        peaks[row] = min(peak, 0.0)
+
+
+@compiled
+def share_best(
+    pieces: np.ndarray,
+    chosen: np.ndarray,
+    ends: np.ndarray,
+    frame_index: np.ndarray,
+    scores: np.ndarray,
+    slack: int,
+    shares: np.ndarray,
+) -> None:
+    """The posterior of each piece of the first hypothesis: see ``measure_posterior``. Pieces come the last first."""
+    total = 0.0
+    for score in scores:
+        total += math.exp(score - scores.max())
+    shares[:] = 1.0
+    for other in range(1, len(ends)):
+        share = math.exp(scores[other] - scores.max()) / total
+        near = ends[other - 1]
+        for mine in range(ends[0]):
+            token, start = pieces[chosen[mine], 0], frame_index[pieces[chosen[mine], 1]]
+            # Pieces of the other that begin too late for this one are too late for all that follow.
+            while near < ends[other] and frame_index[pieces[chosen[near], 1]] - slack > start:
+                near += 1
+            found, at = False, near
+            while at < ends[other] and not found and start < frame_index[pieces[chosen[at], 2]] + 1 + slack:
+                found = pieces[chosen[at], 0] == token
+                at += 1
+            if not found:
+                shares[mine] = max(0.0, shares[mine] - share)

@@ -20,6 +20,7 @@ from dictalake.decoding.native.steps import complete, find_place
 from dictalake.decoding.native.tables import BIASED, CONTINUES_WORD, NO_RANK, PLAIN, UNKNOWN, Records
 
 DONE, MISSING, FULL = range(3)  # why the loop returned: at the last frame, to fill tables, or for larger arrays
+_NEGLIGIBLE = -37.0
 _REPEAT_BLANK, _REPEAT_TOKEN, _NEW_TOKEN = range(3)  # ``step`` of a claim
 
 
@@ -41,7 +42,6 @@ def search_frames(
     spans: Records,
     beams: Records,
     standings: Records,
-    after: Records,
     candidates: Records,
     claims: Records,
     heap: np.ndarray,
@@ -58,7 +58,7 @@ def search_frames(
             # After a blank, another one neither makes, joins nor reorders beams.
             for beam in range(state.beams):
                 for ranking in range(rankings):
-                    standings[ranking, beam].score += logp[first]
+                    standings[state.side, ranking, beam].score += logp[first]
             state.frame += 1
             continue
         if state.nodes + rankings * width > len(nodes) or state.spans + 2 * rankings * width > len(spans):
@@ -94,21 +94,17 @@ def search_frames(
                 candidate = heap[rank]
                 if candidates[candidate].beam < 0:
                     candidates[candidate].beam = kept
-                    _keep(candidate, settings, tokens, nodes, children, beams, after, candidates, progress)
+                    _keep(candidate, settings, tokens, nodes, children, standings, candidates, progress)
                     kept += 1
-                beam = candidates[candidate].beam
-                after[ranking, beam].rank, after[ranking, beam].score = rank, claims[ranking, candidate].score
-                _place(ranking, candidate, beam, spans, standings, after, claims, progress)
+                _place(ranking, rank, candidate, spans, beams, standings, candidates, claims, progress)
         state.quiet = 1
-        for beam in range(kept):
-            if beams[beam].last != blank_id:
-                state.quiet = 0
-            for ranking in range(rankings):
-                standings[ranking, beam].score = after[ranking, beam].score
-                standings[ranking, beam].rank = after[ranking, beam].rank
-                standings[ranking, beam].span = after[ranking, beam].span
-                standings[ranking, beam].start = after[ranking, beam].start
-                standings[ranking, beam].end = after[ranking, beam].end
+        for candidate in range(count):
+            one = candidates[candidate]
+            if one.beam >= 0:
+                beams[one.beam].node, beams[one.beam].last = one.node, one.token
+                if one.token != blank_id:
+                    state.quiet = 0
+        state.side = 1 - state.side
         state.beams = kept
         state.frame += 1
     return DONE
@@ -130,16 +126,18 @@ def _extend(
 ) -> int:
     """Lets all beams go on by one token; returns how many candidates there are now."""
     progress[0].stamp += 1
-    stamp, rankings = progress[0].stamp, settings[0].rankings
+    stamp, rankings, side = progress[0].stamp, settings[0].rankings, progress[0].side
     for beam in range(progress[0].beams):
         node = beams[beam].node
         target, step = node, _REPEAT_BLANK
         if token != settings[0].blank_id:
             step = _REPEAT_TOKEN
             if beams[beam].last != token:
-                step = _NEW_TOKEN
-                place = find_place(children, node * settings[0].tokens + token)
-                target = children[place].next if children[place].key != -1 else -1
+                step, target = _NEW_TOKEN, -1
+                if nodes[node].has_child == 1:
+                    place = find_place(children, node * settings[0].tokens + token)
+                    if children[place].key != -1:
+                        target = children[place].next
         if target >= 0:
             is_new = nodes[target].stamp != stamp
             if is_new:
@@ -157,13 +155,13 @@ def _extend(
             for ranking in range(rankings):
                 claims[ranking, candidate].score, claims[ranking, candidate].source = -np.inf, -1
         for ranking in range(rankings):
-            standing, claim = standings[ranking, beam], claims[ranking, candidate]
+            standing, claim = standings[side, ranking, beam], claims[ranking, candidate]
             if standing.rank == NO_RANK:
                 continue
             score = standing.score + logp
             claim.score = score if claim.source < 0 else add_logs(claim.score, score)
             # The times are those of the best beam that leads here.
-            if claim.source < 0 or standing.rank < standings[ranking, claim.source].rank:
+            if claim.source < 0 or standing.rank < standings[side, ranking, claim.source].rank:
                 claim.source, claim.step = beam, step
     return count
 
@@ -204,8 +202,7 @@ def _keep(
     tokens: Records,
     nodes: Records,
     children: Records,
-    beams: Records,
-    after: Records,
+    standings: Records,
     candidates: Records,
     progress: Records,
 ) -> None:
@@ -216,7 +213,7 @@ def _keep(
         one.node = progress[0].nodes
         progress[0].nodes += 1
         node, parent = nodes[one.node], nodes[one.parent]
-        node.token, node.parent, node.done, node.stamp, node.new_stamp = token, one.parent, 0, 0, 0
+        node.token, node.parent, node.done, node.stamp, node.new_stamp, node.has_child = token, one.parent, 0, 0, 0, 0
         if is_glued(parent.token, token, tokens):
             node.word, node.length, node.spoken = settings[0].glued_word, parent.length + tokens[token].length, parent.spoken
             node.partial = stretch(settings[0].glued_partial, node.length)
@@ -227,34 +224,34 @@ def _keep(
             node.spoken = token if tokens[token].kind < CONTINUES_WORD else -1
             node.lm_state, node.lm_score = parent.next_lm_state, parent.next_lm_score
             node.hot_state, node.hot_best, node.hot_score = parent.next_hot_state, parent.next_hot_best, parent.next_hot_score
+        parent.has_child = 1
         key = one.parent * settings[0].tokens + token
         place = find_place(children, key)
         children[place].key, children[place].next = key, one.node
-    # No token of this frame reads the beams any more.
-    beams[beam].node, beams[beam].last = one.node, token
     for ranking in range(settings[0].rankings):
-        after[ranking, beam].score, after[ranking, beam].rank = -np.inf, NO_RANK
+        standings[1 - progress[0].side, ranking, beam].rank = NO_RANK
 
 
 @compiled_part
 def _place(
     ranking: int,
+    rank: int,
     candidate: int,
-    beam: int,
     spans: Records,
+    beams: Records,
     standings: Records,
-    after: Records,
+    candidates: Records,
     claims: Records,
     progress: Records,
 ) -> None:
-    """Writes where the tokens of a new beam lie in time."""
-    claim, to = claims[ranking, candidate], after[ranking, beam]
-    source = standings[ranking, claim.source]
-    to.span, to.start, to.end = source.span, source.start, source.end
+    """Writes how a new beam stands in a ranking, and where its tokens lie in time."""
+    claim, side = claims[ranking, candidate], progress[0].side
+    source, to = standings[side, ranking, claim.source], standings[1 - side, ranking, candidates[candidate].beam]
+    to.rank, to.score, to.span, to.start, to.end = rank, claim.score, source.span, source.start, source.end
     if claim.step == _NEW_TOKEN:
         if source.start >= 0:
             span = spans[progress[0].spans]
-            span.start, span.end, span.before = source.start, source.end, source.span
+            span.start, span.end, span.before, span.node = source.start, source.end, source.span, beams[claim.source].node
             to.span = progress[0].spans
             progress[0].spans += 1
         to.start = progress[0].frame
@@ -265,9 +262,9 @@ def _place(
 @compiled_part
 def add_logs(one: float, other: float) -> float:
     """ln(e^one + e^other)."""
-    if one >= other:
-        return one + math.log(1.0 + math.exp(other - one))
-    return other + math.log(1.0 + math.exp(one - other))
+    best, difference = max(one, other), -abs(one - other)
+    # Below, the sum is the larger one to the last bit.
+    return best + math.log(1.0 + math.exp(difference)) if difference > _NEGLIGIBLE else best
 
 
 @compiled_part

@@ -32,6 +32,7 @@ class HotwordStates:
     def _begin(self) -> None:
         self._numbers: dict[tuple[tuple[int, float], ...], int] = {}
         self._threads: list[Threads] = []
+        self._steps: dict[tuple[int, int], Step] = {}
         self.bonuses: Records = make_records(BONUS, 64)
         self._number(self._scorer.start)
 
@@ -64,7 +65,11 @@ class HotwordStates:
 
     def count_bonus(self, token_ids: Sequence[int]) -> float:
         """The bonus of a whole text."""
-        best, threads = 0.0, self._threads[0]
+        state, best, steps = 0, 0.0, self._steps
         for token in token_ids:
-            best, threads = self._scorer.advance((best, threads), self._words[token])
-        return max([best, *(before + node.bonus for node, before in threads if node.ends)])
+            step = steps.get((state, token))
+            if step is None:
+                step = steps[state, token] = self._step(state, token)
+            _, _, state, gain = step
+            best += gain
+        return best + float(self.bonuses[state]["finished"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotwords import HotwordScorer
-from dictalake.decoding.native.ends import begin, finish, select_tokens, unroll
+from dictalake.decoding.native.ends import begin, find_peaks, finish, list_pieces, select_tokens, share_best
 from dictalake.decoding.native.frame_loop import DONE, FULL, search_frames
 from dictalake.decoding.native.hotword_states import HotwordStates
 from dictalake.decoding.native.language_model import OpenModel, open_language_model
@@ -32,13 +34,12 @@ from dictalake.decoding.native.tables import (
     make_transitions,
 )
 from dictalake.decoding.native.token_prices import UNKNOWN_PRICE, price_tokens
+from dictalake.decoding.nbest import SLACK_FRAMES, NBest
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import Emissions, Hypothesis, Piece
 
 _ROOM = 1 << 12  # texts, spans and pieces at first
 _NO_STEPS, _NO_BONUSES = make_transitions(2), make_records(BONUS, 1)
-
-_Key = tuple[int, int, int]  # token, first frame, last frame
 
 
 class NativeSearch:
@@ -55,17 +56,17 @@ class NativeSearch:
         self._settings = _describe(config, vocabulary, self._lm, 1 if scorer is None else 2)
         self._most = config.beam_width * int(self._settings["rankings"][0])
         self._beams, self._best = make_records(BEAM, self._most), make_records(FOUND, 2, config.beam_width)
-        self._standings, self._after = make_records(STANDING, 2, self._most), make_records(STANDING, 2, self._most)
+        self._standings = make_records(STANDING, 2, 2, self._most)
         self._make_candidates(4 * self._most)
         room = max(_ROOM, 1 << (4 * self._most).bit_length())
         self._nodes, self._children = make_records(NODE, room), make_transitions(2 * room)
         self._spans = make_records(SPAN, room)
-        self._pieces, self._peaks = np.zeros((_ROOM, 3), np.int64), np.zeros(_ROOM, np.float32)
+        self._chosen, self._pieces = np.zeros(_ROOM, np.int64), np.zeros((_ROOM, 4), np.int64)
         self._progress, self._counts = make_records(PROGRESS, 1), np.zeros(2, np.int64)
         self._missing = np.zeros((4 * self._most, 3), np.int64)
 
-    def search(self, emissions: Emissions) -> tuple[list[Hypothesis], list[Hypothesis]]:
-        """The n-best lists without the bonus of hotwords and with it; the second is empty where there are no hotwords."""
+    def search(self, emissions: Emissions, most: int | None = None) -> NBest:
+        """The n-best lists of a recording or a part of it, or the first ``most`` of each."""
         for states in (self._lm.states, self._hot):
             if states is not None:
                 states.forget()
@@ -80,9 +81,10 @@ class NativeSearch:
                 self._fill()
         while self._finish() != DONE:
             self._fill()
-        known: dict[_Key, Piece] = {}
-        plain = self._read(PLAIN, emissions, logp, known)
-        return plain, [] if self._hot is None else self._read(BIASED, emissions, logp, known)
+        plain = partial(self._read, PLAIN, emissions, logp)
+        if self._hot is None:
+            return NBest(plain(most))
+        return NBest(self._read(BIASED, emissions, logp, most), plain(1)[0], plain)
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""
@@ -121,7 +123,6 @@ class NativeSearch:
             self._spans,
             self._beams,
             self._standings,
-            self._after,
             self._candidates,
             self._claims,
             self._heap,
@@ -163,29 +164,44 @@ class NativeSearch:
         insert_all(children, self._children)
         self._children = children
 
-    def _read(self, ranking: int, emissions: Emissions, logp: np.ndarray, known: dict[_Key, Piece]) -> list[Hypothesis]:
-        """The n-best list of a ranking. Hypotheses share the pieces that they have in common."""
-        best, ends = self._best[ranking], np.zeros(int(self._counts[ranking]), np.int64)
-        given = (self._nodes, self._spans, self._tokens, emissions.offsets, emissions.token_ids, logp)
-        while (count := unroll(best, *given, ends, self._pieces, self._peaks)) > len(self._peaks):
-            self._pieces, self._peaks = np.zeros((2 * count, 3), np.int64), np.zeros(2 * count, np.float32)
-        frames, names = emissions.frame_index.tolist(), self._vocabulary.pieces
-        pieces = []
-        for key, peak in zip(map(tuple, self._pieces[:count].tolist()), self._peaks[:count].tolist(), strict=True):
-            piece = known.get(key)
-            if piece is None:
-                token, first, last = key
-                piece = known[key] = Piece(token, names[token], frames[first], frames[last] + 1, peak)
-            pieces.append(piece)
-        spots = [0, *ends.tolist()]
-        acoustic, lm, hot = (best[name].tolist() for name in ("acoustic", "lm", "hot"))
-        hypotheses = [
-            Hypothesis(tuple(reversed(pieces[spots[rank] : spots[rank + 1]])), acoustic[rank], lm[rank], hot[rank])
-            for rank in range(len(ends))
+    def _read(self, ranking: int, emissions: Emissions, logp: np.ndarray, most: int | None = None) -> list[Hypothesis]:
+        """The n-best list of a ranking, or its beginning. Hypotheses share the pieces that they have in common."""
+        best = self._best[ranking, : self._counts[ranking]]
+        if ranking == BIASED:  # unfinished terms have lost their bonus
+            best[:] = best[np.argsort(-(best["acoustic"] + best["lm"] + best["hot"]), kind="stable")]
+        ends, rows, shares = self._list_pieces(best, emissions)
+        shown = min(len(best), most or len(best))
+        chosen = self._chosen[: ends[shown - 1]].tolist()
+        rows = rows[: 1 + max(chosen, default=-1)]  # a hypothesis brings its new rows behind those before
+        peaks, names = np.empty(len(rows)), self._vocabulary.pieces
+        find_peaks(rows, emissions.offsets, emissions.token_ids, logp, peaks)
+        columns = (rows[:, 0], emissions.frame_index[rows[:, 1]], emissions.frame_index[rows[:, 2]] + 1, peaks)
+        pieces = [
+            Piece(token, names[token], start, end, peak)
+            for token, start, end, peak in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        if ranking == BIASED:
-            hypotheses.sort(key=lambda hypothesis: -hypothesis.total_score)  # unfinished terms have lost their bonus
-        return hypotheses
+        spots = [0, *ends[:shown].tolist()]
+        texts = [tuple(map(pieces.__getitem__, reversed(chosen[spots[n] : spots[n + 1]]))) for n in range(shown)]
+        texts[0] = tuple(
+            piece if share == 1.0 else replace(piece, posterior=share)
+            for piece, share in zip(texts[0], shares[::-1].tolist(), strict=True)
+        )
+        scores = zip(*(best[name][:shown].tolist() for name in ("acoustic", "lm", "hot")), strict=True)
+        return [Hypothesis(text, *of_one) for text, of_one in zip(texts, scores, strict=True)]
+
+    def _list_pieces(self, best: Records, emissions: Emissions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each hypothesis where its pieces end in ``_chosen``, the rows of all pieces, and the posteriors of the best one."""
+        ends, first_rows = np.zeros(len(best), np.int64), np.empty(emissions.kept, np.int64)
+        while True:
+            given = (self._nodes, self._spans, self._tokens, first_rows, ends)
+            used, count = list_pieces(best, *given, self._chosen, self._pieces)
+            if used <= len(self._chosen) and count < len(self._pieces):
+                break
+            self._chosen, self._pieces = np.zeros(2 * used, np.int64), np.zeros((2 * used, 4), np.int64)
+        rows, shares = self._pieces[:count], np.empty(ends[0])
+        # Without the bonus of hotwords: it is a preference and no evidence.
+        share_best(rows, self._chosen, ends, emissions.frame_index, best["acoustic"] + best["lm"], SLACK_FRAMES, shares)
+        return ends, rows, shares
 
 
 def _describe(config: Decoding, vocabulary: Vocabulary, lm: OpenModel, rankings: int) -> Records:

@@ -32,8 +32,11 @@ SETTINGS = np.dtype(
     ],
     align=True,
 )
-# How far a search is: frame, beams, texts and spans so far, whether all beams end in a blank, a counter for stamps.
-PROGRESS = np.dtype([(name, "i8") for name in ("frame", "beams", "nodes", "spans", "quiet", "stamp", "missing")], align=True)
+# How far a search is: frame, beams, texts and spans so far, whether all beams end in a blank, a counter for stamps,
+# how many transitions it misses, and which of the two sides of ``standings`` holds those of the beams.
+PROGRESS = np.dtype(
+    [(name, "i8") for name in ("frame", "beams", "nodes", "spans", "quiet", "stamp", "missing", "side")], align=True
+)
 # By token id. ``partial`` is what a beam pays while the token is its last piece.
 TOKEN = np.dtype([("kind", "i4"), ("length", "i4"), ("partial", "f8")], align=True)
 # By word id: token ids, then ``glued_word`` and ``end_word``. ``lm_id`` is the model's own number; ``offset``, log10, is the
@@ -56,21 +59,22 @@ NODE = np.dtype(
     [
         *((name, "f8") for name in ("partial", "lm_score", "next_lm_score", "hot_best", "next_hot_best")),
         *((name, "f8") for name in ("hot_score", "next_hot_score")),
-        *((name, "i8") for name in ("stamp", "new_stamp", "slot", "new_slot")),
-        *((name, "i8") for name in ("token", "parent", "word", "length", "spoken", "done")),
-        *((name, "i8") for name in ("lm_state", "next_lm_state", "hot_state", "next_hot_state")),
+        *((name, "i8") for name in ("stamp", "new_stamp")),
+        *((name, "i4") for name in ("slot", "new_slot", "token", "parent", "word")),
+        *((name, "i4") for name in ("length", "spoken", "done", "has_child")),
+        *((name, "i4") for name in ("lm_state", "next_lm_state", "hot_state", "next_hot_state")),
     ],
     align=True,
 )
-# Where a token lies in time, frames [start, end), and the span of the token before.
-SPAN = np.dtype([("start", "i8"), ("end", "i8"), ("before", "i8")], align=True)
+# Where the last token of a text lies in time, frames [start, end), and the span of the token before.
+SPAN = np.dtype([(name, "i4") for name in ("start", "end", "before", "node")], align=True)
 # A beam of one frame, and how it stands in a ranking: ``rank`` is NO_RANK where it is not in it.
 BEAM = np.dtype([("node", "i8"), ("last", "i8")], align=True)
-STANDING = np.dtype([("score", "f8"), *((name, "i8") for name in ("rank", "span", "start", "end"))], align=True)
+STANDING = np.dtype([("score", "f8"), *((name, "i4") for name in ("rank", "span", "start", "end"))], align=True)
 NO_RANK = 1 << 30
 # What may become a beam: ``node`` -1 is a new child of ``parent``. In a ranking ``source`` is the best beam that leads there.
-CANDIDATE = np.dtype([(name, "i8") for name in ("node", "parent", "token", "beam")], align=True)
-CLAIM = np.dtype([("score", "f8"), ("total", "f8"), ("source", "i8"), ("step", "i8")], align=True)
+CANDIDATE = np.dtype([(name, "i4") for name in ("node", "parent", "token", "beam")], align=True)
+CLAIM = np.dtype([("score", "f8"), ("total", "f8"), ("source", "i4"), ("step", "i4")], align=True)
 # A hypothesis: a text, where its tokens lie, and its scores.
 FOUND = np.dtype(
     [*((name, "i8") for name in ("node", "span", "start", "end")), *((name, "f8") for name in ("acoustic", "lm", "hot"))],

@@ -32,7 +32,7 @@ class Decode:
                 continue
             started = time.perf_counter()
             with capture_row_error(ids[index], "decode", row):
-                channels = [decoder.decode(channel)[: self._nbest] for channel in columns.read_emissions(table, index)]
+                channels = [decoder.decode(channel, self._nbest) for channel in columns.read_emissions(table, index)]
                 row["hypotheses"] = [columns.hypothesis_to_row(best) for best, *_ in channels]
                 row["alternatives"] = [
                     [columns.hypothesis_to_row(one) for one in alternatives] for _, *alternatives in channels
