@@ -84,8 +84,6 @@ class BeamDecoder:
         if best_plain is None or read_plain is None:
             return hypotheses
         best, *alternatives = hypotheses
-        if _ids(best) == _ids(best_plain):
-            return hypotheses
         guard, count_bonus = float(self._config.hotword_guard), self._search.count_bonus
         pieces = drop_unsupported(best.pieces, best_plain.pieces, emissions, self._vocabulary.blank_id, guard, count_bonus)
         corrected = replace(best, pieces=pieces)

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from dictalake.decoding.native.alignments import sum_alignments
 from dictalake.decoding.segments import slice_frames
 from dictalake.records import Emissions, Piece
 
@@ -107,14 +108,4 @@ def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: in
     """
     labels = np.full(2 * len(token_ids) + 1, blank_id)
     labels[1::2] = token_ids
-    emitted = log_probs[:, labels].astype(np.float64)
-    # A path may skip the blank before a token, except between two equal tokens, which need a blank between them.
-    jumps = np.zeros(len(labels), dtype=bool)
-    jumps[3::2] = labels[3::2] != labels[1:-2:2]
-    alpha = np.full(len(labels), -np.inf)
-    alpha[:2] = emitted[0, :2]
-    for row in emitted[1:]:
-        stepped = np.concatenate([[-np.inf], alpha[:-1]])
-        jumped = np.where(jumps, np.concatenate([[-np.inf, -np.inf], alpha[:-2]])[: len(alpha)], -np.inf)
-        alpha = np.logaddexp(np.logaddexp(alpha, stepped), jumped) + row
-    return float(np.logaddexp.reduce(alpha[-2:]))
+    return sum_alignments(log_probs[:, labels].astype(np.float64), labels)

@@ -18,8 +18,8 @@ SLACK_FRAMES = 2  # by which a piece may move and still be the same piece in two
 class NBest(NamedTuple):
     """The hypotheses of one search, the best first; the pieces of the first have their posterior.
 
-    With hotwords it is the list that favours them. Then ``best_plain`` is the best hypothesis without their bonus, and
-    ``read_plain`` gives all of that list.
+    With hotwords it is the list that favours them. Where they change the best one, ``best_plain`` is the best hypothesis
+    without their bonus, and ``read_plain`` gives all of that list.
     """
 
     hypotheses: list[Hypothesis]

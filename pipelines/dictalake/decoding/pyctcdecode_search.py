@@ -63,7 +63,9 @@ class PyctcdecodeSearch:
         if self._scorer is None:
             return NBest(plain)
         biased = self._search_for_hotwords(self._scorer, emissions)
-        return NBest([measure_posterior(biased), *biased[1:]], plain[0], lambda: plain)
+        biased = [measure_posterior(biased), *biased[1:]]
+        is_same = [p.token_id for p in biased[0].pieces] == [p.token_id for p in plain[0].pieces]
+        return NBest(biased) if is_same else NBest(biased, plain[0], lambda: plain)
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
 from dictalake.decoding.native.frame_loop import DONE, MISSING, add_logs, choose
-from dictalake.decoding.native.steps import complete, score_end
+from dictalake.decoding.native.steps import complete_words, score_end
 from dictalake.decoding.native.tables import BIASED, NO_RANK, STARTS_WORD, Records
 
 _LEAST_LOGP = math.log(1e-15)
@@ -101,8 +101,8 @@ def finish(
 ) -> int:
     """Joins the beams of one text, scores their last words and the end, and writes the n-best list of each ranking."""
     state, rankings = progress[0], settings[0].rankings
+    complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
     for beam in range(state.beams):
-        complete(beams[beam].node, settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, progress, missing)
         if nodes[beams[beam].node].done == 1:
             score_end(nodes[beams[beam].node].next_lm_state, settings, words, ngrams, contexts, asked, progress, missing)
     if state.missing > 0:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.steps import complete, find_place
+from dictalake.decoding.native.steps import complete_words, find_place
 from dictalake.decoding.native.tables import BIASED, CONTINUES_WORD, NO_RANK, PLAIN, UNKNOWN, Records
 
 DONE, MISSING, FULL = range(3)  # why the loop returned: at the last frame, to fill tables, or for larger arrays
@@ -64,20 +64,9 @@ def search_frames(
         if state.nodes + rankings * width > len(nodes) or state.spans + 2 * rankings * width > len(spans):
             return FULL
         if not only_blank:
-            for beam in range(state.beams):
-                complete(
-                    beams[beam].node,
-                    settings,
-                    words,
-                    ngrams,
-                    contexts,
-                    asked,
-                    hot_steps,
-                    bonuses,
-                    nodes,
-                    progress,
-                    missing,
-                )
+            complete_words(
+                settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing
+            )
             if state.missing > 0:
                 return MISSING
         count = 0
@@ -85,18 +74,13 @@ def search_frames(
             count = _extend(
                 token_ids[index], logp[index], count, settings, nodes, children, beams, standings, candidates, claims, progress
             )
-        for candidate in range(count):
-            _score(candidate, settings, tokens, nodes, candidates, claims)
-        kept = 0
+        agree = _score(count, settings, tokens, nodes, candidates, claims)
+        kept, chosen = 0, 0
         for ranking in range(rankings):
-            chosen = choose(ranking, count, settings, claims, heap)
-            for rank in range(chosen):
-                candidate = heap[rank]
-                if candidates[candidate].beam < 0:
-                    candidates[candidate].beam = kept
-                    _keep(candidate, settings, tokens, nodes, children, standings, candidates, progress)
-                    kept += 1
-                _place(ranking, rank, candidate, spans, beams, standings, candidates, claims, progress)
+            if ranking == PLAIN or not agree:
+                chosen = choose(ranking, count, settings, claims, heap)
+            kept = _keep(ranking, chosen, kept, settings, tokens, nodes, children, standings, candidates, heap, progress)
+            _place(ranking, chosen, spans, beams, standings, candidates, claims, heap, progress)
         state.quiet = 1
         for candidate in range(count):
             one = candidates[candidate]
@@ -148,6 +132,7 @@ def _extend(
             if is_new:
                 nodes[node].new_stamp, nodes[node].new_slot = stamp, count
             candidate = nodes[node].new_slot
+        before = np.nan
         if is_new:
             count += 1
             one = candidates[candidate]
@@ -159,7 +144,13 @@ def _extend(
             if standing.rank == NO_RANK:
                 continue
             score = standing.score + logp
-            claim.score = score if claim.source < 0 else add_logs(claim.score, score)
+            if claim.source < 0:
+                claim.score = score
+            elif ranking == BIASED and score == standings[side, PLAIN, beam].score + logp and claim.score == before:
+                claim.score = claims[PLAIN, candidate].score  # the same sum again
+            else:
+                before = claim.score
+                claim.score = add_logs(claim.score, score)
             # The times are those of the best beam that leads here.
             if claim.source < 0 or standing.rank < standings[side, ranking, claim.source].rank:
                 claim.source, claim.step = beam, step
@@ -167,20 +158,26 @@ def _extend(
 
 
 @compiled_part
-def _score(candidate: int, settings: Records, tokens: Records, nodes: Records, candidates: Records, claims: Records) -> None:
-    """The total of a candidate in each ranking."""
-    node, parent = candidates[candidate].node, nodes[candidates[candidate].parent]
-    token = candidates[candidate].token
-    if node >= 0:
-        lm_score, hot_score, partial = nodes[node].lm_score, nodes[node].hot_score, nodes[node].partial
-    elif is_glued(parent.token, token, tokens):
-        lm_score, hot_score = parent.lm_score, parent.hot_score
-        partial = stretch(settings[0].glued_partial, parent.length + tokens[token].length)
-    else:
-        lm_score, hot_score, partial = parent.next_lm_score, parent.next_hot_score, tokens[token].partial
-    claims[PLAIN, candidate].total = claims[PLAIN, candidate].score + (lm_score + partial)
-    if settings[0].rankings == 2:
-        claims[BIASED, candidate].total = claims[BIASED, candidate].score + (lm_score + hot_score + partial)
+def _score(count: int, settings: Records, tokens: Records, nodes: Records, candidates: Records, claims: Records) -> bool:
+    """Writes the totals of all candidates; returns whether both rankings have them in the same order, as a bonus is rare."""
+    rankings, agree, bonus = settings[0].rankings, True, np.nan
+    for candidate in range(count):
+        node, parent = candidates[candidate].node, nodes[candidates[candidate].parent]
+        token = candidates[candidate].token
+        if node >= 0:
+            lm_score, hot_score, partial = nodes[node].lm_score, nodes[node].hot_score, nodes[node].partial
+        elif is_glued(parent.token, token, tokens):
+            lm_score, hot_score = parent.lm_score, parent.hot_score
+            partial = stretch(settings[0].glued_partial, parent.length + tokens[token].length)
+        else:
+            lm_score, hot_score, partial = parent.next_lm_score, parent.next_hot_score, tokens[token].partial
+        claims[PLAIN, candidate].total = claims[PLAIN, candidate].score + (lm_score + partial)
+        if rankings == 2:
+            claims[BIASED, candidate].total = claims[BIASED, candidate].score + (lm_score + hot_score + partial)
+            agree = agree and claims[BIASED, candidate].score == claims[PLAIN, candidate].score
+            agree = agree and (candidate == 0 or hot_score == bonus)
+            bonus = hot_score
+    return agree
 
 
 @compiled_part
@@ -197,22 +194,34 @@ def stretch(price: float, length: int) -> float:
 
 @compiled_part
 def _keep(
-    candidate: int,
+    ranking: int,
+    chosen: int,
+    kept: int,
     settings: Records,
     tokens: Records,
     nodes: Records,
     children: Records,
     standings: Records,
     candidates: Records,
+    heap: np.ndarray,
     progress: Records,
-) -> None:
-    """Makes a beam of a candidate, with a node for a text that has none yet."""
-    one = candidates[candidate]
-    beam, token = one.beam, one.token
-    if one.node < 0:
+) -> int:
+    """Makes beams of the chosen candidates, with nodes for texts that have none yet; returns how many beams there are now."""
+    for rank in range(chosen):
+        one = candidates[heap[rank]]
+        if one.beam >= 0:
+            continue
+        one.beam = kept
+        if ranking == BIASED:
+            standings[1 - progress[0].side, PLAIN, kept].rank = NO_RANK
+        elif settings[0].rankings == 2:
+            standings[1 - progress[0].side, BIASED, kept].rank = NO_RANK
+        kept += 1
+        if one.node >= 0:
+            continue
         one.node = progress[0].nodes
         progress[0].nodes += 1
-        node, parent = nodes[one.node], nodes[one.parent]
+        node, parent, token = nodes[one.node], nodes[one.parent], one.token
         node.token, node.parent, node.done, node.stamp, node.new_stamp, node.has_child = token, one.parent, 0, 0, 0, 0
         if is_glued(parent.token, token, tokens):
             node.word, node.length, node.spoken = settings[0].glued_word, parent.length + tokens[token].length, parent.spoken
@@ -228,35 +237,50 @@ def _keep(
         key = one.parent * settings[0].tokens + token
         place = find_place(children, key)
         children[place].key, children[place].next = key, one.node
-    for ranking in range(settings[0].rankings):
-        standings[1 - progress[0].side, ranking, beam].rank = NO_RANK
+    return kept
 
 
 @compiled_part
 def _place(
     ranking: int,
-    rank: int,
-    candidate: int,
+    chosen: int,
     spans: Records,
     beams: Records,
     standings: Records,
     candidates: Records,
     claims: Records,
+    heap: np.ndarray,
     progress: Records,
 ) -> None:
-    """Writes how a new beam stands in a ranking, and where its tokens lie in time."""
-    claim, side = claims[ranking, candidate], progress[0].side
-    source, to = standings[side, ranking, claim.source], standings[1 - side, ranking, candidates[candidate].beam]
-    to.rank, to.score, to.span, to.start, to.end = rank, claim.score, source.span, source.start, source.end
-    if claim.step == _NEW_TOKEN:
-        if source.start >= 0:
-            span = spans[progress[0].spans]
-            span.start, span.end, span.before, span.node = source.start, source.end, source.span, beams[claim.source].node
-            to.span = progress[0].spans
-            progress[0].spans += 1
-        to.start = progress[0].frame
-    if claim.step != _REPEAT_BLANK:
-        to.end = progress[0].frame + 1
+    """Writes how the chosen candidates stand in a ranking, and where their tokens lie in time."""
+    side, frame = progress[0].side, progress[0].frame
+    for rank in range(chosen):
+        candidate = heap[rank]
+        claim = claims[ranking, candidate]
+        source, to = standings[side, ranking, claim.source], standings[1 - side, ranking, candidates[candidate].beam]
+        to.rank, to.score, to.span, to.start, to.end = rank, claim.score, source.span, source.start, source.end
+        if claim.step == _NEW_TOKEN:
+            if ranking == BIASED and _is_placed(candidate, claim.source, side, standings, candidates, claims):
+                to.span = standings[1 - side, PLAIN, candidates[candidate].beam].span
+            elif source.start >= 0:
+                span = spans[progress[0].spans]
+                span.start, span.end, span.before, span.node = source.start, source.end, source.span, beams[claim.source].node
+                to.span = progress[0].spans
+                progress[0].spans += 1
+            to.start = frame
+        if claim.step != _REPEAT_BLANK:
+            to.end = frame + 1
+
+
+@compiled_part
+def _is_placed(
+    candidate: int, source: int, side: int, standings: Records, candidates: Records, claims: Records
+) -> bool:
+    """Whether the plain ranking has the same beam with the same times."""
+    if standings[1 - side, PLAIN, candidates[candidate].beam].rank == NO_RANK or claims[PLAIN, candidate].source != source:
+        return False
+    plain, biased = standings[side, PLAIN, source], standings[side, BIASED, source]
+    return plain.span == biased.span and plain.start == biased.start and plain.end == biased.end
 
 
 @compiled_part

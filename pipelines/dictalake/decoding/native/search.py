@@ -84,7 +84,10 @@ class NativeSearch:
         plain = partial(self._read, PLAIN, emissions, logp)
         if self._hot is None:
             return NBest(plain(most))
-        return NBest(self._read(BIASED, emissions, logp, most), plain(1)[0], plain)
+        biased = self._read(BIASED, emissions, logp, most)
+        best = self._best[:, 0]
+        # The same node is the same text.
+        return NBest(biased) if best["node"][PLAIN] == best["node"][BIASED] else NBest(biased, plain(1)[0], plain)
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""

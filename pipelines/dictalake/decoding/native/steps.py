@@ -58,8 +58,7 @@ def advance_ngram(ngrams: Records, contexts: Records, state: int, word: int) -> 
 
 
 @compiled_part
-def complete(
-    index: int,
+def complete_words(
     settings: Records,
     words: Records,
     ngrams: Records,
@@ -68,35 +67,40 @@ def complete(
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
+    beams: Records,
     progress: Records,
     missing: np.ndarray,
 ) -> None:
-    """Scores the last word of a text; an entry in ``missing`` where a table must be filled first."""
-    node = nodes[index]
-    if node.done == 1:
-        return
-    known = 1
-    if settings[0].lm_kind != NO_LM:
-        if settings[0].lm_kind == ARRAYS:
-            node.next_lm_state, logp = advance_ngram(ngrams, contexts, node.lm_state, words[node.word].lm_id)
-        else:
-            place = find_place(asked, node.lm_state * len(words) + node.word)
-            if asked[place].key == -1:
-                note_missing(progress, missing, 0, node.lm_state, node.word)
-                known = 0
-            node.next_lm_state, logp = asked[place].next, asked[place].value
-        word_score = settings[0].lm_weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
-        node.next_lm_score = node.lm_score + word_score
-    if settings[0].rankings == 2:
-        node.next_hot_state, node.next_hot_best = node.hot_state, node.hot_best
-        if node.spoken >= 0:
-            place = find_place(hot_steps, node.hot_state * settings[0].tokens + node.spoken)
-            if hot_steps[place].key == -1:
-                note_missing(progress, missing, 1, node.hot_state, node.spoken)
-                known = 0
-            node.next_hot_state, node.next_hot_best = hot_steps[place].next, node.hot_best + hot_steps[place].value
-        node.next_hot_score = node.next_hot_best + bonuses[node.next_hot_state].unfinished
-    node.done = known
+    """Scores the last word of each beam's text; an entry in ``missing`` where a table must be filled first."""
+    lm_kind, rankings = settings[0].lm_kind, settings[0].rankings
+    for beam in range(progress[0].beams):
+        node = nodes[beams[beam].node]
+        if node.done == 1:
+            continue
+        known = 1
+        if lm_kind != NO_LM:
+            if lm_kind == ARRAYS:
+                following, logp = advance_ngram(ngrams, contexts, node.lm_state, words[node.word].lm_id)
+            else:
+                place = find_place(asked, node.lm_state * len(words) + node.word)
+                if asked[place].key == -1:
+                    note_missing(progress, missing, 0, node.lm_state, node.word)
+                    known = 0
+                following, logp = asked[place].next, asked[place].value
+            node.next_lm_state = following
+            word_score = settings[0].lm_weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
+            node.next_lm_score = node.lm_score + word_score
+        if rankings == 2:
+            state, best = np.int64(node.hot_state), node.hot_best
+            if node.spoken >= 0:
+                place = find_place(hot_steps, state * settings[0].tokens + node.spoken)
+                if hot_steps[place].key == -1:
+                    note_missing(progress, missing, 1, state, node.spoken)
+                    known = 0
+                state, best = hot_steps[place].next, best + hot_steps[place].value
+            node.next_hot_state, node.next_hot_best = state, best
+            node.next_hot_score = best + bonuses[state].unfinished
+        node.done = known
 
 
 @compiled_part
