@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from dictalake.decoding.native.alignments import sum_alignments
 from dictalake.decoding.segments import slice_frames
 from dictalake.records import Emissions, Piece
 
@@ -106,6 +105,8 @@ def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: in
 
     ``log_probs`` ``(frames, vocabulary)``. No tokens: the likelihood of nothing but blanks.
     """
+    from dictalake.decoding.native.alignments import sum_alignments  # numba takes half a second to import
+
     labels = np.full(2 * len(token_ids) + 1, blank_id)
     labels[1::2] = token_ids
     return sum_alignments(log_probs[:, labels].astype(np.float64), labels)

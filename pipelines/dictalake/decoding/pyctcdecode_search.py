@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from dictalake.config.locations import resolve
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotwords import HotwordScorer
-from dictalake.decoding.lm_file import load_kenlm, require_file, require_known
+from dictalake.decoding.kenlm_file import find_lm, load_kenlm, require_known
 from dictalake.decoding.nbest import NBest, measure_posterior
 from dictalake.decoding.segments import skip_repeated_blanks
 from dictalake.decoding.vocabulary import Vocabulary
@@ -158,7 +157,8 @@ def _hypothesis(beam: _EngineBeam, known: _Known) -> Hypothesis:
 
 
 def _build(module: Any, config: Decoding, vocabulary: Vocabulary) -> Any:
-    lm = None if config.lm is None else str(require_file(resolve(config.lm)))
+    found = find_lm(config)
+    lm = None if found is None else str(found)
     with _quiet_loggers(), _unpacked(lm) as path:
         if lm is not None:
             require_known(lm, load_kenlm(lm, path).__contains__, vocabulary)

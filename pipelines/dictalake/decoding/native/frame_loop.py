@@ -64,9 +64,7 @@ def search_frames(
         if state.nodes + rankings * width > len(nodes) or state.spans + 2 * rankings * width > len(spans):
             return FULL
         if not only_blank:
-            complete_words(
-                settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing
-            )
+            complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
             if state.missing > 0:
                 return MISSING
         count = 0
@@ -273,9 +271,7 @@ def _place(
 
 
 @compiled_part
-def _is_placed(
-    candidate: int, source: int, side: int, standings: Records, candidates: Records, claims: Records
-) -> bool:
+def _is_placed(candidate: int, source: int, side: int, standings: Records, candidates: Records, claims: Records) -> bool:
     """Whether the plain ranking has the same beam with the same times."""
     if standings[1 - side, PLAIN, candidates[candidate].beam].rank == NO_RANK or claims[PLAIN, candidate].source != source:
         return False

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dictalake.config.locations import resolve
-from dictalake.decoding.lm_file import load_kenlm, require_file, require_known
+from dictalake.config.sections import Decoding
+from dictalake.decoding.kenlm_file import find_lm, load_kenlm, require_known
 from dictalake.decoding.native.arpa import UnusualArpaError
 from dictalake.decoding.native.compiled import compiled
 from dictalake.decoding.native.kenlm_states import KenlmStates
@@ -40,13 +40,13 @@ class OpenModel:
     states: KenlmStates | None = None
 
 
-def open_language_model(lm: str | None, vocabulary: Vocabulary) -> OpenModel:
+def open_language_model(config: Decoding, vocabulary: Vocabulary) -> OpenModel:
     """Raises ConfigError for a model that is missing, damaged, or made for other pieces."""
     words = list_words(vocabulary)
     ids = np.zeros(len(words), np.int64)
-    if lm is None:
+    path = find_lm(config)
+    if path is None:
         return OpenModel(NO_LM, ids)
-    path = require_file(resolve(lm))
     if (model := _open_arrays(path)) is not None:
         return _use_arrays(model, words, str(path), vocabulary)
     states = KenlmStates(load_kenlm(str(path)), words)

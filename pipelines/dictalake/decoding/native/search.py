@@ -48,7 +48,7 @@ class NativeSearch:
     def __init__(self, config: Decoding, vocabulary: Vocabulary, scorer: HotwordScorer | None = None) -> None:
         """Raises ConfigError for a language model that is missing, damaged, or made for other pieces."""
         self._vocabulary, self._min_logp = vocabulary, float(config.token_min_logp)
-        self._lm = open_language_model(config.lm, vocabulary)
+        self._lm = open_language_model(config, vocabulary)
         self._hot = None if scorer is None else HotwordStates(scorer, vocabulary)
         self._tokens, offsets = price_tokens(vocabulary, self._lm.knows, config.known_pieces)
         self._words = make_records(WORD, len(offsets))
@@ -193,7 +193,7 @@ class NativeSearch:
         return [Hypothesis(text, *of_one) for text, of_one in zip(texts, scores, strict=True)]
 
     def _list_pieces(self, best: Records, emissions: Emissions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each hypothesis where its pieces end in ``_chosen``, the rows of all pieces, and the posteriors of the best one."""
+        """Where each hypothesis ends in ``_chosen``, the rows of all pieces, and the posteriors of the best one's."""
         ends, first_rows = np.zeros(len(best), np.int64), np.empty(emissions.kept, np.int64)
         while True:
             given = (self._nodes, self._spans, self._tokens, first_rows, ends)

@@ -91,7 +91,7 @@ def complete_words(
             word_score = settings[0].lm_weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
             node.next_lm_score = node.lm_score + word_score
         if rankings == 2:
-            state, best = np.int64(node.hot_state), node.hot_best
+            state, best = 0 + node.hot_state, node.hot_best
             if node.spoken >= 0:
                 place = find_place(hot_steps, state * settings[0].tokens + node.spoken)
                 if hot_steps[place].key == -1:

@@ -8,6 +8,8 @@ from typing import Any
 
 import kenlm
 
+from dictalake.config.locations import resolve
+from dictalake.config.sections import Decoding
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 
@@ -15,11 +17,14 @@ from dictalake.errors import ConfigError
 _LEAST_KNOWN_SHARE = 0.3
 
 
-def require_file(path: str) -> Path:
-    """Raises ConfigError where there is none."""
-    if not Path(path).is_file():
+def find_lm(config: Decoding) -> Path | None:
+    """The file of the language model; None where there is to be none. Raises ConfigError where it is missing."""
+    if config.lm is None:
+        return None
+    path = Path(resolve(config.lm))
+    if not path.is_file():
         raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
-    return Path(path)
+    return path
 
 
 def load_kenlm(path: str, unpacked: str | None = None) -> Any:
