@@ -19,6 +19,7 @@ def select_tokens(
     offsets: np.ndarray,
     token_ids: np.ndarray,
     logp: np.ndarray,
+    vocabulary_size: int,
     min_logp: float,
     tried_offsets: np.ndarray,
     tried_ids: np.ndarray,
@@ -34,7 +35,8 @@ def select_tokens(
         kept = 0.0
         for index in range(first, end):
             kept += math.exp(logp[index])
-        total = math.log(kept + max(1.0 - kept, 1e-12))
+        # What is left over belongs to the tokens that were pruned: see ``Emissions.dense``.
+        total = math.log(kept + max(1.0 - kept, 1e-12) if end - first < vocabulary_size else kept)
         begun = count
         for index in range(first, end):
             normalised = min(max(logp[index] - total, _LEAST_LOGP), 0.0)

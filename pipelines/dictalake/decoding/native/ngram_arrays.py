@@ -100,7 +100,7 @@ def _join(model: NgramModel, keys: np.ndarray, logp: np.ndarray, backoff: np.nda
     without_children = np.flatnonzero(contexts["first"][1:] >= size)
     contexts["first"][1 + without_children] = size + np.searchsorted(parents, without_children, side="right")
     find_links(model.ngrams, contexts, parents, added)
-    if not is_last:
+    if len(keys) and not is_last:
         more = make_records(CONTEXT, len(keys))
         contexts["backoff"][-1:], more["backoff"][:-1] = backoff[:1], backoff[1:]
         more["first"] = size + len(keys)

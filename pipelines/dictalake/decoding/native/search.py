@@ -107,7 +107,8 @@ class NativeSearch:
         """The tokens that each frame tries: offsets, ids, log-probabilities."""
         offsets = np.zeros(len(emissions.offsets), np.int64)
         ids, tried = np.empty(len(logp), np.int64), np.empty(len(logp))
-        most = select_tokens(emissions.offsets, emissions.token_ids, logp, self._min_logp, offsets, ids, tried)
+        given = (emissions.offsets, emissions.token_ids, logp)
+        most = select_tokens(*given, emissions.vocabulary_size, self._min_logp, offsets, ids, tried)
         if most * self._most > len(self._candidates):
             self._make_candidates(most * self._most)
         return offsets, ids, tried
