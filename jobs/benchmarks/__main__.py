@@ -4,6 +4,7 @@
 
     python -m jobs.benchmarks NAME:
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
+      decode     the beam search against pyctcdecode: speed, hotwords, memory and start of workers, same texts
       driver     the driver's own work for each recording and each block
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
@@ -31,7 +32,20 @@ from typing import Any
 
 from dictalake.errors import ConfigError
 
-BENCHMARKS = ("suite", "account", "driver", "holes", "load", "memory", "query", "resume", "seams", "simulate", "start-up")
+BENCHMARKS = (
+    "suite",
+    "account",
+    "decode",
+    "driver",
+    "holes",
+    "load",
+    "memory",
+    "query",
+    "resume",
+    "seams",
+    "simulate",
+    "start-up",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
