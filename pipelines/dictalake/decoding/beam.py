@@ -39,7 +39,7 @@ class Search(Protocol):
     """An engine: one search over emissions with at least one frame."""
 
     def search(self, emissions: Emissions, most: int | None = None) -> NBest:
-        """The n-best lists, or the first ``most`` of each."""
+        """The n-best list, or its first ``most``."""
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""
@@ -80,21 +80,27 @@ class BeamDecoder:
     def _search_part(self, emissions: Emissions, most: int | None) -> list[Hypothesis]:
         if emissions.kept == 0:
             return [Hypothesis(())]
-        hypotheses, best_plain, read_plain = self._search.search(emissions, most)
-        if best_plain is None or read_plain is None:
+        hypotheses, best_plain, search_plain = self._search.search(emissions, most)
+        if best_plain is None or search_plain is None or self._correct(hypotheses[0], best_plain, emissions) is None:
             return hypotheses
-        best, *alternatives = hypotheses
-        guard, count_bonus = float(self._config.hotword_guard), self._search.count_bonus
-        pieces = drop_unsupported(best.pieces, best_plain.pieces, emissions, self._vocabulary.blank_id, guard, count_bonus)
-        corrected = replace(best, pieces=pieces)
-        if _ids(corrected) == _ids(best):
+        # A hotword may have to be refused: by a search without hotwords, whose hypotheses then follow the corrected one.
+        plain = search_plain()
+        corrected = self._correct(hypotheses[0], plain[0], emissions)
+        if corrected is None:
             return hypotheses
-        # A hotword was refused: the corrected hypothesis, then the plain ones.
-        if _ids(corrected) == _ids(best_plain):
-            corrected = replace(best_plain, pieces=pieces)
-        alternatives = [one for one in read_plain() if _ids(one) != _ids(corrected)]
+        alternatives = [one for one in plain if _ids(one) != _ids(corrected)]
+        count_bonus = self._search.count_bonus
         corrected, *alternatives = (replace(one, hotword_score=count_bonus(one.pieces)) for one in (corrected, *alternatives))
         return [measure_posterior([corrected, *alternatives]), *alternatives]
+
+    def _correct(self, best: Hypothesis, plain: Hypothesis, emissions: Emissions) -> Hypothesis | None:
+        """None where the sound bears the hotwords of ``best``; else it with some or all places as in ``plain``."""
+        guard, blank_id = float(self._config.hotword_guard), self._vocabulary.blank_id
+        pieces = drop_unsupported(best.pieces, plain.pieces, emissions, blank_id, guard, self._search.count_bonus)
+        corrected = replace(best, pieces=pieces)
+        if _ids(corrected) == _ids(best):
+            return None
+        return replace(plain, pieces=pieces) if _ids(corrected) == _ids(plain) else corrected
 
 
 def _open_search(config: Decoding, vocabulary: Vocabulary, scorer: HotwordScorer | None) -> Search:

@@ -19,12 +19,12 @@ class NBest(NamedTuple):
     """The hypotheses of one search, the best first; the pieces of the first have their posterior.
 
     With hotwords it is the list that favours them. Where they change the best one, ``best_plain`` is the best hypothesis
-    without their bonus, and ``read_plain`` gives all of that list.
+    without their bonus, as far as this search knows it, and ``search_plain`` gives the list of a search without hotwords.
     """
 
     hypotheses: list[Hypothesis]
     best_plain: Hypothesis | None = None
-    read_plain: Callable[[], list[Hypothesis]] | None = None
+    search_plain: Callable[[], list[Hypothesis]] | None = None
 
 
 def measure_posterior(hypotheses: Sequence[Hypothesis]) -> Hypothesis:

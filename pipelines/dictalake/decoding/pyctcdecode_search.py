@@ -51,7 +51,7 @@ class PyctcdecodeSearch:
         self._special_ids = sorted(vocabulary.special_ids)
 
     def search(self, emissions: Emissions, most: int | None = None) -> NBest:
-        """The n-best lists, or the first ``most`` of each."""
+        """The n-best list, or its first ``most``."""
         kept, skipped_logp = skip_repeated_blanks(emissions, self._vocabulary.blank_id, self._config.token_min_logp)
         log_probs = kept.dense()
         beams: list[_EngineBeam] = self._engine.decode_beams(log_probs, **self._limits())

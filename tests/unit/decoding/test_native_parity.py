@@ -61,10 +61,8 @@ def search_with_both(
         emissions = sparsify(matrix, config.token_min_logp - 0.5, config.collapse_blank, 0)
         mine, expected = ours.search(emissions), theirs.search(emissions)
         yield mine.hypotheses, expected.hypotheses
-        if mine.read_plain is not None and expected.read_plain is not None:
-            assert mine.best_plain is not None
-            assert token_ids(mine.best_plain) == token_ids(mine.read_plain()[0])
-            yield mine.read_plain(), expected.read_plain()
+        if mine.search_plain is not None and expected.search_plain is not None:
+            yield mine.search_plain(), expected.search_plain()
 
 
 def assert_same(mine: list[Hypothesis], expected: list[Hypothesis]) -> None:
@@ -117,7 +115,11 @@ def test_limits_mean_what_they_mean_to_pyctcdecode(random_lm: str, keys: dict[st
 
 
 @pytest.mark.parametrize("beam_width", [1, 8, 30])
-def test_both_rankings_with_hotwords_are_those_of_two_searches(random_lm: str, beam_width: int, in_order: None) -> None:
+def test_lists_with_hotwords_are_those_of_pyctcdecode_with_our_scorer(
+    random_lm: str, beam_width: int, in_order: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the beams that stay for the plain hypothesis: they add a little to the scores of others.
+    monkeypatch.setattr("dictalake.decoding.native.search.PLAIN_WIDTH", 0)
     for lm in (None, random_lm):
         config = Decoding(lm=lm, beam_width=beam_width, hotword_weight=1.5)
         for mine, expected in search_with_both(config, make_matrices(40, seed=200), TERMS):

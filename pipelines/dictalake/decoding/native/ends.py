@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.frame_loop import DONE, MISSING, add_logs, choose
+from dictalake.decoding.native.compiled import compiled
+from dictalake.decoding.native.frame_loop import add_logs, choose
 from dictalake.decoding.native.steps import complete_words, score_end
-from dictalake.decoding.native.tables import BIASED, NO_RANK, STARTS_WORD, Records
+from dictalake.decoding.native.tables import STARTS_WORD, Records
 
 _LEAST_LOGP = math.log(1e-15)
 
@@ -54,31 +54,19 @@ def select_tokens(
 
 
 @compiled
-def begin(
-    settings: Records,
-    bonuses: Records,
-    nodes: Records,
-    children: Records,
-    beams: Records,
-    standings: Records,
-    progress: Records,
-) -> None:
+def begin(settings: Records, bonuses: Records, nodes: Records, children: Records, beams: Records, progress: Records) -> None:
     """Forgets the recording before: one beam without text."""
     for place in range(len(children)):
         children[place].key = -1
-    state, node = progress[0], nodes[0]
+    state, node, beam = progress[0], nodes[0], beams[0]
     state.frame, state.beams, state.nodes, state.spans, state.quiet, state.stamp, state.missing = 0, 1, 1, 0, 0, 0, 0
-    state.side = 0
     node.token, node.parent, node.word, node.length, node.spoken, node.done = -1, -1, 0, 0, -1, 1
     node.stamp, node.new_stamp, node.has_child = 0, 0, 0
     node.partial, node.lm_score, node.next_lm_score, node.hot_best, node.next_hot_best = 0.0, 0.0, 0.0, 0.0, 0.0
     node.lm_state, node.next_lm_state = settings[0].lm_start, settings[0].lm_start
     node.hot_state, node.next_hot_state = 0, 0
     node.hot_score, node.next_hot_score = bonuses[0].unfinished, bonuses[0].unfinished
-    beams[0].node, beams[0].last = 0, -1
-    for ranking in range(settings[0].rankings):
-        standing = standings[0, ranking, 0]
-        standing.score, standing.rank, standing.span, standing.start, standing.end = 0.0, 0, -1, -1, -1
+    beam.node, beam.last, beam.score, beam.span, beam.start, beam.end = 0, -1, 0.0, -1, -1, -1
 
 
 @compiled
@@ -92,76 +80,60 @@ def finish(
     bonuses: Records,
     nodes: Records,
     beams: Records,
-    standings: Records,
     candidates: Records,
-    claims: Records,
     heap: np.ndarray,
     best: Records,
-    counts: np.ndarray,
     progress: Records,
     missing: np.ndarray,
 ) -> int:
-    """Joins the beams of one text, scores their last words and the end, and writes the n-best list of each ranking."""
-    state, rankings = progress[0], settings[0].rankings
+    """Joins the beams of one text, scores their last words and the end, and writes the n-best list.
+
+    The last place of ``best`` gets the hypothesis that is the best without the bonus of hotwords. Returns the length of the
+    list, or -1 where tables must be filled first.
+    """
+    state = progress[0]
     complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
     for beam in range(state.beams):
         if nodes[beams[beam].node].done == 1:
             score_end(nodes[beams[beam].node].next_lm_state, settings, words, ngrams, contexts, asked, progress, missing)
     if state.missing > 0:
-        return MISSING
-    count = _join_texts(settings, nodes, beams, standings, candidates, claims, progress)
-    for ranking in range(rankings):
-        for candidate in range(count):
-            node = nodes[candidates[candidate].node]
-            lm_score = settings[0].nothing
-            if node.token >= 0:
-                lm_score = node.next_lm_score + score_end(
-                    node.next_lm_state, settings, words, ngrams, contexts, asked, progress, missing
-                )
-            # A beam's node needs its score in the loop no longer.
-            node.lm_score = lm_score
-            hot_score = node.next_hot_score if ranking == BIASED else 0.0
-            claims[ranking, candidate].total = claims[ranking, candidate].score + (lm_score + hot_score)
-        counts[ranking] = choose(ranking, count, settings, claims, heap)
-        for rank in range(counts[ranking]):
-            one, claim = candidates[heap[rank]], claims[ranking, heap[rank]]
-            source, node, found = standings[state.side, ranking, claim.source], nodes[one.node], best[ranking, rank]
-            found.node, found.span, found.start, found.end = one.node, source.span, source.start, source.end
-            found.acoustic, found.lm, found.hot = claim.score, node.lm_score, 0.0
-            if ranking == BIASED:  # a term that is not finished counts no longer
-                found.hot = node.next_hot_best + bonuses[node.next_hot_state].finished
-    return DONE
-
-
-@compiled_part
-def _join_texts(
-    settings: Records,
-    nodes: Records,
-    beams: Records,
-    standings: Records,
-    candidates: Records,
-    claims: Records,
-    progress: Records,
-) -> int:
-    """A candidate for each text, whether it ends in a blank or not; returns how many there are."""
-    progress[0].stamp += 1
-    count, side = 0, progress[0].side
-    for beam in range(progress[0].beams):
+        return -1
+    state.stamp += 1
+    count = 0
+    for beam in range(state.beams):
         node = nodes[beams[beam].node]
-        if node.stamp != progress[0].stamp:
-            node.stamp, node.slot = progress[0].stamp, count
-            candidates[count].node = beams[beam].node
-            for ranking in range(settings[0].rankings):
-                claims[ranking, count].score, claims[ranking, count].source = -np.inf, -1
+        if node.stamp != state.stamp:
+            node.stamp, node.slot = state.stamp, count
+            one = candidates[count]
+            one.node, one.source, one.score = beams[beam].node, beam, beams[beam].score
             count += 1
-        for ranking in range(settings[0].rankings):
-            standing, claim = standings[side, ranking, beam], claims[ranking, node.slot]
-            if standing.rank == NO_RANK:
-                continue
-            claim.score = standing.score if claim.source < 0 else add_logs(claim.score, standing.score)
-            if claim.source < 0 or standing.rank < standings[side, ranking, claim.source].rank:
-                claim.source = beam
-    return count
+        else:
+            candidates[node.slot].score = add_logs(candidates[node.slot].score, beams[beam].score)
+    plain = 0
+    for candidate in range(count):
+        one, node = candidates[candidate], nodes[candidates[candidate].node]
+        # In the loop the score was without the last word.
+        node.lm_score = settings[0].nothing
+        if node.token >= 0:
+            node.lm_score = node.next_lm_score + score_end(
+                node.next_lm_state, settings, words, ngrams, contexts, asked, progress, missing
+            )
+        one.plain_total = one.score + node.lm_score
+        one.total = one.plain_total
+        if settings[0].has_hotwords == 1:
+            one.total = one.score + (node.lm_score + node.next_hot_score)
+        if one.plain_total > candidates[plain].plain_total:
+            plain = candidate
+    chosen = choose(count, settings, candidates, heap)
+    heap[chosen] = plain
+    for rank in range(chosen + 1):
+        one, found = candidates[heap[rank]], best[rank if rank < chosen else len(best) - 1]
+        source, node = beams[one.source], nodes[one.node]
+        found.node, found.span, found.start, found.end = one.node, source.span, source.start, source.end
+        found.acoustic, found.lm, found.hot = one.score, node.lm_score, 0.0
+        if settings[0].has_hotwords == 1:  # a term that is not finished counts no longer
+            found.hot = node.next_hot_best + bonuses[node.next_hot_state].finished
+    return chosen
 
 
 @compiled

@@ -4,9 +4,8 @@ A beam is a text and its last token (the blank, or the piece that still sounds),
 "text, still sounding" are two beams. In each frame every beam goes on by every token of the frame; what gives the same beam is
 added up; the best ``width`` remain. Equal scores go by the order of token ids, then by the order of the beams before.
 
-With hotwords there are two rankings in one pass, without their bonus (``PLAIN``) and with it (``BIASED``). Each keeps its own
-best ``width`` and adds up its own scores, so each is exactly the search that it would be alone. Beams that both keep, nearly
-all, are made once.
+With hotwords beams are ranked with their bonus. A few that are the best without any bonus stay too, so that there is a plain
+hypothesis to compare with. Where no beam has a bonus, or all have the same, these are among the best anyway.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
 from dictalake.decoding.native.steps import complete_words, find_place
-from dictalake.decoding.native.tables import BIASED, CONTINUES_WORD, NO_RANK, PLAIN, UNKNOWN, Records
+from dictalake.decoding.native.tables import CONTINUES_WORD, UNKNOWN, Records
 
 DONE, MISSING, FULL = range(3)  # why the loop returned: at the last frame, to fill tables, or for larger arrays
 _NEGLIGIBLE = -37.0
-_REPEAT_BLANK, _REPEAT_TOKEN, _NEW_TOKEN = range(3)  # ``step`` of a claim
+_REPEAT_BLANK, _REPEAT_TOKEN, _NEW_TOKEN = range(3)  # ``step`` of a candidate
 
 
 @compiled
@@ -41,27 +40,25 @@ def search_frames(
     children: Records,
     spans: Records,
     beams: Records,
-    standings: Records,
+    after: Records,
     candidates: Records,
-    claims: Records,
     heap: np.ndarray,
     progress: Records,
     missing: np.ndarray,
 ) -> int:
     """Searches from frame ``progress.frame`` on; returns why it stopped. Nothing of the frame where it stopped is kept."""
-    rankings, blank_id, width = settings[0].rankings, settings[0].blank_id, settings[0].width
-    state = progress[0]
+    blank_id, plain_width = settings[0].blank_id, settings[0].plain_width
+    state, most = progress[0], settings[0].width + plain_width
     while state.frame < len(offsets) - 1:
         first, end = offsets[state.frame], offsets[state.frame + 1]
         only_blank = end - first == 1 and token_ids[first] == blank_id
         if only_blank and state.quiet == 1:
             # After a blank, another one neither makes, joins nor reorders beams.
             for beam in range(state.beams):
-                for ranking in range(rankings):
-                    standings[state.side, ranking, beam].score += logp[first]
+                beams[beam].score += logp[first]
             state.frame += 1
             continue
-        if state.nodes + rankings * width > len(nodes) or state.spans + 2 * rankings * width > len(spans):
+        if state.nodes + most > len(nodes) or state.spans + most > len(spans):
             return FULL
         if not only_blank:
             complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
@@ -69,25 +66,17 @@ def search_frames(
                 return MISSING
         count = 0
         for index in range(first, end):
-            count = _extend(
-                token_ids[index], logp[index], count, settings, nodes, children, beams, standings, candidates, claims, progress
-            )
-        agree = _score(count, settings, tokens, nodes, candidates, claims)
-        kept, chosen = 0, 0
-        for ranking in range(rankings):
-            if ranking == PLAIN or not agree:
-                chosen = choose(ranking, count, settings, claims, heap)
-            kept = _keep(ranking, chosen, kept, settings, tokens, nodes, children, standings, candidates, heap, progress)
-            _place(ranking, chosen, spans, beams, standings, candidates, claims, heap, progress)
-        state.quiet = 1
-        for candidate in range(count):
-            one = candidates[candidate]
-            if one.beam >= 0:
-                beams[one.beam].node, beams[one.beam].last = one.node, one.token
-                if one.token != blank_id:
-                    state.quiet = 0
-        state.side = 1 - state.side
-        state.beams = kept
+            count = _extend(token_ids[index], logp[index], count, settings, nodes, children, beams, candidates, progress)
+        agree = _score(count, settings, tokens, nodes, candidates)
+        chosen = choose(count, settings, candidates, heap)
+        if not agree:
+            chosen = _add_plain(count, chosen, plain_width, candidates, heap)
+        _keep(chosen, settings, tokens, nodes, children, spans, beams, after, candidates, heap, progress)
+        state.quiet, state.beams = 1, chosen
+        for beam in range(chosen):
+            beams[beam] = after[beam]
+            if beams[beam].last != blank_id:
+                state.quiet = 0
         state.frame += 1
     return DONE
 
@@ -101,14 +90,12 @@ def _extend(
     nodes: Records,
     children: Records,
     beams: Records,
-    standings: Records,
     candidates: Records,
-    claims: Records,
     progress: Records,
 ) -> int:
     """Lets all beams go on by one token; returns how many candidates there are now."""
     progress[0].stamp += 1
-    stamp, rankings, side = progress[0].stamp, settings[0].rankings, progress[0].side
+    stamp = progress[0].stamp
     for beam in range(progress[0].beams):
         node = beams[beam].node
         target, step = node, _REPEAT_BLANK
@@ -130,52 +117,61 @@ def _extend(
             if is_new:
                 nodes[node].new_stamp, nodes[node].new_slot = stamp, count
             candidate = nodes[node].new_slot
-        before = np.nan
+        one = candidates[candidate]
         if is_new:
+            # The beams come with the best first, and the times are those of the best that leads here.
+            one.node, one.parent, one.token, one.source, one.step, one.is_kept = target, node, token, beam, step, 0
+            one.score = beams[beam].score + logp
             count += 1
-            one = candidates[candidate]
-            one.node, one.parent, one.token, one.beam = target, node, token, -1
-            for ranking in range(rankings):
-                claims[ranking, candidate].score, claims[ranking, candidate].source = -np.inf, -1
-        for ranking in range(rankings):
-            standing, claim = standings[side, ranking, beam], claims[ranking, candidate]
-            if standing.rank == NO_RANK:
-                continue
-            score = standing.score + logp
-            if claim.source < 0:
-                claim.score = score
-            elif ranking == BIASED and score == standings[side, PLAIN, beam].score + logp and claim.score == before:
-                claim.score = claims[PLAIN, candidate].score  # the same sum again
-            else:
-                before = claim.score
-                claim.score = add_logs(claim.score, score)
-            # The times are those of the best beam that leads here.
-            if claim.source < 0 or standing.rank < standings[side, ranking, claim.source].rank:
-                claim.source, claim.step = beam, step
+        else:
+            one.score = add_logs(one.score, beams[beam].score + logp)
     return count
 
 
 @compiled_part
-def _score(count: int, settings: Records, tokens: Records, nodes: Records, candidates: Records, claims: Records) -> bool:
-    """Writes the totals of all candidates; returns whether both rankings have them in the same order, as a bonus is rare."""
-    rankings, agree, bonus = settings[0].rankings, True, np.nan
+def _score(count: int, settings: Records, tokens: Records, nodes: Records, candidates: Records) -> bool:
+    """Writes the totals of all candidates; returns whether they have all the same bonus, so that it changes no order."""
+    agree, bonus = True, 0.0
     for candidate in range(count):
-        node, parent = candidates[candidate].node, nodes[candidates[candidate].parent]
-        token = candidates[candidate].token
-        if node >= 0:
-            lm_score, hot_score, partial = nodes[node].lm_score, nodes[node].hot_score, nodes[node].partial
-        elif is_glued(parent.token, token, tokens):
+        one = candidates[candidate]
+        parent = nodes[one.parent]
+        if one.node >= 0:
+            node = nodes[one.node]
+            lm_score, hot_score, partial = node.lm_score, node.hot_score, node.partial
+        elif is_glued(parent.token, one.token, tokens):
             lm_score, hot_score = parent.lm_score, parent.hot_score
-            partial = stretch(settings[0].glued_partial, parent.length + tokens[token].length)
+            partial = stretch(settings[0].glued_partial, parent.length + tokens[one.token].length)
         else:
-            lm_score, hot_score, partial = parent.next_lm_score, parent.next_hot_score, tokens[token].partial
-        claims[PLAIN, candidate].total = claims[PLAIN, candidate].score + (lm_score + partial)
-        if rankings == 2:
-            claims[BIASED, candidate].total = claims[BIASED, candidate].score + (lm_score + hot_score + partial)
-            agree = agree and claims[BIASED, candidate].score == claims[PLAIN, candidate].score
+            lm_score, hot_score, partial = parent.next_lm_score, parent.next_hot_score, tokens[one.token].partial
+        one.plain_total = one.score + (lm_score + partial)
+        one.total = one.plain_total
+        if settings[0].has_hotwords == 1:
+            one.total = one.score + (lm_score + hot_score + partial)
             agree = agree and (candidate == 0 or hot_score == bonus)
             bonus = hot_score
     return agree
+
+
+@compiled_part
+def _add_plain(count: int, chosen: int, plain_width: int, candidates: Records, heap: np.ndarray) -> int:
+    """Adds those of the ``plain_width`` best candidates without their bonus that are not among the chosen."""
+    kept = chosen
+    for rank in range(chosen):
+        candidates[heap[rank]].is_kept = 1
+    for _ in range(plain_width):
+        best = -1
+        for candidate in range(count):
+            if candidates[candidate].is_kept < 2 and (
+                best < 0 or candidates[candidate].plain_total > candidates[best].plain_total
+            ):
+                best = candidate
+        if best < 0:
+            break
+        if candidates[best].is_kept == 0:
+            heap[kept] = best
+            kept += 1
+        candidates[best].is_kept = 2
+    return kept
 
 
 @compiled_part
@@ -192,34 +188,38 @@ def stretch(price: float, length: int) -> float:
 
 @compiled_part
 def _keep(
-    ranking: int,
     chosen: int,
-    kept: int,
     settings: Records,
     tokens: Records,
     nodes: Records,
     children: Records,
-    standings: Records,
+    spans: Records,
+    beams: Records,
+    after: Records,
     candidates: Records,
     heap: np.ndarray,
     progress: Records,
-) -> int:
-    """Makes beams of the chosen candidates, with nodes for texts that have none yet; returns how many beams there are now."""
-    for rank in range(chosen):
-        one = candidates[heap[rank]]
-        if one.beam >= 0:
-            continue
-        one.beam = kept
-        if ranking == BIASED:
-            standings[1 - progress[0].side, PLAIN, kept].rank = NO_RANK
-        elif settings[0].rankings == 2:
-            standings[1 - progress[0].side, BIASED, kept].rank = NO_RANK
-        kept += 1
+) -> None:
+    """Makes beams of the chosen candidates, with nodes for texts that have none yet, and spans for pieces that are over."""
+    for beam in range(chosen):
+        one, to = candidates[heap[beam]], after[beam]
+        source = beams[one.source]
+        to.score, to.last, to.span, to.start, to.end = one.score, one.token, source.span, source.start, source.end
+        if one.step == _NEW_TOKEN:
+            if source.start >= 0:
+                span = spans[progress[0].spans]
+                span.start, span.end, span.before, span.node = source.start, source.end, source.span, source.node
+                to.span = progress[0].spans
+                progress[0].spans += 1
+            to.start = progress[0].frame
+        if one.step != _REPEAT_BLANK:
+            to.end = progress[0].frame + 1
+        to.node = one.node
         if one.node >= 0:
             continue
-        one.node = progress[0].nodes
+        to.node = progress[0].nodes
         progress[0].nodes += 1
-        node, parent, token = nodes[one.node], nodes[one.parent], one.token
+        node, parent, token = nodes[to.node], nodes[one.parent], one.token
         node.token, node.parent, node.done, node.stamp, node.new_stamp, node.has_child = token, one.parent, 0, 0, 0, 0
         if is_glued(parent.token, token, tokens):
             node.word, node.length, node.spoken = settings[0].glued_word, parent.length + tokens[token].length, parent.spoken
@@ -234,49 +234,7 @@ def _keep(
         parent.has_child = 1
         key = one.parent * settings[0].tokens + token
         place = find_place(children, key)
-        children[place].key, children[place].next = key, one.node
-    return kept
-
-
-@compiled_part
-def _place(
-    ranking: int,
-    chosen: int,
-    spans: Records,
-    beams: Records,
-    standings: Records,
-    candidates: Records,
-    claims: Records,
-    heap: np.ndarray,
-    progress: Records,
-) -> None:
-    """Writes how the chosen candidates stand in a ranking, and where their tokens lie in time."""
-    side, frame = progress[0].side, progress[0].frame
-    for rank in range(chosen):
-        candidate = heap[rank]
-        claim = claims[ranking, candidate]
-        source, to = standings[side, ranking, claim.source], standings[1 - side, ranking, candidates[candidate].beam]
-        to.rank, to.score, to.span, to.start, to.end = rank, claim.score, source.span, source.start, source.end
-        if claim.step == _NEW_TOKEN:
-            if ranking == BIASED and _is_placed(candidate, claim.source, side, standings, candidates, claims):
-                to.span = standings[1 - side, PLAIN, candidates[candidate].beam].span
-            elif source.start >= 0:
-                span = spans[progress[0].spans]
-                span.start, span.end, span.before, span.node = source.start, source.end, source.span, beams[claim.source].node
-                to.span = progress[0].spans
-                progress[0].spans += 1
-            to.start = frame
-        if claim.step != _REPEAT_BLANK:
-            to.end = frame + 1
-
-
-@compiled_part
-def _is_placed(candidate: int, source: int, side: int, standings: Records, candidates: Records, claims: Records) -> bool:
-    """Whether the plain ranking has the same beam with the same times."""
-    if standings[1 - side, PLAIN, candidates[candidate].beam].rank == NO_RANK or claims[PLAIN, candidate].source != source:
-        return False
-    plain, biased = standings[side, PLAIN, source], standings[side, BIASED, source]
-    return plain.span == biased.span and plain.start == biased.start and plain.end == biased.end
+        children[place].key, children[place].next = key, to.node
 
 
 @compiled_part
@@ -288,44 +246,44 @@ def add_logs(one: float, other: float) -> float:
 
 
 @compiled_part
-def choose(ranking: int, count: int, settings: Records, claims: Records, heap: np.ndarray) -> int:
-    """Puts the best candidates of a ranking first in ``heap``, the best first; returns how many there are.
+def choose(count: int, settings: Records, candidates: Records, heap: np.ndarray) -> int:
+    """Puts the best candidates first in ``heap``, the best first; returns how many there are.
 
     There are ``width`` at most, none more than ``prune_logp`` worse than the best. Of equals the first counts as better.
     """
     least = -np.inf
     for candidate in range(count):
-        least = max(least, claims[ranking, candidate].total)
+        least = max(least, candidates[candidate].total)
     least += settings[0].prune_logp
     size = 0
     for candidate in range(count):
-        if claims[ranking, candidate].source < 0 or claims[ranking, candidate].total < least:
+        if candidates[candidate].total < least:
             continue
         if size < settings[0].width:  # the worst of the chosen is on top
             place = size
             size += 1
-            while place > 0 and is_worse(ranking, candidate, heap[(place - 1) // 2], claims):
+            while place > 0 and is_worse(candidate, heap[(place - 1) // 2], candidates):
                 heap[place] = heap[(place - 1) // 2]
                 place = (place - 1) // 2
             heap[place] = candidate
-        elif is_worse(ranking, heap[0], candidate, claims):
-            _sink(ranking, candidate, size, claims, heap)
+        elif is_worse(heap[0], candidate, candidates):
+            _sink(candidate, size, candidates, heap)
     for last in range(size - 1, 0, -1):
         worst = heap[0]
-        _sink(ranking, heap[last], last, claims, heap)
+        _sink(heap[last], last, candidates, heap)
         heap[last] = worst
     return size
 
 
 @compiled_part
-def _sink(ranking: int, candidate: int, size: int, claims: Records, heap: np.ndarray) -> None:
+def _sink(candidate: int, size: int, candidates: Records, heap: np.ndarray) -> None:
     """Replaces the top of a heap of ``size`` by ``candidate``."""
     place = 0
     while 2 * place + 1 < size:
         child = 2 * place + 1
-        if child + 1 < size and is_worse(ranking, heap[child + 1], heap[child], claims):
+        if child + 1 < size and is_worse(heap[child + 1], heap[child], candidates):
             child += 1
-        if not is_worse(ranking, heap[child], candidate, claims):
+        if not is_worse(heap[child], candidate, candidates):
             break
         heap[place] = heap[child]
         place = child
@@ -333,6 +291,6 @@ def _sink(ranking: int, candidate: int, size: int, claims: Records, heap: np.nda
 
 
 @compiled_part
-def is_worse(ranking: int, one: int, other: int, claims: Records) -> bool:
-    mine, theirs = claims[ranking, one].total, claims[ranking, other].total
+def is_worse(one: int, other: int, candidates: Records) -> bool:
+    mine, theirs = candidates[one].total, candidates[other].total
     return mine < theirs or (mine == theirs and one > other)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -17,17 +16,14 @@ from dictalake.decoding.native.language_model import OpenModel, open_language_mo
 from dictalake.decoding.native.steps import LN_10, insert_all
 from dictalake.decoding.native.tables import (
     BEAM,
-    BIASED,
     BONUS,
     CANDIDATE,
-    CLAIM,
     FOUND,
     NODE,
-    PLAIN,
+    PLAIN_WIDTH,
     PROGRESS,
     SETTINGS,
     SPAN,
-    STANDING,
     WORD,
     Records,
     make_records,
@@ -53,41 +49,48 @@ class NativeSearch:
         self._tokens, offsets = price_tokens(vocabulary, self._lm.knows, config.known_pieces)
         self._words = make_records(WORD, len(offsets))
         self._words["lm_id"], self._words["offset"] = self._lm.ids, offsets
-        self._settings = _describe(config, vocabulary, self._lm, 1 if scorer is None else 2)
-        self._most = config.beam_width * int(self._settings["rankings"][0])
-        self._beams, self._best = make_records(BEAM, self._most), make_records(FOUND, 2, config.beam_width)
-        self._standings = make_records(STANDING, 2, 2, self._most)
+        self._settings = _describe(config, vocabulary, self._lm)
+        self._most = config.beam_width + PLAIN_WIDTH
+        self._beams, self._after = make_records(BEAM, self._most), make_records(BEAM, self._most)
+        self._best = make_records(FOUND, config.beam_width + 1)
         self._make_candidates(4 * self._most)
         room = max(_ROOM, 1 << (4 * self._most).bit_length())
         self._nodes, self._children = make_records(NODE, room), make_transitions(2 * room)
         self._spans = make_records(SPAN, room)
         self._chosen, self._pieces = np.zeros(_ROOM, np.int64), np.zeros((_ROOM, 4), np.int64)
-        self._progress, self._counts = make_records(PROGRESS, 1), np.zeros(2, np.int64)
+        self._progress = make_records(PROGRESS, 1)
         self._missing = np.zeros((4 * self._most, 3), np.int64)
 
     def search(self, emissions: Emissions, most: int | None = None) -> NBest:
-        """The n-best lists of a recording or a part of it, or the first ``most`` of each."""
-        for states in (self._lm.states, self._hot):
+        """The n-best list of a recording or a part of it, or its first ``most``."""
+        return self._search(emissions, most, self._hot)
+
+    def _search(self, emissions: Emissions, most: int | None, hot: HotwordStates | None) -> NBest:
+        for states in (self._lm.states, hot):
             if states is not None:
                 states.forget()
         logp = emissions.logp.astype(np.float32)
         tried = self._select(emissions, logp)
+        self._settings["has_hotwords"] = hot is not None
         *_, bonuses = self._automata()
-        begin(self._settings, bonuses, self._nodes, self._children, self._beams, self._standings, self._progress)
+        begin(self._settings, bonuses, self._nodes, self._children, self._beams, self._progress)
         while (stopped := self._run(*tried)) != DONE:
             if stopped == FULL:
                 self._make_room()
             else:
                 self._fill()
-        while self._finish() != DONE:
+        while (count := self._finish()) < 0:
             self._fill()
-        plain = partial(self._read, PLAIN, emissions, logp)
-        if self._hot is None:
-            return NBest(plain(most))
-        biased = self._read(BIASED, emissions, logp, most)
-        best = self._best[:, 0]
-        # The same node is the same text.
-        return NBest(biased) if best["node"][PLAIN] == best["node"][BIASED] else NBest(biased, plain(1)[0], plain)
+        best, plain = self._best[:count], self._best[-1:]
+        if hot is None:
+            return NBest(self._read(best, emissions, logp, most))
+        # Unfinished terms have lost their bonus.
+        best[:] = best[np.argsort(-(best["acoustic"] + best["lm"] + best["hot"]), kind="stable")]
+        hypotheses = self._read(best, emissions, logp, most)
+        if best["node"][0] == plain["node"][0]:  # the same text
+            return NBest(hypotheses)
+        (best_plain,) = self._read(plain, emissions, logp)
+        return NBest(hypotheses, best_plain, lambda: self._search(emissions, None, None).hypotheses)
 
     def count_bonus(self, pieces: Sequence[Piece]) -> float:
         """The bonus of the hotwords in ``pieces``."""
@@ -100,8 +103,7 @@ class NativeSearch:
         return self._lm.ngrams, self._lm.contexts, asked, *hot
 
     def _make_candidates(self, most: int) -> None:
-        self._candidates, self._claims = make_records(CANDIDATE, most), make_records(CLAIM, 2, most)
-        self._heap = np.zeros(most, np.int64)
+        self._candidates, self._heap = make_records(CANDIDATE, most), np.zeros(most + 1, np.int64)
 
     def _select(self, emissions: Emissions, logp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The tokens that each frame tries: offsets, ids, log-probabilities."""
@@ -126,9 +128,8 @@ class NativeSearch:
             self._children,
             self._spans,
             self._beams,
-            self._standings,
+            self._after,
             self._candidates,
-            self._claims,
             self._heap,
             self._progress,
             self._missing,
@@ -141,12 +142,9 @@ class NativeSearch:
             *self._automata(),
             self._nodes,
             self._beams,
-            self._standings,
             self._candidates,
-            self._claims,
             self._heap,
             self._best,
-            self._counts,
             self._progress,
             self._missing,
         )
@@ -168,11 +166,8 @@ class NativeSearch:
         insert_all(children, self._children)
         self._children = children
 
-    def _read(self, ranking: int, emissions: Emissions, logp: np.ndarray, most: int | None = None) -> list[Hypothesis]:
-        """The n-best list of a ranking, or its beginning. Hypotheses share the pieces that they have in common."""
-        best = self._best[ranking, : self._counts[ranking]]
-        if ranking == BIASED:  # unfinished terms have lost their bonus
-            best[:] = best[np.argsort(-(best["acoustic"] + best["lm"] + best["hot"]), kind="stable")]
+    def _read(self, best: Records, emissions: Emissions, logp: np.ndarray, most: int | None = None) -> list[Hypothesis]:
+        """The hypotheses of a list, or of its beginning. They share the pieces that they have in common."""
         ends, rows, shares = self._list_pieces(best, emissions)
         shown = min(len(best), most or len(best))
         chosen = self._chosen[: ends[shown - 1]].tolist()
@@ -208,12 +203,12 @@ class NativeSearch:
         return ends, rows, shares
 
 
-def _describe(config: Decoding, vocabulary: Vocabulary, lm: OpenModel, rankings: int) -> Records:
+def _describe(config: Decoding, vocabulary: Vocabulary, lm: OpenModel) -> Records:
     settings = make_records(SETTINGS, 1)
     size, weight = len(vocabulary.pieces), float(config.lm_weight)
     values = {
         "width": config.beam_width,
-        "rankings": rankings,
+        "plain_width": PLAIN_WIDTH,
         "prune_logp": config.beam_prune_logp,
         "blank_id": vocabulary.blank_id,
         "tokens": size,

@@ -72,7 +72,7 @@ def complete_words(
     missing: np.ndarray,
 ) -> None:
     """Scores the last word of each beam's text; an entry in ``missing`` where a table must be filled first."""
-    lm_kind, rankings = settings[0].lm_kind, settings[0].rankings
+    lm_kind, has_hotwords = settings[0].lm_kind, settings[0].has_hotwords == 1
     for beam in range(progress[0].beams):
         node = nodes[beams[beam].node]
         if node.done == 1:
@@ -90,7 +90,7 @@ def complete_words(
             node.next_lm_state = following
             word_score = settings[0].lm_weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
             node.next_lm_score = node.lm_score + word_score
-        if rankings == 2:
+        if has_hotwords:
             state, best = 0 + node.hot_state, node.hot_best
             if node.spoken >= 0:
                 place = find_place(hot_steps, state * settings[0].tokens + node.spoken)

@@ -11,13 +11,14 @@ import numpy as np
 
 BLANK, STARTS_WORD, CONTINUES_WORD, UNKNOWN = range(4)  # what a token does to a text
 NO_LM, ARRAYS, ASKED = range(3)  # the language model: none, n-gram arrays, or a table that is filled by asking KenLM
-PLAIN, BIASED = range(2)  # the two rankings: without the bonus of hotwords, and with it
+PLAIN_WIDTH = 4  # with hotwords: beams that stay since they are the best without any bonus
 
 # What holds for a whole search. Scores and prices are in nats unless they say otherwise.
 SETTINGS = np.dtype(
     [
         ("width", "i8"),
-        ("rankings", "i8"),  # 2 with hotwords
+        ("has_hotwords", "i8"),
+        ("plain_width", "i8"),
         ("prune_logp", "f8"),
         ("blank_id", "i8"),
         ("tokens", "i8"),
@@ -33,10 +34,8 @@ SETTINGS = np.dtype(
     align=True,
 )
 # How far a search is: frame, beams, texts and spans so far, whether all beams end in a blank, a counter for stamps,
-# how many transitions it misses, and which of the two sides of ``standings`` holds those of the beams.
-PROGRESS = np.dtype(
-    [(name, "i8") for name in ("frame", "beams", "nodes", "spans", "quiet", "stamp", "missing", "side")], align=True
-)
+# and how many transitions it misses.
+PROGRESS = np.dtype([(name, "i8") for name in ("frame", "beams", "nodes", "spans", "quiet", "stamp", "missing")], align=True)
 # By token id. ``partial`` is what a beam pays while the token is its last piece.
 TOKEN = np.dtype([("kind", "i4"), ("length", "i4"), ("partial", "f8")], align=True)
 # By word id: token ids, then ``glued_word`` and ``end_word``. ``lm_id`` is the model's own number; ``offset``, log10, is the
@@ -68,13 +67,17 @@ NODE = np.dtype(
 )
 # Where the last token of a text lies in time, frames [start, end), and the span of the token before.
 SPAN = np.dtype([(name, "i4") for name in ("start", "end", "before", "node")], align=True)
-# A beam of one frame, and how it stands in a ranking: ``rank`` is NO_RANK where it is not in it.
-BEAM = np.dtype([("node", "i8"), ("last", "i8")], align=True)
-STANDING = np.dtype([("score", "f8"), *((name, "i4") for name in ("rank", "span", "start", "end"))], align=True)
-NO_RANK = 1 << 30
-# What may become a beam: ``node`` -1 is a new child of ``parent``. In a ranking ``source`` is the best beam that leads there.
-CANDIDATE = np.dtype([(name, "i4") for name in ("node", "parent", "token", "beam")], align=True)
-CLAIM = np.dtype([("score", "f8"), ("total", "f8"), ("source", "i4"), ("step", "i4")], align=True)
+# A beam of one frame: a text and its last token, which sounds still or is the blank; its score by the sound; where its last
+# piece lies, and the span before that. The best come first.
+BEAM = np.dtype([("score", "f8"), *((name, "i4") for name in ("node", "last", "span", "start", "end"))], align=True)
+# What may become a beam: ``node`` -1 is a new child of ``parent``. ``source`` is the best beam that leads there.
+CANDIDATE = np.dtype(
+    [
+        *((name, "f8") for name in ("score", "total", "plain_total")),
+        *((name, "i4") for name in ("node", "parent", "token", "source", "step", "is_kept")),
+    ],
+    align=True,
+)
 # A hypothesis: a text, where its tokens lie, and its scores.
 FOUND = np.dtype(
     [*((name, "i8") for name in ("node", "span", "start", "end")), *((name, "f8") for name in ("acoustic", "lm", "hot"))],
