@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotword_check import drop_unsupported
 from dictalake.decoding.hotwords import HotwordScorer, read_list
@@ -54,6 +56,18 @@ class BeamDecoder:
         scorer = None if hotwords is None else HotwordScorer(hotwords.hotwords, float(config.hotword_weight), vocabulary)
         self._search: Search = _open_search(config, vocabulary, scorer)
         self.name = name_search(config)
+
+    def prepare(self) -> None:
+        """Searches a moment of silence, which compiles the search or loads it from numba's cache."""
+        silence = Emissions(
+            frames=1,
+            vocabulary_size=len(self._vocabulary.pieces),
+            frame_index=np.zeros(1, np.int32),
+            offsets=np.array([0, 1], np.int32),
+            token_ids=np.array([self._vocabulary.blank_id], np.uint16),
+            logp=np.zeros(1, np.float16),
+        )
+        self._search.search(silence)
 
     def decode(self, emissions: Emissions, most: int | None = None) -> list[Hypothesis]:
         """``most`` hypotheses at most, and never more than ``beam_width``, the best first.

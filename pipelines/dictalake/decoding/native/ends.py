@@ -153,8 +153,9 @@ def list_pieces(
     hypotheses share rows. ``ends[n]`` becomes the number of ``chosen`` rows up to hypothesis ``n``. Returns how many are chosen
     and how many rows there are; where that is more than there is room for call again.
     """
-    first_rows[:] = -1
     used, rows = 0, 0
+    for frame in range(len(first_rows)):
+        first_rows[frame] = -1
     for rank in range(len(ends)):
         node, span, start, end = best[rank].node, best[rank].span, best[rank].start, best[rank].end
         while node > 0:
@@ -200,12 +201,15 @@ def share_best(
     shares: np.ndarray,
 ) -> None:
     """The posterior of each piece of the first hypothesis: see ``measure_posterior``. Pieces come the last first."""
-    total = 0.0
-    for score in scores:
-        total += math.exp(score - scores.max())
-    shares[:] = 1.0
+    highest, total = -np.inf, 0.0
+    for rank in range(len(scores)):
+        highest = max(highest, scores[rank])
+    for rank in range(len(scores)):
+        total += math.exp(scores[rank] - highest)
+    for mine in range(ends[0]):
+        shares[mine] = 1.0
     for other in range(1, len(ends)):
-        share = math.exp(scores[other] - scores.max()) / total
+        share = math.exp(scores[other] - highest) / total
         near = ends[other - 1]
         for mine in range(ends[0]):
             token, start = pieces[chosen[mine], 0], frame_index[pieces[chosen[mine], 1]]
