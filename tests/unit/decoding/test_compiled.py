@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import pytest
@@ -35,7 +36,7 @@ def test_without_any_place_for_a_cache_functions_are_compiled_all_the_same(monke
             raise RuntimeError("cannot cache function: no locator available")
         return real(**options)
 
-    monkeypatch.setattr(compiled.numba, "njit", njit)
+    monkeypatch.setattr(compiled, "numba", SimpleNamespace(njit=njit))
 
     @compiled.compiled
     def double(number: int) -> int:
