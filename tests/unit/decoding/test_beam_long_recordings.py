@@ -18,7 +18,7 @@ from dictalake.decoding.base import open_decoder
 from dictalake.decoding.beam import CONTEXT_FRAMES, WHOLE_FRAMES
 from dictalake.decoding.native.search import NativeSearch
 from dictalake.decoding.segments import PART_FRAMES, cut_at_pauses
-from dictalake.records import Hypothesis
+from dictalake.records import Emissions, Hypothesis
 from tests.beam_inputs import LABELS, VOCABULARY, peaky, recipe, restore, text
 
 
@@ -88,3 +88,43 @@ def test_readings_of_a_long_recording_are_the_best_pairs_of_its_parts(engine: st
     assert len(hypotheses) == 8
     assert totals == sorted(totals, reverse=True)
     assert all(a.end_frame <= b.start_frame for hypothesis in hypotheses for a, b in pairwise(hypothesis.pieces))
+
+
+def write_pieces(seed: int, count: int) -> tuple[list[int], Emissions]:
+    """Clear pieces with a sure pause at least every forty frames; the tokens that were spoken, and their emissions."""
+    rng = np.random.default_rng(seed)
+    spoken: list[int] = []
+    rows: list[np.ndarray] = []
+    while len(spoken) < count:
+        for _ in range(rng.integers(1, 12)):
+            spoken.append(int(rng.integers(3, len(LABELS))))
+            for _ in range(rng.integers(1, 3)):
+                row = rng.normal(-9, 1, len(LABELS))
+                row[spoken[-1]], row[rng.integers(3, len(LABELS))] = 4.0, rng.normal(0, 2)
+                row[spoken[-1]] = row.max() + 1.5
+                rows.append(row)
+            rows.append(rng.normal(-9, 1, len(LABELS)))
+            rows[-1][0] = 3.0
+        for _ in range(rng.integers(1, 6)):
+            rows.append(rng.normal(-9, 1, len(LABELS)))
+            rows[-1][0] = 14.0
+    logits = np.array(rows)
+    log_probs = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
+    return spoken, sparsify(log_probs.astype(np.float32), -5.5, 0.999, 0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), whole=st.integers(300, 900), context=st.integers(20, 60))
+def test_cutting_never_loses_or_repeats_a_piece(seed: int, whole: int, context: int) -> None:
+    spoken, emissions = write_pieces(seed, 700)
+    decoder = open_decoder(Decoding(lm=None), VOCABULARY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dictalake.decoding.beam.WHOLE_FRAMES", whole)
+        patch.setattr("dictalake.decoding.beam.CONTEXT_FRAMES", context)
+        patch.setattr("dictalake.decoding.segments.PART_FRAMES", whole - 2 * context)
+        assert len(cut_at_pauses(emissions, 0)) > 1
+        in_parts = decoder.decode(emissions)[0]
+        patch.setattr("dictalake.decoding.beam.WHOLE_FRAMES", 10**6)
+        as_a_whole = decoder.decode(emissions)[0]
+    assert list_tokens(in_parts) == list_tokens(as_a_whole) == spoken
+    assert [piece.start_frame for piece in in_parts.pieces] == [piece.start_frame for piece in as_a_whole.pieces]
