@@ -40,6 +40,7 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Config, Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.evaluation.systems import read_references
 from dictalake.records import Emissions
 from dictalake.workflow.columns import read_emissions, recordings_to_table
 from dictalake.workflow.identity import read_vocabulary
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 def emit_all(config: Config, vocabulary: Vocabulary) -> list[Emissions]:
     """The emissions of all channels that can be loaded."""
     load, emit = Load(config), Emit(config, vocabulary, os.cpu_count() or 1)
-    recordings = list(list_recordings(config.archive))
+    recordings = read_references(config.archive) if config.archive.manifest else list(list_recordings(config.archive))
     channels: list[Emissions] = []
     for start in range(0, len(recordings), _BLOCK):
         emitted = emit(pa.concat_tables(list(load(recordings_to_table(recordings[start : start + _BLOCK])))))

@@ -42,7 +42,7 @@ def main() -> None:
         build_ngrams(lm)
         vocabulary = Vocabulary.from_pieces(["<pad>", "▁a"], blank_id=0)
         for of_lm in (None, str(lm)):
-            open_decoder(Decoding(lm=of_lm), vocabulary).prepare()
+            open_decoder(Decoding.model_validate({"lm": of_lm}), vocabulary).prepare()
     log_likelihood(np.zeros((2, 2)), [1], 0)
     print(f"the beam search is compiled: {time.monotonic() - started:.1f} s")
 

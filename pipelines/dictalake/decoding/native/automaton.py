@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from dictalake.decoding.native.steps import insert_all
-from dictalake.decoding.native.tables import TRANSITION, Records, make_records, make_transitions
+from dictalake.decoding.native.steps import insert_all, insert_one
+from dictalake.decoding.native.tables import Records, make_transitions
 
 _FIRST_PLACES = 1 << 12
-
-Step = tuple[int, int, int, float]  # state, symbol, next state, value
 
 
 class TransitionTable:
@@ -26,13 +22,9 @@ class TransitionTable:
         self._count = 0
         self.records = make_transitions(_FIRST_PLACES)
 
-    def add(self, steps: Sequence[Step]) -> None:
-        """Adds transitions that are not there yet; each at most once."""
-        self._count += len(steps)
-        if 2 * self._count > len(self.records):
-            before, self.records = self.records, make_transitions(1 << (4 * self._count).bit_length())
+    def add(self, state: int, symbol: int, following: int, value: float) -> None:
+        """Adds a transition; one that is there already stays."""
+        if 2 * self._count >= len(self.records):
+            before, self.records = self.records, make_transitions(4 * len(self.records))
             insert_all(self.records, before)
-        added = make_records(TRANSITION, len(steps))
-        for record, (state, symbol, following, value) in zip(added, steps, strict=True):
-            record["key"], record["next"], record["value"] = state * self._symbols + symbol, following, value
-        insert_all(self.records, added)
+        self._count += insert_one(self.records, state * self._symbols + symbol, following, value)

@@ -6,12 +6,12 @@ state, wherever they stand, and its transitions are worked out once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from dictalake.decoding.hotwords import HotwordScorer, Threads
-from dictalake.decoding.native.automaton import Step, TransitionTable
+from dictalake.decoding.native.automaton import TransitionTable
 from dictalake.decoding.native.tables import BONUS, Records, make_records
 from dictalake.decoding.vocabulary import Vocabulary
 
@@ -32,7 +32,7 @@ class HotwordStates:
     def _begin(self) -> None:
         self._numbers: dict[tuple[tuple[int, float], ...], int] = {}
         self._threads: list[Threads] = []
-        self._steps: dict[tuple[int, int], Step] = {}
+        self._steps: dict[tuple[int, int], tuple[int, float]] = {}
         self.bonuses: Records = make_records(BONUS, 64)
         self._number(self._scorer.start)
 
@@ -42,13 +42,14 @@ class HotwordStates:
             self.table.clear()
             self._begin()
 
-    def fill(self, missing: Iterable[tuple[int, int]]) -> None:
-        """Works out pairs of a state and a token."""
-        self.table.add([self._step(state, token) for state, token in dict.fromkeys(missing)])
+    def fill(self, state: int, token: int) -> None:
+        """Works out a transition."""
+        following, gain = self._step(state, token)
+        self.table.add(state, token, following, gain)
 
-    def _step(self, state: int, token: int) -> Step:
+    def _step(self, state: int, token: int) -> tuple[int, float]:
         gain, threads = self._scorer.advance((0.0, self._threads[state]), self._words[token])
-        return state, token, self._number(tuple((node, round(before - gain, 9)) for node, before in threads)), gain
+        return self._number(tuple((node, round(before - gain, 9)) for node, before in threads)), gain
 
     def _number(self, threads: Threads) -> int:
         number = self._numbers.setdefault(tuple((id(node), before) for node, before in threads), len(self._threads))
@@ -70,6 +71,6 @@ class HotwordStates:
             step = steps.get((state, token))
             if step is None:
                 step = steps[state, token] = self._step(state, token)
-            _, _, state, gain = step
+            state, gain = step
             best += gain
         return best + float(self.bonuses[state]["finished"])

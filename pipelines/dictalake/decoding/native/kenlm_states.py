@@ -6,12 +6,12 @@ few of them occur: after some recordings nearly all transitions are in the table
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import kenlm
 
-from dictalake.decoding.native.automaton import Step, TransitionTable
+from dictalake.decoding.native.automaton import TransitionTable
 
 MOST_STATES = 200_000  # 60 MB; beyond that a process forgets them between two recordings
 
@@ -46,14 +46,11 @@ class KenlmStates:
             self.table.clear()
             self._begin()
 
-    def fill(self, missing: Iterable[tuple[int, int]]) -> None:
-        """Asks KenLM for pairs of a state and a word."""
-        self.table.add([self._ask(state, word) for state, word in dict.fromkeys(missing)])
-
-    def _ask(self, state: int, word: int) -> Step:
+    def fill(self, state: int, word: int) -> None:
+        """Asks KenLM for a transition."""
         following = kenlm.State()
         logp = self._model.BaseScore(self._states[state], self._words[word], following)
         number = self._numbers.setdefault(following, len(self._states))
         if number == len(self._states):
             self._states.append(following)
-        return state, word, number, logp
+        self.table.add(state, word, number, logp)

@@ -153,9 +153,11 @@ class NativeSearch:
         """Looks up the transitions that the search has missed."""
         missed = self._missing[: self._progress["missing"][0]].tolist()
         self._progress["missing"] = 0
-        for table, states in enumerate((self._lm.states, self._hot)):
-            if states is not None:
-                states.fill((state, symbol) for which, state, symbol in missed if which == table)
+        # Two beams of one text miss the same.
+        for table, state, symbol in dict.fromkeys(map(tuple, missed)):
+            states = self._hot if table else self._lm.states
+            assert states is not None
+            states.fill(state, symbol)
 
     def _make_room(self) -> None:
         """Doubles the room for texts and for spans."""

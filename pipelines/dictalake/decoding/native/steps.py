@@ -34,6 +34,16 @@ def insert_all(table: Records, added: Records) -> None:
             table[place].value = added[index].value
 
 
+@compiled
+def insert_one(table: Records, key: int, following: int, value: float) -> int:
+    """Adds a transition to a table that has room for it; returns how many were added."""
+    place = find_place(table, key)
+    if table[place].key == key:
+        return 0
+    table[place].key, table[place].next, table[place].value = key, following, value
+    return 1
+
+
 @compiled_part
 def advance_ngram(ngrams: Records, contexts: Records, state: int, word: int) -> tuple[int, float]:
     """The next state, and log10 P(``word`` | ``state``) with back-off; ``word`` is one of the model's."""
