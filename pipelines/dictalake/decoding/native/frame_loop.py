@@ -4,7 +4,7 @@ A beam is a text and its last token (the blank, or the piece that still sounds),
 "text, still sounding" are two beams. In each frame every beam goes on by every token of the frame; what gives the same beam is
 added up; the best ``width`` remain. Equal scores go by the order of token ids, then by the order of the beams before.
 
-With hotwords beams are ranked with their bonus. A few that are the best without any bonus stay too, so that there is a plain
+With hotwords beams are ranked with their bonus. Some that are the best without any bonus stay too, so that there is a plain
 hypothesis to compare with. Where no beam has a bonus, or all have the same, these are among the best anyway.
 """
 

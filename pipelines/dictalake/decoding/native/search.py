@@ -210,7 +210,7 @@ def _describe(config: Decoding, vocabulary: Vocabulary, lm: OpenModel) -> Record
     size, weight = len(vocabulary.pieces), float(config.lm_weight)
     values = {
         "width": config.beam_width,
-        "plain_width": PLAIN_WIDTH,
+        "plain_width": min(PLAIN_WIDTH, config.beam_width),
         "prune_logp": config.beam_prune_logp,
         "blank_id": vocabulary.blank_id,
         "tokens": size,

@@ -11,7 +11,7 @@ import numpy as np
 
 BLANK, STARTS_WORD, CONTINUES_WORD, UNKNOWN = range(4)  # what a token does to a text
 NO_LM, ARRAYS, ASKED = range(3)  # the language model: none, n-gram arrays, or a table that is filled by asking KenLM
-PLAIN_WIDTH = 4  # with hotwords: beams that stay since they are the best without any bonus
+PLAIN_WIDTH = 8  # with hotwords: at most so many beams stay since they are the best without any bonus
 
 # What holds for a whole search. Scores and prices are in nats unless they say otherwise.
 SETTINGS = np.dtype(
