@@ -7,7 +7,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 SET ?= evaluation-set
 SEED ?= 1
 # One worker for each core, each with files of its own. A test that runs Ray takes two cores, so more than four gain little.
-SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# In the order of the folders, the few slow tests of faults and pipelines start first: the short ones fill the end.
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SHELL := bash
 
 .DEFAULT_GOAL := help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that
 # How long an example takes is the machine's business: a busy one must not fail a test.
 hypothesis.settings.register_profile("dictalake", deadline=None)
 hypothesis.settings.load_profile("dictalake")
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and whoever the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

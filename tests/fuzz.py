@@ -171,7 +171,9 @@ def _make_folder(folder: Path, first: int) -> Path:
 def run(numbers: Iterable[int], seed: int, folder: Path, keep: Path | None = None) -> Report:
     """Loads the mutants of these numbers from files in ``folder``, block by block; those that did harm are kept in ``keep``."""
     seeds = list(make_seeds().values())
-    config = Config.model_validate({"archive": {"uri": str(folder)}, "limits": LIMITS})
+    # In the jail of a run, or not at all: a decoder that a mutant takes over must find nothing to harm.
+    level = "require" if sys.platform == "linux" else "auto"
+    config = Config.model_validate({"archive": {"uri": str(folder)}, "limits": LIMITS, "sandbox": {"level": level}})
     load, report, started = Load(config), Report(), time.monotonic()
     waiting = list(numbers)
     with _watching(report):

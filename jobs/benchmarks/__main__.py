@@ -7,8 +7,10 @@
       decode     the beam search against pyctcdecode: speed, hotwords, memory and start of workers, same texts
       driver     the driver's own work for each recording and each block
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
+      jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
+      node-memory  peak memory of a node while 16 hostile DICOM objects are decoded at once, against what was declared
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
       simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
@@ -38,8 +40,10 @@ BENCHMARKS = (
     "decode",
     "driver",
     "holes",
+    "jail",
     "load",
     "memory",
+    "node-memory",
     "query",
     "resume",
     "seams",

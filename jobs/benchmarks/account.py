@@ -99,10 +99,10 @@ def measure(trees: dict[str, Path], recordings: Path, pairs: int) -> dict[str, A
     return {coding: summarise(found["before"], found["after"]) for coding, found in took_ms.items()}
 
 
-def start_side(tree: Path) -> subprocess.Popen[str]:
+def start_side(tree: Path, program: str = _SIDE) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     return subprocess.Popen(
-        [sys.executable, "-c", _SIDE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=tree
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=tree
     )
 
 

@@ -89,7 +89,7 @@ def read_demo_speech() -> np.ndarray:
     found = []
     for recording in list_recordings(archive):
         try:
-            audio = read_audio(fetch(recording, archive), recording.recording_id, consume=resample_blocks)
+            audio = read_audio(bytes(fetch(recording, archive)), recording.recording_id, consume=resample_blocks)
         except TranscriptionError:  # two are broken on purpose
             continue
         found.append(audio.samples[0])
@@ -108,7 +108,7 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
         for side in list(calls)[:: 1 if turn % 2 else -1]:
             started = time.perf_counter()
             for recording in recordings:
-                calls[side](fetch(recording, config.archive), recording.recording_id, settings)
+                calls[side](bytes(fetch(recording, config.archive)), recording.recording_id, settings)
             if turn:  # the first one warms up
                 took_ms[side].append(1000 * (time.perf_counter() - started) / len(recordings))
     sandbox.close()

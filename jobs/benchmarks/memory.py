@@ -114,7 +114,7 @@ def _watching() -> Iterator[dict[str, float]]:
                     continue
                 kind = next((name for mark, name in KINDS.items() if mark in title), None)
                 if kind is None:
-                    decoder = "archive.sandbox" in title
+                    decoder = "dictalake.sandbox" in title
                     kind = "driver" if process.pid == me.pid else "sandboxed decoder" if decoder else "ray"
                 peaks[kind] = max(peaks.get(kind, 0.0), (memory.rss - memory.shared) / 1e6)
 

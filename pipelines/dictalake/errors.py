@@ -119,6 +119,18 @@ class ExpandsTooLarge(LoadError):
     )
 
 
+class ArchiveOverBudget(LoadError):
+    reason = "archive_over_budget"
+    meaning = (
+        "The ZIP, TAR or gzip file holds more hours of sound, or takes longer, than one such file may: limits.archive_h or "
+        "limits.archive_s, as error.detail says. The files before this one have rows of their own."
+    )
+    advice = (
+        "Check whether the file is an attack; if it is not, raise the limit and run again with --retry-failed "
+        "archive_over_budget, which reads only the files that are missing."
+    )
+
+
 class TooLong(LoadError):
     reason = "too_long"
     meaning = "The recording is longer than limits.duration_h."
@@ -198,6 +210,38 @@ class BadManifestLine(LoadError):
     reason = "bad_manifest_line"
     meaning = "A line of archive.manifest names no recording that dictalake can look for; error.detail says which and why."
     advice = "Correct the line and run again: the corrected line is a new recording, and this row stays."
+
+
+class NotAllowed(LoadError):
+    reason = "not_allowed"
+    meaning = "A line of a manifest or inventory names an object outside archive.allowed. Nothing was asked of that place."
+    advice = (
+        "Add its folder or bucket to archive.allowed and run again: the object is then a new recording, and this row stays."
+    )
+
+
+class LinkLoop(LoadError):
+    reason = "link_loop"
+    meaning = "The entry of the folder is a symbolic link that leads back to itself."
+    advice = "Replace the link by the file that it should lead to, or remove it."
+
+
+class NameTooLong(LoadError):
+    reason = "name_too_long"
+    meaning = "The path is longer than the operating system opens (4,096 bytes)."
+    advice = "Move the file up, or give archive.uri a folder that is nearer to it."
+
+
+class EntryFailed(LoadError):
+    reason = "entry_failed"
+    meaning = "The folder or bucket lists the entry, but what it is could not be found out."
+    advice = "Look at the disk, as error.detail says, and run again: what can be read then is a new recording."
+
+
+class IdTaken(LoadError):
+    reason = "id_taken"
+    meaning = "Another recording has the same recording_id, and its row was there first; error.detail names both."
+    advice = "Rename one of the two objects: they get other ids. Please report it too, as this is not supposed to happen."
 
 
 class Erased(LoadError):
@@ -291,3 +335,8 @@ def _walk_kinds(kind: type[TranscriptionError]) -> Iterator[type[TranscriptionEr
     yield kind
     for below in kind.__subclasses__():
         yield from _walk_kinds(below)
+
+
+def make_error(reason: str, recording_id: str, detail: str) -> TranscriptionError:
+    """The error of a row whose ``reason`` was written down. Raises StopIteration for a reason that is not known."""
+    return next(kind for kind in _walk_kinds(TranscriptionError) if kind.reason == reason)(recording_id, detail)

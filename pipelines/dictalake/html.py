@@ -21,6 +21,10 @@ from matplotlib.figure import Figure
 # Placeholder colours that no chart uses otherwise; in the page each becomes a variable of the style sheet.
 INK, MUTED, LINE, BLUE, ORANGE, GREEN, GREY = (f"#0{digit}0{digit}0{digit}" for digit in range(1, 8))
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey"}
+# Should a text ever stand in a page unescaped, the browser runs no script of it, asks no server for anything and sends no form.
+# Charts and tables have styles of their own; snippets of sound and pictures are inside of the page.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+_HEAD = Markup(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">')
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, readable by screen readers, in the reader's own font
     "svg.hashsalt": "dictalake",  # the same picture each time
@@ -50,8 +54,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def open_templates(folder: Path) -> Environment:
-    """The templates of ``folder``, which may include ``pages.css``. Every value is escaped."""
-    return Environment(loader=FileSystemLoader([folder, Path(__file__).parent]), autoescape=True)
+    """The templates of ``folder``, which may include ``pages.css``, and whose head begins with ``{{ head }}``.
+
+    Every value is escaped.
+    """
+    environment = Environment(loader=FileSystemLoader([folder, Path(__file__).parent]), autoescape=True)
+    environment.globals["head"] = _HEAD
+    return environment
 
 
 @contextmanager

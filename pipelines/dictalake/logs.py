@@ -13,7 +13,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -81,15 +80,16 @@ def is_json() -> bool:
 def log_event(event: str, line: str, show: Show | None = None, level: int = INFO, **fields: Any) -> None:
     """One line: people see it by ``show``, else by ``console_handler``; JSON and ``logs.file`` get its ``fields`` too."""
     if show is not None and not is_json():
-        show(line)
+        show(terminal.printable(line, "\n"))
     if _LOGGER.handlers:
         _LOGGER.log(level, line, extra={"event": event, "is_shown": show is not None, **_CONTEXT, **fields})
 
 
-def log_run_start(run_id: str, fingerprint: str, model: str) -> None:
-    """Says which model transcribes. Every line from here on names the run."""
+def log_run_start(run_id: str, fingerprint: str, model: str, confinement: str) -> None:
+    """Says which model transcribes, and what confines the decoders. Every line from here on names the run."""
     _CONTEXT.update(run_id=run_id)
-    log_event("run_started", f"transcribing with {model} (run {run_id})", fingerprint=fingerprint, model=model)
+    message = f"transcribing with {model} (run {run_id}), {confinement}"
+    log_event("run_started", message, fingerprint=fingerprint, model=model, confinement=confinement)
 
 
 @contextmanager
@@ -108,8 +108,12 @@ def console_handler(console: Console | None) -> Iterator[OnConsole]:
 
 
 def shown_on(console: Console) -> Show:
-    """Prints a line unwrapped, whatever its length."""
-    return partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    """Prints a line unwrapped, whatever its length and whatever characters it holds."""
+
+    def show(line: str) -> None:
+        console.print(terminal.printable(line, "\n"), highlight=False, soft_wrap=True, markup=False)
+
+    return show
 
 
 class _OnStderr(logging.StreamHandler):

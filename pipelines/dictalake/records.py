@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,10 @@ import numpy as np
 from dictalake.errors import TranscriptionError
 
 SAMPLE_RATE_HZ = 16_000
+
+# What one recording consists of. A large one is mapped from a nameless temporary file, which goes when nobody holds it.
+Data = bytes | mmap.mmap
+
 REPAIR_WORDS = (
     "header_open",
     "header_short",
@@ -28,7 +33,28 @@ REPAIR_WORDS = (
 
 def make_recording_id(uri: str, version: str) -> str:
     """blake2b-128 of ``uri`` and object ``version``: 32 hex digits that never change for the same object version."""
-    return blake2b(f"{uri}\n{version}".encode(), digest_size=16).hexdigest()
+    return _hash(f"{uri}\n{version}")
+
+
+def make_object_id(uri: str, version: str) -> str:
+    """The id of an object of the archive. The file ``b`` in the archive object ``a`` has the URI ``a#b``, and so may an object:
+    of a URI with a ``#`` the hash tells where it ends, so that no object has the id of a file in another one.
+    """
+    return _hash(f"\n{len(uri)}\n{uri}\n\n{version}") if "#" in uri else make_recording_id(uri, version)
+
+
+def make_member_id(archive_id: str, uri: str, name: str, version: str) -> str:
+    """The id of the file ``name`` in the archive object with this id, URI and version.
+
+    Members of an object whose URI has a ``#`` are named by the same rule as the object: before 0.2 by the old one.
+    """
+    if "#" not in uri or archive_id == make_recording_id(uri, version):
+        return make_recording_id(f"{uri}#{name}", version)
+    return _hash(f"\n{len(uri)}\n{uri}\n{len(name)}\n{name}\n{version}")
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,7 +65,8 @@ class Recording:
     user's manifest. A file inside an archive object (ZIP, TAR) is a recording too: ``archive_id`` is that object's id and
     ``archive_rows`` how many rows it makes in all. ``done_members`` of an archive object are the ids that need no work any
     more, ``member_attempts`` the attempts of those that are tried again. With an ``error`` there is nothing to read: the
-    recording stands for a line of the manifest that names none.
+    recording stands for a line of the manifest, or an entry of a folder, that cannot be used. ``old_uris`` are other URIs under
+    which an older version may have put it into the lake.
     """
 
     recording_id: str
@@ -54,6 +81,7 @@ class Recording:
     done_members: tuple[str, ...] = ()
     member_attempts: Mapping[str, int] = field(default_factory=dict)
     error: TranscriptionError | None = None
+    old_uris: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,16 @@ _DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) recei
 _current: LibraryLog | None = None
 
 
+def printable(text: str, keep: str = "") -> str:
+    """``text`` as a terminal may have it: all that is not printable, but the characters of ``keep``, is written as in Python.
+
+    A device's name or a file's may hold an escape sequence, or a mark that turns the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() or mark in keep else repr(mark)[1:-1] for mark in text)
+
+
 class LibraryLog:
     """The file that libraries write to, and the terminal that they no longer reach."""
 

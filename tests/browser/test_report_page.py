@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def requests(browser: Any) -> list[str]:
     return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
 
 
+def reasons_of_failure(browser: Any) -> list[str | None]:
+    """Why each request other than for a page failed since the last call; None where the browser itself did not refuse it."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [one["params"].get("blockedReason") for one in messages if one["method"] == "Network.loadingFailed"]
+
+
 def complaints(browser: Any) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser")]
 
@@ -84,14 +91,34 @@ def test_what_a_transcript_says_is_text(browser: Any, page: Path) -> None:
     assert ATTACK in browser.find_element("css selector", "main").text  # the reason
 
 
-def test_a_script_that_is_not_escaped_would_run(browser: Any, page: Path, tmp_path: Path) -> None:
-    """The check above sees what it must see."""
-    other, harmed = tmp_path / "other.html", page.read_text(encoding="utf-8")
-    for escaped, plain in (("&lt;script&gt;", "<script>"), ("&#39;", "'"), ("&lt;/script&gt;", "</script>")):
+def unescape(page: Path) -> str:
+    """The page as it would be if nothing in it were escaped."""
+    harmed = page.read_text(encoding="utf-8")
+    for escaped, plain in (("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", '"')):
         harmed = harmed.replace(escaped, plain)
-    other.write_text(harmed, encoding="utf-8")
+    return harmed
+
+
+def test_a_script_that_is_not_escaped_would_not_run_either(browser: Any, page: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.html"
+    other.write_text(unescape(page), encoding="utf-8")
+    browser.get(other.as_uri())
+    assert browser.title == "dictalake report: run run-1"
+    assert browser.execute_script("return [document.scripts.length > 0, document.images.length > 0]") == [True, True]
+    reasons = reasons_of_failure(browser)
+    assert len(reasons) >= 20
+    assert set(reasons) == {"csp"}, "nothing was asked of a server"
+
+
+def test_without_the_policy_of_the_page_it_would_run(browser: Any, page: Path, tmp_path: Path) -> None:
+    """The check above sees what it must see."""
+    other = tmp_path / "other.html"
+    policy = re.compile('<meta http-equiv="Content-Security-Policy"[^>]*>')
+    assert len(policy.findall(page.read_text(encoding="utf-8"))) == 1
+    other.write_text(policy.sub("", unescape(page)), encoding="utf-8")
     browser.get(other.as_uri())
     assert browser.title == "ran"
+    assert None in reasons_of_failure(browser)
 
 
 def test_pictures_are_seen_in_light_and_dark(browser: Any, page: Path) -> None:

@@ -33,7 +33,8 @@ def hear(recordings: Sequence[Path], model: Path, folder: Path, **sections: dict
     folder.mkdir(exist_ok=True)
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(["uri", *map(str, recordings)]), encoding="utf-8")
-    summary = transcribe(make_config(model, folder / "lake", archive={"manifest": str(manifest)}, **sections))
+    archive = {"manifest": str(manifest), "allowed": sorted({str(path.parent) for path in recordings})}
+    summary = transcribe(make_config(model, folder / "lake", archive=archive, **sections))
     assert (summary.ok, summary.failed) == (len(recordings), 0)
     return {Path(row["source"]["uri"]).name: row for row in read_rows(folder / "lake")}
 

@@ -64,7 +64,7 @@ def test_batches_and_order_change_neither_words_nor_times_of_the_beam(two_cpus: 
         config = make_config(
             MODEL,
             tmp_path / f"lake-{number}",
-            archive={"manifest": str(manifest)},
+            archive={"manifest": str(manifest), "allowed": str(DEMO_ARCHIVE)},
             acoustic={"batch_s": batch_s},
             decoding={"kind": "beam"},
             ray={"block_rows": block_rows},

@@ -216,9 +216,11 @@ def test_a_worker_that_fits_no_single_node_is_refused() -> None:
         make_plan(config, four_small)
     assert make_plan(Config.model_validate({"acoustic": {"device": "cpu", "actors": 1}}), four_small).threads == 4
     little_memory = Resources(cpus=16, gpus=0, nodes=(Node(4, 0, 900),) * 4, memory_mb=3600)
-    with pytest.raises(ConfigError, match=r"one worker of emit needs 1 CPUs, 0 GPUs and 1000 MB .* and 900 MB; .*emit_memory"):
+    with pytest.raises(
+        ConfigError, match=r"one worker of load needs 0\.25 CPUs, 0 GPUs and 1000 MB .* and 900 MB; .*load_memory"
+    ):
         make_plan(Config.model_validate({"acoustic": {"device": "cpu", "actors": 1}}), little_memory)
-    with pytest.raises(ConfigError, match=r"it needs 2400 MB of memory \(each worker in MB: load 700, .*\), Ray counts 2000; "):
+    with pytest.raises(ConfigError, match=r"it needs 2700 MB of memory \(each worker in MB: load 1000, .*\), Ray counts 2000"):
         make_plan(Config.model_validate({"acoustic": {"device": "cpu"}}), Resources(cpus=2, gpus=0, memory_mb=2000))
 
 

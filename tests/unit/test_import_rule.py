@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"config", "acoustic", "decoding"},  # it makes models
     "observers": {"config", "lake", "transcript"},  # what was committed, and by which run
     "reporting": {"config", "lake", "observers"},
-    "workflow": {"config", *SOUND_TO_TEXT, "lake", "archive", "observers", "reporting"},
+    "workflow": {"config", "sandbox", *SOUND_TO_TEXT, "lake", "archive", "observers", "reporting"},
     "evaluation": {"config", *SOUND_TO_TEXT, "lake", "archive", "observers", "workflow"},
 }
 ROOMS["cli"] = {*ROOMS}

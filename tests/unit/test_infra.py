@@ -104,12 +104,64 @@ def test_the_shared_configuration_is_accepted_and_says_where_to_read_and_write(t
     assert config.ray.address is None, "only the backfill joins a cluster; nightly starts its own"
 
 
-def test_secrets_come_by_reference_and_to_every_pod_that_needs_them() -> None:
-    for name in ("nightly", "head", "gpu", "cpu"):
-        environment = PODS[name]["spec"]["containers"][0]["env"]
-        assert {entry["name"] for entry in environment} == {"HF_TOKEN", "DICTALAKE_PATIENT_KEY"}
-        assert all("value" not in entry and entry["valueFrom"]["secretKeyRef"] for entry in environment)
+def secrets_of(container: Document) -> set[str]:
+    return {entry["name"] for entry in container.get("env", ()) if "valueFrom" in entry}
+
+
+def test_secrets_come_by_reference_and_to_the_containers_that_need_them_alone() -> None:
+    for name, pod in PODS.items():
+        [container], first = pod["spec"]["containers"], pod["spec"].get("initContainers", [])
+        works = name in ("nightly", "head", "gpu", "cpu")
+        # The token stays out of the container that opens recordings, and the key out of the one that talks to the hub.
+        assert secrets_of(container) == ({"DICTALAKE_PATIENT_KEY"} if works else set())
+        assert [secrets_of(one) for one in first] == ([{"HF_TOKEN"}] if works else [])
+        for one in [container, *first]:
+            for entry in one.get("env", ()):
+                assert entry.get("value") == "1" if entry["name"] == "HF_HUB_OFFLINE" else "secretKeyRef" in entry["valueFrom"]
     assert not of_kind("Secret")
+
+
+def test_the_model_is_fetched_to_where_the_run_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the code of the init container, with the embedded model in place of the hub's."""
+    for name in ("nightly", "head", "gpu", "cpu"):
+        [first], [container] = PODS[name]["spec"]["initContainers"], PODS[name]["spec"]["containers"]
+        assert {entry["name"] for entry in container["env"]} >= {"HF_HUB_OFFLINE"}
+        mounts = [{(one["name"], one["mountPath"]) for one in of["volumeMounts"]} for of in (first, container)]
+        assert ("tmp", "/tmp") in mounts[0] & mounts[1], "HF_HOME is there"
+        assert ("config", CONFIG_FOLDER) in mounts[0]
+        assert {volume["name"] for volume in PODS[name]["spec"]["volumes"]} >= {"tmp", "config"}
+        program, option = first["command"]
+        assert (program, option) == ("python", "-c")
+        (tmp_path / "dictalake.yaml").write_text("acoustic: {model: 'embedded:medasr-mini'}")
+        code = first["args"][0].replace(CONFIG_FOLDER, str(tmp_path))
+        assert code != first["args"][0]
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_network_lets_each_pod_reach_what_it_needs_and_no_more() -> None:
+    policies = {document["metadata"]["name"]: document["spec"] for document in of_kind("NetworkPolicy")}
+    submitter = PODS["submitter"]["metadata"]["labels"]
+
+    def selects(selector: Document, labels: dict[str, str]) -> bool:
+        named = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+        return named and all(labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", ()))
+
+    def reach(labels: dict[str, str]) -> set[int]:
+        found = [spec["egress"] for spec in policies.values() if "egress" in spec and selects(spec["podSelector"], labels)]
+        return {port["port"] for rules in found for rule in rules for port in rule.get("ports", ())}
+
+    assert reach(submitter) - {9091} == {53, 8265}
+    for name in ("nightly", "compact"):
+        assert reach(PODS[name]["metadata"]["labels"]) - {9091} == {53, 80, 988, 443}
+    for name in ("head", "gpu", "cpu"):
+        assert reach(PODS[name]["metadata"]["labels"]) - {9091} == {53, 80, 988, 443}
+        assert selects(policies["ray-cluster"]["podSelector"], PODS[name]["metadata"]["labels"])
+
+
+def test_prometheus_reaches_the_numbers_of_the_driver(tmp_path: Path) -> None:
+    metrics = shared_config(tmp_path).metrics
+    assert (metrics.port, metrics.address) == (9309, "0.0.0.0")
 
 
 def test_the_ray_of_the_manifest_is_the_ray_that_is_installed_in_the_image() -> None:
@@ -120,7 +172,8 @@ def test_the_ray_of_the_manifest_is_the_ray_that_is_installed_in_the_image() -> 
 
 
 def test_all_pods_run_one_image_pinned_to_this_version() -> None:
-    images = {container["image"] for pod in PODS.values() for container in pod["spec"]["containers"]}
+    containers = [one for pod in PODS.values() for one in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ()))]
+    images = {container["image"] for container in containers}
     assert len(images) == 1
     assert images.pop().rpartition(":")[2] == PROJECT["version"]
     bases = re.findall(r"^FROM (\S+)", (INFRA / "Dockerfile").read_text(encoding="utf-8"), re.M)
@@ -219,7 +272,7 @@ def test_the_plan_for_the_backfills_cluster_fits_with_a_model_on_every_gpu(tmp_p
         given = group["rayStartParams"]
         node = Node(float(given["num-cpus"]), float(given.get("num-gpus", 0)), float(given["memory"]) / 1e6)
         nodes += [node] * group["replicas"]
-    cpus, gpus, memory_mb = (sum(values) for values in zip(*nodes, strict=True))
+    cpus, gpus, memory_mb = (sum(values) for values in zip(*(node[:3] for node in nodes), strict=True))
     plan = make_plan(shared_config(tmp_path), Resources(cpus, gpus, tuple(nodes), memory_mb))
     assert plan.emit.workers == gpus == 4
 

@@ -62,12 +62,13 @@ def make_tally() -> RunStats:
 
 def test_a_line_of_json_says_when_what_and_of_which_run(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="json")
-    logs.log_run_start("r1", "f1", "medasr-mini")
+    logs.log_run_start("r1", "f1", "medasr-mini", "jail: Landlock 7, seccomp")
     logs.log_event("claims", "waiting for r0", print, logs.WARNING, others=1)
     printed = capsys.readouterr()
     assert printed.out == "", "people's way of showing it is not taken"
     started, waiting = read(printed.err)
     assert (started["event"], started["fingerprint"]) == ("run_started", "f1")
+    assert started["confinement"] in started["message"]
     at = datetime.fromisoformat(waiting.pop("time"))
     assert at.utcoffset() == timedelta(0)
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
@@ -114,7 +115,7 @@ def test_a_run_that_stands_still_is_a_warning_with_its_seconds(capsys: pytest.Ca
 
 def test_text_is_shown_as_it_always_was_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(format="text")
-    logs.log_run_start("r1", "f1", "medasr-mini")
+    logs.log_run_start("r1", "f1", "medasr-mini", "jail: Landlock 7, seccomp")
     logs.log_event("claims", "waiting for r0", print, others=1)
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("waiting for r0\n", "")

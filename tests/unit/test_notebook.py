@@ -115,11 +115,12 @@ def test_a_connection_reads_the_views_and_nothing_else(views: duckdb.DuckDBPyCon
 def test_results_larger_than_the_memory_are_spilled_and_the_folder_goes_with_the_connection(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dictalake.lake.query.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     connection = dictalake.connect(lake)
     (folder,) = connection.sql("SELECT current_setting('temp_directory')").fetchall()[0]
     assert Path(folder).parent == tmp_path
     connection.close()
+    del connection
     assert list(tmp_path.iterdir()) == []
 
 

@@ -87,6 +87,7 @@ def locate_decoding(config: Config) -> Decoding:
         update={
             "lm": _find_here("decoding.lm", search.lm_files, located.lm),
             "hotwords": _find_here("decoding.hotwords", search.hotword_files, search.hotwords),
+            "lm_sha256": None if search.lm_files is not None else search.lm_sha256,  # the driver compared it
         }
     )
 

@@ -5,7 +5,7 @@ storage     how the version is held
 ==========  ====================================================================================
 gs://       the request names the generation; the crc32c is compared
 s3://       the request says If-Match the ETag; with ``version_aware: true`` it names the version id; the MD5 is compared
-a path      mtime and size of the open file, before and after reading
+a path      mtime and size of the open file, before and after reading; it is opened below the archive (local_files.py)
 others      the object's state, before and after reading
 ==========  ====================================================================================
 """
@@ -15,12 +15,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from dictalake.archive import objects, storage
+from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.disks import is_on_disk, learn
+from dictalake.archive.intake import PIECE, Intake
+from dictalake.archive.local_files import NotRegularError, OutsideError
 from dictalake.archive.members import check_size
+from dictalake.archive.places import open_listed
 from dictalake.config.sections import Archive, Limits
+from dictalake.config.uris import find_path
 from dictalake.errors import (
     AccessDenied,
     ChangedDuringRead,
@@ -30,9 +35,14 @@ from dictalake.errors import (
     FetchFailed,
     NotFound,
 )
-from dictalake.records import Recording
+from dictalake.records import Data, Recording
 
+_BLOCK = 2**22  # asked for at a time
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
+
+
+class _NoTimeLeft(Exception):
+    """``archive.fetch_s`` is over: no error of the storage, which would be tried again."""
 
 
 def fetch(
@@ -42,8 +52,9 @@ def fetch(
     *,
     limits: Limits | None = None,
     on_retry: Callable[[], None] | None = None,
-) -> bytes:
-    """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses.
+) -> Data:
+    """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses, all
+    within ``archive.fetch_s``. No more than ``limits.object_mb`` are ever taken, whatever the storage announced or sends.
 
     ``on_retry`` is called before each try but the first.
 
@@ -53,13 +64,34 @@ def fetch(
     limits = limits or Limits()  # type: ignore[call-arg]
     check_size(recording.size_bytes, recording.recording_id, limits)
     wrong_digests: set[str] = set()
+    deadline = time.monotonic() + archive.fetch_s
 
-    def read() -> bytes:  # the file system anew each time: with expired credentials it is another one
+    def read() -> Data:  # the file system anew each time: with expired credentials it is another one
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
-        return _read(filesystem, path, recording, wrong_digests)
+        intake = Intake(recording.recording_id, limits, running_call())
+        return _read(filesystem, path, recording, archive, wrong_digests, intake)
+
+    def read_in_time() -> Data:
+        if is_on_disk(recording.uri):
+            return read()
+        try:
+            return call_within(read, deadline, archive.silence_s)
+        except TooLate:
+            raise _NoTimeLeft from None
+
+    def pause(seconds: float) -> None:
+        if time.monotonic() + seconds >= deadline:
+            raise _NoTimeLeft
+        sleep(seconds)
 
     try:
-        data = storage.call_with_retries(read, archive.fetch_tries, sleep, on_retry)
+        data = storage.call_with_retries(read_in_time, archive.fetch_tries, pause, on_retry, within_s=None)
+    except _NoTimeLeft:
+        raise FetchFailed(
+            recording.recording_id,
+            f"the object did not come within the {archive.fetch_s:g} s of archive.fetch_s; check the network and the storage, "
+            "or raise this key for large objects on a slow line",
+        ) from None
     except storage.RefusedOptionsError:  # they were good when the recording was found
         raise CredentialsExpired(recording.recording_id, _EXPIRED) from None
     except ConfigError:  # a manifest may name any kind of storage; on this machine it may lack its package
@@ -74,7 +106,6 @@ def fetch(
         raise _name_failure(error, recording, archive.fetch_tries) from None
     if not data:
         raise EmptyObject(recording.recording_id, "the object is empty: the upload or the recorder stopped too early")
-    check_size(len(data), recording.recording_id, limits)  # the storage may have unpacked gzip on the way
     return data
 
 
@@ -87,6 +118,8 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
         )
     status = storage.status_of(error)
     cause = type(error).__name__ if status is None else f"HTTP {status}"
+    if isinstance(error, SilentStorage):
+        cause = "next to nothing coming for the seconds of archive.silence_s"
     if storage.is_transient(error):
         return FetchFailed(
             recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"
@@ -94,48 +127,62 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
 
 
-def _read(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
+def _read(filesystem: Any, path: str, recording: Recording, archive: Archive, wrong_digests: set[str], intake: Intake) -> Data:
+    if storage.is_local(filesystem):
+        path = _find_path(recording, path)
     if recording.version == storage.MISSING:
         storage.describe(filesystem, path)  # raises what is the matter with it, most likely that it is not there
         raise ChangedDuringRead(
             recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
-        return _read_local(path, recording)
+        return _read_local(path, recording, archive, intake)
     if storage.is_gcs(filesystem):
-        return _read_gcs(filesystem, path, recording)
+        return _read_gcs(filesystem, path, recording, intake)
     if storage.is_s3(filesystem):
-        data = _read_s3(filesystem, path, recording, wrong_digests)
+        data = _read_s3(filesystem, path, recording, wrong_digests, intake)
     else:
         _require_version(storage.describe(filesystem, path).version, recording)
-        data = bytes(filesystem.cat_file(path))
+        _read_other(filesystem, path, intake)
+        data = intake.finish()
         _require_version(storage.describe(filesystem, path).version, recording)
     if len(data) < recording.size_bytes:
         raise EOFError("truncated answer")
     return data
 
 
-def _read_local(path: str, recording: Recording) -> bytes:
-    if not os.path.lexists(path):
-        path = storage.decode_local_path(path)
-    with Path(path).open("rb") as file:
-        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
-        data = file.read()
-        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
-    return data
+def _find_path(recording: Recording, shown: str) -> str:
+    """As the operating system knows it. Rows of before 0.2 may name a file literally whose name looks like an escape."""
+    path = find_path(recording.uri) or shown
+    return path if os.path.lexists(path) else shown
 
 
-def _read_gcs(filesystem: Any, path: str, recording: Recording) -> bytes:
+def _read_local(path: str, recording: Recording, archive: Archive, intake: Intake) -> Data:
     try:
-        return objects.read_gcs(filesystem, path, recording.version)
+        file = open_listed(path, archive)
+    except (OutsideError, NotRegularError):  # what was listed was a file
+        raise _changed(recording) from None
+    with file:
+        status = os.fstat(file.fileno())
+        _require_version(storage.make_local_version(status), recording)
+        while piece := file.read(min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
+            intake.write(piece)
+        _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
+        learn(recording.uri, file.fileno())
+    return intake.finish()
+
+
+def _read_gcs(filesystem: Any, path: str, recording: Recording, intake: Intake) -> Data:
+    try:
+        return objects.read_gcs(filesystem, path, recording.version, intake)
     except FileNotFoundError:
         storage.describe(filesystem, path)  # raises FileNotFoundError when not only the generation is gone
         raise _changed(recording) from None
 
 
-def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str]) -> bytes:
+def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: set[str], intake: Intake) -> Data:
     try:
-        data = objects.read_s3(filesystem, path, recording.version, wrong_digests)
+        data = objects.read_s3(filesystem, path, recording.version, wrong_digests, intake)
     except objects.ChecksumError as error:
         wrong_digests.add(error.digest)
         raise
@@ -147,6 +194,20 @@ def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: se
     if data is None:
         raise _changed(recording)
     return data
+
+
+def _read_other(filesystem: Any, path: str, intake: Intake) -> None:
+    if storage.is_http(filesystem):
+        from dictalake.archive.http_objects import read_http
+
+        read_http(filesystem, path, intake)
+        return
+    while True:
+        begin, most = intake.size, min(_BLOCK, intake.room)
+        block = filesystem.cat_file(path, start=begin, end=begin + most)
+        intake.write(block)
+        if len(block) < most:
+            return
 
 
 def _require_version(version: str, recording: Recording) -> None:

@@ -20,7 +20,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any, BinaryIO
@@ -30,12 +30,15 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from dictalake import logs
 from dictalake.archive import storage
+from dictalake.archive.findings import Findings
 from dictalake.archive.listing import make_recording, make_selection
+from dictalake.archive.places import Allowed, find_base, find_bucket, name_prefix, report_outside
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.errors import ConfigError
+from dictalake.errors import ConfigError, NotAllowed
 from dictalake.records import Recording
 
 _KEY = "archive.inventory"
@@ -90,19 +93,23 @@ class _Inventory:
     encoded: bool = False
 
 
-def read_inventory(archive: Archive) -> Iterator[Recording]:
-    """One Recording for each object of ``archive.inventory`` below ``archive.uri`` (the whole bucket without one) that
-    ``include`` and ``since`` admit, in the inventory's order, as a stream.
+def read_inventory(archive: Archive, findings: Findings | None = None) -> Iterator[Recording]:
+    """One Recording for each object of ``archive.inventory`` below ``archive.uri`` (all that ``archive.allowed`` holds without
+    one) that ``include`` and ``since`` admit, in the inventory's order, as a stream. Another object is a recording with the
+    error ``not_allowed``.
 
-    Raises ConfigError at the call for an inventory that cannot be read or lacks a column, and while iterating for a broken
-    row; RunError where the storage does not answer.
+    Raises ConfigError at the call for an inventory that cannot be read or lacks a column, while iterating for a broken
+    row, and at the end where no row names a place that is allowed; RunError where the storage does not answer.
     """
+    findings = Findings() if findings is None else findings
     select = make_selection(archive)
     inventory = _open_inventory(archive)
     root = _find_root(archive, inventory.dialect)
     rows = (row for place, file in enumerate(inventory.files, 1) for row in _read_file(file, place, inventory, archive))
     first = list(islice(rows, 1))
-    return _iterate(archive, inventory, select, root, chain(first, rows))
+    base = find_bucket(find_base(archive, resolve(archive.inventory or "")))
+    allowed = Allowed(archive, resolve(archive.uri) if root is not None and archive.uri else base)
+    return _iterate(archive, inventory, select, root, chain(first, rows), allowed, findings)
 
 
 def _open_inventory(archive: Archive) -> _Inventory:
@@ -263,6 +270,8 @@ def _iterate(
     select: Callable[[str, storage.ObjectState], bool],
     root: str | None,
     rows: Iterator[Row],
+    allowed: Allowed,
+    findings: Findings,
 ) -> Iterator[Recording]:
     dialect = inventory.dialect
     filesystem = _open_source(archive, dialect)
@@ -278,8 +287,20 @@ def _iterate(
             continue
         relative = path[len(below) + 1 :] if path != below else path.rsplit("/", 1)[-1]
         state = storage.describe(filesystem, path, _make_info(row, dialect))
-        if select(relative, state):
-            yield make_recording(storage.make_uri(filesystem, path), state)
+        if not select(relative, state):
+            continue
+        recording = make_recording(storage.make_uri(filesystem, path), state)
+        if allowed.covers(recording.uri):
+            findings.allowed += 1
+            yield recording
+        else:
+            findings.not_allowed += 1
+            findings.add_prefix(name_prefix(recording.uri))
+            detail = f"{row['#']} of the inventory names a place that archive.allowed does not hold"
+            refused = make_recording(recording.uri, storage.ObjectState(storage.MISSING, 0, None))  # not the id that it has
+            yield replace(refused, error=NotAllowed(refused.recording_id, detail))
+    if (line := report_outside(findings, allowed, _KEY)) is not None:
+        logs.log_event("inventory", line, level=logs.WARNING)
 
 
 def _open_source(archive: Archive, dialect: _Dialect) -> Any:

@@ -3,7 +3,7 @@
 =============  ====================================================================================================
 storage        how it is listed
 =============  ====================================================================================================
-a path         folder by folder, in the order of the names
+a path         folder by folder, in the order of the names; folders.py says what becomes of links and other entries
 gs://, s3://   page by page; what has more than one page is cut into ranges of names that are listed in parallel
 others         by fsspec's ``find``, which holds the infos of all objects in memory
 =============  ====================================================================================================
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,10 +24,14 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from dictalake.archive import objects, storage
+from dictalake.archive.deadlines import LISTING_S
+from dictalake.archive.findings import Findings
+from dictalake.archive.folders import FolderEntry, FolderWalk
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.errors import ConfigError
-from dictalake.records import Recording, make_recording_id
+from dictalake.config.uris import find_path, make_file_uri, spelled_uri
+from dictalake.errors import ConfigError, EntryFailed, name_place
+from dictalake.records import Recording, make_object_id
 
 _KEY = "archive.uri"
 _THREADS = 16
@@ -34,14 +39,16 @@ _ENOUGH_PREFIXES = 32  # prefixes are looked into, breadth first, until there ar
 _MOST_LOOKS = 32  # pages of prefixes
 _RANGES = 64
 
+Selection = Callable[[str, storage.ObjectState], bool]
 Entry = tuple[str, Mapping[str, Any]]  # a path, and what the listing says about it
 
 
-def list_recordings(archive: Archive) -> Iterator[Recording]:
+def list_recordings(archive: Archive, findings: Findings | None = None) -> Iterator[Recording]:
     """Every object below ``archive.uri`` that ``include`` and ``since`` admit; of a path in the order of their names.
 
-    The listing begins at the call: ConfigError (nothing there, no access, package missing, bad glob) and RunError
-    (the storage does not answer) come then, or while iterating where they come up later. No match gives an empty iterator.
+    ``findings`` takes in what is not listed. The listing begins at the call: ConfigError (nothing there, no access, package
+    missing, bad glob) and RunError (the storage does not answer) come then, or while iterating where they come up later. No
+    match gives an empty iterator.
     """
     if archive.uri is None:
         raise ConfigError(f"{_KEY} is not set; give a folder, gs://bucket/prefix or s3://bucket/prefix")
@@ -51,6 +58,8 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
         filesystem, root = storage.call_with_retries(
             lambda: storage.open_location(location, archive.storage_options, _KEY), archive.fetch_tries
         )
+        if storage.is_local(filesystem):
+            return _list_local(location, archive, select, Findings() if findings is None else findings)
         root = root.rstrip("/")
         entries = _find(filesystem, root, archive)
         first = list(islice(entries, 1))
@@ -59,39 +68,37 @@ def list_recordings(archive: Archive) -> Iterator[Recording]:
     return _iterate(archive, filesystem, select, root, chain(first, entries))
 
 
+def _list_local(location: str, archive: Archive, select: Selection, findings: Findings) -> Iterator[Recording]:
+    """Raises OSError at the call where the root is not there, or neither a folder nor a file."""
+    root = os.path.realpath(find_path(location) or location)
+    old = spelled_uri(location)
+    status = os.stat(root)
+    if not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{_KEY}: this is a pipe or a device; give a folder or a file")
+        entry = FolderEntry(os.path.basename(root), root, storage.make_local_state(status))
+        recording = _make_local(entry)
+        old_uris = (old,) if old != recording.uri else ()
+        return iter([replace(recording, old_uris=old_uris)] if select(entry.relative, entry.state) else [])
+    findings.add_folder_alias(old, make_file_uri(root))
+    walk = iter(FolderWalk(root, findings, follow_links=archive.follow_links))
+    first = list(islice(walk, 1))  # a root that cannot be read ends the run at once
+    return (_make_local(entry) for entry in chain(first, walk) if select(entry.relative, entry.state))
+
+
+def _make_local(entry: FolderEntry) -> Recording:
+    recording = make_recording(make_file_uri(entry.path), entry.state)
+    if entry.error is None:
+        return recording
+    kind, detail = entry.error
+    return replace(recording, error=kind(recording.recording_id, detail))
+
+
 def _find(filesystem: Any, root: str, archive: Archive) -> Iterator[Entry]:
-    if storage.is_local(filesystem):
-        start = root or "/"
-        filesystem.info(start)  # raises when there is nothing
-        return ((path, {}) for path in (_walk(start, set()) if os.path.isdir(start) else [start]))
     if objects.is_paged(filesystem):
         return _list_objects(archive, filesystem, root)
-    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries)
+    found = storage.call_with_retries(lambda: filesystem.find(root, detail=True), archive.fetch_tries, within_s=LISTING_S)
     return iter(sorted(found.items()))
-
-
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Every file below a local folder, through links to folders too, each folder once. A folder that cannot be read raises:
-    fsspec's own walk leaves it, and what links lead to, out without a word."""
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        names = sorted(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
-    for name in names:
-        path = os.path.join(folder, name)
-        if name.endswith("/"):
-            yield from _walk(path.rstrip("/"), seen)
-        elif os.path.isfile(path) or os.path.islink(path):  # no pipes and sockets; a link to nothing becomes a failed row
-            yield path
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _list_objects(archive: Archive, filesystem: Any, root: str) -> Iterator[Entry]:
@@ -176,7 +183,7 @@ def _follow(
 def _iterate(
     archive: Archive,
     filesystem: Any,
-    select: Callable[[str, storage.ObjectState], bool],
+    select: Selection,
     root: str,
     entries: Iterator[Entry],
 ) -> Iterator[Recording]:
@@ -185,21 +192,28 @@ def _iterate(
             if path != root and not path.startswith(f"{root}/"):
                 continue  # object stores match prefixes: `dictations-old/` begins with `dictations`
             relative = path[len(root) + 1 :] if path != root else path.rsplit("/", 1)[-1]
-            try:
-                state = storage.describe(filesystem, path, info)
-            except FileNotFoundError:  # gone since the listing: it becomes a failed row, not a gap
-                state = storage.ObjectState(storage.MISSING, 0, None)
-            if select(relative, state):
-                yield make_recording(storage.make_uri(filesystem, path), state)
+            recording = _describe_object(filesystem, path, info)
+            if select(relative, storage.ObjectState(recording.version, recording.size_bytes, recording.modified_at)):
+                yield recording
     except storage.storage_errors() as error:
         raise storage.explain(error, _KEY, archive.uri) from None
 
 
+def _describe_object(filesystem: Any, path: str, info: Mapping[str, Any]) -> Recording:
+    uri = storage.make_uri(filesystem, path)
+    try:
+        return make_recording(uri, storage.describe(filesystem, path, info))
+    except Exception as error:  # whatever the listing says of one object costs that object alone
+        recording = make_recording(uri, storage.ObjectState(storage.MISSING, 0, None))
+        detail = f"what the storage lists of it cannot be read: {name_place(error)}"
+        return replace(recording, error=EntryFailed(recording.recording_id, detail))
+
+
 def make_recording(uri: str, state: storage.ObjectState) -> Recording:
-    return Recording(make_recording_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
+    return Recording(make_object_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
 
 
-def make_selection(archive: Archive) -> Callable[[str, storage.ObjectState], bool]:
+def make_selection(archive: Archive) -> Selection:
     """Whether ``archive`` asks for the object at this path below it: ``include`` and ``since``, and no folder's own name.
 
     Raises ConfigError for a bad pattern.

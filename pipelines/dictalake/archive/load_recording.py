@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Generator
 
+from dictalake.archive.budget import ObjectBudget
 from dictalake.archive.fetch import fetch
 from dictalake.archive.members import Member
 from dictalake.archive.unpack import Contents, find_kind, open_members
 from dictalake.audio.load import AudioLoader, LoadedAudio
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, InternalError, TranscriptionError, name_place
-from dictalake.records import Recording
+from dictalake.records import SAMPLE_RATE_HZ, Recording
 
 
 def load_recording(
@@ -35,11 +36,12 @@ def load_recording(
         if kind is None:
             yield recording, loader.load(data, recording)
             return
-        with open_members(data, kind, recording, config.archive, config.limits) as contents:
+        with open_members(data, kind, recording, config.archive, config.limits, config.sandbox.level) as contents:
+            budget = ObjectBudget(config.limits)
             for inside, member in contents.members:
                 if only is not None and inside.recording_id not in only:
                     continue
-                yield inside, _load_member(contents, inside, member, config, loader)
+                yield inside, _load_member(contents, inside, member, config, loader, budget)
             contents.check_whole()
     except ConfigError:
         raise
@@ -48,10 +50,14 @@ def load_recording(
 
 
 def _load_member(
-    contents: Contents, recording: Recording, member: Member, config: Config, loader: AudioLoader
+    contents: Contents, recording: Recording, member: Member, config: Config, loader: AudioLoader, budget: ObjectBudget
 ) -> LoadedAudio | TranscriptionError:
     try:
-        return loader.load(contents.read(recording, member, config.limits), recording)
+        with budget.working():
+            budget.require(recording.recording_id)
+            loaded = loader.load(contents.read(recording, member, config.limits), recording)
+            budget.add_sound(loaded.waveforms.size / SAMPLE_RATE_HZ)
+            return loaded
     except ConfigError:
         raise
     except Exception as error:  # the same for the files inside of it

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dictalake.archive.manifest_rows import KEY, URI, BadRow, ManifestRow, Notes, make_row, name_columns
+from dictalake.archive.manifest_rows import KEY, URI, Line, Notes, make_row, name_columns
 from dictalake.errors import ConfigError
 
 _BATCH_ROWS = 1024
@@ -16,7 +17,7 @@ _TEXT = ("is_string", "is_large_string", "is_string_view")
 _BYTES = ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary")
 
 
-def read_parquet(source: BinaryIO, notes: Notes) -> Iterator[ManifestRow | BadRow]:
+def read_parquet(source: BinaryIO, notes: Notes) -> Iterator[Line]:
     """The rows of the file. Columns of bytes, the audio itself for example, are not read.
 
     Raises ConfigError at the call where the file as a whole cannot be used, and while iterating where it is damaged.
@@ -34,7 +35,7 @@ def read_parquet(source: BinaryIO, notes: Notes) -> Iterator[ManifestRow | BadRo
     return _iterate(file, schema, names, notes)
 
 
-def _iterate(file: pq.ParquetFile, schema: pa.Schema, names: list[str], notes: Notes) -> Iterator[ManifestRow | BadRow]:
+def _iterate(file: pq.ParquetFile, schema: pa.Schema, names: list[str], notes: Notes) -> Iterator[Line]:
     left_out = {number - 1 for number in notes.left_out}
     wanted = {name for i, name in enumerate(schema.names) if i not in left_out}
     number = 0
@@ -45,9 +46,8 @@ def _iterate(file: pq.ParquetFile, schema: pa.Schema, names: list[str], notes: N
             for index in range(batch.num_rows):
                 number += 1
                 fields = [(name, values[index]) for name, values in columns]
-                row = make_row(f"row {number}", fields, repr(fields).encode("utf-8", "backslashreplace"), notes)
-                if row is not None:
-                    yield row
+                place, content = f"row {number}", repr(fields).encode("utf-8", "backslashreplace")
+                yield Line(place, content, partial(make_row, place, fields, content, notes))
     except (pa.ArrowException, OSError):
         raise ConfigError(f"{KEY}: the Parquet file is damaged after row {number}; write it again") from None
 

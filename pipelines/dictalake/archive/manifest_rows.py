@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -36,6 +36,15 @@ class BadRow:
     place: str
     problem: str
     digest: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line before anything is made of it. ``parse`` gives its row, None where it is empty."""
+
+    place: str
+    content: bytes
+    parse: Callable[[], ManifestRow | BadRow | None]
 
 
 class Notes:

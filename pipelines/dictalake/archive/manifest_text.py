@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TextIO
@@ -21,6 +22,7 @@ from dictalake.archive.manifest_rows import (
     KEY,
     URI,
     BadRow,
+    Line,
     ManifestRow,
     Notes,
     clean_name,
@@ -43,7 +45,7 @@ _TOO_LONG = f"is longer than {_MOST_CHARACTERS:,} characters"
 Row = ManifestRow | BadRow
 
 
-class _Line(NamedTuple):
+class _TextLine(NamedTuple):
     """One line of the file, with its end. ``is_whole``: not cut because it is too long."""
 
     number: int
@@ -59,9 +61,9 @@ class _Lines:
 
     def __init__(self, text: TextIO) -> None:
         self._text, self._number = text, 0
-        self._waiting: list[_Line] = []  # the next one last
+        self._waiting: list[_TextLine] = []  # the next one last
 
-    def take(self) -> _Line | None:
+    def take(self) -> _TextLine | None:
         if self._waiting:
             return self._waiting.pop()
         text = self._text.readline(_MOST_CHARACTERS)
@@ -69,18 +71,18 @@ class _Lines:
             return None
         self._number += 1
         if len(text) < _MOST_CHARACTERS or text[-1] in "\r\n":
-            return _Line(self._number, text)
+            return _TextLine(self._number, text)
         while (rest := self._text.readline(_MOST_CHARACTERS)) and rest[-1] not in "\r\n":
             pass
-        return _Line(self._number, text, is_whole=False)
+        return _TextLine(self._number, text, is_whole=False)
 
-    def take_first(self) -> _Line | None:
+    def take_first(self) -> _TextLine | None:
         """The next one that is not blank."""
         while (line := self.take()) is not None and line.is_blank():
             pass
         return line
 
-    def put_back(self, lines: Sequence[_Line]) -> None:
+    def put_back(self, lines: Sequence[_TextLine]) -> None:
         self._waiting += reversed(lines)
 
 
@@ -88,7 +90,7 @@ class _Lines:
 class _Record:
     """One row of a CSV and the lines that it takes; without ``fields`` its first line is broken."""
 
-    lines: Sequence[_Line]
+    lines: Sequence[_TextLine]
     fields: Sequence[str] = ()
     problem: str | None = None
 
@@ -101,8 +103,8 @@ class _Record:
         return _encode("".join(line.text for line in self.lines))
 
 
-def read_text(file: io.BufferedReader, notes: Notes) -> Iterator[Row]:
-    """The rows of CSV or JSON lines. Raises ConfigError at the call where the file as a whole cannot be used."""
+def read_text(file: io.BufferedReader, notes: Notes) -> Iterator[Line]:
+    """The lines of CSV or JSON lines. Raises ConfigError at the call where the file as a whole cannot be used."""
     lines = _Lines(io.TextIOWrapper(file, *_find_encoding(file.peek(4)[:4]), newline=""))
     first = lines.take_first()
     if first is None:
@@ -133,7 +135,7 @@ def _encode(text: str) -> bytes:
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
 
-def _open_csv(lines: _Lines, notes: Notes) -> Iterator[Row]:
+def _open_csv(lines: _Lines, notes: Notes) -> Iterator[Line]:
     csv.field_size_limit(max(csv.field_size_limit(), _MOST_CHARACTERS))
     separators: Sequence[str] = _SEPARATORS
     first = lines.take_first()
@@ -157,14 +159,12 @@ def _open_csv(lines: _Lines, notes: Notes) -> Iterator[Row]:
     raise explain_no_uri(max(readable, key=len))
 
 
-def _iterate_csv(lines: _Lines, separator: str, names: Sequence[str], notes: Notes) -> Iterator[Row]:
+def _iterate_csv(lines: _Lines, separator: str, names: Sequence[str], notes: Notes) -> Iterator[Line]:
     while (record := _read_record(lines, separator)) is not None:
         if len(record.lines) > 1 and _has_swallowed(record, names, separator):
             lines.put_back(record.lines[1:])
             record = _Record(record.lines[:1], problem=_UNCLOSED)
-        row = _make_csv_row(record, names, notes)
-        if row is not None:
-            yield row
+        yield Line(record.place, record.content, partial(_make_csv_row, record, names, notes))
 
 
 def _make_csv_row(record: _Record, names: Sequence[str], notes: Notes) -> Row | None:
@@ -233,9 +233,9 @@ def _has_swallowed(record: _Record, names: Sequence[str], separator: str) -> boo
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-def _open_json(lines: _Lines, notes: Notes) -> Iterator[Row]:
+def _open_json(lines: _Lines, notes: Notes) -> Iterator[Line]:
     """Raises ConfigError where the first object has no ``uri``, or where none of the first lines is an object."""
-    seen: list[_Line] = []
+    seen: list[_TextLine] = []
     while len(seen) < _JSON_LINES_TRIED and (line := lines.take_first()) is not None:
         seen.append(line)
         record = _parse_json(line)
@@ -245,25 +245,24 @@ def _open_json(lines: _Lines, notes: Notes) -> Iterator[Row]:
     raise ConfigError(f"{KEY}: begins like JSON, but none of its first lines is an object; write one object a line")
 
 
-def _iterate_json(lines: Iterator[_Line], notes: Notes) -> Iterator[Row]:
+def _iterate_json(lines: Iterator[_TextLine], notes: Notes) -> Iterator[Line]:
     for line in lines:
-        if line.is_blank():
-            continue
-        place, content = f"line {line.number}", _encode(line.text)
-        record = _parse_json(line)
-        row: Row | None
-        if isinstance(record, str):
-            row = make_bad_row(place, record, content)
-        elif sum(map(is_uri_column, record)) > 1:
-            row = make_bad_row(place, "has more than one uri", content)
-        else:
-            fields = ((URI if is_uri_column(name) else clean_name(name), _make_plain(value)) for name, value in record.items())
-            row = make_row(place, fields, content, notes)
-        if row is not None:
-            yield row
+        if not line.is_blank():
+            place, content = f"line {line.number}", _encode(line.text)
+            yield Line(place, content, partial(_make_json_row, line, place, content, notes))
 
 
-def _parse_json(line: _Line) -> dict[str, Any] | str:
+def _make_json_row(line: _TextLine, place: str, content: bytes, notes: Notes) -> Row | None:
+    record = _parse_json(line)
+    if isinstance(record, str):
+        return make_bad_row(place, record, content)
+    if sum(map(is_uri_column, record)) > 1:
+        return make_bad_row(place, "has more than one uri", content)
+    fields = ((URI if is_uri_column(name) else clean_name(name), _make_plain(value)) for name, value in record.items())
+    return make_row(place, fields, content, notes)
+
+
+def _parse_json(line: _TextLine) -> dict[str, Any] | str:
     """The object of a line, or what is wrong with it."""
     if not line.is_whole:
         return _TOO_LONG

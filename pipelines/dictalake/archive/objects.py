@@ -1,22 +1,26 @@
 """Google Cloud Storage and S3 where fsspec does not reach: one page of a listing at a time, and an object whole, in one
 request, with its checksum compared. Options and credentials are those of the fsspec file system.
 
-gs:// goes through google-cloud-storage, which compares crc32c itself, also of objects stored with gzip that it unpacks; s3://
-through the client of s3fs, which compares the checksums that S3 keeps with newer objects; the ETag of others is their MD5.
+gs:// goes through google-cloud-storage, which compares crc32c itself, of the bytes as they are stored; s3:// through the client
+of s3fs, which compares the checksums that S3 keeps with newer objects; the ETag of others is their MD5.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import md5
 from typing import Any, NamedTuple
 
-from fsspec.asyn import sync
-
 from dictalake.archive import storage
+from dictalake.archive.deadlines import running_call
+from dictalake.archive.intake import Intake
+from dictalake.archive.streamed import Body, take_body
+from dictalake.records import Data
 
 PAGE_ENTRIES = 1000  # the most that S3 gives
 _GOOGLE = "https://storage.googleapis.com"
@@ -77,48 +81,56 @@ def list_page(filesystem: Any, cursor: Cursor) -> Page:
     return (_list_gcs if storage.is_gcs(filesystem) else _list_s3)(filesystem, cursor)
 
 
-def read_gcs(filesystem: Any, path: str, generation: str) -> bytes:
-    """All bytes of this generation. Raises FileNotFoundError, ChecksumError, else ``storage_errors()``."""
+def read_gcs(filesystem: Any, path: str, generation: str, intake: Intake) -> Data:
+    """All bytes of this generation; inflated where they are stored with ``Content-Encoding: gzip``. The bytes come as they are
+    stored and their checksum is compared before they are inflated, as far as ``intake`` allows.
+
+    Raises FileNotFoundError, ChecksumError, else ``storage_errors()`` and what ``intake`` raises.
+    """
     from google.api_core.exceptions import NotFound
     from google.cloud.storage.exceptions import DataCorruption
 
     bucket, key = split_path(filesystem, path)
     blob = _gcs_bucket(filesystem, bucket).blob(key, generation=int(generation))
     try:
-        return bytes(blob.download_as_bytes(retry=None, timeout=_timeout_s(filesystem)))
+        blob.download_to_file(intake, raw_download=True, checksum="crc32c", retry=None, timeout=_timeout_s(filesystem))
     except NotFound:
         raise FileNotFoundError from None
     except DataCorruption:
         raise ChecksumError from None
+    stored = intake.finish()
+    return intake.inflate(stored) if blob.content_encoding == "gzip" else stored
 
 
-def read_s3(filesystem: Any, path: str, version: str, wrong_digests: set[str]) -> bytes | None:
+def read_s3(filesystem: Any, path: str, version: str, wrong_digests: set[str], intake: Intake) -> Data | None:
     """All bytes of this ETag, or version id where ``filesystem`` is ``version_aware``; None where it is not what is there.
 
     ``wrong_digests`` are of earlier reads of this object whose checksum was wrong: bytes that come the same again are what is
-    stored, and this bucket's ETags no MD5s. Raises FileNotFoundError, ChecksumError, else ``storage_errors()``.
+    stored, and this bucket's ETags no MD5s. Raises FileNotFoundError, ChecksumError, else ``storage_errors()`` and what
+    ``intake`` raises.
     """
     bucket, key = split_path(filesystem, path)
     by_version_id = filesystem.version_aware and not _ETAG.fullmatch(version)
     wanted = {"VersionId": version} if by_version_id else {"IfMatch": f'"{version}"'}
+
+    async def ask() -> tuple[Mapping[str, Any], Body]:
+        answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, **wanted)
+        body = answer["Body"]
+        return answer, Body(body.read, body.aclose)
+
     try:
-        answer = filesystem.call_s3("get_object", Bucket=bucket, Key=key, **wanted)
+        answer = take_body(filesystem.loop, ask, intake)
     except OSError as error:
         # a version id that is malformed elsewhere is an ETag of a storage that has other ones than S3
         if storage.status_of(error) == 412 or (by_version_id and storage.status_of(error) == 400):
             return None
         raise
-    data = bytes(sync(filesystem.loop, _read_body, answer["Body"]))
+    data = intake.finish()
     _check_etag(data, answer, bucket, wrong_digests)
     return data
 
 
-async def _read_body(body: Any) -> bytes:
-    async with body:
-        return bytes(await body.read())
-
-
-def _check_etag(data: bytes, answer: Mapping[str, Any], bucket: str, wrong_digests: set[str]) -> None:
+def _check_etag(data: Data, answer: Mapping[str, Any], bucket: str, wrong_digests: set[str]) -> None:
     etag = str(answer.get("ETag", "")).strip('"')
     encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
     if encrypted or bucket in _buckets_without_md5 or not _MD5_ETAG.fullmatch(etag):
@@ -176,7 +188,6 @@ def _gcs_client(filesystem: Any) -> Any:
 def _open_gcs_client(filesystem: Any) -> Any:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud.storage import Client
-    from requests.adapters import HTTPAdapter
 
     endpoint = filesystem.base.removesuffix("/storage/v1/")
     client = Client(
@@ -185,8 +196,40 @@ def _open_gcs_client(filesystem: Any) -> Any:
         client_options=None if endpoint == _GOOGLE else {"api_endpoint": endpoint},
     )
     for scheme in ("https://", "http://"):  # as Google's guide does; requests keeps 10 connections
-        client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        client._http.mount(scheme, _make_adapter())
     return client
+
+
+def _make_adapter() -> Any:
+    """requests' adapter with connections whose socket is shut down when the call that reads from it is left behind."""
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class Stoppable(HTTPConnection):
+        def getresponse(self) -> Any:
+            _shut_down_on_leaving(self.sock)
+            return super().getresponse()
+
+    class StoppableHTTPS(HTTPSConnection):
+        def getresponse(self) -> Any:
+            _shut_down_on_leaving(self.sock)
+            return super().getresponse()
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Stoppable
+
+    class HTTPSPool(HTTPSConnectionPool):
+        ConnectionCls = StoppableHTTPS
+
+    adapter = HTTPAdapter(pool_maxsize=_CONNECTIONS)
+    adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": HTTPSPool}
+    return adapter
+
+
+def _shut_down_on_leaving(sock: Any) -> None:
+    if sock is not None:
+        running_call().on_leaving(partial(sock.shutdown, socket.SHUT_RDWR))
 
 
 def _timeout_s(filesystem: Any) -> float:

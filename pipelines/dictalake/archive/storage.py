@@ -6,19 +6,20 @@ import errno
 import json
 import logging
 import os
-import re
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol
 
 from dictalake import retries
+from dictalake.archive.deadlines import REQUEST_S, call_within
+from dictalake.config.uris import make_file_uri, read_path, split_scheme
 from dictalake.errors import ConfigError, DictalakeError, RunError
 
 MISSING = "missing"  # the version of an object that was not there when its manifest was read
@@ -119,7 +120,7 @@ def open_location(location: str, options: Mapping[str, Any], key: str) -> tuple[
 
 def is_archive_location(location: str) -> bool:
     """Whether ``location`` is a path or in an object store, and not of a kind of which fsspec alone knows (``zip://``)."""
-    return (split_protocol(location)[0] or "file") in ("file", "local", *_OBJECT_STORES)
+    return split_scheme(location)[0] in ("file", *_OBJECT_STORES)
 
 
 def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
@@ -132,6 +133,10 @@ def _open_filesystem(kind: Any, protocol: str, options: dict[str, Any]) -> Any:
         if protocol in ("s3", "s3a"):  # retries happen in call_with_retries, where they are bounded and counted
             config = dict(options.get("config_kwargs") or {})
             used["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}, **config}
+        if protocol in ("http", "https"):
+            from dictalake.archive.http_objects import HttpObjects
+
+            kind = HttpObjects
         filesystem = kind(**used)
         if protocol in ("s3", "s3a"):
             filesystem.retries = 1
@@ -176,29 +181,32 @@ def is_s3(filesystem: Any) -> bool:
     return "s3" in _protocols(filesystem)
 
 
+def is_http(filesystem: Any) -> bool:
+    return "http" in _protocols(filesystem)
+
+
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def make_uri(filesystem: Any, path: str) -> str:
-    """The full URI: ``file:///abs/path``, ``gs://bucket/key``. Names that are no UTF-8 are shown with escapes."""
+    """The full URI: ``file:///abs/path``, ``gs://bucket/key``. Names on a disk that are no UTF-8 are shown with escapes."""
+    if is_local(filesystem):
+        return make_file_uri(path)
     uri = path if "://" in path else f"{_protocols(filesystem)[0]}://{path}"
     return uri.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decode_local_path(path: str) -> str:
     """The path that ``make_uri`` shows with escapes, as the operating system knows it: a name that is no UTF-8."""
-    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), path)
+    return read_path(path)
 
 
 def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) -> ObjectState:
     """Version, size and time of one object, from ``info`` (a listing's entry) or by asking. Raises ``storage_errors()``."""
     if is_local(filesystem):
-        status = Path(path).stat()
-        if not Path(path).is_file():
-            raise IsADirectoryError(errno.EISDIR, "not a file")
-        return ObjectState(make_local_version(status), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        return describe_local(path)
     entry = filesystem.info(path) if info is None else info
     if entry.get("type") == "directory":
         raise IsADirectoryError(errno.EISDIR, "not an object")
@@ -211,6 +219,22 @@ def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) 
         nanoseconds = 0 if modified_at is None else round(modified_at.timestamp() * 1_000_000) * 1000
         version = f"{nanoseconds}-{size}"
     return ObjectState(str(version).strip('"'), size, modified_at)
+
+
+def describe_local(path: str) -> ObjectState:
+    """Raises OSError, also for what is no regular file: it is not opened."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "not a file")
+    return make_local_state(status)
+
+
+def make_local_state(status: os.stat_result) -> ObjectState:
+    try:
+        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    except (ValueError, OverflowError, OSError):  # a disk can hold times that no calendar has
+        modified_at = None
+    return ObjectState(make_local_version(status), status.st_size, modified_at)
 
 
 def make_local_version(status: os.stat_result) -> str:
@@ -308,12 +332,19 @@ def call_with_retries(
     tries: int,
     sleep: Callable[[float], None] | None = None,
     on_retry: Callable[[], None] | None = None,
+    within_s: float | None = REQUEST_S,
 ) -> Result:
     """``call()``, again after a jittered, doubling pause while its errors are transient and ``tries`` are left.
 
-    A ``call`` that opens its location itself finds fresh credentials after expired ones, if there are any.
+    A ``call`` that has not ended after ``within_s`` seconds is left behind (``deadlines.py``) and was a TimeoutError; with None
+    it sees to its end itself. A ``call`` that opens its location itself finds fresh credentials after expired ones, if there
+    are any.
     """
-    return retries.call_with_retries(call, tries, _may_pass, sleep, on_retry)
+
+    def call_once() -> Result:
+        return call() if within_s is None else call_within(call, time.monotonic() + within_s)
+
+    return retries.call_with_retries(call_once, tries, _may_pass, sleep, on_retry)
 
 
 def _may_pass(error: BaseException) -> bool:

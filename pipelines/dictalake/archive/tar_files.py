@@ -1,18 +1,20 @@
-"""The files inside a TAR archive: ustar, GNU and PAX, also several archives one after the other; read in place."""
+"""The files inside a TAR archive: ustar, GNU and PAX, also several archives one after the other; read in place.
+
+Runs in a sandboxed child.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import tarfile
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO
 
-from dictalake.archive.members import DAMAGE, Bounds, Member, read_part
+from dictalake.archive.members import BROKEN_TAR, DAMAGE, LONGEST_NAME, Bounds, Damage, Member
 
 _LARGEST_HEADER = 2**16  # bytes: a tar's extended header holds names and times
-_LONGEST_NAME = 4096
 _MOST_GLOBALS = 16  # headers of a tar that are for all members; below 512 octal bytes each
 _ENDLESS = re.compile(rb"\d{64}")  # tarfile looks for numbers in a time that grows with the square of their length
 _PIECE = 2**20
@@ -57,7 +59,7 @@ def _is_header(block: bytes) -> bool:
         return False
 
 
-def list_tar(file: IO[bytes], bounds: Bounds) -> tuple[list[Member], str | None]:
+def list_tar(file: IO[bytes], bounds: Bounds) -> tuple[list[Member], Damage | None]:
     """Also of several tars one after the other: what stands behind the mark of an end is looked at."""
     found: list[Member] = []
     at: int | None = 0
@@ -67,7 +69,7 @@ def list_tar(file: IO[bytes], bounds: Bounds) -> tuple[list[Member], str | None]
         except DAMAGE:
             if not found:
                 raise
-            return found, "it is cut short, damaged in the middle, or has headers that no recording needs"
+            return found, Damage(BROKEN_TAR)
     return found, None
 
 
@@ -77,21 +79,28 @@ def _list_one_tar(file: IO[bytes], at: int, bounds: Bounds, found: list[Member])
     with tarfile.TarFile(fileobj=_Headers(file), mode="r") as opened:  # type: ignore[arg-type]
         while (entry := opened.next()) is not None:
             opened.members.clear()  # type: ignore[attr-defined]  # it would keep every header
-            if entry.size < 0 or len(entry.name) > _LONGEST_NAME:
+            if entry.size < 0 or len(entry.name) > LONGEST_NAME:
                 raise tarfile.ReadError("no size and no name that a file has")
             bounds.add(entry.size)
             # Of a kind that is not known, what has content counts as a file (POSIX, ustar interchange format).
             known = entry.isdir() or entry.islnk() or entry.issym() or entry.isdev()
             if entry.isreg() or (entry.size and not known):
                 name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                read = partial(read_part, file, entry.offset_data, entry.size)
-                found.append(Member(name, entry.size, _tar_time(entry), read))
+                found.append(Member(name, entry.size, _tar_time(entry), (entry.offset_data,)))
         end = opened.offset
     file.seek(end)
     block = file.read(BLOCK)
     if len(block) < BLOCK or block.strip(b"\0"):  # tarfile takes a damaged header for the end, which is a block of zeros
         raise tarfile.ReadError("a header in the middle is damaged, or the end is missing")
     return end
+
+
+def read_range(file: IO[bytes], size_bytes: int, place: Sequence[int]) -> Iterator[bytes]:
+    """The bytes of one file that lies in one piece, fewer where the archive ends earlier."""
+    file.seek(place[0])
+    while size_bytes and (piece := file.read(min(size_bytes, _PIECE))):
+        size_bytes -= len(piece)
+        yield piece
 
 
 def _find_content(file: IO[bytes], at: int) -> int | None:

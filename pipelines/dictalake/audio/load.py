@@ -16,20 +16,29 @@ from typing import Any
 
 import numpy as np
 
+from dictalake.audio.answer import check_answer
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.formats.reader import DicomOptions
 from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
-from dictalake.audio.vad import find_speech, join_intervals, require_detector, total_s
+from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_intervals, require_detector, total_s
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
-from dictalake.errors import TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.errors import DecoderTimeout, LoadError, TooLarge, TooManyWindows
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
+from dictalake.sandbox.child import is_memory_tight
+from dictalake.sandbox.levels import Level, require_level
 from dictalake.sandbox.messages import CallLimits
+from dictalake.sandbox.node_slot import hold_slot
 from dictalake.sandbox.pool import Sandbox
 
 # Raised whenever other samples, or another account of them, come out of the same bytes; rows of dictalake 0.1 have none.
 LOADER_VERSION = 2
+HEAVY = "decoder"  # the place on a machine for a recording that needs more than its decoder's share of memory
+_WORKER_MB = 400.0  # a load worker without its decoders: Python, what is fetched and loaded ahead, and who unpacks archives
+_IDLE_MB = 60.0  # a decoder that has nothing to do
+_LEAST_SHARE_MB: dict[Detector, float] = {"webrtc": 96.0, "silero": 700.0, "none": 96.0}  # ten minutes of dictation
+_WAITS = 4  # times the longest call: how long a recording waits for its place
 DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
 
 
@@ -57,16 +66,24 @@ class LoadedAudio:
 
 
 class AudioLoader:
-    """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing."""
+    """Bytes of recordings → LoadedAudio, for any number of threads. Raises ConfigError where the speech detector is missing,
+    or what ``sandbox.level`` requires of this machine.
+    """
 
     def __init__(self, config: Config, children: int = DECODERS) -> None:
         """Up to ``children`` recordings are decoded at once, each in a process of its own."""
         require_detector(config.quality.vad)
+        require_level(config.sandbox.level)
         self._settings = make_settings(config)
         self._archive = config.archive
-        self._limits, self._children = CallLimits(config.limits.decode_s, config.limits.decode_mb), children
+        self._most_samples = SAMPLE_RATE_HZ * min(
+            config.limits.windows * self._settings["window_s"], config.limits.channels * config.limits.duration_h * 3600
+        )
+        self._first_try = CallLimits(config.limits.decode_s, share_memory(config))
+        self._limits = CallLimits(config.limits.decode_s, config.limits.decode_mb)
+        self._children, self._kind = children, (config.sandbox.level, config.quality.vad)
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
         Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
@@ -75,15 +92,46 @@ class AudioLoader:
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
-        known, waveforms = _open_sandbox(self._limits, self._children).call(data, recording.recording_id, settings)
-        when = known.pop("content_datetime")
-        return LoadedAudio(waveforms, content_datetime=None if when is None else datetime.fromisoformat(when), **known)
+        answer, waveforms = self._call(data, recording.recording_id, settings)
+        fields = settings["patient_fields"]
+        return LoadedAudio(waveforms, **check_answer(answer, waveforms, recording.recording_id, fields, self._most_samples))
+
+    def _call(self, data: Data, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        """In a child with a share of the worker's memory; what needs more, alone on this machine in one that has it all."""
+        if len(data) <= self._first_try.memory_mb * 1e6 / 2:
+            last = self._first_try == self._limits
+            sandbox = _open_sandbox(self._first_try, self._children, *self._kind)
+            try:
+                return sandbox.call(memoryview(data), recording_id, settings if last else {**settings, "is_first_try": True})
+            except TooLarge:
+                if last:
+                    raise
+        wait_s = _WAITS * self._limits.clock_s
+        try:
+            with hold_slot(HEAVY, wait_s):
+                sandbox = _open_sandbox(self._limits, 1, *self._kind)
+                try:
+                    return sandbox.call(memoryview(data), recording_id, settings)
+                finally:
+                    sandbox.close()  # its memory is the next one's
+        except TimeoutError:
+            raise DecoderTimeout(
+                recording_id,
+                f"it needs more memory than {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place "
+                "that this machine has for such recordings; run again with --retry-failed decoder_timeout",
+            ) from None
+
+
+def share_memory(config: Config) -> float:
+    """Megabytes that each decoder of a worker may take of ``ray.load_memory_mb``, at most ``limits.decode_mb``."""
+    rest = config.ray.load_memory_mb - _WORKER_MB - DECODERS * _IDLE_MB
+    return min(config.limits.decode_mb, max(_LEAST_SHARE_MB[config.quality.vad], rest / DECODERS))
 
 
 @functools.cache
-def _open_sandbox(limits: CallLimits, children: int) -> Sandbox:
+def _open_sandbox(limits: CallLimits, children: int, level: Level, detector: Detector) -> Sandbox:
     """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children)
+    return Sandbox(load_audio, limits, children, level, DETECTOR_MODULES[detector])
 
 
 def make_settings(config: Config) -> dict[str, Any]:
@@ -100,7 +148,25 @@ def make_settings(config: Config) -> dict[str, Any]:
 def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
     """``data`` → the fields of LoadedAudio as JSON can express them (times in ISO format), and the waveforms.
 
-    ``patient`` is not hashed here: the key must not be where untrusted bytes are decoded. Raises the LoadErrors of
+    On the first try, in little memory, raises TooLarge also for what came out damaged after much memory was taken: a library
+    that gets no more may take that for a damaged file.
+    """
+    if not settings.get("is_first_try"):
+        return _load_audio(data, recording_id, settings)
+    try:
+        known, waveforms = _load_audio(data, recording_id, settings)
+    except LoadError:
+        if is_memory_tight():
+            raise TooLarge(recording_id, "") from None
+        raise
+    is_damaged = known["quality"]["lost_s"] != 0 or known["quality"]["repairs"]
+    if is_damaged and is_memory_tight():
+        raise TooLarge(recording_id, "")
+    return known, waveforms
+
+
+def _load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    """``patient`` is not hashed here: the key must not be where untrusted bytes are decoded. Raises the LoadErrors of
     ``read_audio``, and TooManyWindows.
     """
     limits = Limits.model_validate(settings["limits"])

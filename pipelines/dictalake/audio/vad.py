@@ -18,6 +18,7 @@ from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ
 
 Detector = Literal["webrtc", "silero", "none"]
+DETECTOR_MODULES: dict[Detector, tuple[str, ...]] = {"webrtc": ("webrtcvad",), "silero": ("silero_vad",), "none": ()}
 Intervals = np.ndarray  # float64 (n, 2): start and end in seconds, in order, not overlapping
 
 _WEBRTC_FRAME = 480  # 30 ms

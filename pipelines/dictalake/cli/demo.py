@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from dictalake.cli.tables import Column, print_json, print_table, to_records
+from dictalake.cli.tables import Column, print_json, print_lines, print_table, to_records
 from dictalake.config.sections import Archive, Config
 from dictalake.evaluation.normalise import normalise_medasr
 from dictalake.evaluation.systems import (
@@ -96,21 +96,21 @@ def _show_totals(recordings: Sequence[Recording], transcripts: Transcripts, cons
     }
     for system, name in (("greedy", "greedy"), ("lm", "with LM")):
         errors = totals[system]
-        console.print(
+        print_lines(
+            console,
             f"{name:8} WER {100 * errors.rate:5.2f} % over {errors.words} words ({errors.substitutions} substituted, "
             f"{errors.deletions} deleted, {errors.insertions} inserted)",
-            highlight=False,
         )
     better = relative_improvement(totals["greedy"], totals["lm"])
     if better is not None:
-        console.print(f"the language model: {100 * better:+.1f} % relative improvement", highlight=False)
+        print_lines(console, f"the language model: {100 * better:+.1f} % relative improvement")
 
 
 def _show_lake(config: Config, took_s: float, console: Console) -> None:
     assert config.lake.uri is not None
     rows = open_lake(config.lake.uri, config.lake.storage_options).count_rows()
-    console.print(f"{rows} rows in the lake {config.lake.uri}; took {format_duration(took_s)}", highlight=False)
+    print_lines(console, f"{rows} rows in the lake {config.lake.uri}; took {format_duration(took_s)}")
     place = shlex.quote(config.lake.uri)
-    console.print("\nask it a question:\n", highlight=False)
+    print_lines(console, "", "ask it a question:", "")
     question = "SELECT fingerprint, status, count(*), avg(confidence) FROM history GROUP BY ALL"
-    console.print(f'    dictalake query {place} "{question}"', highlight=False, markup=False, soft_wrap=True)
+    print_lines(console, f'    dictalake query {place} "{question}"')

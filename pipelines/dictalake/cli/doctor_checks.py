@@ -52,10 +52,6 @@ def check_python(config: Config) -> str:
     version, (system, _) = sys.version_info[:2], (platform.system(), platform.machine())
     if not (3, 11) <= version <= (3, 12):
         raise CheckFailed(f"Python {platform.python_version()}", "use Python 3.11 or 3.12")
-    if system != "Linux":
-        raise CheckFailed(
-            f"Python {platform.python_version()} on {system}", "only Linux confines the audio decoders fully", WARN
-        )
     return f"Python {platform.python_version()}, {system} {platform.machine()}"
 
 
@@ -86,6 +82,17 @@ def check_patient_key(config: Config) -> str:
 
     read_patient_key()
     return f"set, for {len(config.archive.patient_fields)} fields"
+
+
+def check_sandbox(config: Config) -> str:
+    """Lets a child confine itself and try to break out."""
+    from dictalake.sandbox.levels import check_level, describe, find_missing, probe
+
+    holds = probe()
+    check_level(config.sandbox.level, holds)
+    if find_missing(holds):
+        raise CheckFailed(describe(holds), "use a kernel that has it before you read files from strangers", WARN)
+    return describe(holds)
 
 
 def check_archive(config: Config) -> str:
@@ -225,9 +232,9 @@ def check_gpu(config: Config) -> str:
 
 
 def check_workers(config: Config) -> str:
-    """Plans a run on this machine alone."""
+    """Plans a run on this machine. Of a cluster it says whether anybody may use it."""
     if config.ray.address:
-        return "ray.address is set: the cluster's resources are checked when the run starts"
+        return _look_at_cluster(config.ray.address)
     import torch
 
     from dictalake.workflow.plan import Resources, make_plan
@@ -243,6 +250,24 @@ def check_workers(config: Config) -> str:
             f"{workers} need {asked_mb:,.0f} MB, {free_mb:,.0f} MB are free", "free memory, or lower ray.*_memory_mb", WARN
         )
     return f"{cpus} CPUs, {gpus} GPUs: {workers}; {asked_mb:,.0f} of {free_mb:,.0f} free MB"
+
+
+def _look_at_cluster(address: str) -> str:
+    from dictalake.workflow.private_ray import is_open
+
+    if "://" in address:  # a proxy such as Ray Client, which says nothing of the cluster behind it
+        return "whether the cluster asks for a token cannot be told from here; its resources are checked when the run starts"
+    is_for_all = is_open(address)
+    if is_for_all is None:
+        raise CheckFailed(f"ray.address = {address}: no Ray cluster answers there", "start one, or leave the key out")
+    if is_for_all:
+        raise CheckFailed(
+            f"ray.address = {address}: the cluster is open; it asks for no token, so whoever reaches it can run programs on it "
+            "and read what the run reads",
+            "start the cluster with RAY_AUTH_MODE=token and a secret RAY_AUTH_TOKEN, and give the token to this machine",
+            WARN,
+        )
+    return "the cluster asks for a token; its resources are checked when the run starts"
 
 
 def check_disk(config: Config) -> str:
@@ -265,6 +290,7 @@ CHECKS: dict[str, tuple[Callable[[Config], str], str]] = {
     "python": (check_python, "install Python 3.11 or 3.12"),
     "packages": (check_packages, "pip install --constraint constraints.txt dictalake"),
     "patient key": (check_patient_key, "set the variable that the message names, on every machine"),
+    "sandbox": (check_sandbox, "run on a kernel with Landlock and seccomp, or set sandbox.level to auto"),
     "archive": (check_archive, "check archive.uri (or manifest, inventory), its network, and the right to list and read there"),
     "lake: objects": (check_lake_objects, "check lake.uri, its network, and the right to write, list, read and delete there"),
     "lake: commits": (

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 
 from dictalake.cli.tables import print_fields, print_json
 from dictalake.lake.erase import Receipt
-
-
-def normalise_uri(uri: str) -> str:
-    """As the lake writes it: ``/data/a.wav`` is ``file:///data/a.wav``, ``gcs://`` is ``gs://``."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return f"file://{Path(uri).expanduser().absolute()}"
-    return f"{ {'gcs': 'gs', 's3a': 's3', 'local': 'file'}.get(scheme, scheme) }://{rest}"
 
 
 def show_receipt(receipt: Receipt, console: Console | None = None, *, dry_run: bool, form: str = "table") -> None:

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from dictalake.cli.score_tables import show_clinical, show_figures
-from dictalake.cli.tables import print_json
+from dictalake.cli.tables import print_json, print_lines
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.evaluation.normalise import NORMALISERS
@@ -95,7 +94,7 @@ def _score(
             show_figures(figures, normaliser, arguments.by, console)
         show_clinical(figures, normalisers[0], console)
         if few := warn_of_few(figures):
-            console.print(few, highlight=False, soft_wrap=True)
+            print_lines(console, few)
         _show_failures(recordings, transcripts, console)
         if arguments.show_worst:
             _show_worst(scored, normalisers[0], arguments.show_worst, console)
@@ -117,15 +116,15 @@ def _check_label(option: str, by: str | None, recordings: Sequence[Recording]) -
 def _show_failures(recordings: Sequence[Recording], transcripts: Transcripts, console: Console) -> None:
     referenced = {recording.recording_id for recording in recordings if REFERENCE in recording.metadata}
     if len(referenced) < len(recordings):
-        console.print(f"{len(recordings) - len(referenced)} recordings have no reference and are not scored", highlight=False)
+        print_lines(console, f"{len(recordings) - len(referenced)} recordings have no reference and are not scored")
     for system, of_system in transcripts.items():
         reasons = [heard.reason for heard in of_system.values() if heard.reason]
         scored = sum(recording_id in referenced for recording_id, heard in of_system.items() if heard.reason)
         if reasons:
             counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-            console.print(
+            print_lines(
+                console,
                 f"{system}: failed {len(reasons)} ({counts}), of which {scored} have a reference and count as deletions",
-                highlight=False,
             )
 
 
@@ -133,6 +132,6 @@ def _show_worst(scored: Mapping[str, Sequence[Utterance]], normaliser: str, coun
     normalise = NORMALISERS[normaliser]
     for system, utterances in scored.items():
         for utterance, errors in find_worst(utterances, normalise, count):
-            console.print(f"\n{system} {utterance.recording_id} WER {100 * errors.rate:.0f} %", highlight=False)
-            console.print(f"  said  {escape(normalise(utterance.reference))}", highlight=False)
-            console.print(f"  heard {escape(normalise(utterance.hypothesis or ''))}", highlight=False)
+            print_lines(console, "", f"{system} {utterance.recording_id} WER {100 * errors.rate:.0f} %")
+            print_lines(console, f"  said  {normalise(utterance.reference)}")
+            print_lines(console, f"  heard {normalise(utterance.hypothesis or '')}")

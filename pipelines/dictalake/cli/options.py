@@ -149,6 +149,15 @@ def add_format(parser: CommandParser, *formats: str) -> None:
     parser.add_argument("--format", choices=("table", *formats, "json"), default="table", help="default: table")
 
 
+def add_raw_csv(parser: CommandParser) -> None:
+    """``--raw-csv``: a CSV for programs alone."""
+    parser.add_argument(
+        "--raw-csv",
+        action="store_true",
+        help="leave texts of a CSV as they are; else an apostrophe precedes what a spreadsheet would run as a formula",
+    )
+
+
 def read_config(arguments: argparse.Namespace, default: str | None = None) -> Config:
     """The configuration of a command; ``default`` is the shipped one that is taken without ``--config``. From here on the
     command's lines go where ``logs`` in it says. Raises ConfigError.

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from dictalake.cli.tables import Column, print_table
+from dictalake.cli.tables import FORMULA_STARTS, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
-from dictalake.lake.query import connect, lock
+from dictalake.lake.query import SPILL_GB, connect, lock
+from dictalake.terminal import printable
 
 ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN = 1000
@@ -34,15 +39,29 @@ _UNREADABLE = "reading the stream registered as "
 Result = TypeVar("Result")
 
 
-def answer(lake: Lake, question: str, form: str, out: Path | None) -> None:
-    """Writes the answer in the format ``form`` to ``out`` or standard output. Raises ConfigError, RunError."""
+@dataclass(frozen=True)
+class Limits:
+    """How long DuckDB may work on a question (None: as long as it takes), and how much of the disk it may take."""
+
+    time_s: float | None = None
+    spill_gb: float = SPILL_GB
+
+
+def answer(lake: Lake, question: str, form: str, out: Path | None, limits: Limits = Limits(), *, is_raw: bool = False) -> None:
+    """Writes the answer in the format ``form`` to ``out`` or standard output. Raises ConfigError, RunError.
+
+    ``is_raw`` leaves texts of a CSV as they are, formulas too.
+    """
     try:
-        with TemporaryDirectory(prefix="dictalake-query-") as spill, ask(lake, question, Path(spill)) as (schema, batches):
+        with (
+            TemporaryDirectory(prefix="dictalake-query-") as spill,
+            ask(lake, question, Path(spill), limits) as (schema, batches),
+        ):
             if form == "table":
                 show(schema, batches)
             else:
                 with open_sink(out) as sink:
-                    WRITERS[form](schema, batches, sink)
+                    (write_raw_csv if is_raw and form == "csv" else WRITERS[form])(schema, batches, sink)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has enough; Python would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,17 +93,31 @@ def choose_format(given: str | None, out: Path | None, is_terminal: bool) -> str
 
 
 @contextmanager
-def ask(lake: Lake, question: str, spill: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+def ask(
+    lake: Lake, question: str, spill: Path, limits: Limits = Limits()
+) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The answer's schema and its batches, as they come; larger ones than the memory has room for spill into the folder.
 
-    Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read.
+    The time in which the caller does something else does not count for the limit.
+
+    Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read or time is up.
     """
-    with connect(lake.uri or "", lake.storage_options) as database, ThreadPoolExecutor(1, "duckdb") as pool:
+    worked_s = 0.0
+    with connect(lake.uri or "", lake.storage_options, limits.spill_gb) as database, ThreadPoolExecutor(1, "duckdb") as pool:
 
         def call(function: Callable[[], Result]) -> Result:
             """Waits for DuckDB here: in the main thread it would swallow Ctrl-C and SIGTERM, or not look at them for hours."""
-            answered = pool.submit(function)
+            nonlocal worked_s
+            started, answered = time.monotonic(), pool.submit(function)
             try:
+                wait([answered], None if limits.time_s is None else max(0.0, limits.time_s - worked_s))
+                worked_s += time.monotonic() - started
+                if not answered.done():
+                    _stop_working(database, answered)
+                    raise RunError(
+                        f"the question took more than {limits.time_s:g} s: narrow it (a condition on recorded_month keeps "
+                        "files closed), or give more with --timeout SECONDS, 0 for as long as it takes"
+                    )
                 return answered.result()
             except (KeyboardInterrupt, SystemExit):
                 _stop_working(database, answered)
@@ -142,6 +175,11 @@ def explain_error(error: Exception) -> DictalakeError:
 @contextmanager
 def open_sink(out: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that is there whole or not at all. Raises RunError when it cannot be written."""
+    if out is None and sys.stdout.isatty():
+        sink = io.BytesIO()  # a person looks at it, who can hardly read more than fits here
+        yield sink
+        sys.stdout.write(printable(sink.getvalue().decode("utf-8", "replace"), "\n"))
+        return
     if out is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -158,11 +196,34 @@ def open_sink(out: Path | None) -> Iterator[BinaryIO]:
 
 
 def write_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO) -> None:
+    """As ``write_raw_csv``, with every text that a spreadsheet would take for a formula made harmless."""
+    safe = pa.schema([field.with_name(defuse(field.name)) for field in schema])
+    write_raw_csv(safe, (pa.RecordBatch.from_arrays(batch.columns, schema=safe) for batch in batches), sink, _defuse_column)
+
+
+def write_raw_csv(
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    sink: BinaryIO,
+    change: Callable[[pa.ChunkedArray], pa.ChunkedArray] = lambda column: column,
+) -> None:
     """Lists, structs and maps become JSON; null is nothing, an empty text is ``""``."""
     flat = flatten(schema.empty_table()).schema
     with pa.csv.CSVWriter(pa.PythonFile(sink, mode="w"), flat) as writer:
         for batch in batches:
-            writer.write_table(flatten(pa.Table.from_batches([batch])))
+            columns = [change(column) for column in flatten(pa.Table.from_batches([batch])).columns]
+            writer.write_table(pa.Table.from_arrays(columns, schema=flat))
+
+
+def _defuse_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As ``tables.defuse``, for a column of text; others stay as they are."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    is_formula = pc.match_substring_regex(column, f"^[{FORMULA_STARTS}]")
+    if not pc.any(is_formula).as_py():
+        return column
+    quoted = pc.binary_join_element_wise(pa.scalar("'", column.type), column, pa.scalar("", column.type))
+    return pc.if_else(is_formula, quoted, column)
 
 
 def write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO) -> None:
@@ -182,7 +243,7 @@ def write_json(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: Binar
     lead = "[\n"
     for batch in batches:
         for row in batch.to_pylist(maps_as_pydicts="lossy"):
-            sink.write(f"{lead}{json.dumps(row, default=str, ensure_ascii=False)}".encode())
+            sink.write(f"{lead}{show_hidden(json.dumps(row, default=str, ensure_ascii=False))}".encode())
             lead = ",\n"
     sink.write(b"[]\n" if lead == "[\n" else b"\n]\n")
 
@@ -199,11 +260,9 @@ def show(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """A table for eyes; one field a line where it would be wider than the terminal."""
     rows = list(itertools.islice(format_rows(schema, batches), _SHOWN + 1))
     numeric = [pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) for kind in schema.types]
-    columns = [Column(printable(name), is_number) for name, is_number in zip(schema.names, numeric, strict=True)]
+    columns = [Column(name, is_number) for name, is_number in zip(schema.names, numeric, strict=True)]
     # On a terminal the lines of a text stay lines; elsewhere a row is one line.
-    keep = "\n" if sys.stdout.isatty() else ""
-    cells = [[printable(cell, keep) for cell in row] for row in rows[:_SHOWN]]
-    print_table(columns, cells, show_empty=True)
+    print_table(columns, rows[:_SHOWN], show_empty=True, keep_lines=sys.stdout.isatty())
     if len(rows) > _SHOWN:
         print(f"only the first {_SHOWN:,} rows are shown; --format csv, json, parquet or arrow gives all", file=sys.stderr)
 
@@ -215,14 +274,12 @@ def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
         yield from (["NULL" if cell is None else cell for cell in row] for row in zip(*cells, strict=True))
 
 
-def printable(text: str, keep: str = "") -> str:
-    """A device's name may hold an escape sequence for the terminal: what is not printable is written as in Python."""
-    return "".join(mark if mark.isprintable() or mark in keep else repr(mark)[1:-1] for mark in text)
-
-
 def flatten(table: pa.Table) -> pa.Table:
-    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON."""
-    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in table.columns]
+    """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON, and enums as text."""
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+    ]
+    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in columns]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 

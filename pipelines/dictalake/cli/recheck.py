@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dictalake import logs
-from dictalake.cli.tables import Column, print_json, print_table
+from dictalake.cli.tables import Column, print_json, print_lines, print_table
 from dictalake.config.sections import Config
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.observers.stats import format_duration
@@ -146,10 +146,10 @@ def show_findings(findings: Findings, line: str, console: Console) -> None:
             title=f"rows that lost sound, in seconds{of_all}",
             console=console,
         )
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_lines(console, line)
     if findings.lost:
         advice = "transcribe them again: dictalake backfill ARCHIVE LAKE --retry lost; the view `incomplete` lists them"
-        console.print(advice, highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, advice)
 
 
 def _sort(lost: Sequence[Recheck]) -> list[Recheck]:

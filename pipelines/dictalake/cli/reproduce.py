@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow.dataset as ds
 from rich.console import Console
-from rich.markup import escape
 from transformers.utils.logging import disable_progress_bar
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.cli.tables import Column, print_json, print_table
+from dictalake.cli.tables import Column, print_json, print_lines, print_table
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.query import connect, open_lake
@@ -206,9 +205,9 @@ def show(results: Sequence[Result], console: Console, *, with_text: bool = False
     _show_causes(results, console)
     for result in results:
         if with_text and result.verdict == DIFFERS and result.now is not None:
-            console.print(f"\n{result.then['recording_id']}", highlight=False)
+            print_lines(console, "", result.then["recording_id"])
             for label, row in (("then", result.then), ("now ", result.now)):
-                console.print(f"  {label} {escape(row['text_raw'] or '')}", highlight=False, soft_wrap=True)
+                print_lines(console, f"  {label} {row['text_raw'] or ''}")
 
 
 def _cells(result: Result) -> list[str]:
@@ -230,19 +229,17 @@ def _show_causes(results: Sequence[Result], console: Console) -> None:
     made = [result for result in results if result.now is not None]
     is_code_known = all(_is_code_known(result) for result in made)
     if not is_code_known:
-        console.print(
-            "this code is of no known commit, or changed since: whether it is the code of then cannot be told", highlight=False
-        )
+        print_lines(console, "this code is of no known commit, or changed since: whether it is the code of then cannot be told")
     if uncompared := sum(not _is_compared(result) for result in made):
-        console.print(
+        print_lines(
+            console,
             f"of {uncompared} row{'s' if uncompared > 1 else ''} not everything could be compared: the recording was not read, "
             "or not heard, then or now",
-            highlight=False,
         )
     if not rows:
         if made and not uncompared:
             code = ", by the same commit" if is_code_known else ""
-            console.print(f"made from the same bytes, by the same weights, configuration, device and versions{code}")
+            print_lines(console, f"made from the same bytes, by the same weights, configuration, device and versions{code}")
         return
     columns = [Column(name, may_wrap=True) for name in ("what made them", "then", "now")] + [Column("rows", is_number=True)]
     cells = [(cause.what, *_shorten(cause.then, cause.now), str(count)) for cause, count in rows.items()]

@@ -10,5 +10,5 @@ def log_end(summary: RunSummary, line: str, show: logs.Show | None, *, is_asked_
     """``show`` shows it to people; with ``logs.format: json`` only where they asked for what it prints."""
     if show is not None and is_asked_for and logs.is_json():
         show(line)
-    level = logs.WARNING if summary.failed else logs.INFO
+    level = logs.WARNING if summary.exit_code else logs.INFO
     logs.log_event("run_finished", line, show, level, **number_summary(summary))

@@ -7,6 +7,8 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
+from dictalake.archive.findings import describe_counts
+from dictalake.cli.tables import print_lines
 from dictalake.observers.stats import format_duration
 from dictalake.workflow.summary import RunSummary
 
@@ -27,15 +29,15 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         ("lake", summary.lake_uri),
     ):
         if value:
-            console.print(f"{name:12} {value}", highlight=False, markup=False, soft_wrap=True)
+            print_lines(console, f"{name:12} {value}")
     for other in summary.others if summary.claimed else ():
-        console.print(f"{'other run':12} {other}", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"{'other run':12} {other}")
     console.print(_list_counts(summary), width=min(_WIDTH, console.width))
     _show_worst("seconds of speech without words", summary.uncovered, console)
     _show_worst("seconds of sound that could not be decoded", summary.lost, console)
     if summary.lost:
         question = f'dictalake query {shlex.quote(summary.lake_uri or "LAKE")} "SELECT * FROM incomplete"'
-        console.print(f"`{question}` shows more about them", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"`{question}` shows more about them")
 
 
 def _list_counts(summary: RunSummary) -> Table:
@@ -46,7 +48,11 @@ def _list_counts(summary: RunSummary) -> Table:
     table.add_row("objects in the archive", str(summary.objects))
     of_them = f"with {summary.skipped_failed} failed recordings" if summary.skipped_failed else ""
     table.add_row("  done before", str(summary.skipped), of_them)
+    for name, counts in (("left out", summary.left_out), ("folders that could not be read", summary.unread_folders)):
+        for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+            table.add_row(f"  {name}: {reason}", str(count))
     rows = (
+        ("links to other entries", summary.aliases),
         ("left to other runs", summary.claimed),
         ("erased, left out", summary.erased),
         ("tried again", summary.retried),
@@ -79,9 +85,9 @@ def _show_worst(what: str, seconds_of: dict[str, float], console: Console) -> No
     if not seconds_of:
         return
     of_all = f", the worst {_WORST} of {len(seconds_of)}" if len(seconds_of) > _WORST else ""
-    console.print(f"\n{what}{of_all}:", highlight=False)
+    print_lines(console, "", f"{what}{of_all}:")
     for recording_id, seconds in _sort_worst(seconds_of)[:_WORST]:
-        console.print(f"{seconds:8.1f}  {recording_id}", highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, f"{seconds:8.1f}  {recording_id}")
 
 
 def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:
@@ -90,7 +96,7 @@ def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:
 
 def describe(summary: RunSummary) -> str:
     """One line about what a night did; empty when there was nothing to do, nothing was left to others and nobody warned."""
-    if not (summary.recordings or summary.claimed):
+    if not (summary.recordings or summary.claimed or summary.unread_folders):
         if summary.hidden_warnings:
             return f"run {summary.run_id}: nothing to do{_describe_warnings(summary)}"
         return ""
@@ -104,6 +110,10 @@ def describe(summary: RunSummary) -> str:
         parts.append(f"{summary.claimed} left to {', '.join(summary.others)}")
     if summary.erased:
         parts.append(f"{summary.erased} erased ones left out")
+    if summary.unread_folders:
+        parts.append(f"folders that could not be read: {describe_counts(summary.unread_folders)}")
+    if summary.left_out:
+        parts.append(f"entries left out: {describe_counts(summary.left_out)}")
     if summary.lost:
         worst = ", ".join(f"{recording_id} {seconds:.1f} s" for recording_id, seconds in _sort_worst(summary.lost)[:_NAMED])
         more = ", …" if len(summary.lost) > _NAMED else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dictalake.cli.tables import Column, print_table
+from dictalake.cli.tables import Column, print_lines, print_table
 
 _KINDS = {"negation": "negations", "laterality": "sides", "number": "numbers"}
 _NUMBERS = ("utterances", "failed", "words", "WER %", "95 %", "CER %", "S", "D", "I")
@@ -27,12 +27,10 @@ def show_figures(figures: Figures, normaliser: str, by: str | None, console: Con
     print_table(columns, rows, title=title, console=console)
     for system, of_normaliser in figures.items():
         if difference := of_normaliser[normaliser].get("difference"):
-            console.print(
+            print_lines(
+                console,
                 f"{system} against {next(iter(figures))}, normaliser {normaliser}: {100 * difference['wer']:+.2f} points "
                 f"({100 * difference['wer_low']:+.2f} to {100 * difference['wer_high']:+.2f}), p = {difference['p_value']:.4f}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
             )
 
 

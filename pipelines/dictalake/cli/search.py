@@ -13,8 +13,9 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.text import Text
 
-from dictalake.cli.tables import Column, print_json, print_table
+from dictalake.cli.tables import Column, defuse, print_json, print_table
 from dictalake.lake.search import Hit
+from dictalake.terminal import printable
 
 _MARKS = ("«", "»")
 
@@ -36,10 +37,20 @@ def show(hits: Sequence[Hit]) -> None:
     print_table(columns, rows, title=f"{len(hits)} transcripts", console=console)
 
 
-def write_csv(hits: Sequence[Hit]) -> None:
+def write_csv(hits: Sequence[Hit], *, is_raw: bool = False) -> None:
+    """``is_raw`` leaves texts as they are, formulas too."""
+
+    def text(value: str | None) -> str | None:
+        if value is None:
+            return None
+        shown = printable(value, "\n") if sys.stdout.isatty() else value
+        return shown if is_raw else defuse(shown)
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("recording_id", "recorded_month", "specialty", "score", "snippet"))
-    writer.writerows((h.recording_id, h.recorded_month, h.specialty, round(h.score, 4), mark(h)) for h in hits)
+    for hit in hits:
+        names = text(hit.recording_id), text(hit.recorded_month), text(hit.specialty)
+        writer.writerow((*names, round(hit.score, 4), text(mark(hit))))
 
 
 def write_json(hits: Sequence[Hit]) -> None:

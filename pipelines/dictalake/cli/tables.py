@@ -2,15 +2,18 @@
 
 A table is never wider than the terminal (80 columns where there is none). Columns of prose may wrap. Where that is not enough,
 each record is printed with one field a line, so ids and numbers are never cut.
+
+What people see passes through here: whatever a name, a tag or a transcript holds, the terminal gets printable characters, and
+rich takes none of it for its own markup.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -19,7 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dictalake.terminal import printable
+
 _LEAST_WRAPPED = 24  # a column of prose that is narrower reads badly
+_HIDDEN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_PLAIN = Console()
+_FORMULAS = "=+-@\t\r\n＝＋－＠"
+FORMULA_STARTS = re.escape(_FORMULAS)  # as the inside of a class of a regular expression
 Cell = str | Text
 
 
@@ -39,13 +48,16 @@ def print_table(
     title: str | None = None,
     console: Console | None = None,
     show_empty: bool = False,
+    keep_lines: bool = True,
 ) -> None:
-    """``show_empty`` says whether a field without a value gets its line where records are printed one field a line."""
+    """``show_empty`` says whether a field without a value gets its line where records are printed one field a line. With
+    ``keep_lines`` a cell may have several lines; else their ends are written as ``\\n``."""
     console = console or Console()
+    keep = "\n" if keep_lines else ""
     wanted = [column if isinstance(column, Column) else Column(column) for column in columns]
-    texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    if title:
-        console.print(title, highlight=False, markup=False, style="bold")
+    wanted = [replace(column, name=printable(column.name)) for column in wanted]
+    texts = [[_clean(cell, keep) for cell in row] for row in rows]
+    _print_title(title, console)
     if _fits(wanted, texts, console):
         _print_lines(_lay_out(wanted, texts, console), console)
     else:
@@ -55,18 +67,48 @@ def print_table(
 def print_fields(fields: Iterable[tuple[str, Cell]], *, title: str | None = None, console: Console | None = None) -> None:
     """Names with their values, one a line."""
     console = console or Console()
-    if title:
-        console.print(title, highlight=False, markup=False, style="bold")
-    pairs = [(name, value if isinstance(value, Text) else Text(value)) for name, value in fields]
+    _print_title(title, console)
+    pairs = [(printable(name), _clean(value, "\n")) for name, value in fields]
     width = max((cell_len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         _print_field(name, value, width, console)
 
 
+def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
+    """Each of ``lines`` on a line of its own, unwrapped."""
+    for line in lines:
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True, style=style)
+
+
+def defuse(text: str) -> str:
+    """``text`` as a spreadsheet shows it and does not run it: with an apostrophe before what starts a formula (OWASP)."""
+    return f"'{text}" if text.startswith(tuple(_FORMULAS)) else text
+
+
 def print_json(document: Any) -> None:
     """On standard output, readable and as text. Times are in ISO 8601; what else JSON has no form for becomes text."""
-    json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=_to_text)
-    print()
+    print(show_hidden(json.dumps(document, indent=1, ensure_ascii=False, default=_to_text)))
+
+
+def show_hidden(document: str) -> str:
+    """JSON with the characters escaped that JSON allows in a text and a terminal obeys: C1 controls, directions of writing."""
+    return _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], document)
+
+
+def _clean(cell: Cell, keep: str) -> Text:
+    if isinstance(cell, str):
+        return Text(printable(cell, keep))
+    if printable(cell.plain, keep) == cell.plain:
+        return cell
+    marks = (
+        Text(printable(mark.plain, keep), mark.get_style_at_offset(_PLAIN, 0)) for mark in cell.divide(range(1, len(cell)))
+    )
+    return Text().join(marks)
+
+
+def _print_title(title: str | None, console: Console) -> None:
+    if title:
+        console.print(printable(title), highlight=False, markup=False, style="bold")
 
 
 def _to_text(value: Any) -> str:

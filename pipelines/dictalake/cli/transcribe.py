@@ -23,10 +23,13 @@ from dictalake.archive.listing import list_recordings
 from dictalake.archive.manifest_rows import clean_name
 from dictalake.cli.own_recordings import Place, find_common_folder
 from dictalake.cli.run_end import log_end
+from dictalake.cli.tables import print_lines
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
+from dictalake.config.uris import list_spellings
 from dictalake.errors import ConfigError, advise
 from dictalake.lake.query import connect
+from dictalake.terminal import printable
 from dictalake.workflow.run import transcribe
 from dictalake.workflow.worklist import Retry
 
@@ -51,7 +54,7 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
     with TemporaryDirectory(prefix="dictalake-") as folder:
         listing = make_archive(config.archive, places, Path(folder))
         # A manifest of ours is gone after the run: its records name what is there to stay.
-        recorded = config.archive.model_copy(update={"uri": find_common_folder(places), "manifest": None, "inventory": None})
+        recorded = listing.model_copy(update={"uri": find_common_folder(places), "manifest": None})
         run_config = config.model_copy(update={"archive": recorded})
         summary = transcribe(run_config, Console(stderr=True), job="transcribe", retry=retry, listing=listing)
     outcomes = read_outcomes(config, places, summary.fingerprint)
@@ -71,12 +74,13 @@ def make_archive(archive: Archive, places: Sequence[Place], folder: Path) -> Arc
         _require_utf_8(place.location, place.given)
     if len(places) == 1 and places[0].is_folder:
         return archive.model_copy(update={"uri": places[0].location, "manifest": None, "inventory": None})
+    allowed = tuple(place.location for place in places)
     manifest = folder / "recordings.parquet"  # a name may hold a newline, which would end a line of CSV
     uris = _name_files(archive, places)
     with pq.ParquetWriter(manifest, _MANIFEST) as writer:
         while batch := list(islice(uris, _BATCH)):
             writer.write_table(pa.table({"uri": batch}, _MANIFEST))
-    return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None})
+    return archive.model_copy(update={"uri": None, "manifest": str(manifest), "inventory": None, "allowed": allowed})
 
 
 def _name_files(archive: Archive, places: Sequence[Place]) -> Iterator[str]:
@@ -97,7 +101,7 @@ def _as_field(uri: str, shown: str) -> str:
     if uri == clean_name(uri):
         return uri
     if not is_local:
-        raise ConfigError(f"{_printable(shown)}: its name ends in a space; name only the folder that holds it")
+        raise ConfigError(f"{printable(shown)}: its name ends in a space; name only the folder that holds it")
     return f"{uri}/"  # a manifest's fields are stripped of blanks, and then a path of its last slash
 
 
@@ -105,7 +109,7 @@ def _require_utf_8(location: str, shown: str) -> None:
     try:
         location.encode("utf-8")
     except UnicodeEncodeError:
-        name = _printable(shown)
+        name = printable(shown)
         raise ConfigError(f"{name}: its name is not UTF-8; rename it, or name only the folder that holds it") from None
 
 
@@ -113,10 +117,10 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     """The newest row of each recording of ``places`` under this model and configuration, by name."""
     conditions, values = [], [fingerprint]
     for place in places:
-        uri = _locate(place, config)
-        # a folder, or a file and the files inside it
-        conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
-        values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
+        for uri in list_spellings(resolve(place.location)):
+            # a folder, or a file and the files inside it
+            conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
+            values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
     assert config.lake.uri is not None
     rows = connect(config.lake.uri, config.lake.storage_options).execute(
         f"""
@@ -134,48 +138,43 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
     return [Outcome(*row) for row in rows.fetchall()]
 
 
-def _locate(place: Place, config: Config) -> str:
-    """As the lake writes it."""
-    return storage.make_uri(*storage.open_location(resolve(place.location), config.archive.storage_options, place.given))
-
-
 def show_outcomes(outcomes: Sequence[Outcome], places: Sequence[Place], console: Console) -> None:
     """The texts of a few recordings, and the failed ones with what to do."""
     good = [outcome for outcome in outcomes if outcome.reason is None]
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     for outcome in good[:_MOST_SHOWN]:
-        _print(console, "", name_as_given(outcome.uri, places))
-        _print(console, *_wrap(outcome.text or "(no words were heard)", console.width))
+        print_lines(console, "", name_as_given(outcome.uri, places))
+        print_lines(console, *_wrap(outcome.text or "(no words were heard)", console.width))
     if len(good) > _MOST_SHOWN:
-        _print(console, "", f"These are {_MOST_SHOWN} of {len(good)} transcripts.")
+        print_lines(console, "", f"These are {_MOST_SHOWN} of {len(good)} transcripts.")
     if failed:
-        _print(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
+        print_lines(console, "", f"{len(failed)} failed:" if len(failed) > 1 else "1 failed:")
     for outcome in failed[:_MOST_SHOWN]:
-        _print(console, f"  {name_as_given(outcome.uri, places)}")
-        _print(console, *_wrap(f"{outcome.reason}: {outcome.detail}", console.width, "    "))
-        _print(console, *_wrap(advise(outcome.reason or ""), console.width, "    "))
+        print_lines(console, f"  {name_as_given(outcome.uri, places)}")
+        print_lines(console, *_wrap(f"{outcome.reason}: {outcome.detail}", console.width, "    "))
+        print_lines(console, *_wrap(advise(outcome.reason or ""), console.width, "    "))
     if len(failed) > _MOST_SHOWN:
-        _print(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
+        print_lines(console, f"  and {len(failed) - _MOST_SHOWN} more; the view failures of the lake lists them")
     if not outcomes:
-        _print(console, "", "There was nothing to transcribe.")
+        print_lines(console, "", "There was nothing to transcribe.")
 
 
 def show_next(config: Config, arguments: argparse.Namespace, console: Console) -> None:
     """Where the lake is, and the two commands to try next."""
     lake = shlex.quote(str(config.lake.uri))
-    _print(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
-    _print(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
+    print_lines(console, "", f"The transcripts are in the lake {config.lake.uri}", "", "Next, ask it a question:")
+    print_lines(console, f'  dictalake query {lake} "SELECT text, confidence FROM transcripts"{_repeat(arguments, ("lake.",))}')
     if config.acoustic.model == _SMALL_MODEL:
         paths = " ".join(shlex.quote(path) for path in arguments.paths)
         # A file of the person's own stays, and the model goes in front of what it says.
         model = "" if arguments.config else " --config medasr"
         kept = _repeat(arguments, ("",), but=("acoustic.model", "acoustic.kind", "decoding.lm"))
         kept += " --acoustic.model google/medasr --decoding.lm model:lm_6.kenlm" if arguments.config else ""
-        _print(console, "", "or use a model for real voices (it needs a Hugging Face token):")
-        _print(console, f"  dictalake transcribe {paths} --lake {lake}{model}{kept}")
+        print_lines(console, "", "or use a model for real voices (it needs a Hugging Face token):")
+        print_lines(console, f"  dictalake transcribe {paths} --lake {lake}{model}{kept}")
     else:
-        _print(console, "", "or write a page about all of it:")
-        _print(console, f"  dictalake report {lake} --out report.html{_repeat(arguments, ('lake.', 'report.'))}")
+        print_lines(console, "", "or write a page about all of it:")
+        print_lines(console, f"  dictalake report {lake} --out report.html{_repeat(arguments, ('lake.', 'report.'))}")
 
 
 def _repeat(arguments: argparse.Namespace, starts: tuple[str, ...], but: tuple[str, ...] = ()) -> str:
@@ -189,12 +188,12 @@ def _repeat(arguments: argparse.Namespace, starts: tuple[str, ...], but: tuple[s
 
 def name_as_given(uri: str, places: Sequence[Place]) -> str:
     """The file as the person would type it."""
-    path = uri.removeprefix("file://")
     for place in places:
-        location = resolve(place.location).removeprefix("file://").rstrip("/")
-        if path == location or path.startswith((f"{location}/", f"{location}#")):
-            return place.given.rstrip("/") + path.removeprefix(location)
-    return path
+        for location in list_spellings(resolve(place.location)):
+            location = location.rstrip("/")
+            if uri == location or uri.startswith((f"{location}/", f"{location}#")):
+                return place.given.rstrip("/") + uri.removeprefix(location)
+    return uri.removeprefix("file://")
 
 
 def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
@@ -203,12 +202,3 @@ def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
         for paragraph in text.splitlines()
         for line in textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent)
     ]
-
-
-def _print(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)

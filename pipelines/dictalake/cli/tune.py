@@ -18,7 +18,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
-from dictalake.cli.tables import Column, print_json, print_table
+from dictalake.cli.tables import Column, print_json, print_lines, print_table
 from dictalake.config.sections import Confidence, Config
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
@@ -85,7 +85,7 @@ def _cache(config: Config, vocabulary: Vocabulary, folder: Path, sha256: str, co
     def tell(count: int) -> None:
         nonlocal done
         done += count
-        console.print(f"emissions: {done} of {len(recordings)} recordings", highlight=False)
+        print_lines(console, f"emissions: {done} of {len(recordings)} recordings")
 
     path = cache_emissions(
         config, vocabulary, recordings, folder, threads=os.cpu_count() or 1, model_sha256=sha256, on_done=tell
@@ -93,7 +93,7 @@ def _cache(config: Config, vocabulary: Vocabulary, folder: Path, sha256: str, co
     failed = [heard.reason for heard in read_cache(path) if heard.reason]
     if failed:
         counts = ", ".join(f"{failed.count(reason)} {reason}" for reason in sorted(set(failed)))
-        console.print(f"left out: {len(failed)} recordings that failed ({counts})", highlight=False)
+        print_lines(console, f"left out: {len(failed)} recordings that failed ({counts})")
     if not any(heard.reason is None and heard.reference for heard in read_cache(path)):
         raise ConfigError(f"{config.archive.manifest}: no recording that can be read has a reference")
     return path
@@ -114,7 +114,7 @@ def _search(
     def tell(trial: Trial) -> None:
         trials.append(trial)
         settings = ", ".join(f"{key} {value:g}" for key, value in trial.settings.items())
-        console.print(f"trial {len(trials)}: WER {100 * trial.errors.rate:.2f} % with {settings}", highlight=False)
+        print_lines(console, f"trial {len(trials)}: WER {100 * trial.errors.rate:.2f} % with {settings}")
 
     with open_bench(cache, config, vocabulary, grid, arguments.processes) as bench:
         search(bench, axes, arguments.normaliser, tell)

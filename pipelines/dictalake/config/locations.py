@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dictalake.errors import ConfigError
 
@@ -21,7 +21,8 @@ def resolve(location: str) -> str:
     """``embedded:NAME`` → the path of that asset; anything else unchanged."""
     if not location.startswith(EMBEDDED):
         return location
-    path = ASSETS / location.removeprefix(EMBEDDED)
-    if not path.exists():
+    name = PurePosixPath(location.removeprefix(EMBEDDED))
+    path = ASSETS / name
+    if name.is_absolute() or ".." in name.parts or "\0" in str(name) or not path.exists():
         raise ConfigError(f"{location}: no such asset; there are: {', '.join(sorted(p.name for p in ASSETS.iterdir()))}")
     return str(path)

@@ -17,6 +17,12 @@ class Metrics(Section):
     port: int | None = Field(
         None, ge=0, le=65535, description="port on which the driver of a run serves /metrics for Prometheus; none or 0: no port"
     )
+    address: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address that this port is opened at; 127.0.0.1: for programs on the driver's machine alone, 0.0.0.0: for "
+        "everybody who reaches the machine",
+    )
     textfile: str | None = Field(
         None, description="file NAME.prom for the node exporter's textfile collector; written when a run ends"
     )

@@ -32,6 +32,16 @@ class Archive(Section):
         description="inventory of the bucket, instead of a listing: manifest.json of Amazon S3 Inventory or of a Cloud Storage "
         "inventory report",
     )
+    allowed: tuple[str, ...] | None = Field(
+        None,
+        description="prefixes of the places that a manifest or inventory may name: folders, gs://bucket/folder, https://host/; "
+        "default: archive.uri, or without it the folder or bucket of the manifest or inventory; other lines are `not_allowed`",
+    )
+    follow_links: bool = Field(
+        False,
+        description="follow symbolic links in a folder that lead out of archive.uri; only where everybody who may write "
+        "there may read all that this user may",
+    )
     since: datetime | None = Field(None, description="only objects modified at or after this time (UTC if no zone)")
     expand: bool = Field(True, description="take the files inside ZIP, TAR, TAR.GZ and gzip objects as recordings")
     member_include: tuple[str, ...] = Field(
@@ -55,8 +65,19 @@ class Archive(Section):
         description="sample rate of .vox files, Hz; an entry vox in archive.headerless takes precedence over this key",
     )
     fetch_tries: int = Field(4, ge=1, le=20, description="tries for one object before it is `fetch_failed`")
+    fetch_s: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds for one object with all tries and pauses, before it is `fetch_failed`; the default suffices for "
+        "2 GB over a line of 5 Mbit/s",
+    )
+    silence_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds in which the storage sends less than 16 kB of an object before the try is given up",
+    )
 
-    @field_validator("include", "member_include", "patient_fields", mode="before")
+    @field_validator("include", "member_include", "patient_fields", "allowed", mode="before")
     @classmethod
     def _one_glob(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -94,9 +115,25 @@ class Limits(Section):
     object_mb: float = Field(2048.0, gt=0, description="megabytes of one object; more is `object_too_large`")
     duration_h: float = Field(6.0, gt=0, le=24, description="hours of one recording; more is `too_long`")
     channels: int = Field(16, ge=1, le=64, description="channels of one recording; more is `too_many_channels`")
-    members: int = Field(100_000, ge=1, description="files in one archive object; more is `too_many_members`")
+    members: int = Field(
+        10_000, ge=1, description="files in one archive object, and so the rows that it makes; more is `too_many_members`"
+    )
     expanded_mb: float = Field(
-        20_000.0, gt=0, description="megabytes that one archive object unpacks to; more is `expands_too_large`"
+        20_000.0,
+        gt=0,
+        description="megabytes that one archive object unpacks to, also on a worker's disk; more is `expands_too_large`",
+    )
+    archive_h: float = Field(
+        1000.0,
+        gt=0,
+        description="hours of sound of one archive object in one run, its channels counted apart; the files beyond are "
+        "`archive_over_budget`",
+    )
+    archive_s: float = Field(
+        14_400.0,
+        gt=0,
+        description="seconds that a worker unpacks and decodes one archive object in one run; the files beyond are "
+        "`archive_over_budget`",
     )
     windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")
     decode_s: float = Field(
@@ -115,6 +152,16 @@ class Limits(Section):
         1000, ge=0, description="the run stops when the storage fails for this many recordings in a row; 0: never"
     )
     decode_mb: float = Field(4096.0, ge=64, description="megabytes of memory to decode one recording; more is `too_large`")
+
+
+class DecoderSandbox(Section):
+    """How untrusted bytes are decoded: in processes that the kernel confines (Landlock, seccomp)."""
+
+    level: Literal["auto", "require"] = Field(
+        "auto",
+        description="auto: confine decoders with what this machine's kernel has; require: refuse to start where Landlock or "
+        "seccomp is missing",
+    )
 
 
 class Acoustic(Section):
@@ -195,6 +242,9 @@ class Decoding(Section):
     )
     beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
+    lm_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="sha256 of that file; a file with another one is refused"
+    )
     lm_weight: float = Field(0.5, ge=0, le=10, description="alpha of shallow fusion")
     word_score: float = Field(1.5, ge=-10, le=10, description="beta: added for each piece")
     known_pieces: bool = Field(
@@ -284,7 +334,10 @@ class RayCluster(Section):
     address: str | None = Field(None, description="address of an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
     load_memory_mb: float = Field(
-        700.0, gt=0, description="memory that the cluster reserves for one load worker and its decoders"
+        1000.0,
+        gt=0,
+        description="memory that the cluster reserves for one load worker and its decoders; a recording that needs more than "
+        "its decoder's share is decoded again within limits.decode_mb, one at a time on a machine",
     )
     emit_memory_mb: float = Field(1000.0, gt=0, description="memory that the cluster reserves for one model, without the GPU's")
     decode_memory_mb: float = Field(400.0, gt=0, description="memory that the cluster reserves for one decoder process")
@@ -302,6 +355,7 @@ class Config(Section):
 
     archive: Archive = Archive()  # type: ignore[call-arg]
     limits: Limits = Limits()  # type: ignore[call-arg]
+    sandbox: DecoderSandbox = DecoderSandbox()  # type: ignore[call-arg]
     acoustic: Acoustic = Acoustic()  # type: ignore[call-arg]
     windows: Windows = Windows()  # type: ignore[call-arg]
     decoding: Decoding = Decoding()  # type: ignore[call-arg]

@@ -10,6 +10,7 @@ import kenlm
 
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Decoding
+from dictalake.decoding.lm_file import check_lm_file
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 
@@ -18,12 +19,13 @@ _LEAST_KNOWN_SHARE = 0.3
 
 
 def find_lm(config: Decoding) -> Path | None:
-    """The file of the language model; None where there is to be none. Raises ConfigError where it is missing."""
+    """The file of the language model; None where there is to be none. Raises ConfigError where it is missing or damaged."""
     if config.lm is None:
         return None
     path = Path(resolve(config.lm))
     if not path.is_file():
         raise ConfigError(f"decoding.lm = {path}: no such file (allowed: a KenLM file on this machine, or nothing)")
+    check_lm_file(config, path)
     return path
 
 

@@ -109,6 +109,7 @@ def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) 
                 f"{system}: fingerprint {summary.fingerprint}, {summary.ok + summary.failed} transcribed in "
                 f"{format_duration(summary.wall_s)}, {summary.skipped} done before{without}",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
             transcripts[system] = read_transcripts(config.lake, summary.fingerprint, recordings)

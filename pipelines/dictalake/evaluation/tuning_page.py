@@ -107,7 +107,7 @@ def render_page(
 
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
+<html lang="en"><head>{{ head }}<title>{{ title }}</title><style>
 {% include "pages.css" %}
 </style></head><body><h1>{{ title }}</h1>
 {% for caption, header, rows in tables %}<table><caption>{{ caption }}</caption>

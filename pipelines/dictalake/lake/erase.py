@@ -30,6 +30,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import PATIENT_HASHES, Lake
+from dictalake.config.uris import today_uri
 from dictalake.errors import ConfigError, Erased, RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.contract import without_docs
@@ -221,7 +222,8 @@ def _find_uris(manifests: Manifests, match: _Match) -> None:
 
 
 def _make_tombstones(subjects: Subjects, match: _Match) -> Iterator[Tombstone]:
-    for kind, values in (("uri", sorted(match.uris)), ("study", subjects.studies), ("patient", subjects.patients)):
+    uris = sorted({*match.uris, *map(today_uri, match.uris)})  # a row may have the URI that an older version wrote
+    for kind, values in (("uri", uris), ("study", subjects.studies), ("patient", subjects.patients)):
         for value in values:
             yield Tombstone(kind, hash_subject(kind, value))
 

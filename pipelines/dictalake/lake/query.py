@@ -12,10 +12,11 @@ out, stay closed, and columns that the query does not name are not read.
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import gettempdir
-from uuid import uuid4
+from tempfile import mkdtemp
 
 import duckdb
 import pyarrow.dataset as ds
@@ -26,6 +27,16 @@ from dictalake.lake.places import RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLD
 from dictalake.lake.rechecks import open_rechecks
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
+
+SPILL_GB = 20.0
+# What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
+_BOUNDS: dict[str, str | int | float | list[str]] = {
+    "memory_limit": "50%",
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
 
 # A run's first and last record fill different columns; where both fill one, the last counts.
 _RUN_COLUMNS = ",\n            ".join(
@@ -123,12 +134,20 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
     return open_dataset(_open_folder(uri, storage_options, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
 
 
-def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    uri: str, storage_options: Mapping[str, str] | None = None, spill_gb: float = SPILL_GB
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB with the views, as the lake is now: ``history`` (every row), ``transcripts`` (the best good row of each
     recording), ``transcript_words`` and ``transcript_sections`` (a row for each word and section of them), ``failures`` (what
     failed at its last attempt), ``incomplete`` (transcripts that lack sound), ``rechecks`` (what was read again) and ``runs``
-    (a row for each run). Times are in UTC. Raises as ``open_lake``."""
-    database = duckdb.connect()
+    (a row for each run). Times are in UTC. Raises as ``open_lake``.
+
+    It takes half of the memory, then up to ``spill_gb`` of a folder for temporary files that only its owner can enter.
+    """
+    database = duckdb.connect(config={**_BOUNDS, "max_temp_directory_size": f"{spill_gb:g}GB"})
+    spill = mkdtemp(prefix="dictalake-query-")
+    weakref.finalize(database, shutil.rmtree, spill, ignore_errors=True)
+    database.execute("SET temp_directory = ?", [spill])
     database.execute("SET TimeZone = 'UTC'")
     database.register("history", open_lake(uri, storage_options))
     database.register("run_records", _open_runs(_open_folder(uri, storage_options, RUNS_FOLDER)))
@@ -138,20 +157,22 @@ def connect(uri: str, storage_options: Mapping[str, str] | None = None) -> duckd
     return database
 
 
-def connect_locked(uri: str, storage_options: Mapping[str, str] | None = None) -> duckdb.DuckDBPyConnection:
-    """As ``connect``, and locked as ``lock`` does. DuckDB makes its folder for spilled results when it needs it, and removes
-    it when the connection is closed."""
-    database = connect(uri, storage_options)
-    lock(database, Path(gettempdir()) / f"dictalake-query-{uuid4().hex}")
+def connect_locked(
+    uri: str, storage_options: Mapping[str, str] | None = None, spill_gb: float = SPILL_GB
+) -> duckdb.DuckDBPyConnection:
+    """As ``connect``, and locked as ``lock`` does."""
+    database = connect(uri, storage_options, spill_gb)
+    lock(database)
     return database
 
 
-def lock(database: duckdb.DuckDBPyConnection, spill: Path) -> None:
+def lock(database: duckdb.DuckDBPyConnection, spill: Path | None = None) -> None:
     """Restricts SQL to the registered views: no files, no network, no extensions, no Python variables, and no way back.
 
-    Results that do not fit into memory are spilled below the folder ``spill``.
+    Results that do not fit into memory are spilled below the folder ``spill``, else where ``connect`` has them spilled.
     """
-    database.execute("SET temp_directory = ?", [str(spill)])
+    if spill is not None:
+        database.execute("SET temp_directory = ?", [str(spill)])
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
 

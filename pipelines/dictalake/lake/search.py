@@ -36,6 +36,8 @@ _FORMAT = 1  # version of the index; an index of another version is rebuilt
 _HEAP_BYTES = 256_000_000
 _BATCH_ROWS = 10_000
 _SNIPPET_CHARACTERS = 160
+# tantivy's parser calls itself at each parenthesis, and ends the process where the stack ends.
+_MOST_CHARACTERS, _MOST_NESTED = 4000, 32
 _UNFINISHED = "unfinished"  # a file beside an index while rows are being added
 _NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
 
@@ -113,8 +115,9 @@ class TextIndex:
     def search(self, words: str, limit: int) -> list[Hit]:
         """The ``limit`` best transcripts for ``words`` in tantivy's query language, the best first.
 
-        Raises ConfigError for a query that tantivy cannot parse.
+        Raises ConfigError for a query that tantivy cannot parse, or that is too long or too deep for its parser.
         """
+        _require_small(words)
         current = self._current()
         if current is None:
             raise RunError("there is no index yet: call refresh first")
@@ -153,6 +156,17 @@ class TextIndex:
         for other in self._folder.iterdir():
             if _is_ours(other) and other != folder:
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _require_small(words: str) -> None:
+    """Counts parentheses in quotation marks too: which those are is the parser's to say. Raises ConfigError."""
+    if len(words) > _MOST_CHARACTERS:
+        raise ConfigError(f"the words have {len(words):,} characters: give {_MOST_CHARACTERS:,} at most")
+    nested = 0
+    for mark in words:
+        nested = max(0, nested + {"(": 1, ")": -1}.get(mark, 0))
+        if nested > _MOST_NESTED:
+            raise ConfigError(f"the words have more than {_MOST_NESTED} parentheses inside each other: give fewer")
 
 
 def _write_minus(words: str) -> str:

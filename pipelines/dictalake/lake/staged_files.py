@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dictalake.config.sections import Lake
+from dictalake.errors import IdTaken
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
 from dictalake.lake.storage import Storage, open_storage
@@ -139,6 +141,36 @@ def keep_rows(file: StagedFile, keep: Sequence[bool], storage: Storage) -> Stage
     with storage.filesystem.open_input_file(file.path) as source:
         rows = pq.ParquetFile(source).read().cast(FILE_SCHEMA)
     return write_file(rows.filter(pa.array(keep)), file.fingerprint, file.recorded_month, storage)
+
+
+def refuse_rows(file: StagedFile, firsts: Mapping[int, str | None], storage: Storage) -> StagedFile:
+    """A new staged file of those rows of ``file`` whose id was taken: failed rows with ids of their own, which name both.
+
+    ``firsts`` maps the place of such a row to the archive object of the row that was first; None: it is an object itself.
+    """
+    with storage.filesystem.open_input_file(file.path) as source:
+        rows = pq.ParquetFile(source).read().cast(FILE_SCHEMA).take(pa.array(list(firsts), pa.int64())).to_pylist()
+    kept = {*_STATISTICS, "archive_id", "archive_rows", "source", "metadata", "provenance", "timings"}
+    refused = []
+    for row, first in zip(rows, firsts.values(), strict=True):
+        taken = row["recording_id"]
+        second = find_origin(taken, row["archive_id"])
+        own_id = blake2b(f"\nid taken\n{taken}\n{second or ''}".encode(), digest_size=16).hexdigest()
+        names = f"{_name_origin(first)}, and this is {_name_origin(second)}"
+        error = IdTaken(own_id, f"the recording_id {taken} is taken by {names}; rename one of them")
+        described = {"stage": error.stage, "reason": error.reason, "detail": error.detail, "retryable": error.retryable}
+        changes = {"recording_id": own_id, "status": "failed", "error": described}
+        refused.append({name: value for name, value in row.items() if name in kept} | changes)
+    return write_file(pa.Table.from_pylist(refused, schema=FILE_SCHEMA), file.fingerprint, file.recorded_month, storage)
+
+
+def find_origin(recording_id: str, archive_id: str | None) -> str | None:
+    """The archive object that a recording is in; None where it is an object of the archive itself."""
+    return None if archive_id == recording_id else archive_id
+
+
+def _name_origin(origin: str | None) -> str:
+    return "an object of the archive" if origin is None else f"a file in the archive object {origin}"
 
 
 def _make_stats(rows: pa.Table) -> str:

@@ -33,7 +33,7 @@ from dictalake.errors import RunError
 from dictalake.lake.delta import open_or_create_table
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
-from dictalake.lake.staged_files import StagedFile, keep_rows
+from dictalake.lake.staged_files import StagedFile, find_origin, keep_rows, refuse_rows
 from dictalake.lake.storage import open_storage
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
 from dictalake.retries import COMMIT_CONFLICT, COMMIT_REQUEST
@@ -45,7 +45,7 @@ _STORAGE_TRIES = 8  # for a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
-_KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt")])
+_KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt"), DONE.field("archive_id")])
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class CommitResult:
     """What a commit did.
 
     Readers now see ``files`` of ``size_bytes`` with ``rows``. Rows were left out because they were ``already_there`` or
-    because their recording was ``erased`` meanwhile. ``storage_retries`` requests were made again.
+    because their recording was ``erased`` meanwhile. ``id_taken`` good rows became failed ones, as another recording had the
+    same id. ``storage_retries`` requests were made again.
     """
 
     version: int
@@ -62,6 +63,7 @@ class CommitResult:
     already_there: int
     erased: int = 0
     storage_retries: int = 0
+    id_taken: int = 0
     size_bytes: int = field(default=0, compare=False)
 
 
@@ -79,6 +81,7 @@ class _Attempt:
     def __init__(self, files: list[StagedFile]) -> None:
         self.remaining = files
         self.erased = 0  # rows
+        self.id_taken = 0  # good rows
         self.refusals = 0
         self.storage_failures = 0
         self.is_present = False  # whether every remaining file was seen in the storage since it last failed
@@ -105,6 +108,7 @@ class _Attempt:
             already_there=self._rows - added - self.erased,
             erased=self.erased,
             storage_retries=self.storage_failures,
+            id_taken=self.id_taken,
             size_bytes=sum(file.size_bytes for file in self.remaining),
         )
 
@@ -188,7 +192,8 @@ class TranscriptTable:
                 present = self._without_absent(attempt.remaining)
                 attempt.erased += _count_rows(attempt.remaining) - _count_rows(present)
                 attempt.remaining, attempt.is_present = present, True
-            attempt.remaining = self._without_committed(attempt.remaining)
+            attempt.remaining, id_taken = self._without_committed(attempt.remaining)
+            attempt.id_taken += id_taken
             # Only now, when no remaining file is named by the log: an erasure deletes files.
             attempt.remaining, erased = self._without_erased(attempt.remaining)
             attempt.erased += erased
@@ -299,31 +304,42 @@ class TranscriptTable:
             self._storage.filesystem.delete_file(path)
         return kept, erased
 
-    def _without_committed(self, files: Sequence[StagedFile]) -> list[StagedFile]:
-        """``files`` less the rows that are committed already or repeat an earlier one; files with such rows are rewritten."""
+    def _without_committed(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
+        """``files`` less the rows that are committed already or repeat an earlier one; files with such rows are rewritten.
+
+        A row of another recording with the same id is no repetition: it becomes a failed row with an id of its own, so that
+        none is lost. Also returns how many good rows became such.
+        """
         seen = {
             fingerprint: self._committed_among([f for f in files if f.fingerprint == fingerprint], fingerprint)
             for fingerprint in {file.fingerprint for file in files}
         }
-        fresh = []
+        fresh, id_taken = [], 0
         for file in files:
             there = seen[file.fingerprint]
-            keep = []
-            for key in zip(file.recording_ids, file.attempts, strict=True):
+            keep, firsts = [], {}
+            for place, key in enumerate(zip(file.recording_ids, file.attempts, strict=True)):
+                origin = find_origin(key[0], file.archive_ids[place])
                 keep.append(key not in there)
-                there.add(key)
+                if there.setdefault(key, origin) != origin:
+                    firsts[place] = there[key]
             if all(keep):
                 fresh.append(file)
             elif any(keep):
                 fresh.append(keep_rows(file, keep, self._storage))
-        return fresh
+            if firsts:
+                refused, _ = self._without_committed([refuse_rows(file, firsts, self._storage)])
+                id_taken += sum(file.statuses[place] == "ok" for place in firsts) if refused else 0
+                fresh += refused
+        return fresh, id_taken
 
-    def _committed_among(self, files: Sequence[StagedFile], fingerprint: str) -> set[tuple[str, int]]:
-        """The committed keys of these recordings. It hashes the few staged ids, not the many committed ones."""
+    def _committed_among(self, files: Sequence[StagedFile], fingerprint: str) -> dict[tuple[str, int], str | None]:
+        """The committed keys of these recordings, with the archive object that each is in. It hashes the few staged ids, not
+        the many committed ones."""
         asked = pa.array([recording_id for file in files for recording_id in file.recording_ids], pa.string())
         keys = self._keys[fingerprint]
-        found = keys.filter(pc.is_in(keys["recording_id"], value_set=asked))
-        return set(zip(found["recording_id"].to_pylist(), found["attempt"].to_pylist(), strict=True))
+        found = keys.filter(pc.is_in(keys["recording_id"], value_set=asked)).to_pylist()
+        return {(row["recording_id"], row["attempt"]): find_origin(row["recording_id"], row["archive_id"]) for row in found}
 
     def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
         """Commits on top of the version last read; returns the refusal if another writer of these fingerprints came first."""
@@ -348,7 +364,8 @@ class TranscriptTable:
         """Adds the keys of own rows, so that they need not be read back."""
         self._delta.update_incremental()
         for file in files:
-            rows = pa.table([pa.array(file.recording_ids, pa.string()), pa.array(file.attempts, pa.int32())], schema=_KEYS)
+            columns = zip(_KEYS, (file.recording_ids, file.attempts, file.archive_ids), strict=True)
+            rows = pa.table([pa.array(values, field.type) for field, values in columns], schema=_KEYS)
             self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])
             self._own.add(file.path)
 

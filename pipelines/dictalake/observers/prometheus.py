@@ -199,7 +199,7 @@ def serve_metrics(settings: Metrics, command: str, stats: RunStats) -> MetricsPu
     """
     publisher = MetricsPublisher(settings, command, stats)
     if settings.port:
-        publisher.serve(settings.port)
+        publisher.serve(settings.port, settings.address)
     return publisher
 
 
@@ -213,11 +213,11 @@ class MetricsPublisher(Observer):
         self._run = RunCollector(command, stats)
         self._server = ExitStack()
 
-    def serve(self, port: int) -> None:
+    def serve(self, port: int, address: str) -> None:
         registry = _registry(self._run, GpuCollector())
         ProcessCollector(registry=registry)
         try:
-            server, thread = start_http_server(port, registry=registry)
+            server, thread = start_http_server(port, addr=address, registry=registry)
         except OSError as error:
             _warn(f"metrics.port = {port}", error)
             return

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from dictalake.errors import AccessDenied, CredentialsExpired, FetchFailed
+from dictalake.errors import AccessDenied, CredentialsExpired, EntryFailed, FetchFailed, IdTaken
 from dictalake.lake.claims import Lease
 from dictalake.lake.table import CommitResult
 
-_STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason}
+_STORAGE_REASONS = {FetchFailed.reason, AccessDenied.reason, CredentialsExpired.reason, EntryFailed.reason}
 _RECENT_S = 300.0  # the rate of the last minutes says when the run is over: not that of the start, nor that of another folder
 _LEAST_S, _LEAST_SHARE = 10.0, 0.02  # before that a guess is worth nothing
 
@@ -105,7 +105,10 @@ class RunStats:
         self.last_commit_at = time.time()
 
     def add_written(self, result: CommitResult) -> None:
-        """Takes in what a commit added to the table."""
+        """Takes in what a commit added to the table. Rows whose id was taken were reported as good ones."""
+        if result.id_taken:
+            self.ok, self.failed = self.ok - result.id_taken, self.failed + result.id_taken
+            self.failures[FailureKind(IdTaken.reason, IdTaken.stage)] += result.id_taken
         before = self.written
         if before is not None:
             sums = {name: getattr(before, name) + getattr(result, name) for name in ("files", "rows", "size_bytes")}

@@ -1,65 +1,91 @@
-"""What runs in a sandboxed child: it puts limits on itself, then answers calls until its caller is gone."""
+"""What runs in a sandboxed child: it puts limits on itself and enters its jail, then answers calls until its caller is gone."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import json
+import os
+import re
 import resource
 import signal
+import site
 import socket
 import sys
+import sysconfig
+import zoneinfo
 from typing import Any
 
 import numpy as np
 
 from dictalake import errors
 from dictalake.errors import LoadError, TooLarge
-from dictalake.sandbox.messages import HEADER, CallLimits, Function, send
+from dictalake.sandbox import jail
+from dictalake.sandbox.messages import LONGEST_DETAIL, CallLimits, Function, receive_request, send_answer
 
 TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
+_files: list[int] = []
+_status: int | None = None  # what the kernel knows of this process; in the jail it is too late to open it
+_half_bytes = 0
 _RECURSION = 400  # Python frames; no honest file nests its sequences deeper
 
 
 def serve() -> None:
-    """The child's main loop. ``sys.argv`` names the socket, the function and its limits; it ends when the caller is gone."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """The child's main loop, until the caller is gone.
+
+    ``sys.argv`` names the socket, the function, its limits, the caller's process, and modules to import before the jail.
+    """
+    channel, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[4])
+    jail.die_with_parent(parent)
+    has_user_namespace = not jail.find_landlock() and jail.enter_user_namespace()  # before there are threads
     module, _, name = sys.argv[2].partition(":")
     limits = CallLimits(**json.loads(sys.argv[3]))
     function = getattr(importlib.import_module(module), name)
+    for early in sys.argv[5:]:
+        importlib.import_module(early)
     sys.setrecursionlimit(_RECURSION)
     _limit_process(limits)
-    _answer(channel, {}, np.zeros(0, dtype=np.int16))
+    _load_thread_support()
+    holds = jail.apply(find_readable(), parent, has_user_namespace=has_user_namespace)
+    _answer(channel, {"value": holds._asdict()}, np.zeros((0, 0), dtype=np.int16))
     while True:
         try:
-            text, data = _receive_request(channel)
+            text, data, files = receive_request(channel)
         except (EOFError, OSError):
             return
         _start_clocks(limits)
+        _files[:] = files
         result, samples = _run(function, data, json.loads(text))
+        for file in _files:
+            with contextlib.suppress(OSError):  # the function may have closed it
+                os.close(file)
+        _files.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         _answer(channel, result, samples)
         del data, samples
 
 
-def _receive_request(channel: socket.socket) -> tuple[bytes, bytes]:
-    """The JSON, and the recording; this process holds no second copy of it."""
-    text_length, length = HEADER.unpack(_receive_bytes(channel, HEADER.size))
-    return _receive_bytes(channel, text_length), _receive_bytes(channel, length)
+def received_files() -> list[int]:
+    """The descriptors that the caller handed over with the call that is being answered. They are closed after it."""
+    return list(_files)
 
 
-def _receive_bytes(channel: socket.socket, length: int) -> bytes:
-    received = channel.recv(length, socket.MSG_WAITALL) if length else b""
-    while len(received) < length:  # a signal interrupted the read
-        more = channel.recv(length - len(received), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError
-        received += more
-    return received
+def is_memory_tight() -> bool:
+    """Whether this process has ever taken more than half of the memory that it may take (address space, as the limit counts).
+
+    Libraries that are refused memory may call a whole file damaged.
+    """
+    if _status is None:
+        return False
+    peak = re.search(rb"VmPeak:\s*(\d+) kB", os.pread(_status, 4096, 0))
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return peak is None or int(peak[1]) * 1024 > most - _half_bytes
 
 
 def _answer(channel: socket.socket, result: dict[str, Any], samples: np.ndarray) -> None:
     text = json.dumps({**result, "shape": samples.shape}).encode()
-    send(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
+    send_answer(channel, text, np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data)
 
 
 def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -67,7 +93,7 @@ def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict
     try:
         value, samples = function(data, request["recording_id"], request["settings"])
     except LoadError as error:
-        return {"failure": {"reason": error.reason, "detail": error.detail}}, nothing
+        return {"failure": {"reason": error.reason, "detail": error.detail[:LONGEST_DETAIL]}}, nothing
     except MemoryError:
         return {"failure": {"reason": TooLarge.reason, "detail": ""}}, nothing
     except Exception as error:
@@ -75,13 +101,40 @@ def _run(function: Function, data: bytes, request: dict[str, Any]) -> tuple[dict
     return {"value": value}, np.asarray(samples, dtype=np.int16)
 
 
+def find_readable() -> set[str]:
+    """The folders and files that stay readable: of the interpreter, of packages, of time zones. Nothing of the user's own.
+
+    A folder of the search path is none of them, since it may be a home; the packages in it that are imported are.
+    """
+    found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found |= {*site.getsitepackages(), *zoneinfo.TZPATH, "/dev/urandom"}
+    for name, module in list(sys.modules.items()):
+        if "." in name or name == "__main__":
+            continue
+        if folders := getattr(module, "__path__", None):
+            found |= {str(folder) for folder in folders}
+        elif file := getattr(module, "__file__", None):
+            found.add(file)
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:  # the folder of the C library
+        libraries = [line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/libc" in line or "/ld-" in line]
+    return found | {os.path.dirname(library) for library in libraries if library.startswith("/")}
+
+
+def _load_thread_support() -> None:
+    """The C library opens this one when a thread ends."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")
+
+
 def _limit_process(limits: CallLimits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     for timer in TIMES_UP:
         signal.signal(timer, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller; this process ends when the caller does
     if sys.platform == "linux":
+        global _status, _half_bytes
+        _status, _half_bytes = os.open("/proc/self/status", os.O_RDONLY), int(limits.memory_mb * 1e6 / 2)
         with open("/proc/self/statm", encoding="ascii") as file:
             idle_bytes = int(file.read().split()[0]) * resource.getpagesize()
         most = idle_bytes + int(limits.memory_mb * 1e6)

@@ -1,11 +1,13 @@
 """Runs one function on untrusted bytes in child processes. A child may crash, hang or devour memory; the caller goes on.
 
 A child is a fresh Python with an empty environment, so it has no credentials. Only its socket is open, and its output is
-discarded. It can write no file and dump no core. The kernel ends a child that exceeds its limit of memory, processor time
-or clock time. This also ends a decoder that hangs in C, or whose caller was killed. Children are kept for the next call.
+discarded. Before its first untrusted byte it enters the kernel's jail (``jail.py``): it reads no file but those of Python,
+writes none but those handed to it, reaches no network and no other process, and starts none. The kernel ends a child that
+exceeds its limit of memory, processor time or clock time, and a child whose caller is gone. Children are kept for the next
+call.
 
-Both sides exchange JSON and raw samples: what a child sends is data and is never unpickled. Linux enforces all limits, macOS
-all but the one on memory.
+Both sides exchange JSON and raw samples: what a child sends is data, is bounded, and is never unpickled. Linux enforces all of
+it, macOS the limits alone, but for the one on memory.
 """
 
 from __future__ import annotations
@@ -20,15 +22,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from dictalake import errors
 from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
+from dictalake.sandbox import jail
 from dictalake.sandbox.child import TIMES_UP
-from dictalake.sandbox.messages import CallLimits, Function, receive, send
+from dictalake.sandbox.jail import Holds
+from dictalake.sandbox.levels import Level, check_level
+from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, read_answer, receive_answer, send_request
+from dictalake.sandbox.spawner import start_process
+
+Bytes = bytes | bytearray | memoryview
 
 _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
@@ -46,34 +54,65 @@ class Sandbox:
     an earlier recording, or of the machine.
     """
 
-    def __init__(self, function: Function, limits: CallLimits, children: int = 2) -> None:
+    def __init__(
+        self,
+        function: Function,
+        limits: CallLimits,
+        children: int = 2,
+        level: Level = "auto",
+        imports: Sequence[str] = (),
+    ) -> None:
+        """With the level ``require``, a call raises ConfigError on a machine that cannot confine a child.
+
+        ``imports`` are modules that the function imports only while it runs: in the jail it may be too late for that.
+        """
         self._target = f"{function.__module__}:{function.__qualname__}"
-        self._limits = limits
+        self._limits, self._level, self._imports = limits, level, tuple(imports)
         self._free = threading.Semaphore(children)
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-        """What the function returns for ``data``."""
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """What the function returns for ``data``.
+
+        ``files`` are descriptors that the function finds with ``sandbox.child.received_files``; they stay open here. A
+        descriptor carries the rights that it was opened with: open what the child only reads with O_RDONLY.
+        """
         with self._free:
             for last_try in (False, True):
                 child = self._take_child(fresh=last_try)
                 try:
-                    answer = child.call(data, recording_id, settings)
+                    answer = child.call(data, recording_id, settings, files)
                 except _ChildDiedError as death:
                     child.kill()
-                    if death.timed_out:
-                        raise DecoderTimeout(recording_id, self._explain_timeout()) from None
-                    if last_try:
-                        raise DecoderCrashed(recording_id, f"{death}; handle this file with caution, or leave it out") from None
+                    if last_try or death.timed_out:
+                        raise self._explain_death(death, recording_id) from None
                     continue
                 except BaseException:
                     child.kill()  # it may still work on this call
                     raise
-                self._put_back(child)
+                if answer[0].get("failure", {}).get("reason") == TooLarge.reason:
+                    child.kill()  # its memory may be in pieces
+                else:
+                    self._put_back(child)
                 return self._read(answer, recording_id)
         raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """One child for several calls, which may keep what it knows between them: a session counts as one of ``children``.
+
+        A call that fails is not tried a second time, since its child is gone with all that it knew.
+        """
+        with self._free:
+            session = Session(self)
+            try:
+                yield session
+            finally:
+                session._end()
 
     def close(self) -> None:
         """Ends the idle children."""
@@ -88,8 +127,8 @@ class Sandbox:
                 return self._idle.pop()
         for _ in range(_STARTS - 1):  # a child that dies before it has seen a byte says nothing about the recording
             with contextlib.suppress(_ChildDiedError):
-                return _Child(self._target, self._limits)
-        return _Child(self._target, self._limits)
+                return _Child(self._target, self._limits, self._level, self._imports)
+        return _Child(self._target, self._limits, self._level, self._imports)
 
     def _put_back(self, child: _Child) -> None:
         if child.calls >= _RECYCLE_AFTER:
@@ -97,6 +136,11 @@ class Sandbox:
             return
         with self._lock:
             self._idle.append(child)
+
+    def _explain_death(self, death: _ChildDiedError, recording_id: str) -> LoadError:
+        if death.timed_out:
+            return DecoderTimeout(recording_id, self._explain_timeout())
+        return DecoderCrashed(recording_id, f"{death}; handle this file with caution, or leave it out")
 
     def _read(self, answer: tuple[dict[str, Any], np.ndarray], recording_id: str) -> tuple[dict[str, Any], np.ndarray]:
         result, samples = answer
@@ -111,14 +155,48 @@ class Sandbox:
             )
         kind = _LOAD_ERRORS.get(failure["reason"])
         if kind is None:
-            raise errors.InternalError(recording_id, str(failure["detail"]), "load")
-        raise kind(recording_id, str(failure["detail"]))
+            raise errors.InternalError(recording_id, failure["detail"], "load")
+        raise kind(recording_id, failure["detail"])
 
     def _explain_timeout(self) -> str:
         return (
             f"decoding it took more than {self._limits.cpu_s:g} s of the processor or {self._limits.clock_s:g} s of the clock "
             "(limits.decode_s): the file is damaged, or the recording must be split"
         )
+
+
+class Session:
+    """Calls that one child answers, as long as none of them fails: the next call after that has a fresh child."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._child: _Child | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the next call meets a child that has answered none of this session."""
+        return self._child is None
+
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """As ``Sandbox.call``, and raises the same."""
+        if self._child is None:
+            self._child = self._sandbox._take_child(fresh=True)
+        try:
+            answer = self._child.call(data, recording_id, settings, files)
+        except _ChildDiedError as death:
+            self._end()
+            raise self._sandbox._explain_death(death, recording_id) from None
+        except BaseException:
+            self._end()
+            raise
+        return self._sandbox._read(answer, recording_id)
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
 
 
 def _all_kinds(kind: type[LoadError]) -> list[type[LoadError]]:
@@ -137,14 +215,14 @@ class _ChildDiedError(Exception):
 class _Child:
     """One process and the socket to it."""
 
-    def __init__(self, target: str, limits: CallLimits) -> None:
+    def __init__(self, target: str, limits: CallLimits, level: Level, imports: Sequence[str]) -> None:
         self.calls = 0
         self._limits = limits
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         program = "from dictalake.sandbox.child import serve; serve()"
-        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits))]
+        arguments = [str(theirs.fileno()), target, json.dumps(vars(limits)), str(os.getpid()), *imports]
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PATH": os.environ.get("PATH", ""),
@@ -157,7 +235,7 @@ class _Child:
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
         }
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [sys.executable, "-P", "-c", program, *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -165,30 +243,46 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 cwd="/",
+                process_group=0,
             )
         try:
-            self._receive(time.monotonic() + _START_S)  # the message that it is ready
+            holds = Holds(**self._receive(time.monotonic() + _START_S)[0]["value"])  # it has seen no untrusted byte yet
+            check_level(level, holds)
+            _hide_where_needed(holds)
         except BaseException:
             self.kill()
             raise
 
-    def call(self, data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    def call(
+        self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int]
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        if len(files) > MOST_FILES:
+            raise ValueError(f"{len(files)} files for one call")
         self.calls += 1
+        self._check_silent()
         deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
         request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
-        self._exchange(lambda: send(self._socket, request, data), deadline)
+        self._exchange(lambda: send_request(self._socket, request, data, files), deadline)
         return self._receive(deadline)
 
+    def _check_silent(self) -> None:
+        """An answer that nobody asked for would pass for the next recording's."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            if self._socket.recv(1, socket.MSG_PEEK):
+                raise _ChildDiedError("the decoder's process spoke out of turn", timed_out=False)
+
     def kill(self) -> None:
+        """Ends the process and whatever it may have started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; on macOS a group of zombies
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self._socket.close()
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            text, samples = receive(self._socket, int(self._limits.memory_mb * 1e6), deadline)
-            answer = json.loads(text)
-            return answer, samples.view(np.int16).reshape(answer["shape"])
+            return read_answer(*receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline))
 
         answer: tuple[dict[str, Any], np.ndarray] = self._exchange(read, deadline)
         return answer
@@ -199,11 +293,22 @@ class _Child:
             return do()
         except TimeoutError:
             raise _ChildDiedError("the decoder did not answer", timed_out=True) from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
+        except ValueError:
+            raise _ChildDiedError("the decoder's process answered as no decoder does", timed_out=False) from None
+        except (OSError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
             code = self._process.returncode
             if code is not None and -code in TIMES_UP:
                 raise _ChildDiedError("out of time", timed_out=True) from None
-            how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code or 0}"
             raise _ChildDiedError(f"the decoder's process ended with {how} while reading it", timed_out=False) from None
+
+
+def _hide_where_needed(holds: Holds) -> None:
+    """Keeps the child from this process's memory and environment where the jail does not.
+
+    It is the last choice: Ray's memory monitor of an ordinary user does not see the memory of a process that hides.
+    """
+    if not (holds.hides_parent or (holds.no_capabilities and jail.has_capabilities())):
+        jail.hide_from_user()

@@ -25,7 +25,7 @@ from dictalake.errors import ConfigError
 from dictalake.transcript.formatting import formatter_version
 
 # Keys that change the speed only, are hashed by their content instead of their name, or do not change the words
-_NOT_IN_HASH = {"kind", "actors", "lm", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
+_NOT_IN_HASH = {"kind", "actors", "lm", "lm_sha256", "engine", "nbest", "hotwords", "hotword_weight", "hotword_guard"}
 _COMMIT_DIGITS = 7
 _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -33,6 +33,9 @@ import ray
 import ray._private.worker
 import ray.data
 from ray.data import DataContext
+
+from dictalake.workflow.private_ray import private_processes, private_ray  # isort: skip  # it imports Ray
+from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
 
 
 def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
@@ -62,23 +65,24 @@ def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
 @contextmanager
 def running_cluster(config: Config) -> Iterator[Resources]:
     """A started or joined cluster; one that was started here is stopped at the end."""
-    started_here = not ray.is_initialized()
-    if started_here:
-        _start(config)
-    _set_context(config)
-    try:
+    with ExitStack() as ending:
+        if not ray.is_initialized():
+            _start(config, ending)
+        _set_context(config)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6) for n in alive)
+        nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6, name_node(n)) for n in alive)
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
-    finally:
-        if started_here:
-            ray.shutdown()
-            if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _stop:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _start(config: Config) -> None:
+def _shut_down() -> None:
+    ray.shutdown()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _stop:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _start(config: Config, ending: ExitStack) -> None:
+    """Starts or joins Ray; ``ending`` stops it, and removes what was made for it."""
     address = config.ray.address
     as_json = None
     if config.logs.format == "json":  # what workers and Ray's core write; the driver's own lines are ours again below
@@ -89,15 +93,18 @@ def _start(config: Config) -> None:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, logging_config=as_json)
         else:
-            ray.init(
-                # Without an address Ray would join whatever cluster an environment variable names.
-                address="local",
-                num_cpus=config.ray.cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                logging_config=as_json,
-            )
+            private = ending.enter_context(private_ray())
+            with private_processes():
+                ray.init(
+                    # Without an address Ray would join whatever cluster an environment variable names.
+                    address="local",
+                    num_cpus=config.ray.cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    logging_config=as_json,
+                    **private,
+                )
     except ConnectionError:
         if address is None:
             raise RunError(_explain_no_start("ConnectionError")) from None
@@ -110,6 +117,7 @@ def _start(config: Config) -> None:
     finally:
         # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide
         # ours. A script or a notebook has none: the default would end it without a last commit.
+        ending.callback(_shut_down)
         if threading.current_thread() is threading.main_thread():
             is_none = on_sigterm is None or on_sigterm == signal.SIG_DFL
             signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
@@ -135,8 +143,8 @@ def _explain_no_start(what: str) -> str:
     folder = os.environ.get("RAY_TMPDIR")
     where = "RAY_TMPDIR, else /tmp" if folder is None else f"RAY_TMPDIR = {folder}"
     return (
-        f"Ray cannot start on this machine ({what}). It needs a folder that it can write to ({where}), with a path of less "
-        "than 60 characters, free disk and memory, and open ports on 127.0.0.1"
+        f"Ray cannot start on this machine ({what}). It needs a folder that it can write to ({where}), with a path of at most "
+        "29 characters, free disk and memory, and open ports on 127.0.0.1"
     )
 
 

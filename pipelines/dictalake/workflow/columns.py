@@ -153,15 +153,25 @@ def extend(
 
 
 def append_waveforms(table: pa.Table, rows: Sequence[Sequence[np.ndarray]]) -> pa.Table:
-    """``table`` with the column ``waveforms``: for each row its channels, int16 ``(samples,)``, copied once."""
+    """``table`` with the column ``waveforms``: for each row its channels, int16 ``(samples,)``.
+
+    They are copied once, and not at all where they lie one behind the other: the channels of one long recording.
+    """
     channels = [np.ascontiguousarray(channel, dtype=np.int16) for row in rows for channel in row]
     ends = np.cumsum([0, *(channel.nbytes for channel in channels)], dtype=np.int64)
-    samples = np.concatenate(channels) if channels else np.empty(0, dtype=np.int16)
     values = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(channels), [None, pa.py_buffer(ends), pa.py_buffer(samples)]
+        pa.large_binary(), len(channels), [None, pa.py_buffer(ends), _join_channels(channels)]
     )
     offsets = pa.array(np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32))
     return table.append_column(pa.field("waveforms", WAVEFORMS["waveforms"]), pa.ListArray.from_arrays(offsets, values))
+
+
+def _join_channels(channels: list[np.ndarray]) -> pa.Buffer:
+    first_at = channels[0].ctypes.data if channels else 0
+    ends = np.cumsum([0, *(channel.nbytes for channel in channels)])
+    if channels and all(channel.ctypes.data == first_at + end for channel, end in zip(channels, ends, strict=False)):
+        return pa.foreign_buffer(first_at, int(ends[-1]), base=channels)
+    return pa.py_buffer(np.concatenate(channels) if channels else np.empty(0, dtype=np.int16))
 
 
 def read_waveforms(table: pa.Table, row: int) -> list[np.ndarray]:

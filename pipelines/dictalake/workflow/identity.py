@@ -18,6 +18,7 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.hotwords import warn_of_hotwords
+from dictalake.decoding.lm_file import find_hub_hash, find_known_hash, require_hash
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
@@ -40,7 +41,11 @@ def find_decoder_files(config: Config) -> DecoderFiles:
     if config.acoustic.gives_text or config.decoding.kind != "beam":
         return DecoderFiles()
     search = locate_lm(config).decoding
-    return DecoderFiles(freeze("decoding.lm", search.lm or None), freeze("decoding.hotwords", search.hotwords))
+    lm = freeze("decoding.lm", search.lm or None)
+    if lm is not None:
+        location = str(config.decoding.lm)
+        require_hash(location, lm.sha256, find_known_hash(config.decoding) or find_hub_hash(Path(lm.path)))
+    return DecoderFiles(lm, freeze("decoding.hotwords", search.hotwords))
 
 
 def identify(config: Config, checkpoint: Checkpoint, files: DecoderFiles | None = None) -> Provenance:

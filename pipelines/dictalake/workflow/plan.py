@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from dictalake.audio.load import share_memory
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.observers.progress import show_stage
+
+_NAMED = 5  # nodes in one warning
 
 
 class Node(NamedTuple):
@@ -17,6 +20,7 @@ class Node(NamedTuple):
     cpus: float
     gpus: float
     memory_mb: float = math.inf
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,42 @@ class ResourcePlan:
     @property
     def stages(self) -> tuple[StagePlan, ...]:
         return tuple(stage for stage in (self.load, self.emit, self.decode, self.finish) if stage.workers)
+
+
+class HeavyPlan(NamedTuple):
+    """The memory of the one recording on each node that may take ``limits.decode_mb``, beside what the stages ask for.
+
+    It is reserved on ``nodes``. ``warning`` names those that cannot hold it.
+    """
+
+    memory_mb: float
+    nodes: tuple[str, ...] = ()
+    warning: str | None = None
+
+
+def plan_heavy(config: Config, plan: ResourcePlan, resources: Resources) -> HeavyPlan:
+    """Where such a recording has room. A node without it is no reason to refuse a run: few recordings need so much."""
+    memory_mb = config.limits.decode_mb
+    if share_memory(config) >= memory_mb:
+        return HeavyPlan(0.0)
+    named = [node for node in resources.nodes if node.name]
+    hold = {node.name for node in named if node.memory_mb >= memory_mb + plan.load.memory_mb}
+    rest = tuple(n._replace(memory_mb=n.memory_mb - memory_mb * (n.name in hold)) for n in resources.nodes)
+    try:
+        _check_fits(plan, replace(resources, nodes=rest, memory_mb=resources.memory_mb - memory_mb * len(hold)))
+    except ConfigError:
+        hold = set()
+    lack = [f"{node.name} {node.memory_mb:.0f}" for node in named if node.name not in hold]
+    if not lack:
+        return HeavyPlan(memory_mb, tuple(sorted(hold)))
+    more = f" and {len(lack) - _NAMED} more" if len(lack) > _NAMED else ""
+    return HeavyPlan(
+        memory_mb,
+        tuple(sorted(hold)),
+        f"decoding one recording may take limits.decode_mb = {memory_mb:g} MB beside the workers, and {len(lack)} of "
+        f"{len(named)} nodes cannot hold that (memory in MB, as Ray counts it: {', '.join(lack[:_NAMED])}{more}): there a very "
+        "long or hostile recording may end workers; take larger nodes, or lower limits.decode_mb",
+    )
 
 
 def make_plan(config: Config, resources: Resources) -> ResourcePlan:

@@ -12,8 +12,10 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
@@ -96,9 +98,11 @@ class QuarantiningStage:
     def __init__(self, name: str, stage: Callable[[pa.Table], pa.Table | Iterable[pa.Table]], ledger: Ledger) -> None:
         self._name, self._stage, self._ledger = name, stage, ledger
         self._driver = self.sent_by or read_own_package()
+        self._umask = read_umask()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         require_same_package(self._driver)
+        os.umask(self._umask)  # a worker inherits that of Ray, whose files are nobody else's; those of the lake are
         key = make_key(table)
         poison: list[str] = []
         if self._ledger.begin(self._name, key, table.num_rows) < DEATHS_TOGETHER:
@@ -155,6 +159,17 @@ def with_display_name(name: str, kind: type[Kind]) -> type[Kind]:
     The new class travels to the workers by value, and with it which package the driver has.
     """
     return type(name, (kind,), {"__module__": __name__, "sent_by": read_own_package()})
+
+
+def read_umask() -> int:
+    """This process's umask; on Linux without a moment in which it has another."""
+    with suppress(OSError), Path("/proc/self/status").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def make_key(table: pa.Table) -> str:

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +23,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dictalake.archive.descriptors import find_sha256
 from dictalake.archive.load_recording import load_recording
 from dictalake.audio.load import LOADER_VERSION, AudioLoader, LoadedAudio
 from dictalake.config.sections import Config, Lake
@@ -39,7 +39,7 @@ from dictalake.errors import (
 )
 from dictalake.lake.query import connect, lock
 from dictalake.lake.rechecks import Recheck, Verdict
-from dictalake.records import Recording
+from dictalake.records import Data, Recording
 from dictalake.workflow.row_origin import find_object
 
 TOLERANCE_S = 0.06  # a frame of FLAC is longer; decoders give a few milliseconds more or less at an end
@@ -149,8 +149,8 @@ class _HashingLoader(AudioLoader):
         super().__init__(config, children)
         self._hashes: dict[str, str] = {}
 
-    def load(self, data: bytes, recording: Recording) -> LoadedAudio:
-        self._hashes[recording.recording_id] = sha256(data).hexdigest()
+    def load(self, data: Data, recording: Recording) -> LoadedAudio:
+        self._hashes[recording.recording_id] = find_sha256(data)
         return super().load(data, recording)
 
     def take_hash(self, recording_id: str) -> str | None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from dictalake.archive import storage
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive, Config
+from dictalake.config.uris import list_spellings
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import BadManifestLine, ChangedDuringRead, ConfigError, Erased, WorkerCrashed
 from dictalake.lake.schema import make_transcripts
@@ -81,11 +82,11 @@ class Move:
         """``recording`` at its new place. Raises ConfigError if it was not below ``root``."""
         root = self.root.rstrip("/")
         if "://" in root or root.startswith("/"):
-            start = root if "://" in root else f"file://{root}"
-            before, found, rest = recording.uri.partition(f"{start}/")
-            is_below = bool(found) and not before
+            starts = [root if "://" in root else f"file://{root}", *list_spellings(root)]
+            start = next((one for one in starts if recording.uri.startswith(f"{one}/")), None)
+            is_below, rest = start is not None, recording.uri[len(start or "") + 1 :]
         else:  # it is unknown what a relative path was relative to; two folders of that name would make it a guess
-            before, found, rest = recording.uri.partition(f"/{root.removeprefix(EMBEDDED).removeprefix('./')}/")
+            _, found, rest = recording.uri.partition(f"/{root.removeprefix(EMBEDDED).removeprefix('./')}/")
             is_below = bool(found) and found not in f"/{rest}"
         if not is_below:
             raise ConfigError(

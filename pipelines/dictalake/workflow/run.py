@@ -26,6 +26,7 @@ from rich.console import Console
 
 from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
+from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
@@ -43,12 +44,14 @@ from dictalake.observers.progress import ProgressReport, StallMonitor, show_stag
 from dictalake.observers.prometheus import serve_metrics
 from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
+from dictalake.sandbox.levels import describe_briefly, probe
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
+from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
-from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan
+from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan, plan_heavy
 from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.stages.assemble import Assemble
@@ -147,7 +150,7 @@ def _open_run(config: Config, listing: Archive, job: str, stats: RunStats, obser
     provenance = identify(config, checkpoint, files)
     config = freeze_config(config, checkpoint, files)
     reading = open_output_spec(config, checkpoint)
-    logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config))
+    logs.log_run_start(provenance.run_id, provenance.fingerprint, name_model(config), describe_briefly(probe()))
     if (library_log := terminal.library_log()) is not None:
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
@@ -169,7 +172,8 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        work = WorkList(scan_recordings(run.listing), run.table.read_erasures(), config, Path(folder))
+        findings = Findings()
+        work = WorkList(scan_recordings(run.listing, findings), run.table.read_erasures(), config, Path(folder), findings)
         _find_work(run, work, retry)
         counts = work.counts
         if counts.pending == 0:
@@ -178,7 +182,7 @@ def _carry_out(run: _Run, retry: Retry | None) -> RunSummary:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
             _do_work(run, work, places)
-    return summarise(config, provenance, counts, run.others, stats)
+    return summarise(config, provenance, counts, run.others, stats, findings)
 
 
 @contextmanager
@@ -231,6 +235,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
     with cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = make_plan(config, resources)
+        readers.enter_context(reserve_memory(plan_heavy(config, plan, resources)))
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
         ledger = ClusterCrashLedger()

@@ -9,12 +9,13 @@ of the lake stores the former in the record of the start and the latter in that 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dictalake import logs
+from dictalake.archive.findings import Findings
 from dictalake.config.locations import EMBEDDED
 from dictalake.config.sections import Config
 from dictalake.lake.runs import RunRecord, describe_config
@@ -63,7 +64,9 @@ class RunSummary:
     were left to the live runs ``others``; ``erased`` may not be transcribed; ``retried`` were tried again; ``archives`` were
     unpacked. Recordings: ``ok`` and ``failed``. ``failures`` maps "reason (stage)" to their count, ``uncovered`` the recordings
     with more than ``quality.uncovered_s`` of speech without a word to those seconds, ``lost`` the transcribed ones with sound
-    that could not be decoded to its seconds. ``hidden_warnings`` are in ``log_file``.
+    that could not be decoded to its seconds. Of a folder on a disk ``aliases`` counts links to what is listed anyway,
+    ``left_out`` the other entries without a row and ``unread_folders`` the folders that could not be listed, by reason.
+    ``hidden_warnings`` are in ``log_file``.
     """
 
     run_id: str
@@ -88,8 +91,16 @@ class RunSummary:
     is_synthetic: bool = False
     lake_uri: str = ""
     state: State = "finished"
+    aliases: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    unread_folders: dict[str, int] = field(default_factory=dict)
     hidden_warnings: int = 0
     log_file: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a recording failed, or where a folder could not be listed, so that nobody knows what is in it."""
+        return 3 if self.failed or self.unread_folders else 0
 
     @property
     def objects(self) -> int:
@@ -155,9 +166,14 @@ def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) 
     )
 
 
-def summarise(config: Config, provenance: Provenance, counts: Counts, others: tuple[str, ...], stats: RunStats) -> RunSummary:
+def summarise(
+    config: Config, provenance: Provenance, counts: Counts, others: tuple[str, ...], stats: RunStats, findings: Findings
+) -> RunSummary:
     """What the commands print; ``others`` are the live runs beside this one."""
     return RunSummary(
+        aliases=findings.aliases,
+        left_out=dict(findings.left_out),
+        unread_folders=dict(findings.unread_folders),
         model=name_model(config),
         is_synthetic=is_synthetic(config),
         lake_uri=config.lake.uri or "",
@@ -197,6 +213,9 @@ def number_summary(summary: RunSummary) -> dict[str, Any]:
         "ok",
         "failed",
         "failures",
+        "aliases",
+        "left_out",
+        "unread_folders",
     )
     return {name: getattr(summary, name) for name in names} | {
         "fingerprint": summary.fingerprint,

@@ -7,7 +7,7 @@ run's manifest in order of date, so that rows that are committed together lie in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from dictalake import logs
+from dictalake.archive.findings import Findings
 from dictalake.config.sections import Config
-from dictalake.errors import BadManifestLine, ConfigError, RunError, list_reasons
+from dictalake.errors import ConfigError, RunError, list_reasons, make_error
 from dictalake.lake.rechecks import LOST
 from dictalake.lake.tombstones import ErasedSubjects
 from dictalake.records import Recording
 from dictalake.workflow import columns
+from dictalake.workflow.old_names import find_old_uris, list_old_names
 
 _MEMORY = "256MB"  # enough for ten million recordings; two million are no slower than with 1 GB, the rest goes to disk
 _THREADS = 2  # each needs separate memory, and listing takes longer than DuckDB's work
@@ -34,7 +37,7 @@ _TRIES = 3
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _REFRESH = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _COUNTED = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
-_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "bad_line")
+_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "reason", "detail")
 CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 
 
@@ -78,9 +81,16 @@ class WorkList:
     the number of its rows that earlier runs have written.
     """
 
-    def __init__(self, found: Iterable[Recording], forbidden: ErasedSubjects, config: Config, folder: Path) -> None:
+    def __init__(
+        self,
+        found: Iterable[Recording],
+        forbidden: ErasedSubjects,
+        config: Config,
+        folder: Path,
+        findings: Findings | None = None,
+    ) -> None:
         """Reads ``found``; of a recording that it repeats the first counts. ``folder`` is empty and on a local disk with room
-        for the list. Raises RunError, and what ``found`` raises.
+        for the list. ``findings`` are filled while ``found`` is read. Raises RunError, and what ``found`` raises.
         """
         self._config, self.counts, self._listed = config, Counts(), forbidden
         self._folder = folder
@@ -89,6 +99,8 @@ class WorkList:
         with _plain_errors():
             self._erased = _insert_found(self._database, found, forbidden)
             self._database.execute(_DEDUPLICATE)
+            if findings is not None and findings.folder_aliases:
+                self._erased += _add_aliases(self._database, findings.folder_aliases, forbidden)
 
     def refresh(
         self,
@@ -120,7 +132,14 @@ class WorkList:
                     if attempt == _TRIES:
                         raise
             (row,) = self._database.execute(f"SELECT {', '.join(_COUNTED)} FROM counts").fetchall()
+            [(adopted,)] = self._database.execute("SELECT count(*) FROM adopted").fetchall()
         self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
+        if adopted:
+            logs.log_event(
+                "old_names",
+                f"{adopted} recordings are in the lake under the ids of an older version, which they keep: their paths were "
+                "spelled otherwise, went through links, or hold a #",
+            )
 
     def _set_variables(self, retry: Retry | None, *, is_same_run: bool) -> None:
         kind = "none" if retry is None or not retry.failed else "reasons" if retry.reasons else "retryable"
@@ -174,7 +193,7 @@ class WorkList:
                 done = tuple(sorted(row.pop("done_members") or ()))
                 if done:
                     self.done_before[row["recording_id"]] = len(done)
-                when, bad_line = row.pop("modified_at"), row.pop("bad_line")
+                when, reason, detail = row.pop("modified_at"), row.pop("reason"), row.pop("detail")
                 yield Recording(
                     **{**row, "metadata": dict(row["metadata"] or {})},
                     modified_at=None if when is None else datetime.fromtimestamp(when / 1e6, UTC),
@@ -182,7 +201,7 @@ class WorkList:
                     archive_id=row["recording_id"] if done or members else None,
                     done_members=done,
                     member_attempts=members,
-                    error=None if bad_line is None else BadManifestLine(row["recording_id"], bad_line),
+                    error=None if reason is None else make_error(reason, row["recording_id"], detail),
                 )
         with _plain_errors():
             self._close()
@@ -218,21 +237,54 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     """Fills the table ``found``; returns how many recordings were left out because they were erased."""
     database.execute(
         "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
-        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), bad_line VARCHAR)"
+        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), reason VARCHAR, detail VARCHAR)"
     )
+    database.execute("CREATE TABLE older_names (recording_id VARCHAR, old_id VARCHAR, old_uri VARCHAR, rank BIGINT)")
     recordings = iter(found)
     seq = erased = 0
     while batch := list(islice(recordings, _BATCH)):
-        admitted = [recording for recording in batch if not forbidden.covers_uri(recording.uri)] if forbidden else batch
+        admitted = [one for one in batch if not any(map(forbidden.covers_uri, (one.uri, *one.old_uris)))]
         erased += len(batch) - len(admitted)
         rows = columns.recordings_to_table(admitted)  # DuckDB reads it by its name
-        rows = rows.append_column("bad_line", pc.struct_field(rows["error"], "detail")).select(list(_FOUND))
+        for name in ("reason", "detail"):
+            rows = rows.append_column(name, pc.struct_field(rows["error"], name))
+        rows = rows.select(list(_FOUND))
         microseconds = pc.cast(rows["modified_at"], pa.int64())
         rows = rows.set_column(rows.schema.get_field_index("modified_at"), "modified_at", microseconds)
         rows = rows.add_column(0, "seq", pa.array(range(seq, seq + len(admitted)), pa.int64()))
         database.execute("INSERT INTO found SELECT * FROM rows")
+        named = (one for one in admitted if one.old_uris or "#" in one.uri)
+        _insert_names(database, ((one.recording_id, [one.uri, *one.old_uris], one.version) for one in named))
         seq += len(admitted)
     return erased
+
+
+def _insert_names(database: duckdb.DuckDBPyConnection, named: Iterable[tuple[str, list[str], str]]) -> None:
+    """Notes the older names of recordings, given by their ids, their URIs and their versions."""
+    names = [
+        {"recording_id": recording_id, "old_id": old_id, "old_uri": old_uri, "rank": rank}
+        for recording_id, uris, version in named
+        for rank, (old_id, old_uri) in enumerate(list_old_names(recording_id, uris, version))
+    ]
+    if names:
+        database.register("names", pa.Table.from_pylist(names))
+        database.execute("INSERT INTO older_names SELECT * FROM names")
+
+
+def _add_aliases(
+    database: duckdb.DuckDBPyConnection, folder_aliases: Mapping[str, Sequence[str]], forbidden: ErasedSubjects
+) -> int:
+    """Notes the older names that follow from those of folders; returns how many recordings were erased under one of them."""
+    reader, erased = database.cursor(), []
+    reader.execute("SELECT recording_id, uri, version FROM listed")
+    while rows := reader.fetchmany(_BATCH):
+        named = [(one, [uri, *find_old_uris(uri, folder_aliases)], version) for one, uri, version in rows]
+        erased += [one for one, uris, _ in named if any(map(forbidden.covers_uri, uris))]
+        _insert_names(database, (one for one in named if len(one[1]) > 1))
+    gone = pa.table({"recording_id": pa.array(erased, pa.string())})
+    database.register("gone", gone)
+    database.execute("DELETE FROM listed WHERE recording_id IN (SELECT recording_id FROM gone)")
+    return len(erased)
 
 
 _DEDUPLICATE = """

@@ -8,12 +8,14 @@
 --          retry_reasons  a list of reasons, for 'reasons'
 --          retry_lost     whether good recordings whose newest row is among lost_rows are done again
 --          is_same_run    whether this run has been over its manifest and only looks for what has no row yet
+--          older_names    ids and URIs that an older version may have given to recordings of the archive (old_names.py)
 -- Writes   states         each recording is 'new', 'retry' or 'done'
 --          pending        the work: listed, with attempt, retried, done_members and member_attempts
 --          counts         one row: found, skipped, skipped_failed, claimed, pending, retried
 
 DROP TABLE IF EXISTS newest;
 DROP TABLE IF EXISTS members;
+DROP TABLE IF EXISTS adopted;
 DROP TABLE IF EXISTS archives;
 DROP TABLE IF EXISTS states;
 DROP TABLE IF EXISTS free;
@@ -39,6 +41,19 @@ CREATE TABLE newest AS
 
 CREATE TABLE members AS
   SELECT * FROM newest WHERE archive_id <> recording_id;
+
+-- A recording that the lake knows under an older name alone goes by that name: it is done, or its next attempt is counted. A
+-- row of a file in an archive object is no row of an object that had the same id.
+CREATE TABLE adopted AS
+  SELECT recording_id, arg_min(old_id, rank) AS old_id, arg_min(old_uri, rank) AS old_uri
+  FROM older_names
+  WHERE recording_id NOT IN (SELECT recording_id FROM newest WHERE archive_id IS NULL OR archive_id = recording_id)
+    AND recording_id NOT IN (SELECT archive_id FROM members)
+    AND (old_id IN (SELECT recording_id FROM newest WHERE archive_id IS NULL OR archive_id = recording_id)
+         OR old_id IN (SELECT archive_id FROM members))
+  GROUP BY recording_id;
+
+UPDATE listed SET recording_id = a.old_id, uri = a.old_uri FROM adopted AS a WHERE a.recording_id = listed.recording_id;
 
 -- Archive objects of which members are committed. Besides its members an object may have a row of its own, which is
 --   'same_look'    from the same reading of the object as its members, and counts as one of its rows: part of it is damaged;
@@ -68,7 +83,8 @@ CREATE TABLE states AS
              WHEN a.again OR (a.own_row <> 'none' AND coalesce(n.again, false)) THEN 'retry'
              ELSE 'done' END
       WHEN n.recording_id IS NULL THEN 'new'
-      WHEN n.archive_rows > 1 THEN 'new'  -- an archive object's own row, without any row of its members
+      WHEN n.archive_rows > 1 AND n.archive_id = l.recording_id
+        THEN 'new'  -- an archive object's own row, without any row of its members
       WHEN n.again THEN 'retry'
       ELSE 'done' END AS state
   FROM listed AS l

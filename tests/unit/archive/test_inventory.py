@@ -131,7 +131,7 @@ def test_inventory_yields_what_a_listing_does(request: pytest.FixtureRequest, wr
     bucket, infos = fill(store)
     location = writer(store, infos)
     for keys in (
-        {},
+        {"allowed": (bucket,)},
         {"uri": f"{bucket}/day"},
         {"uri": f"{bucket}/day/", "include": ("*.wav",)},
         {"uri": f"{bucket}/top.dcm"},
@@ -145,7 +145,7 @@ def test_inventory_yields_what_a_listing_does(request: pytest.FixtureRequest, wr
         assert [fetch(recording, archive) for recording in found] == [
             f"words of {recording.uri.removeprefix(f'{bucket}/')}".encode() for recording in found
         ]
-    assert len(list(find_recordings(Archive(inventory=location, storage_options=store.fsspec_options)))) == 5
+    assert len(list(find_recordings(Archive(inventory=location, allowed=(bucket,), storage_options=store.fsspec_options)))) == 5
 
 
 def test_version_ids_of_an_inventory_are_those_of_a_listing(s3: ObjectStore) -> None:
@@ -163,7 +163,7 @@ def test_version_ids_of_an_inventory_are_those_of_a_listing(s3: ObjectStore) -> 
     ]
     pq.write_table(pa.table(dict(zip(S3_PARQUET, map(list, zip(*rows, strict=True)), strict=True))), sink)
     location = f"{write(s3, {'data.parquet': sink.getvalue()})}/data.parquet"
-    archive = Archive(inventory=location, storage_options=options)
+    archive = Archive(inventory=location, allowed=(bucket,), storage_options=options)
     (found,) = find_recordings(archive)
     (listed,) = list_recordings(Archive(uri=bucket, storage_options=options))
     assert found == listed
@@ -172,7 +172,7 @@ def test_version_ids_of_an_inventory_are_those_of_a_listing(s3: ObjectStore) -> 
 
 def test_what_changed_since_the_inventory_says_so_when_it_is_fetched(gcs: ObjectStore) -> None:
     bucket, infos = fill(gcs, ("a.wav", "b.wav"))
-    archive = Archive(inventory=gcs_csv_inventory(gcs, infos), storage_options=gcs.fsspec_options)
+    archive = Archive(inventory=gcs_csv_inventory(gcs, infos), uri=bucket, storage_options=gcs.fsspec_options)
     changed, gone = order(find_recordings(archive))
     writer, path = open_location(bucket, gcs.fsspec_options, "test")
     writer.pipe_file(f"{path}/a.wav", b"otherwise")
@@ -234,6 +234,6 @@ def test_version_ids_are_asked_for_where_they_are_used(tmp_path: Path) -> None:
         tmp_path / "x.parquet",
     )
     inventory = str(tmp_path / "x.parquet")
-    assert [r.uri for r in scan_recordings(Archive(inventory=inventory))] == ["s3://b/k"]
+    assert [r.uri for r in scan_recordings(Archive(inventory=inventory, uri="s3://b"))] == ["s3://b/k"]
     with pytest.raises(ConfigError, match="it has no column VersionId"):
         scan_recordings(Archive(inventory=inventory, storage_options={"version_aware": True}))

@@ -74,29 +74,6 @@ def test_since_leaves_out_what_is_older(folder: Path) -> None:
     assert names(archive, folder) == ["b.wav"]
 
 
-def test_links_are_followed_and_loops_end(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "f.wav").write_bytes(b"f")
-    (folder / "ward" / "linked").symlink_to(elsewhere, target_is_directory=True)
-    os.mkfifo(folder / "pipe.wav")
-    (folder / "link.wav").symlink_to(folder / "a.wav")
-    (folder / "ward" / "loop").symlink_to(folder, target_is_directory=True)
-    (folder / "broken.wav").symlink_to(folder / "nowhere.wav")
-    found = {r.uri.removeprefix(f"file://{folder}/"): r.version for r in list_recordings(Archive(uri=str(folder)))}
-    regular = [
-        "a.wav",
-        "b.wav",
-        "link.wav",
-        "ward/.hidden",
-        "ward/c.wav",
-        "ward/deep/d.dcm",
-        "ward/linked/f.wav",
-        "wards-old/e.wav",
-    ]
-    assert sorted(found) == sorted([*regular, "broken.wav"])
-    assert found["broken.wav"] == "missing"  # it ends as a failed row, not as a gap
-
-
 def test_odd_names_are_listed_and_fetched(tmp_path: Path) -> None:
     archive = Archive(uri=str(tmp_path))
     for name in ("a b#1.wav", "zip::x.wav", "50%.wav", "ü?.wav", "[1]*.wav"):

@@ -57,7 +57,8 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def parse(data: bytes) -> list[ManifestRow | BadRow]:
-    return list(read_text(io.BufferedReader(io.BytesIO(data)), Notes()))  # type: ignore[arg-type]
+    lines = read_text(io.BufferedReader(io.BytesIO(data)), Notes())  # type: ignore[arg-type]
+    return [row for line in lines if (row := line.parse()) is not None]
 
 
 # -- what is read ------------------------------------------------------------------------------------------------------

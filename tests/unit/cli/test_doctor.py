@@ -20,7 +20,7 @@ from tests.archives_of_files import make_tar, make_zip
 from tests.recordings import make_sound, write_wav
 
 CHECKS = [
-    *("python", "packages", "patient key", "archive", "lake: objects", "lake: commits", "lake: table"),
+    *("python", "packages", "patient key", "sandbox", "archive", "lake: objects", "lake: commits", "lake: table"),
     *("model", "decoder", "gpu", "workers", "disk"),
 ]
 

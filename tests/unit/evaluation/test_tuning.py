@@ -105,6 +105,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.writeheader()
             writer.writerows({**row, "uri": str(DEMO.parent / row["uri"])} for row in part)
     arguments = ["--archive.manifest", str(out / "dev.csv"), "--held-out", str(out / "held-out.csv"), "--processes", "1"]
+    arguments += ["--archive.allowed", str(DEMO.parent)]
     assert run_command("tune", [*arguments, "--decoding.word_score", "1.0", "--decoding.nbest", "5", "--out", str(out)]) == 0
     return out
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from dictalake.cli.erasure_receipt import normalise_uri
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import BadManifestLine, ConfigError
 from dictalake.lake.erase import Subjects, forget, sweep
@@ -250,14 +249,6 @@ def test_a_bad_line_of_a_manifest_that_is_erased_is_no_longer_one(lake: Lake) ->
     blanked, kept = Manifests(lake).read_block("r9", place).to_pylist()
     assert (blanked["uri"], blanked["error"]) == ("", None)  # so that its row says that it was erased
     assert kept["error"]["reason"] == BadManifestLine.reason
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [("/data/a.wav", "file:///data/a.wav"), ("gcs://b/a.wav", "gs://b/a.wav"), ("s3a://b/a#x.wav", "s3://b/a#x.wav")],
-)
-def test_a_uri_is_taken_as_the_lake_writes_it(given: str, expected: str) -> None:
-    assert normalise_uri(given) == expected
 
 
 def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dictalake.errors import CorruptAudio
+from dictalake.sandbox.child import received_files
 
 
 def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
@@ -17,12 +18,15 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
     what, _, argument = data.decode().partition(" ")
     match what:
         case "die":
-            os.kill(os.getpid(), int(argument or signal.SIGSEGV))
-        case "die-once":  # the second process finds the file
-            if not os.path.exists(argument):
-                os.mkdir(argument)  # a folder: the sandbox lets nobody write files
-                os.kill(os.getpid(), signal.SIGKILL)
+            signal.raise_signal(int(argument or signal.SIGSEGV))
+        case "die-once":  # the second process finds the open file where the first has left it
+            (file,) = received_files()
+            if os.lseek(file, 0, os.SEEK_CUR) == 0:
+                os.lseek(file, 1, os.SEEK_SET)
+                signal.raise_signal(signal.SIGKILL)
         case "sleep":
+            for file in received_files():
+                os.write(file, b"asleep")
             time.sleep(3600)
         case "spin":
             while True:
@@ -49,3 +53,15 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
 
 def _recurse() -> None:
     _recurse()
+
+
+_seen: list[str] = []
+
+
+def use_files(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    """Reads the files that came with the call; remembers the calls of its process; dies where ``data`` says so."""
+    if data == b"die":
+        os.abort()
+    _seen.append(recording_id)
+    read = [os.pread(file, 100, 0).decode() for file in received_files()]
+    return {"read": read, "seen": list(_seen), "pid": os.getpid()}, np.zeros((0, 0), dtype=np.int16)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,37 +25,47 @@ def sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
+    """Ends what was started. Ray's folder lies in one of this test."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with ExitStack() as ending:
+        yield ending
+
+
 def ray_installs_its_own(**_: Any) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: None)
 
 
 @pytest.mark.usefixtures("sigterm")
-def test_a_script_without_a_handler_is_stopped_and_not_killed_while_ray_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_without_a_handler_is_stopped_and_not_killed_while_ray_runs(
+    monkeypatch: pytest.MonkeyPatch, ending: ExitStack
+) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     monkeypatch.setattr(cluster.ray, "init", ray_installs_its_own)
-    cluster._start(Config())
+    cluster._start(Config(), ending)
     with pytest.raises(SystemExit, match="143"):
         signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("sigterm")
-def test_the_handler_of_a_command_stays_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_handler_of_a_command_stays_in_place(monkeypatch: pytest.MonkeyPatch, ending: ExitStack) -> None:
     def stop(number: int, frame: FrameType | None) -> None: ...
 
     signal.signal(signal.SIGTERM, stop)
     monkeypatch.setattr(cluster.ray, "init", ray_installs_its_own)
-    cluster._start(Config())
+    cluster._start(Config(), ending)
     assert signal.getsignal(signal.SIGTERM) is stop
 
 
-def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, ending: ExitStack) -> None:
     def refuse(**_: Any) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with Python 3.12\nand more")
 
     monkeypatch.setattr(cluster.ray, "init", refuse)
     config = Config.model_validate({"ray": {"address": "10.0.0.1:6379"}})
     with pytest.raises(RunError, match=r"^ray\.address = 10\.0\.0\.1:6379: .*Version mismatch: .*Python 3\.12$"):
-        cluster._start(config)
+        cluster._start(config, ending)
 
 
 def test_a_plan_is_made_without_ray() -> None:

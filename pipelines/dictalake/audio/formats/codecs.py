@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from dictalake.audio.formats.containers import CONTAINERS
 from dictalake.errors import CorruptAudio, LoadError, NoAudio, UnsupportedCodec
 
 
@@ -104,16 +105,23 @@ CODECS: dict[str, Codec] = {  # FFmpeg's canonical name, or libsndfile's subtype
     "tta": Codec("True Audio", "True Audio, Matroska", ("tta",), "exact"),
     "ape": Codec("Monkey's Audio", "Monkey's Audio", ("ape",), "none"),
 }
-# For ``av.open``: FFmpeg tries packets of every track to learn what they are, and may open no other file that the bytes name.
+# For every decoder that is opened: FFmpeg itself refuses any other, whatever the file says that its packets are.
+DECODER_OPTIONS = {"codec_whitelist": ",".join(decoder for codec in CODECS.values() for decoder in codec.decoders)}
+# For ``av.open``: FFmpeg tries packets of every track to learn what they are, some demuxers open others, and none may open
+# another file that the bytes name.
 OPEN_OPTIONS = {
-    "codec_whitelist": ",".join(decoder for codec in CODECS.values() for decoder in codec.decoders),
+    **DECODER_OPTIONS,
+    "format_whitelist": ",".join(container.demuxer for container in CONTAINERS.values()),
     "protocol_whitelist": "none",
 }
 
 
-def check_codec(recording_id: str, codec_name: str) -> None:
-    """Raises UnsupportedCodec for a codec outside CODECS. Call it before the first packet is decoded."""
-    if codec_name not in CODECS:
+def check_codec(recording_id: str, codec_name: str, decoder: str | None = None) -> None:
+    """Raises UnsupportedCodec for a codec outside CODECS, or one that FFmpeg would open with another ``decoder`` than ours.
+
+    Call it before the first packet is decoded.
+    """
+    if codec_name not in CODECS or (decoder is not None and decoder not in CODECS[codec_name].decoders):
         raise UnsupportedCodec(
             recording_id, f"its codec is {codec_name}, which dictalake does not open; convert it to FLAC or WAV"
         )

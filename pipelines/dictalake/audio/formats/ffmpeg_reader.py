@@ -19,7 +19,13 @@ import numpy as np
 from dictalake.audio.formats.account import add_accounts
 from dictalake.audio.formats.announced import find_end
 from dictalake.audio.formats.bare_frames import BareFrames
-from dictalake.audio.formats.codecs import OPEN_OPTIONS, check_codec, refuse_unknown_codec, refuse_without_track
+from dictalake.audio.formats.codecs import (
+    DECODER_OPTIONS,
+    OPEN_OPTIONS,
+    check_codec,
+    refuse_unknown_codec,
+    refuse_without_track,
+)
 from dictalake.audio.formats.joining import RatedBlock, Widened, unify
 from dictalake.audio.formats.limits import check_format
 from dictalake.audio.formats.reader import DecodeSession
@@ -171,7 +177,7 @@ def _read_track(
             if context is None:
                 raise refuse_unknown_codec(session.recording_id, data, container, name)
             codec = context.codec.canonical_name
-            check_codec(session.recording_id, codec)
+            check_codec(session.recording_id, codec, context.codec.name)
             timeline = make_timeline()
             if misled is not None and not timeline.trust(misled):
                 raise _contradiction(session, name)
@@ -209,13 +215,14 @@ def _contradiction(session: DecodeSession, name: str) -> CorruptAudio:
 def _open_decoder(stream: av.AudioStream) -> av.AudioCodecContext:
     """libopus for Opus: FFmpeg's own decoder drifts away from what was encoded in SILK frames that are not plain speech."""
     context = stream.codec_context
-    if context.codec.canonical_name in _CHECKSUMMED:
-        context.options = {"err_detect": "crccheck+explode"}
+    is_checked = context.codec.canonical_name in _CHECKSUMMED
+    context.options = DECODER_OPTIONS | ({"err_detect": "crccheck+explode"} if is_checked else {})
     is_opus = context.codec.canonical_name == "opus" and (context.extradata or b"").startswith(b"OpusHead")
     if not is_opus or "libopus" not in av.codecs_available:
         return context
     decoder = av.CodecContext.create("libopus", "r")
     decoder.extradata = context.extradata
+    decoder.options = dict(DECODER_OPTIONS)
     return decoder
 
 

@@ -45,4 +45,4 @@ def run(arguments: argparse.Namespace) -> int:
         show,
         is_asked_for=arguments.format == "json",
     )
-    return 3 if summary.failed else 0
+    return summary.exit_code

@@ -31,10 +31,11 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     lake = read_lake(arguments)
     from dictalake import logs
-    from dictalake.cli.erasure_receipt import normalise_uri, show_receipt
+    from dictalake.cli.erasure_receipt import show_receipt
+    from dictalake.config.uris import list_spellings
     from dictalake.lake.erase import Subjects, forget
 
-    uris = tuple(normalise_uri(uri) for uri in arguments.uri)
+    uris = tuple(dict.fromkeys(spelling for uri in arguments.uri for spelling in list_spellings(uri)))
     subjects = Subjects(tuple(arguments.recording), uris, tuple(arguments.study), tuple(arguments.patient))
     receipt = forget(lake, subjects, dry_run=arguments.dry_run)
     line = f"{receipt.recordings} recordings {'would be ' if arguments.dry_run else ''}erased"

@@ -31,4 +31,4 @@ def run(arguments: argparse.Namespace) -> int:
     summary = transcribe(config, job="nightly", retry=retry)
     line = describe(summary)
     log_end(summary, line or f"run {summary.run_id}: nothing to do", print if line else None)
-    return 3 if summary.failed else 0
+    return summary.exit_code

@@ -6,7 +6,8 @@
 Views: transcripts (of each recording the good row that lost least sound, of equal ones the newest), transcript_words,
 transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, and history (every row). The language
 is DuckDB's. A condition on recorded_month keeps the files of other months closed. A table shows the first 1,000 rows; CSV,
-JSON, Parquet and Arrow (an IPC file) hold all of them.
+JSON, Parquet and Arrow (an IPC file) hold all of them. In a CSV an apostrophe stands before a text that a spreadsheet would
+run as a formula.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from dictalake.cli.options import LAKE_KEYS, CommandParser, read_lake
+from dictalake.cli.options import LAKE_KEYS, CommandParser, add_raw_csv, read_lake
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
+_TIMEOUT_S, _SPILL_GB = 300.0, 20.0
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -30,6 +32,21 @@ def add_arguments(parser: CommandParser) -> None:
         "--format", choices=("table", "csv", "json", "parquet", "arrow"), help="default: by the ending of --out, else table"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write to this file: .csv, .json, .parquet or .arrow")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"stop a question that DuckDB works on for longer; default {_TIMEOUT_S:g}, 0 for no limit",
+    )
+    parser.add_argument(
+        "--spill-gb",
+        type=float,
+        default=_SPILL_GB,
+        metavar="N",
+        help=f"gigabytes of the disk that the question may take; default {_SPILL_GB:g}",
+    )
+    add_raw_csv(parser)
     parser.add_config(LAKE_KEYS)
 
 
@@ -37,11 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sql is None and arguments.file is None:  # the one word is the question; the lake is named by lake.uri
         arguments.lake, arguments.sql = None, arguments.lake
     sql, lake = read_question(arguments.sql, arguments.file), read_lake(arguments)
-    from dictalake.cli.query import answer, check_question, choose_format
+    from dictalake.cli.query import Limits, answer, check_question, choose_format
 
+    if not arguments.timeout >= 0:
+        raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, 0 for no limit")
+    if not 0 < arguments.spill_gb < 1e6:
+        raise ConfigError(f"--spill-gb {arguments.spill_gb:g}: must be a number of gigabytes")
     question = check_question(sql)
     form = choose_format(arguments.format, arguments.out, sys.stdout.isatty())
-    answer(lake, question, form, arguments.out)
+    limits = Limits(arguments.timeout or None, arguments.spill_gb)
+    answer(lake, question, form, arguments.out, limits, is_raw=arguments.raw_csv)
     return 0
 
 

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dictalake.cli.options import LAKE_KEYS, CommandParser, add_format, read_lake
+from dictalake.cli.options import LAKE_KEYS, CommandParser, add_format, add_raw_csv, read_lake
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
@@ -27,6 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="show at most N transcripts; default 10")
     parser.add_argument("--index", type=Path, metavar="FOLDER", help="folder of the index; default: below your cache folder")
     add_format(parser, "csv")
+    add_raw_csv(parser)
     parser.add_config(LAKE_KEYS)
 
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give the words to find in quotation marks, dictalake search LAKE 'left wrist'")
     if arguments.limit < 1:
         raise ConfigError(f"--limit {arguments.limit}: must be 1 or more")
-    from dictalake.cli.search import WRITERS, default_folder
+    from dictalake.cli.search import WRITERS, default_folder, write_csv
     from dictalake.lake.search import TextIndex
 
     assert lake.uri is not None
@@ -46,5 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     refreshed = index.refresh()
     if refreshed.added or refreshed.removed:
         print(f"index: {refreshed.added} transcripts added, {refreshed.removed} removed", file=sys.stderr)
-    WRITERS[arguments.format](index.search(arguments.words, arguments.limit))
+    hits = index.search(arguments.words, arguments.limit)
+    if arguments.format == "csv":
+        write_csv(hits, is_raw=arguments.raw_csv)
+    else:
+        WRITERS[arguments.format](hits)
     return 0

@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import sha256
-from threading import Lock
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from dictalake.archive.budget import ObjectBudget
+from dictalake.archive.descriptors import find_sha256
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Member
@@ -30,7 +31,7 @@ from dictalake.config.sections import PATIENT_HASHES, PATIENT_KEY, Config, Lake
 from dictalake.errors import ConfigError, Erased, NoAudio
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.lake.tombstones import ErasedSubjects
-from dictalake.records import SAMPLE_RATE_HZ, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import capture_row_error, redacting
 
@@ -63,7 +64,7 @@ class Load:
         """Recordings that ``forbidden`` covers are not loaded."""
         self._forbidden = forbidden
         self._loader = AudioLoader(config)
-        self._archive, self._limits = config.archive, config.limits
+        self._archive, self._limits, self._level = config.archive, config.limits, config.sandbox.level
         self._most_samples = config.ray.block_audio_s * SAMPLE_RATE_HZ
         self._most_bytes = config.ray.block_mb * 1e6
         compile_globs(config.archive.member_include, "archive.member_include")
@@ -106,11 +107,16 @@ class Load:
             yield from self._expand(recording, row, pool)
 
     def _load(
-        self, fetch_one: Callable[[Item], tuple[Recording, Row]], items: Iterable[tuple[Item, int]], pool: ThreadPoolExecutor
+        self,
+        fetch_one: Callable[[Item], tuple[Recording, Row]],
+        items: Iterable[tuple[Item, int]],
+        pool: ThreadPoolExecutor,
+        budget: ObjectBudget | None = None,
     ) -> Iterator[tuple[Recording, Row]]:
         """Fetches ahead by stored size, but decodes only few items ahead: a small file may hold much audio."""
         fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes)
-        return _map_ahead(pool, self._decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
+        decode = partial(self._decode, budget=budget)
+        return _map_ahead(pool, decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
 
     def _fetch(self, recording: Recording) -> tuple[Recording, Row]:
         """The bytes of one object as ``data``, and the ``kind`` of an archive object."""
@@ -125,7 +131,7 @@ class Load:
                 row["retries"] += 1
 
             row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
-            row["sha256"] = sha256(row["data"]).hexdigest()
+            row["sha256"] = find_sha256(row["data"])
             if kind := find_kind(row["data"], self._archive):
                 row["kind"] = kind
         row["load_ms"] = 1000 * (time.perf_counter() - started)
@@ -137,7 +143,7 @@ class Load:
         itself: Row = {"sha256": row["sha256"]}
         rows = 1
         with capture_row_error(archive.recording_id, "load", itself):
-            with open_members(data, kind, archive, self._archive, self._limits) as contents:
+            with open_members(data, kind, archive, self._archive, self._limits, self._level) as contents:
                 # If something unforeseen ends this, the object's own row is one more, so the object is not complete.
                 rows = contents.rows + (contents.damage is None)
                 done = set(archive.done_members)
@@ -147,42 +153,47 @@ class Load:
                         "nothing in this archive object is left to transcribe: archive.member_include admits fewer files than "
                         "when it was begun",
                     )
-                one_at_a_time = Lock()
+                budget = ObjectBudget(self._limits)
                 wanted = (
-                    ((contents, *found, one_at_a_time), found[1].size_bytes)
+                    ((contents, *found, budget), found[1].size_bytes)
                     for found in contents.members
                     if found[0].recording_id not in done
                 )
-                yield from self._load(self._fetch_member, wanted, pool)
+                yield from budget.count_time(self._load(self._fetch_member, wanted, pool, budget))
             contents.check_whole()
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
 
-    def _fetch_member(self, wanted: tuple[Contents, Recording, Member, Lock]) -> tuple[Recording, Row]:
-        contents, recording, member, one_at_a_time = wanted
+    def _fetch_member(self, wanted: tuple[Contents, Recording, Member, ObjectBudget]) -> tuple[Recording, Row]:
+        contents, recording, member, budget = wanted
         started = time.perf_counter()
         row: Row = {}
         with capture_row_error(recording.recording_id, "load", row):
             if self._forbidden.covers_uri(recording.uri):
                 raise Erased(recording.recording_id, "it was erased and is kept out")
-            with one_at_a_time:  # the members share the archive's file
-                row["data"] = contents.read(recording, member, self._limits)
-            row["sha256"] = sha256(row["data"]).hexdigest()
+            budget.require(recording.recording_id)
+            row["data"] = contents.read(recording, member, self._limits)
+            row["sha256"] = find_sha256(row["data"])
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
 
-    def _decode(self, fetched: tuple[Recording, Row]) -> tuple[Recording, Row]:
+    def _decode(self, fetched: tuple[Recording, Row], budget: ObjectBudget | None = None) -> tuple[Recording, Row]:
         recording, row = fetched
         if "error" in row or "kind" in row:
             return recording, {name: value for name, value in row.items() if name != "data" or "kind" in row}
         started = time.perf_counter()
         row["loader"] = LOADER_VERSION  # also of bytes that it refuses: a later version may read them
         with capture_row_error(recording.recording_id, "load", row):
-            row |= self._decode_bytes(row.pop("data"), recording)
+            data = row.pop("data")
+            if budget is not None:
+                budget.require(recording.recording_id)  # also of those that were fetched before it was used up
+            row |= self._decode_bytes(data, recording)
+            if budget is not None:
+                budget.add_sound(sum(len(channel) for channel in row["waveforms"]) / SAMPLE_RATE_HZ)
         row["load_ms"] += 1000 * (time.perf_counter() - started)
         return recording, row
 
-    def _decode_bytes(self, data: bytes, recording: Recording) -> Row:
+    def _decode_bytes(self, data: Data, recording: Recording) -> Row:
         audio = self._loader.load(data, recording)
         hashes = hash_patient(audio.patient)
         if self._forbidden.covers_dicom({**(audio.dicom or {}), **hashes}):

@@ -1,0 +1,192 @@
+"""A folder on a disk as a stream of what is in it, whatever is in it: one entry that cannot be read costs itself alone.
+
+==========================================  ========================================================================
+entry                                       what becomes of it
+==========================================  ========================================================================
+a file                                      a recording
+a link to something in the archive          an alias: counted once, as what it leads to is a recording of its own
+a link out of the archive                   left out and counted; with ``archive.follow_links`` what it leads to is listed
+a link to nothing, or to itself             a failed row
+a pipe, a socket, a device                  left out and counted; it is never opened
+a folder that cannot be read                counted, with its reason; the run ends with exit code 3
+a name that the system cannot look up       a failed row with its reason
+==========================================  ========================================================================
+
+The root itself may be a link. Nothing is recursive, and a folder is opened by the rules of ``local_files.py``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dictalake.archive import storage
+from dictalake.archive.findings import Findings
+from dictalake.archive.local_files import OutsideError, open_folder
+from dictalake.config.uris import make_file_uri
+from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
+
+LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
+_FOLDER_REASONS = {
+    errno.EACCES: "no_permission",
+    errno.EPERM: "no_permission",
+    errno.ENAMETOOLONG: "name_too_long",
+    errno.ELOOP: "link_loop",
+    errno.ENOENT: "vanished",
+    errno.ENOTDIR: "vanished",
+}
+
+
+@dataclass(frozen=True)
+class FolderEntry:
+    """A file to transcribe, or with ``error`` a row that says why it is not: its class and its detail.
+
+    ``relative`` is the path below the archive, ``path`` the one without links.
+    """
+
+    relative: str
+    path: str
+    state: storage.ObjectState
+    error: tuple[type[TranscriptionError], str] | None = None
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to list: below ``root``, which is the archive or what a followed link leads to."""
+
+    root: str
+    below: str
+    relative: str
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.root, self.below) if self.below else self.root
+
+
+class FolderWalk:
+    """Lists the files below ``root``, a path without links, in the order of their names."""
+
+    def __init__(self, root: str, findings: Findings, *, follow_links: bool = False) -> None:
+        self._root, self._findings, self._follow_links = root, findings, follow_links
+        self._followed: set[str] = set()  # folders outside, each listed once: links may go round in circles
+
+    def __iter__(self) -> Iterator[FolderEntry]:
+        top = _Folder(self._root, "", "")
+        # Of each folder that is open the names that are left, the next one last.
+        waiting = [(top, self._read_names(top, is_top=True))]
+        while waiting:
+            folder, names = waiting[-1]
+            if not names:
+                waiting.pop()
+                continue
+            name = names.pop()
+            try:
+                found = self._look(folder, name.rstrip("/"), is_folder=name.endswith("/"))
+            except Exception as error:  # one entry costs itself alone, whatever the system says of it
+                found = self._refuse(folder, name.rstrip("/"), EntryFailed, f"it cannot be looked at: {name_place(error)}")
+            if isinstance(found, _Folder):
+                waiting.append((found, self._read_names(found)))
+            elif found is not None:
+                yield found
+
+    def _read_names(self, folder: _Folder, *, is_top: bool = False) -> list[str]:
+        """Sorted so that the next one is last; a folder's name counts with a slash at its end, so that paths are in order."""
+        try:
+            opened = open_folder(folder.root, folder.below)
+            try:
+                with os.scandir(opened) as entries:
+                    names = [f"{entry.name}/" if self._is_folder(entry) else entry.name for entry in entries]
+            finally:
+                os.close(opened)
+        except OSError as error:
+            if is_top:
+                raise
+            self._count_unread(error)
+            return []
+        return sorted(names, reverse=True)
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir(follow_symlinks=self._follow_links)
+        except OSError:  # a link to itself
+            return False
+
+    def _count_unread(self, error: OSError) -> None:
+        reason = "replaced" if isinstance(error, OutsideError) else _FOLDER_REASONS.get(error.errno or 0, "unreadable")
+        self._findings.unread_folders[reason] += 1
+
+    def _look(self, folder: _Folder, name: str, *, is_folder: bool) -> FolderEntry | _Folder | None:
+        path = os.path.join(folder.path, name)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                return self._look_at_link(folder, name, path)
+        except OSError as error:
+            if not is_folder:
+                return self._explain(folder, name, error)
+            self._count_unread(error)
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return _Folder(folder.root, _join(folder.below, name), _join(folder.relative, name))
+        return self._look_at_file(folder, name, path, status)
+
+    def _look_at_file(self, folder: _Folder, name: str, path: str, status: os.stat_result) -> FolderEntry | None:
+        if not stat.S_ISREG(status.st_mode):
+            self._findings.left_out[SPECIAL] += 1
+            return None
+        return FolderEntry(_join(folder.relative, name), path, storage.make_local_state(status))
+
+    def _look_at_link(self, folder: _Folder, name: str, path: str) -> FolderEntry | _Folder | None:
+        target = os.path.realpath(path)
+        if is_below(target, self._root):
+            status = os.stat(path)  # raises for a link to nothing or to itself
+            self._findings.aliases += 1
+            if stat.S_ISDIR(status.st_mode) and not is_below(path, target):
+                old = os.path.join(self._root, folder.relative, name)
+                self._findings.add_folder_alias(make_file_uri(old), make_file_uri(target))
+            return None
+        if not self._follow_links:
+            self._findings.left_out[LINK_OUTSIDE] += 1
+            return None
+        status = os.stat(path)
+        if not stat.S_ISDIR(status.st_mode):
+            return self._look_at_file(folder, name, target, status)
+        if target in self._followed:
+            self._findings.aliases += 1
+            return None
+        self._followed.add(target)
+        relative = _join(folder.relative, name)
+        self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
+        return _Folder(target, "", relative)
+
+    def _explain(self, folder: _Folder, name: str, error: OSError) -> FolderEntry:
+        """A row for what cannot be looked at. ``fetch`` says of it what it says of any file that is not there any more."""
+        if error.errno == errno.ELOOP:
+            return self._refuse(folder, name, LinkLoop, "the entry is a link that leads back to itself")
+        if error.errno == errno.ENAMETOOLONG:
+            return self._refuse(folder, name, NameTooLong, "the path of the entry is longer than the system can open")
+        if storage.is_missing(error):
+            return self._refuse(folder, name)
+        if isinstance(error, PermissionError):
+            return self._refuse(folder, name, AccessDenied, "this user may list the folder but not look at what is in it")
+        what = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return self._refuse(folder, name, EntryFailed, f"the system does not say what the entry is ({what})")
+
+    def _refuse(
+        self, folder: _Folder, name: str, kind: type[TranscriptionError] | None = None, detail: str = ""
+    ) -> FolderEntry:
+        state = storage.ObjectState(storage.MISSING, 0, None)
+        error = None if kind is None else (kind, detail)
+        return FolderEntry(_join(folder.relative, name), os.path.join(folder.path, name), state, error)
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether ``path`` is ``root`` or below it; both are without links."""
+    return path == root or path.startswith(f"{root.rstrip('/')}/")
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

@@ -1,0 +1,166 @@
+"""Which places a manifest or an inventory may name: those below a prefix of ``archive.allowed``, and no others.
+
+Who may write a line of a manifest would otherwise have whatever this machine can reach: files of the system, services of the
+network, other buckets. Places are compared part by part after they were written in the one way of ``config/uris.py``, so
+that neither ``..`` nor links, escapes, ports or a user's name in a URL lead out.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from dictalake.archive.findings import MOST_PREFIXES, Findings
+from dictalake.archive.local_files import open_regular
+from dictalake.archive.storage import is_archive_location
+from dictalake.config.locations import EMBEDDED, resolve
+from dictalake.config.sections import Archive
+from dictalake.config.uris import canonical_uri, find_path, show_path, split_scheme
+from dictalake.errors import ConfigError
+
+_KEY = "archive.allowed"
+_HTTP = ("http", "https")
+Parts = tuple[str, ...]
+
+
+class Allowed:
+    """The prefixes of one archive. Raises ConfigError for a prefix that is none."""
+
+    def __init__(self, archive: Archive, base: str) -> None:
+        """``base`` is allowed where ``archive.allowed`` is not set."""
+        self._follows_links = archive.follow_links
+        self.is_set = archive.allowed is not None
+        given = [base] if archive.allowed is None else list(archive.allowed)
+        self._prefixes: set[Parts] = set()
+        for prefix in given:
+            parts = split_place(resolve(prefix)) if prefix.strip() else None
+            if parts is None or (parts[0] != "file" and not parts[1:]) or not (prefix == base or is_archive_location(prefix)):
+                raise ConfigError(f"{_KEY} = {prefix!r}: give a folder, scheme://bucket/folder or https://host/folder")
+            self._prefixes |= {parts, split_place(resolve(prefix), resolve_links=False) or parts}
+
+    def covers(self, location: str) -> bool:
+        """Whether the object at ``location`` is below a prefix."""
+        places = [split_place(location)]
+        if self._follows_links:
+            places.append(split_place(location, resolve_links=False))
+        return any(parts is not None and any(parts[: len(p)] == p for p in self._prefixes) for parts in places)
+
+
+def open_listed(path: str, archive: Archive) -> io.FileIO:
+    """Opens a file of a local archive for reading, as ``open_regular``: since it was listed, it may have become a link that
+    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root.
+    """
+    root, relative = _find_root(path, archive)
+    return open_regular(root, relative)
+
+
+def _find_root(path: str, archive: Archive) -> tuple[str, str]:
+    """The folder that ``path`` may not lead out of, and the way from there."""
+    if archive.follow_links:
+        return "/", path.lstrip("/")
+    named = archive.manifest or archive.inventory
+    base = archive.uri if named is None else find_base(archive, resolve(named))
+    roots = _list_roots((*(archive.allowed or ()), *([base] if base else ())))
+    found = _split_below(roots, path) or _split_below(roots, os.path.realpath(path))  # the latter: reached by links
+    return found or os.path.split(os.path.abspath(path))
+
+
+@lru_cache(maxsize=64)
+def _list_roots(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Each spelling of the local folders among the places ``given``, with what it really is: asked once, not for each file."""
+    roots = filter(None, (find_path(resolve(one)) for one in given))
+    spelled = ((path.rstrip("/"), root) for root in roots for path in (os.path.realpath(root), os.path.abspath(root), root))
+    return tuple((path, os.path.realpath(root)) for path, root in spelled if os.path.isdir(path or "/"))
+
+
+def _split_below(roots: Iterable[tuple[str, str]], path: str) -> tuple[str, str] | None:
+    return next(((real, path[len(spelled) + 1 :]) for spelled, real in roots if path.startswith(f"{spelled}/")), None)
+
+
+def split_place(location: str, *, resolve_links: bool = True) -> Parts | None:
+    """The parts of a place, the scheme first; None for one whose parts are in doubt, which is below no prefix."""
+    if "\0" in location:
+        return None
+    path = find_path(location)
+    if path is not None:
+        real = os.path.realpath(path) if resolve_links else os.path.abspath(path)
+        return ("file", *(part for part in real.split("/") if part))
+    scheme, rest = split_scheme(canonical_uri(location))
+    if scheme in _HTTP:
+        return _split_url(f"{scheme}://{rest}", scheme)
+    parts = rest.split("/")
+    if any(part in ("..", ".") for part in parts) or "@" in parts[0] or not parts[0]:
+        return None
+    return (scheme, *parts)
+
+
+def _split_url(url: str, scheme: str) -> Parts | None:
+    """A server may take ``%2e%2e`` and a backslash for what they stand for, and a client what is before an @ for a user."""
+    try:
+        parsed = urlsplit(url)
+    except ValueError:
+        return None
+    path = parsed.path
+    while (plain := unquote(path)) != path:
+        path = plain
+    parts = [part for part in path.split("/") if part]
+    if not parsed.hostname or "@" in parsed.netloc or "\\" in url or "\\" in path or any(p in ("..", ".") for p in parts):
+        return None
+    return (scheme, parsed.netloc, *parts)
+
+
+def find_base(archive: Archive, location: str) -> str:
+    """What relative URIs of the manifest or inventory at ``location`` are below: ``archive.uri``, or the file's own folder.
+
+    The embedded demo archive, which ``demo.yaml`` names, counts for the demo's own manifest alone.
+    """
+    named = archive.manifest or archive.inventory or ""
+    is_demo = archive.uri is not None and archive.uri.startswith(EMBEDDED) and not named.startswith(EMBEDDED)
+    if archive.uri is not None and not is_demo:
+        return resolve(archive.uri)
+    path = find_path(location)
+    return location.rsplit("/", 1)[0] if path is None else os.path.dirname(os.path.abspath(path))
+
+
+def find_bucket(base: str) -> str:
+    """The bucket of a place in an object store; a folder stays."""
+    if find_path(base) is not None:
+        return base
+    scheme, rest = split_scheme(base)
+    return f"{scheme}://{rest.split('/', 1)[0]}"
+
+
+def name_prefix(location: str) -> str:
+    """The bucket, host or top folder of a place, for people."""
+    path = find_path(location)
+    if path is not None:
+        return "/" + show_path(os.path.realpath(path)).strip("/").split("/", 1)[0]
+    scheme, rest = split_scheme(location)
+    return f"{scheme}://{rest.split('/', 1)[0].rpartition('@')[2]}/"
+
+
+def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None:
+    """What to say before a run whose ``key`` names other places, all of them at once; None where all are allowed.
+
+    Raises ConfigError where nothing at all is allowed and nobody chose that: each line would become a failed row.
+    """
+    if not findings.not_allowed:
+        return None
+    names = sorted(findings.prefixes)
+    more = ", …" if len(names) > MOST_PREFIXES else ""
+    listed = ", ".join(names[:MOST_PREFIXES])
+    what = f"{findings.not_allowed} of its lines name places outside {_KEY}"
+    line = f"{key}: {what}; if you trust it, set {_KEY} to all that it may name, these too: [{listed}{more}]"
+    if not findings.allowed and not allowed.is_set:
+        raise ConfigError(line)
+    return f"{line}; now they are failed rows (not_allowed)"
+
+
+def join_base(base: str, location: str) -> str:
+    """``location``, or the place below ``base`` that it names if it is relative."""
+    if "://" in location or location.startswith(("/", "~", "file:", "local:")):
+        return location
+    return f"{base.rstrip('/')}/{location.removeprefix('./')}"

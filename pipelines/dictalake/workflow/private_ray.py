@@ -1,0 +1,131 @@
+"""What keeps a Ray of this machine to the user who started it, on a machine with other users.
+
+- Its processes listen on 127.0.0.1 alone. A process that wants to talk to them must show a token, which is new for each run.
+- The token, Ray's logs, its sockets and what it spills lie in a folder that only its owner can enter. When the run ends, its
+  logs stay for a day and all else goes. What a killed run left is removed with them.
+- Ray's processes create files for their owner alone. A worker takes on the user's own umask before it writes to the lake.
+
+The user's environment cannot turn any of it off. A cluster that was joined is as open as whoever started it left it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ray._private import ray_constants, services
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError, RayError
+
+_PREFIX, _LOCK = "dl-", "in-use"
+_KEPT_S = 86_400.0
+_OWNER_ONLY = 0o077
+_LOOPBACK = "127.0.0.1"
+_ANSWER_S = 5.0
+
+
+@contextmanager
+def private_ray() -> Iterator[dict[str, Any]]:
+    """What ``ray.init`` takes so that only this user reaches Ray, until the block ends. Raises OSError without a folder."""
+    with _own_folder() as folder:
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        with _authentication(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token)):
+            # Ray opens its folders to everybody, again with each worker. So they lie inside of ours, where nobody gets to them.
+            yield {"_temp_dir": str(folder / "r"), "_node_ip_address": _LOOPBACK, "dashboard_host": _LOOPBACK}
+
+
+@contextmanager
+def private_processes() -> Iterator[None]:
+    """Has ``ray.init`` inside the block start processes that listen on 127.0.0.1 and create files for their owner alone."""
+    start, is_cluster = services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER
+    services.ConsolePopen = functools.partial(start, umask=_OWNER_ONLY)  # type: ignore[misc, assignment]
+    ray_constants.ENABLE_RAY_CLUSTER = False  # else Ray takes 127.0.0.1 for a slip and listens on every address
+    try:
+        yield
+    finally:
+        services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER = start, is_cluster  # type: ignore[misc]
+
+
+def is_open(address: str) -> bool | None:
+    """Whether the cluster at ``address`` works for anybody who reaches it, without a token; None where nothing answers."""
+    with _authentication(RAY_AUTH_MODE="disabled"):
+        try:
+            place = services.canonicalize_bootstrap_address(address) or "" if address == "auto" else address
+            host, _, port = place.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()  # Ray itself would wait for 40 s
+            GcsClient(address=place)  # asks for the cluster's id
+        except AuthenticationError:
+            return False
+        except (RayError, OSError, ValueError):
+            return None
+        return True
+
+
+@contextmanager
+def _authentication(**variables: str) -> Iterator[None]:
+    """Ray's authentication as ``variables`` say it, whatever the environment says, until the block ends."""
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ.update(variables)
+    _reread_authentication()
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+        _reread_authentication()
+
+
+def _reread_authentication() -> None:
+    """In this order: a thread of Ray that reads a token which is no longer there, while the mode asks for one, aborts."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for one run, below RAY_TMPDIR or the folder for temporary files. Its name is short, for Ray's sockets."""
+    parent = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute()
+    _remove_old(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    with ExitStack() as stack:
+        new = folder / f"{_LOCK}.new"
+        lock = stack.enter_context(new.open("x"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)  # held before anybody can find it
+        try:
+            yield folder
+        finally:
+            _keep_logs(folder)
+
+
+def _keep_logs(folder: Path) -> None:
+    """Removes all else: the token, sockets, and what was spilled and Ray did not remove itself."""
+    (folder / "token").unlink(missing_ok=True)
+    for place in folder.glob("r/session_*/*"):
+        if place.is_dir() and place.name != "logs":
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_old(parent: Path) -> None:
+    """Removes our own folders of runs that began more than a day ago and are over."""
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError):  # another run clears up too
+            if lock.parent.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _KEPT_S:
+                continue
+            with lock.open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
