@@ -270,6 +270,7 @@ ROOMS = {
     "dictalake/cli/commands": "one module a command: its arguments, and nothing heavy",
     "dictalake/config": "every key, its default, and where a value comes from",
     "dictalake/decoding": "emissions → hypotheses: beam search, hotwords",
+    "dictalake/decoding/native": "our own beam search, compiled by numba, and its language models",
     "dictalake/evaluation": "scoring, tuning, comparing systems",
     "dictalake/lake": "the Delta tables: commits, leases, queries, erasure, upkeep",
     "dictalake/observers": "what watches a run: progress, Prometheus, OpenLineage",

@@ -4,6 +4,7 @@
 
     python -m jobs.benchmarks NAME:
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
+      decode     the beam search against pyctcdecode: speed, hotwords, memory and start of workers, same texts
       driver     the driver's own work for each recording and each block
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
@@ -36,6 +37,7 @@ from dictalake.errors import ConfigError
 BENCHMARKS = (
     "suite",
     "account",
+    "decode",
     "driver",
     "holes",
     "jail",

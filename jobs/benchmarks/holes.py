@@ -178,7 +178,7 @@ class Listener:
         plan = plan_windows(len(waveform), self._grid, windows.length_s, windows.overlap_s)
         log_probs = fuse_windows(emit(self._model, waveform, plan, self._config.acoustic.batch_s), plan, self._grid)
         emissions = sparsify_stretches([log_probs], self._pruning)
-        return words_of(self._decoder.decode(emissions)[0], self._grid)
+        return words_of(self._decoder.decode(emissions, 1)[0], self._grid)
 
 
 def summarise(one: Found) -> dict[str, Any]:

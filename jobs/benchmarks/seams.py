@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             log_probs = arm.join(emit(model, waveform, plan, config.acoustic.batch_s), plan, grid)
             emissions = sparsify_stretches([log_probs], PruneConfig.below(config.decoding, vocabulary.blank_id))
-            words = words_of(decoder.decode(emissions)[0], grid)
+            words = words_of(decoder.decode(emissions, 1)[0], grid)
             heard = [(token, word.start_s) for word in words for token in normalise_medasr(word.word).split()]
             found = count_near(normalise_medasr(reference).split(), heard, seams)
             counts[name] += found

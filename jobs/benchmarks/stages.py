@@ -200,7 +200,7 @@ def measure_decoders(config: Config, loaded: pa.Table, emitted: pa.Table, rounds
         "token_min_logp": decoding.token_min_logp,
     }
     steps: dict[str, Callable[[], list[str]]] = {
-        "ours": lambda: [" ".join(words[p.token_id] for p in ours.decode(channel)[0].pieces) for channel in channels],
+        "ours": lambda: [" ".join(words[p.token_id] for p in ours.decode(channel, 1)[0].pieces) for channel in channels],
         "pyctcdecode": lambda: [theirs.decode_beams(matrix, **limits)[0][0] for matrix in matrices],
         "pyctcdecode, all frames": lambda: [theirs.decode_beams(matrix, **limits)[0][0] for matrix in all_frames],
     }

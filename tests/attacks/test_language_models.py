@@ -12,7 +12,7 @@ from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.config.load import load_config
 from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Config, Decoding
-from dictalake.decoding import beam, lm_file
+from dictalake.decoding import kenlm_file, lm_file
 from dictalake.decoding.base import open_decoder
 from dictalake.errors import ConfigError
 from dictalake.workflow.identity import find_decoder_files, identify, read_vocabulary
@@ -56,7 +56,7 @@ def test_a_damaged_file_of_a_known_hash_is_refused_before_it_is_loaded(
 ) -> None:
     damaged = tmp_path / "lm.kenlm"
     damaged.write_bytes(damage(content, seed))
-    monkeypatch.setattr(beam.kenlm, "Model", lambda *_: pytest.fail("KenLM loaded it"))
+    monkeypatch.setattr(kenlm_file.kenlm, "Model", lambda *_: pytest.fail("KenLM loaded it"))
     config = make_config(str(damaged), lm_sha256=hashlib.sha256(content).hexdigest())
     vocabulary, _ = read_vocabulary(find_checkpoint(config.acoustic))
     with pytest.raises(ConfigError, match=r"the file is damaged or another one.*correct decoding\.lm_sha256"):

@@ -237,8 +237,8 @@ class Decoding(Section):
     """The search that turns emissions into text."""
 
     kind: Literal["greedy", "beam"] = Field("beam", description="beam: beam search with the language model, if one is given")
-    engine: Literal["auto", "pyctcdecode", "ctc-beam-decoder"] = Field(
-        "auto", description="auto: ctc-beam-decoder where it runs"
+    engine: Literal["auto", "native", "pyctcdecode"] = Field(
+        "auto", description="auto: native; pyctcdecode is many times slower, and needs Python below 3.13"
     )
     beam_width: int = Field(8, ge=1, le=1024, description="hypotheses kept after each frame")
     lm: str | None = Field("embedded:medasr-mini/lm_6.kenlm", description="KenLM file (ARPA or binary) over the model's pieces")
@@ -262,6 +262,13 @@ class Decoding(Section):
         0.999, gt=0.5, le=1.0, description="runs of frames with p(blank) above this become one; 1 never"
     )
     actors: PositiveInt | Literal["auto"] = Field("auto", description="decoder processes; auto: one per 4 CPUs")
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_exists(cls, value: object) -> object:
+        if value == "ctc-beam-decoder":
+            raise ValueError("ctc-beam-decoder is no longer used; set auto, which is dictalake's own search and faster")
+        return value
 
     @model_validator(mode="after")
     def _nbest_fits(self) -> Decoding:

@@ -18,8 +18,14 @@ class Decoder(Protocol):
     def name(self) -> str:
         """The decoding package and its version, for provenance: ``greedy``, ``pyctcdecode 0.5.0``."""
 
-    def decode(self, emissions: Emissions) -> list[Hypothesis]:
-        """One hypothesis or more, the best first. No frames, or blanks only, give one hypothesis without pieces."""
+    def prepare(self) -> None:
+        """Does what the first recording would wait for, such as compiling. A worker calls it before there is work."""
+
+    def decode(self, emissions: Emissions, most: int | None = None) -> list[Hypothesis]:
+        """One hypothesis or more, the best first, and ``most`` at most; to read fewer is faster.
+
+        No frames, or blanks only, give one hypothesis without pieces.
+        """
 
 
 def name_decoder(config: Decoding) -> str:

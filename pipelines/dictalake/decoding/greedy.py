@@ -16,7 +16,10 @@ class GreedyDecoder:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def decode(self, emissions: Emissions) -> list[Hypothesis]:
+    def prepare(self) -> None:
+        """Nothing."""
+
+    def decode(self, emissions: Emissions, most: int | None = None) -> list[Hypothesis]:
         """One hypothesis; ``acoustic_score`` is the log-probability of the best path over the kept frames."""
         if emissions.kept == 0:
             return [Hypothesis(())]

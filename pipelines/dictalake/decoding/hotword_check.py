@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from dictalake.records import Piece
+from dictalake.decoding.segments import slice_frames
+from dictalake.records import Emissions, Piece
 
 _SLACK_FRAMES = 2
 
@@ -35,18 +36,17 @@ class _Place:
 def drop_unsupported(
     biased: Sequence[Piece],
     plain: Sequence[Piece],
-    log_probs: np.ndarray,
-    frame_index: np.ndarray,
+    emissions: Emissions,
     blank_id: int,
     most_nats: float,
     count_bonus: Callable[[Sequence[Piece]], float],
 ) -> tuple[Piece, ...]:
     """``biased``, with the pieces of ``plain`` wherever its own earn no hotword or sound ``most_nats`` less likely.
 
-    ``log_probs`` float32 ``(kept, vocabulary)`` belong to the true frames ``frame_index`` ``(kept,)``. ``count_bonus`` gives
-    the bonus of the hotwords in some pieces. A hotword that loses one of its places loses the others too.
+    ``count_bonus`` gives the bonus of the hotwords in some pieces. A hotword that loses one of its places loses the others too.
     """
     places = _find_places(biased, plain)
+    frame_index = emissions.frame_index
     changed = [place for place in places if place.is_changed]
     for index, place in enumerate(places):
         if not place.is_changed:
@@ -58,7 +58,7 @@ def drop_unsupported(
         first_frame = min([before, *(piece.start_frame for piece in inside)])
         last_frame = max([after, *(piece.end_frame for piece in inside)])
         first, last = (int(at) for at in np.searchsorted(frame_index, [first_frame, last_frame]))
-        rows = log_probs[first : max(last, first + 1)]
+        rows = slice_frames(emissions, first, max(last, first + 1)).dense()
         loss = log_likelihood(rows, _ids(place.theirs), blank_id) - log_likelihood(rows, _ids(place.mine), blank_id)
         place.keeps_mine = loss <= most_nats
     undone = True
@@ -105,16 +105,8 @@ def log_likelihood(log_probs: np.ndarray, token_ids: Sequence[int], blank_id: in
 
     ``log_probs`` ``(frames, vocabulary)``. No tokens: the likelihood of nothing but blanks.
     """
+    from dictalake.decoding.native.alignments import sum_alignments  # numba takes half a second to import
+
     labels = np.full(2 * len(token_ids) + 1, blank_id)
     labels[1::2] = token_ids
-    emitted = log_probs[:, labels].astype(np.float64)
-    # A path may skip the blank before a token, except between two equal tokens, which need a blank between them.
-    jumps = np.zeros(len(labels), dtype=bool)
-    jumps[3::2] = labels[3::2] != labels[1:-2:2]
-    alpha = np.full(len(labels), -np.inf)
-    alpha[:2] = emitted[0, :2]
-    for row in emitted[1:]:
-        stepped = np.concatenate([[-np.inf], alpha[:-1]])
-        jumped = np.where(jumps, np.concatenate([[-np.inf, -np.inf], alpha[:-2]])[: len(alpha)], -np.inf)
-        alpha = np.logaddexp(np.logaddexp(alpha, stepped), jumped) + row
-    return float(np.logaddexp.reduce(alpha[-2:]))
+    return sum_alignments(log_probs[:, labels].astype(np.float64), labels)

@@ -173,8 +173,9 @@ class _Node:
     next: dict[str, _Node] = field(default_factory=dict)
 
 
-_Thread = tuple[_Node, float]  # a term that is being spelt, and the best score before it
-_State = tuple[float, tuple[_Thread, ...]]
+# Terms that are being spelt, each with the best score before it
+Threads = tuple[tuple[_Node, float], ...]
+_State = tuple[float, Threads]  # the best score of finished terms, and those that are being spelt
 
 
 class HotwordScorer:
@@ -191,13 +192,13 @@ class HotwordScorer:
         self._silent = frozenset(word for word in special if word)
         # A recording begins with a word start, even in a vocabulary of letters, which writes no gap before it.
         begun = self._root.next.get(WORD_START)
-        self._start: _State = (0.0, ((begun, 0.0),) if begun else ())
+        self.start: Threads = ((begun, 0.0),) if begun else ()
         self._states: dict[str, _State] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets the texts of the previous recording."""
-        self._states = {"": self._start}
+        self._states = {"": (0.0, self.start)}
 
     def _add(self, term: str, weight: float) -> None:
         node = self._root
@@ -232,11 +233,12 @@ class HotwordScorer:
             text = text.rpartition(" ")[0]
         state = self._states[text]
         for longer in reversed(missing):
-            state = self._advance(state, longer.rpartition(" ")[2])
+            state = self.advance(state, longer.rpartition(" ")[2])
             self._states[longer] = state
         return state
 
-    def _advance(self, state: _State, word: str) -> _State:
+    def advance(self, state: _State, word: str) -> _State:
+        """The state behind ``word``, a "word" of the search."""
         best, threads = state
         for letter in self._spell(word):
             if letter == WORD_START:

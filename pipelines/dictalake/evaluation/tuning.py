@@ -160,7 +160,7 @@ def _decode(cached: CachedEmissions, decoder: Decoder, grid: FrameGrid, normalis
     evidence: dict[int, tuple[float, float]] = {}
     channels = []
     for index, emissions in enumerate(cached.channels):
-        best = decoder.decode(emissions)[0]
+        best = decoder.decode(emissions, 1)[0]
         words = words_of(best, grid, index)
         evidence |= {id(word): measure_evidence(group) for word, group in zip(words, find_word_pieces(best), strict=True)}
         channels.append(words)

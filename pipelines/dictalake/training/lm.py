@@ -19,7 +19,7 @@ from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError, RunError
 from dictalake.training.kenlm_tools import KenlmTools
 
-HIGHEST_ORDER = 6  # the kenlm package on PyPI and ctc-beam-decoder are compiled for this
+HIGHEST_ORDER = 6  # the kenlm package on PyPI is compiled for this
 LEAST_SENTENCE_WORDS = 4
 _TEXT_COLUMNS = ("text", "reference")
 _SENTENCE_END = re.compile(r"(\{(?:period|question mark|exclamation point|new paragraph|next paragraph)\})")

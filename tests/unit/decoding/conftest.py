@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,19 @@ from tests.beam_inputs import LABELS
 from tests.models import write_arpa
 
 
-@pytest.fixture(params=["pyctcdecode", "ctc-beam-decoder"])
+@pytest.fixture(params=["native", "pyctcdecode"])
 def engine(request: pytest.FixtureRequest) -> str:
-    if request.param == "ctc-beam-decoder":
-        pytest.importorskip("ctc_beam_decoder")
+    if request.param == "pyctcdecode":
+        pytest.importorskip("pyctcdecode")
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Language models as arrays are kept in the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")

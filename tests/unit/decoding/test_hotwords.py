@@ -211,12 +211,13 @@ def guard(biased: list[Piece], plain: list[Piece], heard: list[dict[str, float]]
     probabilities[1::2, 0] = 1.0
     for row, shares in zip(probabilities[::2], heard, strict=True):
         row[[PIECES.index(name) for name in shares]] = list(shares.values())
+    emissions = sparsify(np.log(probabilities), -12.0, 1.0, 0)
     scorer = make_scorer(*terms)
 
     def count_bonus(pieces: Sequence[Piece]) -> float:
         return scorer.final_score(spell(*(one.text for one in pieces)))
 
-    kept = drop_unsupported(biased, plain, np.log(probabilities), np.arange(2 * len(heard)), 0, most_nats, count_bonus)
+    kept = drop_unsupported(biased, plain, emissions, 0, most_nats, count_bonus)
     assert all(one.end_frame <= other.start_frame for one, other in pairwise(kept))
     return [one.text for one in kept]
 

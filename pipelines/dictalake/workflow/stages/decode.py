@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dictalake.acoustic.checkpoint import locate_decoding
 from dictalake.config.sections import Config
-from dictalake.decoding.base import open_decoder
+from dictalake.decoding.base import Decoder, open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import DeferredResource, capture_row_error, redact_errors
@@ -20,7 +20,13 @@ class Decode:
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._nbest = config.decoding.nbest
-        self._opened = DeferredResource(lambda: open_decoder(locate_decoding(config), vocabulary))
+
+        def open_prepared() -> Decoder:
+            decoder = open_decoder(locate_decoding(config), vocabulary)
+            decoder.prepare()
+            return decoder
+
+        self._opened = DeferredResource(open_prepared)
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -32,7 +38,7 @@ class Decode:
                 continue
             started = time.perf_counter()
             with capture_row_error(ids[index], "decode", row):
-                channels = [decoder.decode(channel)[: self._nbest] for channel in columns.read_emissions(table, index)]
+                channels = [decoder.decode(channel, self._nbest) for channel in columns.read_emissions(table, index)]
                 row["hypotheses"] = [columns.hypothesis_to_row(best) for best, *_ in channels]
                 row["alternatives"] = [
                     [columns.hypothesis_to_row(one) for one in alternatives] for _, *alternatives in channels
