@@ -199,8 +199,10 @@ def test_a_child_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def watched() -> Iterator[tuple[int, int]]:
         with open_empty() as (into, written):
-            yield into, written
-            sizes.append(os.fstat(written).st_size)
+            try:
+                yield into, written
+            finally:
+                sizes.append(os.fstat(written).st_size)
 
     monkeypatch.setattr(unpacking, "open_empty", watched)
     with pytest.raises(LoadError, match="no_audio"):
@@ -216,9 +218,8 @@ def test_a_large_file_is_mapped_only_when_nobody_can_make_it_shorter(monkeypatch
     def watched(file: int, size: int) -> Any:
         me = os.fstat(file)
         for child in psutil.Process().children(recursive=True):
-            for one in Path(f"/proc/{child.pid}/fd").iterdir():
-                if (one.stat().st_dev, one.stat().st_ino) == (me.st_dev, me.st_ino):
-                    openers.append(child.pid)
+            opened = [one.stat() for one in Path(f"/proc/{child.pid}/fd").iterdir()]
+            openers.extend(child.pid for one in opened if (one.st_dev, one.st_ino) == (me.st_dev, me.st_ino))
         return map_file(file, size)
 
     monkeypatch.setattr(unpacking, "map_file", watched)
@@ -230,7 +231,7 @@ def test_a_large_file_is_mapped_only_when_nobody_can_make_it_shorter(monkeypatch
 @pytest.mark.usefixtures("hostile")
 def test_a_child_that_claims_a_full_disk_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage that gives nothing ends a run."""
-    with pytest.raises(LoadError, match="decoder_crashed.*where there is some"):
+    with pytest.raises(LoadError, match=r"decoder_crashed.*where there is some"):
         list_as("claims-no-room")
 
     def refuse(*_: int) -> None:

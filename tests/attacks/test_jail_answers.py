@@ -227,7 +227,7 @@ def test_the_json_of_an_answer_is_bounded_by_its_sound() -> None:
 
     from dictalake.sandbox import messages
 
-    hours = 1
+    hours = 2
     intervals = [[n * 0.42, n * 0.42 + 0.12] for n in range(int(hours * 3600 / 0.42))]
     value = {"value": {"speech": [intervals]}, "nonce": "n"}
     for samples in (16_000 * 3600 * hours, 16_000):
@@ -236,9 +236,8 @@ def test_the_json_of_an_answer_is_bounded_by_its_sound() -> None:
         text = json.dumps({**value, "shape": data.shape}).encode()
 
         def send(channel: socket.socket = theirs, text: bytes = text, data: np.ndarray = data) -> None:
-            with channel:
-                with contextlib.suppress(OSError):
-                    messages.send_answer(channel, text, data.reshape(-1).view(np.uint8).data)
+            with channel, contextlib.suppress(OSError):
+                messages.send_answer(channel, text, data.reshape(-1).view(np.uint8).data)
 
         sender = threading.Thread(target=send)
         sender.start()
