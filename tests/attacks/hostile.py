@@ -268,8 +268,8 @@ def answer(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
         case "detail":
             raise CorruptAudio(recording_id, _DETAIL + "x" * 48_000_000)
         case "detail of its own":
-            failure = {"reason": "corrupt_audio", "detail": _DETAIL + "x" * 10_000_000}
-            return _raw(json.dumps({"failure": failure, "shape": [0, 0]}).encode())
+            failure = {"reason": "corrupt_audio", "detail": _DETAIL + "x" * 200_000}
+            return _raw(json.dumps({"failure": failure, "shape": [0, 0], "nonce": _find_nonce()}).encode())
         case "long value":
             return {"text": "x" * 100_000_000}, nothing
         case "nested":
@@ -291,11 +291,21 @@ def answer(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
         case "more than it may":
             return _raw(b"{}", 2, 10**12)
         case "talks on":  # an answer to a question that nobody has asked yet
-            _raw(b'{"value":{"who":"before"},"shape":[0,0]}')
+            _raw(json.dumps({"value": {"who": "before"}, "shape": [0, 0], "nonce": _find_nonce()}).encode())
             return {"who": "after"}, nothing
+        case "answers another request":
+            return _raw(b'{"value":{},"shape":[0,0],"nonce":"0123456789abcdef"}')
         case "leaves":
             os._exit(0)
+    if data.startswith(b"claims "):
+        failure = {"reason": data.decode().removeprefix("claims "), "detail": "so it is"}
+        return _raw(json.dumps({"failure": failure, "shape": [0, 0], "nonce": _find_nonce()}).encode())
     return {"who": "me"}, nothing
+
+
+def _find_nonce() -> str:
+    """A child that has been taken over knows all that it was told."""
+    return str(sys._getframe(2).f_locals["request"]["nonce"])
 
 
 def _raw(text: bytes, *lengths: int) -> tuple[dict[str, Any], np.ndarray]:

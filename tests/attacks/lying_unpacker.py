@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from dictalake.archive.descriptors import MOST_IN_MEMORY
 from dictalake.archive.members import _ENTRY, Member, write_list
 from dictalake.archive.unpacker import as_samples, unpack
+from dictalake.errors import FetchFailed
+from dictalake.sandbox.child import received_files
 
 GOOD = Member("good.wav", 4, datetime(2024, 3, 2, tzinfo=UTC), (0,))
 
@@ -58,9 +61,27 @@ def lie(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[dict[
     if name == "too-large":
         told, packed = write_list([Member("a", 10**12, None, (0,))], None)
         return {**told, "length": len(packed)}, as_samples(packed)
+    if name == "claims-no-room":
+        raise FetchFailed(recording_id, "the storage gives nothing")
+    if name == "writes-on":
+        size = _write_on(received_files()[1])
+        return {"members": 0, "damage": None, "length": 0, "size": size}, as_samples(b"")
+    if settings["do"] == "read" and settings["size"] > MOST_IN_MEMORY:
+        os.dup(received_files()[1])  # it stays open after the call
     if settings["do"] == "read":
         return _misread(recording_id, settings)
     return unpack(data, recording_id, settings)
+
+
+def _write_on(file: int) -> int:
+    """Writes until it is refused."""
+    size = 0
+    try:
+        while size < 300_000_000:
+            size += os.pwrite(file, bytes(2**20), size)
+    except OSError:
+        pass
+    return size
 
 
 def _misread(recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:

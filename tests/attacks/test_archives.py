@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -9,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ import psutil
 import pytest
 
 from dictalake.archive import unpack as unpacking
-from dictalake.archive.descriptors import open_bytes, open_empty
+from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file, open_bytes, open_empty
 from dictalake.archive.unpack import open_members
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import LoadError
 from dictalake.records import Recording
 from dictalake.sandbox.messages import CallLimits
-from dictalake.sandbox.pool import Sandbox
+from dictalake.sandbox.pool import Sandbox, Session
 from tests.archives_of_files import OBJECT, WHOLE_FILE, make_tar, make_zip, pax, raw_header, unpack
 from tests.attacks.lying_unpacker import LIES, lie
 
@@ -123,7 +125,7 @@ def test_a_file_that_needs_more_memory_than_a_child_has_is_unpacked_all_the_same
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    sandbox = Sandbox(lie, CallLimits(5.0, 200.0, 10**8))
+    sandbox = Sandbox(lie, CallLimits(20.0, 200.0, 10**8), raises=unpacking.RAISED)
     monkeypatch.setattr(unpacking, "_open_sandbox", lambda *_: sandbox)
     yield
     sandbox.close()
@@ -187,3 +189,75 @@ def test_children_are_kept_from_one_small_archive_to_the_next() -> None:
         unpack(gzip.compress(bytes([n + 1]) * 100), {"decode_s": 299})
         seen |= {child.pid for child in me.children(recursive=True)}
     assert len(seen - before) <= unpacking.UNPACKERS
+
+
+@pytest.mark.usefixtures("hostile")
+def test_a_child_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may write limits.expanded_mb into the file that it was given; the kernel refuses the rest."""
+    sizes = []
+
+    @contextmanager
+    def watched() -> Iterator[tuple[int, int]]:
+        with open_empty() as (into, written):
+            try:
+                yield into, written
+            finally:
+                sizes.append(os.fstat(written).st_size)
+
+    monkeypatch.setattr(unpacking, "open_empty", watched)
+    with pytest.raises(LoadError, match="no_audio"):
+        list_as("writes-on")
+    assert sizes == [10**8]
+
+
+@pytest.mark.usefixtures("hostile")
+def test_a_large_file_is_mapped_only_when_nobody_can_make_it_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unpacker keeps a descriptor: what it cuts off while the decoder reads would end this process with SIGBUS."""
+    openers: list[int] = []
+
+    def watched(file: int, size: int) -> Any:
+        me = os.fstat(file)
+        for child in psutil.Process().children(recursive=True):
+            opened = [one.stat() for one in Path(f"/proc/{child.pid}/fd").iterdir()]
+            openers.extend(child.pid for one in opened if (one.st_dev, one.st_ino) == (me.st_dev, me.st_ino))
+        return map_file(file, size)
+
+    monkeypatch.setattr(unpacking, "map_file", watched)
+    size = MOST_IN_MEMORY + 1
+    assert len(unpack(make_tar({"a.wav": bytes(size)}))[1]["a.wav"]) == size
+    assert openers == []
+
+
+@pytest.mark.usefixtures("hostile")
+def test_a_child_that_claims_a_full_disk_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage that gives nothing ends a run."""
+    with pytest.raises(LoadError, match=r"decoder_crashed.*where there is some"):
+        list_as("claims-no-room")
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(LoadError, match="fetch_failed"):
+        list_as("claims-no-room")
+
+
+def test_a_process_that_cannot_be_started_says_nothing_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(Session, "call", refuse)
+    with pytest.raises(BlockingIOError):
+        unpack(make_tar({"a.wav": bytes(MOST_IN_MEMORY + 1)}))
+
+
+def test_the_entries_of_a_zip_inside_a_zip_are_not_counted() -> None:
+    inner = make_zip({f"{n}.wav": b"x" for n in range(50)})
+    outer = io.BytesIO()
+    with zipfile.ZipFile(outer, "w", zipfile.ZIP_STORED) as packed:
+        packed.writestr("inner.zip", inner)
+        packed.writestr("good.wav", b"good")
+    _, found = unpack(outer.getvalue(), {"members": 10})
+    assert found == {"inner.zip": "unsupported_container", "good.wav": b"good"}
+    with pytest.raises(LoadError, match="too_many_members"):
+        unpack(inner, {"members": 10})

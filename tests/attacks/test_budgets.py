@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from dictalake.archive.load_recording import load_recording
 from dictalake.audio import load as audio
 from dictalake.audio.load import AudioLoader, LoadedAudio
 from dictalake.config.sections import Config
-from dictalake.errors import ConfigError, LoadError, TooLarge
+from dictalake.errors import DecoderCrashed, LoadError, TooLarge
 from dictalake.records import Recording
 from dictalake.sandbox import messages, node_slot
 from dictalake.sandbox.messages import CallLimits
@@ -160,8 +161,9 @@ def test_many_that_need_much_memory_never_have_it_at_once(little_memory: Config,
 
 def test_a_place_that_others_keep_is_waited_for_within_bounds(little_memory: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "_WAITS", 1e-4)
-    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match=r"decoder_timeout.*others had the one place"):
+    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match=r"no_memory_slot.*others had the one place"):
         AudioLoader(little_memory).load(LONG, RECORDING)
+    monkeypatch.setattr(audio, "_WAITS", 4)  # another run of these tests may be at work
     assert AudioLoader(little_memory).load(LONG, RECORDING).duration_s == 900
 
 
@@ -178,10 +180,12 @@ def test_the_place_of_a_process_that_was_killed_is_free() -> None:
 
 
 @pytest.mark.parametrize("trap", ["open", "link", "file"])
-def test_a_folder_for_places_that_others_can_write_to_is_refused(
+def test_a_folder_for_places_that_others_can_write_to_is_not_used_and_stops_nobody(
     trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = tmp_path / f"dictalake-{os.getuid()}"
     if trap == "link":
         (tmp_path / "theirs").mkdir(mode=0o700)
@@ -191,8 +195,76 @@ def test_a_folder_for_places_that_others_can_write_to_is_refused(
     else:
         folder.mkdir()
         folder.chmod(0o777)
-    with pytest.raises(ConfigError, match="TMPDIR"), node_slot.hold_slot("test", 0):
+    assert node_slot.find_folder() == tmp_path / "home" / ".cache" / "dictalake"
+    with node_slot.hold_slot("test", 0), pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
         pass
+    assert (tmp_path / "home" / ".cache" / "dictalake" / "test.lock").exists()
+
+
+def test_without_any_folder_a_process_is_alone_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", fail)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("HOME", "/proc/not-there")
+    assert node_slot.find_folder() is None
+    for _ in range(2):
+        with node_slot.hold_slot("test", 0), pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
+            pass
+
+
+def test_a_place_is_free_again_though_a_copy_of_its_lock_is_open() -> None:
+    with node_slot.hold_slot("test", 60):
+        copies = [os.dup(lock) for lock in node_slot._held]
+    with node_slot.hold_slot("test", 0):
+        pass
+    for copy in copies:
+        os.close(copy)
+
+
+def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
+    program = (
+        "import os, time\nfrom dictalake.sandbox.node_slot import *\n"
+        "with hold_slot('test', 60):\n    if os.fork() == 0:\n        raise SystemExit\n    os.wait()\n"
+        "    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n        time.sleep(600)\n    time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        fork = int(holder.stdout.readline())
+        with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
+            pass
+        holder.kill()
+        holder.wait()
+        with node_slot.hold_slot("test", 5):
+            pass
+        os.kill(fork, signal.SIGKILL)
+
+
+def test_a_decoder_that_dies_in_little_memory_is_tried_in_much(little_memory: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that gets no memory may abort."""
+    call = Sandbox.call
+
+    def die_in_little(sandbox: Sandbox, *arguments: Any) -> Any:
+        if sandbox._limits.memory_mb < 400:
+            raise DecoderCrashed("r1", "SIGABRT")
+        return call(sandbox, *arguments)
+
+    monkeypatch.setattr(Sandbox, "call", die_in_little)
+    assert AudioLoader(little_memory).load(encode(make_tone(0.5), 16_000, "FLAC"), RECORDING).duration_s == 0.5
+
+
+def test_a_defect_that_may_be_for_want_of_memory_is_not_believed_on_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no memory for a buffer")
+
+    monkeypatch.setattr(audio, "_load_audio", fail)
+    for is_tight, expected in ((True, TooLarge), (False, RuntimeError)):
+        monkeypatch.setattr(audio, "is_memory_tight", lambda is_tight=is_tight: is_tight)
+        with pytest.raises(expected):
+            audio.load_audio(b"", "r1", {"is_first_try": True})
+    with pytest.raises(RuntimeError):
+        audio.load_audio(b"", "r1", {})
 
 
 def test_damage_that_may_be_for_want_of_memory_is_not_believed_on_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -28,13 +29,25 @@ def sandbox() -> Iterator[Sandbox]:
     "how",
     [
         *("long value", "nested", "no JSON", "no shape", "wrong shape", "large shape", "no value", "list", "leaves"),
-        *("lies about its length", "more than it may"),
+        *("lies about its length", "more than it may", "answers another request"),
     ],
 )
 def test_an_answer_that_no_decoder_gives_is_a_crash_of_that_recording(sandbox: Sandbox, how: str) -> None:
     with pytest.raises(DecoderCrashed, match="handle this file with caution"):
         sandbox.call(how.encode(), "r1", {})
     assert sandbox.call(b"honest", "r2", {})[0] == {"who": "me"}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["erased", "id_taken", "credentials_expired", "fetch_failed", "access_denied", "expands_too_large", "no_such_reason"],
+)
+def test_a_child_has_no_say_in_what_it_cannot_know(sandbox: Sandbox, reason: str) -> None:
+    """A row that was erased has no URI, and storage that gives nothing ends a run."""
+    with pytest.raises(DecoderCrashed, match="claims what it cannot know"):
+        sandbox.call(f"claims {reason}".encode(), "r1", {})
+    with pytest.raises(CorruptAudio, match="so it is"):
+        sandbox.call(b"claims corrupt_audio", "r1", {})
 
 
 @pytest.mark.parametrize("how", ["detail", "detail of its own"])
@@ -140,6 +153,19 @@ def put(section: str, **fields: Any) -> dict[str, Any]:
         put("quality", lost_s=float("nan")),
         put("quality", duration_s=-1.0),
         put("quality", repairs=["\x1b"]),
+        put("quality", repairs=["hole"] * 65),
+        put("quality", duration_s=2.0),
+        put("quality", speech_s=1.5),
+        put("quality", clipped_ratio=1.5),
+        put("quality", dc_offset=-2.0),
+        put("dicom", **{f"key{n}": "x" for n in range(33)}),
+        {**HONEST, "speech": [[[0.5, 0.2]]]},
+        {**HONEST, "speech": [[[-0.5, 0.2]]]},
+        {**HONEST, "speech": [[[0.5, 1.2]]]},
+        {**HONEST, "speech": [[[0.5, 0.7], [0.6, 0.8]]]},
+        {**HONEST, "speech": [[[0.5, float("nan")]]]},
+        {**HONEST, "speech": [[[True, True]]]},
+        {**HONEST, "speech": [7]},
     ],
     ids=str,
 )
@@ -153,3 +179,73 @@ def test_more_sound_than_the_limits_allow_is_refused() -> None:
         check(HONEST, np.zeros((1, 16_001), np.int16))
     with pytest.raises(DecoderCrashed):
         check(HONEST, np.zeros((0, 0), np.int16))
+
+
+_MEASURE = """
+import resource, sys
+import numpy as np
+from dictalake.audio.answer import check_answer
+from dictalake.sandbox.messages import read_answer
+from tests.attacks.test_jail_answers import HONEST, WAVEFORMS, check
+from dictalake.errors import DecoderCrashed
+check(HONEST)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "text":
+    try:
+        read_answer(b'{"value":{"speech":[' + b"%s," * 2_000_000 + b'1]},"shape":[0,0]}', np.zeros(0, np.uint8))
+    except ValueError:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+else:
+    many = [1] * 500_000
+    lie = {**HONEST, "speech": many} if sys.argv[1] == "speech" else {**HONEST, **{str(n): 1 for n in range(300_000)}}
+    try:
+        check(lie)
+    except DecoderCrashed:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "value"), [("text", "{}"), ("text", "[]"), ("text", "1"), ("speech", ""), ("keys", "")], ids=lambda one: one or "-"
+)
+def test_an_answer_of_many_small_lies_takes_little_memory_here(what: str, value: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = _MEASURE.replace("%s", value)
+    told = subprocess.run([sys.executable, "-c", program, what], env=environment, capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 60_000, "kilobytes"
+
+
+def test_the_json_of_an_answer_is_bounded_by_its_sound() -> None:
+    """Hours of speech with a pause each half second pass; without the sound they do not."""
+    import json
+    import socket
+    import threading
+
+    from dictalake.sandbox import messages
+
+    hours = 2
+    intervals = [[n * 0.42, n * 0.42 + 0.12] for n in range(int(hours * 3600 / 0.42))]
+    value = {"value": {"speech": [intervals]}, "nonce": "n"}
+    for samples in (16_000 * 3600 * hours, 16_000):
+        ours, theirs = socket.socketpair()
+        data = np.zeros((1, samples), np.int16)
+        text = json.dumps({**value, "shape": data.shape}).encode()
+
+        def send(channel: socket.socket = theirs, text: bytes = text, data: np.ndarray = data) -> None:
+            with channel, contextlib.suppress(OSError):
+                messages.send_answer(channel, text, data.reshape(-1).view(np.uint8).data)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        with ours:
+            if samples > 16_000:
+                answer, _ = messages.read_answer(*messages.receive_answer(ours, data.nbytes), "n")
+                assert answer["value"]["speech"][0] == intervals
+            else:
+                with pytest.raises(ValueError, match=r"length|values"):
+                    messages.read_answer(*messages.receive_answer(ours, data.nbytes), "n")
+        sender.join()

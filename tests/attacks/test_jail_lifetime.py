@@ -82,7 +82,7 @@ def test_what_a_child_has_started_is_ended_with_it() -> None:
     """A kernel without seccomp lets it start something."""
     mine, theirs = socket.socketpair()
     child: Any = object.__new__(_Child)
-    child._socket = mine
+    child._socket, child._owner = mine, os.getpid()
     child._process = start_process(["/bin/sh", "-c", "sleep 3600 & echo $!; wait"], stdout=subprocess.PIPE, process_group=0)
     grandchild = os.pidfd_open(int(child._process.stdout.readline()))
     child.kill()
@@ -121,3 +121,27 @@ def test_a_fork_of_the_parent_starts_children_of_its_own() -> None:
         signal.alarm(60)
         os._exit(start_process(["/bin/true"]).wait())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_fork_and_its_parent_never_get_each_others_answers(sandbox: Sandbox) -> None:
+    """They would talk to one child over one socket."""
+    first = sandbox.call(b"pid", "r1", {})[0]["pid"]
+    with sandbox.session() as session:
+        kept = session.call(b"pid", "r1", {})[0]["pid"]
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            theirs = [sandbox.call(b"pid", "r2", {})[0]["pid"], session.call(b"pid", "r3", {})[0]["pid"]]
+            os.write(write, " ".join(map(str, theirs)).encode())
+            session._end()
+            sandbox.close()  # as at its end
+            os._exit(0)
+        os.close(write)
+        theirs = set(map(int, os.read(read, 100).split()))
+        os.close(read)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert len(theirs) == 2
+        assert not theirs & {first, kept}
+        assert session.call(b"pid", "r4", {})[0]["pid"] == kept
+    assert sandbox.call(b"pid", "r5", {})[0]["pid"] == first

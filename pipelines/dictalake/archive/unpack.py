@@ -18,6 +18,7 @@ is not opened. Links, folders and devices are not members; the file that a link 
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections import Counter
@@ -34,13 +35,25 @@ from dictalake.archive.members import Bounds, ListError, Member, check_size, rea
 from dictalake.archive.unpacker import unpack
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
 from dictalake.config.sections import Archive, Limits
-from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, NoAudio, TooLarge, UnsupportedContainer
+from dictalake.errors import (
+    CorruptAudio,
+    DecoderCrashed,
+    DecoderTimeout,
+    ExpandsTooLarge,
+    FetchFailed,
+    NoAudio,
+    TooLarge,
+    TooManyMembers,
+    UnsupportedContainer,
+)
 from dictalake.records import Data, Recording, make_member_id
 from dictalake.sandbox.levels import Level
 from dictalake.sandbox.messages import CallLimits
-from dictalake.sandbox.pool import Sandbox
+from dictalake.sandbox.pool import OF_CONTENT, Sandbox
 
 KINDS = ("zip", "tar", "gzip")
+RAISED = (*OF_CONTENT, TooManyMembers, ExpandsTooLarge, FetchFailed)  # of ``unpack``; the last is checked here
+_ROOM = 2**20
 UNPACKERS = 2  # child processes of one caller
 UNPACK_MB = 160.0  # megabytes of memory that a child may take: the list of 100,000 files fits, and no file is in memory whole
 
@@ -203,14 +216,15 @@ class _Unpacker:
 
     def _read_into_file(self, source: int, recording_id: str, member: Member, settings: dict[str, Any]) -> Data:
         """Through a child of its own, which is gone before the file is mapped: it could make it shorter."""
-        try:
-            with open_empty() as (into, written):
-                with self._sandbox.session() as session:
-                    self._call(session.call, recording_id, settings, [source, into])
+        with ExitStack() as stack:
+            with _explain_no_room(recording_id):
+                into, written = stack.enter_context(open_empty())
+            with self._sandbox.session() as session:
+                self._call(session.call, recording_id, settings, [source, into])
+            with _explain_no_room(recording_id):
                 size = min(os.fstat(written).st_size, member.size_bytes)
                 return map_file(written, size) if size else b""
-        except OSError as error:
-            raise no_room(recording_id, error) from None
+        raise AssertionError("unreachable")
 
     def _call(
         self, call: Any, recording_id: str, settings: dict[str, Any], files: Sequence[int]
@@ -218,6 +232,12 @@ class _Unpacker:
         """What the child says, and the bytes of its answer."""
         try:
             told, samples = call(b"", recording_id, settings, files)
+        except FetchFailed:
+            if len(files) < 2 or _has_room(files[1]):
+                raise DecoderCrashed(
+                    recording_id, "its unpacker found no room on the disk, where there is some; handle this file with caution"
+                ) from None
+            raise
         except TooLarge:
             raise TooLarge(
                 recording_id,
@@ -237,6 +257,26 @@ class _Unpacker:
         return told, data[:length]
 
 
+@contextmanager
+def _explain_no_room(recording_id: str) -> Iterator[None]:
+    """Around what touches files alone: that a process cannot be started says nothing of the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise no_room(recording_id, error) from None
+
+
+def _has_room(file: int) -> bool:
+    """Whether more could be written to ``file``: storage that refuses everything ends a run, so a child is not believed."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(file, os.fstat(file).st_size, _ROOM)
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return True
+
+
 def _name_inside(uri: str) -> str:
     """What the only file in a gzip is called."""
     name = uri.rsplit("/", 1)[-1]
@@ -246,4 +286,4 @@ def _name_inside(uri: str) -> str:
 @functools.cache
 def _open_sandbox(limits: CallLimits, level: Level) -> Sandbox:
     """Kept for the life of the process: to start a child takes longer than to read a small archive."""
-    return Sandbox(unpack, limits, UNPACKERS, level)
+    return Sandbox(unpack, limits, UNPACKERS, level, raises=RAISED)

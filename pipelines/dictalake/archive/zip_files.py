@@ -35,7 +35,8 @@ _PIECE = 2**20
 def list_zip(file: IO[bytes], bounds: Bounds, zone: ZoneInfo) -> tuple[list[Member], Damage | None]:
     """The members, and what is damaged about the archive, if anything."""
     length = file.seek(0, io.SEEK_END)
-    bounds.check(sum(1 for _ in _find_all(file, _ZIP_ENTRY, 0, length)), 0)  # before zipfile makes an object of each
+    begin, end = _find_directory(file)
+    bounds.check(sum(1 for _ in _find_all(file, _ZIP_ENTRY, begin, end)), 0)  # before zipfile makes an object of each
     with zipfile.ZipFile(file) as opened:
         entries = opened.infolist()
     bounds.check(len(entries), sum(entry.file_size for entry in entries))
@@ -100,6 +101,20 @@ def _find_zip_damage(file: IO[bytes], length: int, entries: Sequence[zipfile.Zip
     if any(len(entry.filename) > LONGEST_NAME for entry in entries):
         return Damage(LONG_NAME)
     return None
+
+
+def _find_directory(file: IO[bytes]) -> tuple[int, int]:
+    """The part that zipfile takes for the directory. A stored ZIP among the files has one of its own, which counts nothing."""
+    try:
+        ended = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    except OSError:
+        ended = None
+    if not ended:
+        raise zipfile.BadZipFile("no directory")
+    end = ended[zipfile._ECD_LOCATION]  # type: ignore[attr-defined]
+    if ended[zipfile._ECD_SIGNATURE] == zipfile.stringEndArchive64:  # type: ignore[attr-defined]
+        end -= zipfile.sizeEndCentDir64 + zipfile.sizeEndCentDir64Locator  # type: ignore[attr-defined]
+    return max(0, end - ended[zipfile._ECD_SIZE]), end  # type: ignore[attr-defined]
 
 
 def _find_end(file: IO[bytes], length: int) -> int:

@@ -24,7 +24,7 @@ from dictalake.audio.resample import resample_blocks
 from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_intervals, require_detector, total_s
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
-from dictalake.errors import DecoderTimeout, LoadError, TooLarge, TooManyWindows
+from dictalake.errors import DecoderCrashed, NoMemorySlot, TooLarge, TooManyWindows
 from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
 from dictalake.sandbox.child import is_memory_tight
 from dictalake.sandbox.levels import Level, require_level
@@ -86,7 +86,7 @@ class AudioLoader:
     def load(self, data: Data, recording: Recording) -> LoadedAudio:
         """The sound in ``data``. Its content says what it is; only headerless sound goes by the ending of the name.
 
-        Raises a LoadError: those of ``load_audio``, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
+        Raises those of ``load_audio``, NoMemorySlot, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
         """
         ending = PurePosixPath(recording.uri).suffix.lower().removeprefix(".")
         headerless = self._archive.find_headerless(ending)
@@ -103,7 +103,7 @@ class AudioLoader:
             sandbox = _open_sandbox(self._first_try, self._children, *self._kind)
             try:
                 return sandbox.call(memoryview(data), recording_id, settings if last else {**settings, "is_first_try": True})
-            except TooLarge:
+            except (TooLarge, DecoderCrashed):  # a library that gets no memory may end its process
                 if last:
                     raise
         wait_s = _WAITS * self._limits.clock_s
@@ -115,10 +115,10 @@ class AudioLoader:
                 finally:
                     sandbox.close()  # its memory is the next one's
         except TimeoutError:
-            raise DecoderTimeout(
+            raise NoMemorySlot(
                 recording_id,
                 f"it needs more memory than {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place "
-                "that this machine has for such recordings; run again with --retry-failed decoder_timeout",
+                "that this machine has for such recordings; run again with --retry-failed no_memory_slot",
             ) from None
 
 
@@ -155,7 +155,7 @@ def load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tupl
         return _load_audio(data, recording_id, settings)
     try:
         known, waveforms = _load_audio(data, recording_id, settings)
-    except LoadError:
+    except Exception:  # the defect that a library reports may be that it got no memory
         if is_memory_tight():
             raise TooLarge(recording_id, "") from None
         raise

@@ -20,7 +20,12 @@ HEADER = struct.Struct("<QQ")  # lengths of the JSON and of the bytes after it
 LONGEST_DETAIL = 500  # characters
 MOST_IN_MEMORY = 64_000_000  # bytes of an answer
 MOST_FILES = 8  # that travel with one call
-_LONGEST_JSON = 2**24  # a thousand times what a recording's answer takes
+# What a recording's answer says beside its samples is small, but for the intervals of speech: at most one in 0.42 s.
+_LONGEST_JSON = 2**19
+_SAMPLES_PER_JSON = 250  # bytes of samples for each more byte of JSON: 128 for a second of sound
+_MOST_VALUES = 2**15
+_SECOND_BYTES = 32_000  # int16 at 16 kHz
+_MOST_PER_S = 8  # commas
 
 # (bytes, recording id, JSON settings) → (JSON result, int16 (channels, samples)); importable by its name
 Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarray]]
@@ -78,16 +83,22 @@ def send_answer(channel: socket.socket, text: bytes, data: memoryview) -> None:
             sent += os.write(channel.fileno(), part[sent:])
 
 
-def read_answer(text: bytes, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+def read_answer(text: bytes, data: np.ndarray, nonce: str = "") -> tuple[dict[str, Any], np.ndarray]:
     """An answer of the child as ``{"value": …}`` or ``{"failure": {"reason": …, "detail": …}}``, and its samples.
 
-    Raises ValueError for anything else: a child that has read a hostile file may send what it likes.
+    Raises ValueError for anything else: a child that has read a hostile file may send what it likes. ``nonce`` is what the
+    request said: an answer to another request is none.
     """
+    most = _MOST_VALUES + _MOST_PER_S * len(data) / _SECOND_BYTES
+    if text.count(b",") > most:  # what is nested instead is refused below
+        raise ValueError("more values than there can be: as objects they take many times the memory of their text")
     try:
         answer = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     shape = answer.pop("shape", None) if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or answer.pop("nonce", "") != nonce:
+        raise ValueError("the answer to another request")
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(length) is int and length >= 0 for length in shape)):
         raise ValueError("no shape")
     samples = data.view(np.int16).reshape(shape)
@@ -112,7 +123,7 @@ _UNPRINTABLE = dict.fromkeys(
 def receive_answer(source: socket.socket, most_bytes: int, deadline: float | None = None) -> tuple[bytes, np.ndarray]:
     """The JSON, and the bytes after it as uint8 ``(length,)``. Raises EOFError where the other side is gone."""
     text_length, length = HEADER.unpack(_receive_exactly(source, HEADER.size, deadline).tobytes())
-    if text_length > _LONGEST_JSON or length > most_bytes:
+    if length > most_bytes or text_length > _LONGEST_JSON + length // _SAMPLES_PER_JSON:
         raise ValueError("no message has this length")
     text = _receive_exactly(source, text_length, deadline).tobytes()
     return text, _receive_exactly(source, length, deadline)

@@ -16,19 +16,21 @@ import atexit
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from dictalake import errors
-from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, TooLarge
+from dictalake.errors import DecoderCrashed, DecoderTimeout, LoadError, RunError, TooLarge
 from dictalake.sandbox import jail
 from dictalake.sandbox.child import TIMES_UP
 from dictalake.sandbox.jail import Holds
@@ -37,10 +39,24 @@ from dictalake.sandbox.messages import MOST_FILES, CallLimits, Function, read_an
 from dictalake.sandbox.spawner import start_process
 
 Bytes = bytes | bytearray | memoryview
+# What may be said of a recording by who has seen nothing but its bytes.
+OF_CONTENT: tuple[type[LoadError], ...] = (
+    errors.EmptyObject,
+    errors.NotAudio,
+    errors.UnsupportedContainer,
+    errors.UnsupportedCodec,
+    errors.CorruptAudio,
+    errors.NoAudio,
+    errors.TooLong,
+    errors.TooManyChannels,
+    errors.TooManyWindows,
+    errors.TooLarge,
+)
 
 _SOCKET_BYTES = 2**22
 _KEPT_BYTES = 2**26  # of an idle child, at most
 _STARTS = 3
+_START_PAUSE_S = 0.2
 _START_S = 60.0
 _GRACE_S = 2.0  # how long after its limit a child may still be alive
 _RECYCLE_AFTER = 2000  # calls; a damaged file may have left something in the child's memory
@@ -61,17 +77,25 @@ class Sandbox:
         children: int = 2,
         level: Level = "auto",
         imports: Sequence[str] = (),
+        raises: Collection[type[LoadError]] = OF_CONTENT,
     ) -> None:
         """With the level ``require``, a call raises ConfigError on a machine that cannot confine a child.
 
         ``imports`` are modules that the function imports only while it runs: in the jail it may be too late for that.
+        ``raises`` are the LoadErrors that the function has a say in. A child that claims another one has been taken over.
         """
         self._target = f"{function.__module__}:{function.__qualname__}"
         self._limits, self._level, self._imports = limits, level, tuple(imports)
-        self._free = threading.Semaphore(children)
+        self._raises = {kind.reason: kind for kind in raises}
+        self._children = children
+        self._renew()
+        _sandboxes.add(self)
+        atexit.register(self.close)
+
+    def _renew(self) -> None:
+        self._free = threading.Semaphore(self._children)
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
-        atexit.register(self.close)
 
     def call(
         self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
@@ -125,10 +149,18 @@ class Sandbox:
         with self._lock:
             if self._idle and not fresh:
                 return self._idle.pop()
-        for _ in range(_STARTS - 1):  # a child that dies before it has seen a byte says nothing about the recording
-            with contextlib.suppress(_ChildDiedError):
+        why: Exception | None = None
+        for attempt in range(_STARTS):  # a child that dies before it has seen a byte says nothing about the recording
+            time.sleep(attempt * _START_PAUSE_S)
+            try:
                 return _Child(self._target, self._limits, self._level, self._imports)
-        return _Child(self._target, self._limits, self._level, self._imports)
+            except (_ChildDiedError, OSError) as error:
+                why = error
+        cause = str(why) if isinstance(why, _ChildDiedError) else f"{type(why).__name__} {getattr(why, 'errno', '')}"
+        raise RunError(
+            f"no process could be started to read recordings in, {_STARTS} times in a row ({cause}), as every recording "
+            "would meet. Is the machine out of memory, processes or open files? dictalake doctor tries one"
+        )
 
     def _put_back(self, child: _Child) -> None:
         if child.calls >= _RECYCLE_AFTER:
@@ -153,9 +185,13 @@ class Sandbox:
                 f"decoding it takes more than the {self._limits.memory_mb:g} MB of limits.decode_mb: the header is damaged, or "
                 "the recording must be split",
             )
-        kind = _LOAD_ERRORS.get(failure["reason"])
-        if kind is None:
+        if failure["reason"] == errors.InternalError.reason:
             raise errors.InternalError(recording_id, failure["detail"], "load")
+        kind = self._raises.get(failure["reason"])
+        if kind is None:  # such as that the row was erased, or that the storage gives nothing
+            raise DecoderCrashed(
+                recording_id, "the decoder's process claims what it cannot know; handle this file with caution, or leave it out"
+            )
         raise kind(recording_id, failure["detail"])
 
     def _explain_timeout(self) -> str:
@@ -181,7 +217,7 @@ class Session:
         self, data: Bytes, recording_id: str, settings: dict[str, Any], files: Sequence[int] = ()
     ) -> tuple[dict[str, Any], np.ndarray]:
         """As ``Sandbox.call``, and raises the same."""
-        if self._child is None:
+        if self._child is None or self._child.is_inherited:
             self._child = self._sandbox._take_child(fresh=True)
         try:
             answer = self._child.call(data, recording_id, settings, files)
@@ -199,13 +235,6 @@ class Session:
             child.kill()
 
 
-def _all_kinds(kind: type[LoadError]) -> list[type[LoadError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
-
-
-_LOAD_ERRORS = {kind.reason: kind for kind in _all_kinds(LoadError)}
-
-
 class _ChildDiedError(Exception):
     def __init__(self, sentence: str, *, timed_out: bool) -> None:
         super().__init__(sentence)
@@ -217,6 +246,7 @@ class _Child:
 
     def __init__(self, target: str, limits: CallLimits, level: Level, imports: Sequence[str]) -> None:
         self.calls = 0
+        self._owner = os.getpid()
         self._limits = limits
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):  # fewer round trips; the kernel caps it
@@ -234,17 +264,22 @@ class _Child:
             "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
         }
-        with theirs:
-            self._process = start_process(
-                [sys.executable, "-P", "-c", program, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                cwd="/",
-                process_group=0,
-            )
+        try:
+            with theirs:
+                self._process = start_process(
+                    [sys.executable, "-P", "-c", program, *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    cwd="/",
+                    process_group=0,
+                )
+        except BaseException:
+            self._socket.close()
+            raise
+        _all_children.add(self)
         try:
             holds = Holds(**self._receive(time.monotonic() + _START_S)[0]["value"])  # it has seen no untrusted byte yet
             check_level(level, holds)
@@ -261,9 +296,20 @@ class _Child:
         self.calls += 1
         self._check_silent()
         deadline = time.monotonic() + self._limits.clock_s + _GRACE_S
-        request = json.dumps({"recording_id": recording_id, "settings": settings}).encode()
+        nonce = secrets.token_hex(8)
+        request = json.dumps({"recording_id": recording_id, "settings": settings, "nonce": nonce}).encode()
         self._exchange(lambda: send_request(self._socket, request, data, files), deadline)
-        return self._receive(deadline)
+        return self._receive(deadline, nonce)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it works for the process that this one was forked from."""
+        return self._owner != os.getpid()
+
+    def let_go(self) -> None:
+        """In a fork: the child stays its owner's."""
+        self._socket.close()
+        self._process.returncode = 0  # nobody here waits for it
 
     def _check_silent(self) -> None:
         """An answer that nobody asked for would pass for the next recording's."""
@@ -274,15 +320,18 @@ class _Child:
 
     def kill(self) -> None:
         """Ends the process and whatever it may have started."""
+        if self.is_inherited:
+            self.let_go()
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; on macOS a group of zombies
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self._socket.close()
 
-    def _receive(self, deadline: float) -> tuple[dict[str, Any], np.ndarray]:
+    def _receive(self, deadline: float, nonce: str = "") -> tuple[dict[str, Any], np.ndarray]:
         def read() -> tuple[dict[str, Any], np.ndarray]:
-            return read_answer(*receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline))
+            return read_answer(*receive_answer(self._socket, int(self._limits.memory_mb * 1e6), deadline), nonce)
 
         answer: tuple[dict[str, Any], np.ndarray] = self._exchange(read, deadline)
         return answer
@@ -312,3 +361,19 @@ def _hide_where_needed(holds: Holds) -> None:
     """
     if not (holds.hides_parent or (holds.no_capabilities and jail.has_capabilities())):
         jail.hide_from_user()
+
+
+_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_all_children: weakref.WeakSet[_Child] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """In a fork: two processes that ask one child would get each other's answers. Threads that held locks are gone."""
+    for child in list(_all_children):
+        child.let_go()
+    _all_children.clear()
+    for sandbox in list(_sandboxes):
+        sandbox._renew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -12,7 +12,7 @@ import pytest
 from dictalake.audio.load import AudioLoader
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
-from dictalake.sandbox import levels
+from dictalake.sandbox import child, levels
 from dictalake.sandbox.jail import Holds, find_landlock
 
 WHOLE = Holds(7, True, True, False)
@@ -115,3 +115,26 @@ def test_doctor_says_what_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.state == "warn"
     with pytest.raises(ConfigError):
         check_sandbox(REQUIRE)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/usr/lib/x86_64-linux-gnu/libc.so.6", True),
+        ("/lib64/ld-linux-x86-64.so.2", True),
+        ("/lib/ld-linux-aarch64.so.1", True),
+        ("/lib/libc-2.31.so", True),
+        ("/lib/ld-musl-x86_64.so.1", True),
+        ("/home/me/libcrypto.so.3", False),
+        ("/home/me/ld-tools/plugin.so", False),
+        ("/home/me/libc-work/data.bin", False),
+        ("libc.so.6", False),
+    ],
+)
+def test_only_the_folder_of_the_c_library_itself_stays_readable(path: str, is_one: bool) -> None:
+    assert bool(child._C_LIBRARY.fullmatch(path)) == is_one
+
+
+def test_the_c_library_of_this_process_is_found() -> None:
+    if sys.platform == "linux":
+        assert any(Path(folder).glob("libc.so.6") or Path(folder).glob("ld-musl*") for folder in child.find_readable())

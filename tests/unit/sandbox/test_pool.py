@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, TooLarge
+from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, RunError, TooLarge
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox, _Child
 from tests.unit.sandbox.functions import behave
@@ -135,12 +135,12 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch: py
     """It has not seen a byte yet: that says nothing of the recording."""
     real, started = _Child._receive, []
 
-    def receive(child: _Child, deadline: float) -> Any:
+    def receive(child: _Child, deadline: float, *nonce: str) -> Any:
         if child.calls == 0:
             started.append(child._process.pid)
             if len(started) < 3:
                 child._process.kill()
-        return real(child, deadline)
+        return real(child, deadline, *nonce)
 
     monkeypatch.setattr(_Child, "_receive", receive)
     sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
@@ -148,3 +148,15 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch: py
     assert len(started) == 3
     assert not any(psutil.pid_exists(pid) for pid in started[:2])
     sandbox.close()
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/not/there"])
+def test_children_that_cannot_be_started_end_the_run_with_a_clear_error(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(RunError, match=r"no process could be started.*(status 1|FileNotFoundError 2)"):
+        sandbox.call(b"work", "r1", {})
+    with sandbox.session() as session, pytest.raises(RunError, match="no process could be started"):
+        session.call(b"work", "r1", {})
+    with pytest.raises(RunError):  # its place was given back
+        sandbox.call(b"work", "r1", {})
