@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,17 @@ def test_a_link_to_nothing_and_links_in_a_ring_are_rows_of_their_own(root: Path)
     }
     assert len(found) == len(GOOD) + 5
     assert findings == Findings()
+
+
+def test_a_chain_of_links_is_a_link_loop_where_the_system_follows_it_no_further(root: Path) -> None:
+    for number in range(1_000):
+        (root / f"link{number:04}").symlink_to(f"link{number + 1:04}" if number < 999 else "a.wav")
+    (root / "round").symlink_to("missing/../link0000")
+    begin = time.monotonic()
+    found, findings = look(root)
+    assert time.monotonic() - begin < 2
+    assert findings.aliases == 40
+    assert reasons(found, root) == {f"link{number:04}": "link_loop" for number in range(960)} | {"round": "missing"}
 
 
 def test_the_root_itself_may_be_a_link_and_the_uris_are_without_it(root: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
 from dictalake.archive.local_files import OutsideError, open_folder
-from dictalake.config.uris import make_file_uri
+from dictalake.config.uris import make_file_uri, resolve_links
 from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
 
 LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
@@ -140,7 +140,7 @@ class FolderWalk:
         return FolderEntry(_join(folder.relative, name), path, storage.make_local_state(status))
 
     def _look_at_link(self, folder: _Folder, name: str, path: str) -> FolderEntry | _Folder | None:
-        target = os.path.realpath(path)
+        target = resolve_links(path)
         if is_below(target, self._root):
             status = os.stat(path)  # raises for a link to nothing or to itself
             self._findings.aliases += 1

@@ -29,7 +29,7 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.folders import FolderEntry, FolderWalk
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.config.uris import find_path, make_file_uri, spelled_uri
+from dictalake.config.uris import find_path, make_file_uri, resolve_links, spelled_uri
 from dictalake.errors import ConfigError, EntryFailed, name_place
 from dictalake.records import Recording, make_object_id
 
@@ -70,7 +70,7 @@ def list_recordings(archive: Archive, findings: Findings | None = None) -> Itera
 
 def _list_local(location: str, archive: Archive, select: Selection, findings: Findings) -> Iterator[Recording]:
     """Raises OSError at the call where the root is not there, or neither a folder nor a file."""
-    root = os.path.realpath(find_path(location) or location)
+    root = resolve_links(find_path(location) or location)
     old = spelled_uri(location)
     status = os.stat(root)
     if not stat.S_ISDIR(status.st_mode):
