@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from dictalake.archive import folders, storage
+from dictalake.archive import folders, listing, storage
 from dictalake.archive.fetch import fetch
 from dictalake.archive.findings import Findings
 from dictalake.archive.listing import list_recordings
@@ -81,6 +81,17 @@ def test_a_link_out_of_the_archive_is_one_counted_finding(root: Path, target: st
     found, findings = look(root)
     assert names(found, root) == GOOD
     assert (findings.aliases, findings.left_out) == (0, {folders.LINK_OUTSIDE: 1})
+
+
+def test_links_out_of_the_archive_are_a_warning_of_each_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(listing.logs, "log_event", lambda event, line, **_: lines.append(line))
+    look(root)
+    assert lines == []
+    (root / "one").symlink_to("../elsewhere")
+    (root / "two").symlink_to("../elsewhere/secret.wav")
+    look(root, include=["**/*.mp3"])
+    assert lines == ["2 links lead out of the archive; archive.follow_links: true follows them"]
 
 
 def test_links_out_of_the_archive_are_followed_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:

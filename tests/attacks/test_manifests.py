@@ -15,8 +15,9 @@ import pytest
 from dictalake.archive import manifest as module
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
+from dictalake.archive.local_files import OutsideError
 from dictalake.archive.manifest import find_recordings
-from dictalake.archive.places import Allowed, open_listed
+from dictalake.archive.places import Allowed, open_listed, pin_places
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.errors import ConfigError, NotAllowed
@@ -308,6 +309,30 @@ def test_a_file_that_became_a_link_or_a_pipe_after_it_was_listed_is_not_read(fol
     os.mkfifo(folder / "ward/a.wav")
     with pytest.raises(OSError, match="no regular file"):
         open_listed(f"{folder}/ward/a.wav", archive)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"uri": "archive"}, {"uri": "today"}, {"manifest": "archive/l.csv"}, {"allowed": ("archive",)}]
+)
+def test_a_worker_in_another_folder_reads_no_file_that_was_swapped_for_a_link(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
+) -> None:
+    (tmp_path / "today").symlink_to(folder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    archive = pin_places(Archive.model_validate({"manifest": None if "uri" in keys else "/list.csv", **keys}))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "today").unlink()
+    (tmp_path / "today").symlink_to("elsewhere")
+    path = f"{folder}/ward/a.wav"
+    with open_listed(path, archive, is_listed=True) as file:
+        assert file.read() == b"sound"
+    with pytest.raises(OutsideError):
+        open_listed(f"{tmp_path}/secret.wav", archive, is_listed=True)
+    (folder / "ward").rename(tmp_path / "moved")
+    (folder / "ward").symlink_to(tmp_path / "moved")
+    with pytest.raises(OutsideError):
+        open_listed(path, archive, is_listed=True)
 
 
 def test_a_file_of_an_archive_that_was_reached_through_a_link_is_read_as_older_rows_name_it(

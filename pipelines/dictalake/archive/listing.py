@@ -23,10 +23,11 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
+from dictalake import logs
 from dictalake.archive import objects, storage
 from dictalake.archive.deadlines import LISTING_S
 from dictalake.archive.findings import Findings
-from dictalake.archive.folders import FolderEntry, FolderWalk
+from dictalake.archive.folders import LINK_OUTSIDE, FolderEntry, FolderWalk
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.config.uris import find_path, make_file_uri, resolve_links, spelled_uri
@@ -83,7 +84,17 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
     findings.add_folder_alias(old, make_file_uri(root))
     walk = iter(FolderWalk(root, findings, follow_links=archive.follow_links))
     first = list(islice(walk, 1))  # a root that cannot be read ends the run at once
-    return (_make_local(entry) for entry in chain(first, walk) if select(entry.relative, entry.state))
+    return _describe_entries(chain(first, walk), select, findings)
+
+
+def _describe_entries(entries: Iterator[FolderEntry], select: Selection, findings: Findings) -> Iterator[Recording]:
+    for entry in entries:
+        if select(entry.relative, entry.state):
+            yield _make_local(entry)
+    if count := findings.left_out[LINK_OUTSIDE]:
+        what = "1 link leads" if count == 1 else f"{count} links lead"
+        line = f"{what} out of the archive; archive.follow_links: true follows {'it' if count == 1 else 'them'}"
+        logs.log_event("listing", line, level=logs.WARNING)
 
 
 def _make_local(entry: FolderEntry) -> Recording:

@@ -7,6 +7,7 @@ that neither ``..`` nor links, escapes, ports or a user's name in a URL lead out
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterable
@@ -14,11 +15,11 @@ from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from dictalake.archive.findings import MOST_PREFIXES, Findings
-from dictalake.archive.local_files import open_regular
+from dictalake.archive.local_files import OutsideError, open_regular
 from dictalake.archive.storage import is_archive_location
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive
-from dictalake.config.uris import canonical_uri, find_path, resolve_links, show_path, split_scheme
+from dictalake.config.uris import canonical_uri, find_path, make_file_uri, resolve_links, show_path, split_scheme
 from dictalake.errors import ConfigError
 
 _KEY = "archive.allowed"
@@ -51,22 +52,50 @@ class Allowed:
         return any(parts is not None and any(parts[: len(p)] == p for p in self._prefixes) for parts in places)
 
 
-def open_listed(path: str, archive: Archive) -> io.FileIO:
+def pin_places(archive: Archive) -> Archive:
+    """``archive`` with its local places as they are now: for workers whose folder is another, and in case that a link on the
+    way to them is changed while a run goes on."""
+
+    def pin(place: str) -> str:
+        path = find_path(resolve(place))
+        return place if path is None else make_file_uri(resolve_links(path))
+
+    pinned: dict[str, object] = {}
+    if archive.uri is not None:
+        pinned["uri"] = pin(archive.uri)
+    named = archive.manifest or archive.inventory
+    allowed = archive.allowed
+    if named is not None:
+        path = find_path(resolve(named))
+        pinned["manifest" if archive.manifest else "inventory"] = (
+            named if path is None else make_file_uri(os.path.abspath(path))
+        )
+        allowed = (find_base(archive, resolve(named)),) if allowed is None else allowed
+    return archive.model_copy(update={**pinned, "allowed": None if allowed is None else tuple(map(pin, allowed))})
+
+
+def open_listed(path: str, archive: Archive, *, is_listed: bool = False) -> io.FileIO:
     """Opens a file of a local archive for reading, as ``open_regular``: since it was listed, it may have become a link that
-    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root.
+    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root;
+    with ``is_listed`` it is refused with OutsideError: a listing of ``archive`` names none.
     """
-    root, relative = _find_root(path, archive)
+    root, relative = _find_root(path, archive, is_listed=is_listed)
     return open_regular(root, relative)
 
 
-def _find_root(path: str, archive: Archive) -> tuple[str, str]:
+def _find_root(path: str, archive: Archive, *, is_listed: bool) -> tuple[str, str]:
     """The folder that ``path`` may not lead out of, and the way from there."""
     if archive.follow_links:
         return "/", path.lstrip("/")
     named = archive.manifest or archive.inventory
-    base = archive.uri if named is None else find_base(archive, resolve(named))
-    roots = _list_roots((*(archive.allowed or ()), *([base] if base else ())))
+    if named is None:
+        given = () if archive.uri is None else (archive.uri,)
+    else:
+        given = (find_base(archive, resolve(named)),) if archive.allowed is None else archive.allowed
+    roots = _list_roots(given)
     found = _split_below(roots, path) or _split_below(roots, resolve_links(path))  # the latter: reached by links
+    if found is None and is_listed:
+        raise OutsideError(errno.EXDEV, "no folder of the archive holds it any more")
     return found or os.path.split(os.path.abspath(path))
 
 
