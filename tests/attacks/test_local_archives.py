@@ -107,6 +107,30 @@ def test_links_out_of_the_archive_are_followed_where_that_is_asked_for(root: Pat
     assert [one.uri for one in look(root, follow_links=True, include=["ward/link/*.wav"])[0]] == [outside]
 
 
+def test_a_followed_link_is_known_by_the_name_that_older_versions_gave_it(root: Path, tmp_path: Path) -> None:
+    (root / "ward/link.wav").symlink_to("../../elsewhere/secret.wav")
+    found, _ = look(root, follow_links=True)
+    assert {one.uri: one.old_uris for one in found if one.old_uris} == {
+        f"file://{tmp_path}/elsewhere/secret.wav": (f"file://{root}/ward/link.wav",)
+    }
+
+
+def test_a_link_whose_name_is_asked_for_lists_what_it_leads_to_if_that_has_another_name(root: Path) -> None:
+    """As git-annex and DVC keep files."""
+    (root / ".store").mkdir()
+    (root / ".store/cdef").write_bytes(b"kept by its content")
+    (root / "ward/0001.wav").symlink_to("../.store/cdef")
+    (root / "ward/0002.wav").symlink_to("../a.wav")
+    found, findings = look(root, include=["**/*.wav"])
+    assert sorted(names(found, root)) == sorted([*GOOD, ".store/cdef"])
+    assert findings.aliases == 2
+    (by_link,) = [one for one in found if one.old_uris]
+    assert by_link.old_uris == (f"file://{root}/ward/0001.wav",)
+    (only,), _ = look(root, include=[".store/*"])
+    assert only.recording_id == by_link.recording_id
+    assert len(look(root)[0]) == len(GOOD) + 1
+
+
 def test_a_link_to_nothing_and_links_in_a_ring_are_rows_of_their_own(root: Path) -> None:
     for name, target in {
         "gone.wav": "nowhere.wav",

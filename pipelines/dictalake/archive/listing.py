@@ -89,7 +89,9 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
 
 def _describe_entries(entries: Iterator[FolderEntry], select: Selection, findings: Findings) -> Iterator[Recording]:
     for entry in entries:
-        if select(entry.relative, entry.state):
+        # What a link leads to is listed by itself; where only the link's name is asked for, it would be in no listing at all.
+        is_listed_itself = entry.alias_of is not None and select(entry.alias_of, entry.state)
+        if select(entry.relative, entry.state) and not is_listed_itself:
             yield _make_local(entry)
     if count := findings.left_out[LINK_OUTSIDE]:
         what = "1 link leads" if count == 1 else f"{count} links lead"
@@ -99,6 +101,8 @@ def _describe_entries(entries: Iterator[FolderEntry], select: Selection, finding
 
 def _make_local(entry: FolderEntry) -> Recording:
     recording = make_recording(make_file_uri(entry.path), entry.state)
+    if entry.link is not None:
+        recording = replace(recording, old_uris=(make_file_uri(entry.link),))
     if entry.error is None:
         return recording
     kind, detail = entry.error

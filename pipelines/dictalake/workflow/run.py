@@ -222,6 +222,7 @@ def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: b
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
+        known=run.table.known,
         lost=lost,
         is_same_run=is_same_run,
     )
