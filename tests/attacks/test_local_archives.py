@@ -18,6 +18,7 @@ from dictalake.archive.fetch import fetch
 from dictalake.archive.findings import Findings
 from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Archive
+from dictalake.config.uris import resolve_links
 from dictalake.errors import ChangedDuringRead, ConfigError
 from dictalake.records import Recording
 
@@ -161,6 +162,15 @@ def test_a_chain_of_links_is_a_link_loop_where_the_system_follows_it_no_further(
     assert time.monotonic() - begin < 2
     assert findings.aliases == 40
     assert reasons(found, root) == {f"link{number:04}": "link_loop" for number in range(960)} | {"round": "missing"}
+
+
+def test_links_that_double_at_each_step_are_given_up_as_the_system_does(root: Path) -> None:
+    for number in range(30):
+        (root / f"twice{number}").symlink_to(f"twice{number + 1}/../twice{number + 1}" if number < 29 else "ward")
+    begin = time.monotonic()
+    assert resolve_links(f"{root}/twice0") == f"{root}/twice0"
+    assert resolve_links(f"{root}/twice28/b.wav") == f"{root}/ward/b.wav"
+    assert time.monotonic() - begin < 1
 
 
 def test_the_root_itself_may_be_a_link_and_the_uris_are_without_it(root: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def _find_root(path: str, archive: Archive, *, is_listed: bool) -> tuple[str, st
     if archive.follow_links:
         return "/", path.lstrip("/")
     named = archive.manifest or archive.inventory
+    given: tuple[str, ...]
     if named is None:
         given = () if archive.uri is None else (archive.uri,)
     else:
