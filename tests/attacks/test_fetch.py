@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,7 +239,7 @@ def test_local_file_that_grows_while_it_is_read_is_left(
                 end.write(bytes(100_000))
             return super().read(count)
 
-    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Growing(path))
+    monkeypatch.setattr(fetching, "open_listed", lambda path, *_, **__: Growing(path))
     assert isinstance(fail(recording, archive), ChangedDuringRead)
     assert sum(asked) <= len(b"twelve bytes") + 1
 
@@ -260,7 +261,7 @@ def test_local_file_that_never_answers_is_left_behind_at_the_deadline(
     os.mkfifo(pipe)
     ended = threading.Event()
 
-    def hang(path: str, archive: Archive) -> io.FileIO:
+    def hang(*_: Any, **__: Any) -> io.FileIO:
         try:
             return io.FileIO(pipe)  # the kernel waits for a writer, as for a server that is gone
         finally:
@@ -290,7 +291,7 @@ def test_only_folders_on_a_disk_are_read_without_a_thread_to_leave_behind(
             readers.append(threading.current_thread().name)
             return super().read(count)
 
-    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: Noting(path))
+    monkeypatch.setattr(fetching, "open_listed", lambda path, *_, **__: Noting(path))
     for kind, others in ((0xEF53, threading.current_thread().name), (0x6969, "storage"), (None, "storage")):  # ext4, NFS
         monkeypatch.setattr(disks, "find_kind", lambda file, kind=kind: kind)
         monkeypatch.setattr(disks, "_known", {})

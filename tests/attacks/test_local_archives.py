@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from dictalake.archive import folders, storage
+from dictalake.archive import folders, listing, storage
 from dictalake.archive.fetch import fetch
 from dictalake.archive.findings import Findings
 from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Archive
+from dictalake.config.uris import resolve_links
 from dictalake.errors import ChangedDuringRead, ConfigError
 from dictalake.records import Recording
 
@@ -82,6 +84,17 @@ def test_a_link_out_of_the_archive_is_one_counted_finding(root: Path, target: st
     assert (findings.aliases, findings.left_out) == (0, {folders.LINK_OUTSIDE: 1})
 
 
+def test_links_out_of_the_archive_are_a_warning_of_each_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(listing.logs, "log_event", lambda event, line, **_: lines.append(line))
+    look(root)
+    assert lines == []
+    (root / "one").symlink_to("../elsewhere")
+    (root / "two").symlink_to("../elsewhere/secret.wav")
+    look(root, include=["**/*.mp3"])
+    assert lines == ["2 links lead out of the archive; archive.follow_links: true follows them"]
+
+
 def test_links_out_of_the_archive_are_followed_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
     (root / "ward/link").symlink_to("../../elsewhere")
     (root / "ward/once-more").symlink_to("../../elsewhere")
@@ -93,6 +106,30 @@ def test_links_out_of_the_archive_are_followed_where_that_is_asked_for(root: Pat
     assert [one.uri for one in found] == [*(f"file://{root}/{name}" for name in GOOD), outside]
     assert (findings.aliases, findings.left_out) == (3, {folders.SPECIAL: 1})
     assert [one.uri for one in look(root, follow_links=True, include=["ward/link/*.wav"])[0]] == [outside]
+
+
+def test_a_followed_link_is_known_by_the_name_that_older_versions_gave_it(root: Path, tmp_path: Path) -> None:
+    (root / "ward/link.wav").symlink_to("../../elsewhere/secret.wav")
+    found, _ = look(root, follow_links=True)
+    assert {one.uri: one.old_uris for one in found if one.old_uris} == {
+        f"file://{tmp_path}/elsewhere/secret.wav": (f"file://{root}/ward/link.wav",)
+    }
+
+
+def test_a_link_whose_name_is_asked_for_lists_what_it_leads_to_if_that_has_another_name(root: Path) -> None:
+    """As git-annex and DVC keep files."""
+    (root / ".store").mkdir()
+    (root / ".store/cdef").write_bytes(b"kept by its content")
+    (root / "ward/0001.wav").symlink_to("../.store/cdef")
+    (root / "ward/0002.wav").symlink_to("../a.wav")
+    found, findings = look(root, include=["**/*.wav"])
+    assert sorted(names(found, root)) == sorted([*GOOD, ".store/cdef"])
+    assert findings.aliases == 2
+    (by_link,) = [one for one in found if one.old_uris]
+    assert by_link.old_uris == (f"file://{root}/ward/0001.wav",)
+    (only,), _ = look(root, include=[".store/*"])
+    assert only.recording_id == by_link.recording_id
+    assert len(look(root)[0]) == len(GOOD) + 1
 
 
 def test_a_link_to_nothing_and_links_in_a_ring_are_rows_of_their_own(root: Path) -> None:
@@ -114,6 +151,26 @@ def test_a_link_to_nothing_and_links_in_a_ring_are_rows_of_their_own(root: Path)
     }
     assert len(found) == len(GOOD) + 5
     assert findings == Findings()
+
+
+def test_a_chain_of_links_is_a_link_loop_where_the_system_follows_it_no_further(root: Path) -> None:
+    for number in range(1_000):
+        (root / f"link{number:04}").symlink_to(f"link{number + 1:04}" if number < 999 else "a.wav")
+    (root / "round").symlink_to("missing/../link0000")
+    begin = time.monotonic()
+    found, findings = look(root)
+    assert time.monotonic() - begin < 2
+    assert findings.aliases == 40
+    assert reasons(found, root) == {f"link{number:04}": "link_loop" for number in range(960)} | {"round": "missing"}
+
+
+def test_links_that_double_at_each_step_are_given_up_as_the_system_does(root: Path) -> None:
+    for number in range(30):
+        (root / f"twice{number}").symlink_to(f"twice{number + 1}/../twice{number + 1}" if number < 29 else "ward")
+    begin = time.monotonic()
+    assert resolve_links(f"{root}/twice0") == f"{root}/twice0"
+    assert resolve_links(f"{root}/twice28/b.wav") == f"{root}/ward/b.wav"
+    assert time.monotonic() - begin < 1
 
 
 def test_the_root_itself_may_be_a_link_and_the_uris_are_without_it(root: Path, tmp_path: Path) -> None:

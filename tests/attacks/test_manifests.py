@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from dictalake.archive import manifest as module
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
+from dictalake.archive.local_files import OutsideError
 from dictalake.archive.manifest import find_recordings
-from dictalake.archive.places import Allowed, open_listed
+from dictalake.archive.places import Allowed, open_listed, pin_places
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.errors import ConfigError, NotAllowed
@@ -119,6 +121,50 @@ def test_a_run_names_all_other_places_at_once_before_it_starts(folder: Path, mon
     )
 
 
+def test_other_places_are_named_without_secrets_or_files_and_not_wider_than_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(module.logs, "log_event", lambda event, line, **_: lines.append(line))
+    read(
+        folder,
+        *("https://one?token=CANARY", "https://u:CANARY@two#CANARY", "/Meier_CANARY.wav", "s3://CANARY@three/x"),
+        *(f"/srv/wards/2026/{ward}/deep/CANARY.wav" for ward in "ab"),
+        f"gs://{'b' * 60_000}/x",
+        "abfs://c@acct.dfs.core.windows.net/x",
+    )
+    assert "CANARY" not in lines[0]
+    listed = lines[0].partition("[")[2].partition("]")[0].split(", ")
+    assert listed == [
+        *("/", "/srv/wards/2026", "abfs://c@acct.dfs.core.windows.net/", f"gs://{'b' * 95}…"),
+        *("https://one/", "https://two/", "s3://three/"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri", ["a/" * 40_000 + "x.wav", "a/" * 2_100 + "x.wav", "gs://one/" + "a/" * 40_000, "/" + "../" * 40_000]
+)
+def test_a_place_longer_than_any_storage_holds_is_a_bad_line_at_once(folder: Path, uri: str) -> None:
+    (folder / "a").symlink_to(".")
+    begin = time.monotonic()
+    found, _ = read(folder, *(f"{uri}{number}" for number in range(20)))
+    assert time.monotonic() - begin < 2
+    assert [None if one.error is None else one.error.reason for one in found] == [None, *["bad_manifest_line"] * 20]
+    assert found[1].error is not None
+    assert "longer than any storage can hold" in found[1].error.detail
+
+
+def test_a_chain_of_links_costs_no_more_than_the_system_follows(folder: Path) -> None:
+    for number in range(1_000):
+        (folder / f"link{number}").symlink_to(f"link{number + 1}" if number < 999 else "ward/b.wav")
+    (folder / "ward/b.wav").write_bytes(b"the end of the chain")
+    begin = time.monotonic()
+    found, _ = read(folder, "missing/../link0", "link1/x.wav", "link2", "link980")
+    assert time.monotonic() - begin < 1
+    assert [one.version == "missing" for one in found] == [False, True, True, True, False]
+    assert found[4].uri == f"file://{folder}/ward/b.wav"
+
+
 def test_a_manifest_of_other_places_alone_ends_the_run_unless_somebody_chose_that(folder: Path) -> None:
     (folder / "list.csv").write_text("uri\ngs://one/CANARY.wav\ns3://two/x.wav\n")
     with pytest.raises(ConfigError, match=r"set archive.allowed to all .*: \[gs://one/, s3://two/\]$") as caught:
@@ -136,7 +182,7 @@ def test_an_allowed_place_may_be_named(folder: Path, tmp_path: Path) -> None:
         *(f"file://{tmp_path}/{name}" for name in ("secret.wav", "archive-old/b.wav")),
     ]
     assert [one.error is None for one in found] == [True, True, False]
-    assert findings.prefixes == {"/" + str(tmp_path).split("/")[1]}
+    assert findings.list_prefixes() == [f"{tmp_path}/archive-old"]
 
 
 def test_links_out_of_the_folder_may_be_followed(folder: Path, tmp_path: Path) -> None:
@@ -157,6 +203,11 @@ def test_links_out_of_the_folder_may_be_followed(folder: Path, tmp_path: Path) -
         ("gs://b/day", "gs://b/day/./a.wav", False),
         ("gs://b/day", "gs://b/day/%2e%2e/a.wav", True),  # a key that holds these characters
         ("gs://b", "gs://user@b/a.wav", False),
+        ("abfs://c@acct.dfs.core.windows.net", "abfs://c@acct.dfs.core.windows.net/a.wav", True),
+        ("abfss://c@acct.dfs.core.windows.net/day", "abfss://c@acct.dfs.core.windows.net/day/a.wav", True),
+        ("abfs://c", "abfs://c@acct.dfs.core.windows.net/a.wav", False),
+        ("abfs://c@acct.dfs.core.windows.net", "abfs://d@acct.dfs.core.windows.net/a.wav", False),
+        ("abfs://c@acct.dfs.core.windows.net", "abfs://c@acct.dfs.core.windows.net@other/a.wav", False),
         ("https://host/day/", "https://HOST:443/day/a.wav", True),
         ("https://host/day/", "https://host/day//a.wav?v=1", True),
         ("https://host/day/", "https://host/day-old/a.wav", False),
@@ -258,6 +309,30 @@ def test_a_file_that_became_a_link_or_a_pipe_after_it_was_listed_is_not_read(fol
     os.mkfifo(folder / "ward/a.wav")
     with pytest.raises(OSError, match="no regular file"):
         open_listed(f"{folder}/ward/a.wav", archive)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"uri": "archive"}, {"uri": "today"}, {"manifest": "archive/l.csv"}, {"allowed": ("archive",)}]
+)
+def test_a_worker_in_another_folder_reads_no_file_that_was_swapped_for_a_link(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
+) -> None:
+    (tmp_path / "today").symlink_to(folder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    archive = pin_places(Archive.model_validate({"manifest": None if "uri" in keys else "/list.csv", **keys}))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "today").unlink()
+    (tmp_path / "today").symlink_to("elsewhere")
+    path = f"{folder}/ward/a.wav"
+    with open_listed(path, archive, is_listed=True) as file:
+        assert file.read() == b"sound"
+    with pytest.raises(OutsideError):
+        open_listed(f"{tmp_path}/secret.wav", archive, is_listed=True)
+    (folder / "ward").rename(tmp_path / "moved")
+    (folder / "ward").symlink_to(tmp_path / "moved")
+    with pytest.raises(OutsideError):
+        open_listed(path, archive, is_listed=True)
 
 
 def test_a_file_of_an_archive_that_was_reached_through_a_link_is_read_as_older_rows_name_it(

@@ -12,6 +12,7 @@ others      the object's state, before and after reading
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from dictalake.errors import (
 from dictalake.records import Data, Recording
 
 _BLOCK = 2**22  # asked for at a time
+Open = Callable[[str], io.FileIO]
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
 
 
@@ -52,11 +54,13 @@ def fetch(
     *,
     limits: Limits | None = None,
     on_retry: Callable[[], None] | None = None,
+    is_listed: bool = False,
 ) -> Data:
     """All bytes of ``recording``; transient errors are tried ``archive.fetch_tries`` times with jittered, doubling pauses, all
     within ``archive.fetch_s``. No more than ``limits.object_mb`` are ever taken, whatever the storage announced or sends.
 
-    ``on_retry`` is called before each try but the first.
+    ``on_retry`` is called before each try but the first. ``is_listed`` says that ``archive`` itself names the recording: what
+    is at its place on a disk is then not read where it is outside of ``archive``.
 
     Raises NotFound, AccessDenied, CredentialsExpired, ChangedDuringRead, EmptyObject, ObjectTooLarge or FetchFailed; their
     details name no URI.
@@ -66,10 +70,13 @@ def fetch(
     wrong_digests: set[str] = set()
     deadline = time.monotonic() + archive.fetch_s
 
+    def open_file(path: str) -> io.FileIO:
+        return open_listed(path, archive, is_listed=is_listed)
+
     def read() -> Data:  # the file system anew each time: with expired credentials it is another one
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
         intake = Intake(recording.recording_id, limits, running_call())
-        return _read(filesystem, path, recording, archive, wrong_digests, intake)
+        return _read(filesystem, path, recording, open_file, wrong_digests, intake)
 
     def read_in_time() -> Data:
         if is_on_disk(recording.uri):
@@ -127,7 +134,7 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
 
 
-def _read(filesystem: Any, path: str, recording: Recording, archive: Archive, wrong_digests: set[str], intake: Intake) -> Data:
+def _read(filesystem: Any, path: str, recording: Recording, open_file: Open, wrong_digests: set[str], intake: Intake) -> Data:
     if storage.is_local(filesystem):
         path = _find_path(recording, path)
     if recording.version == storage.MISSING:
@@ -136,7 +143,7 @@ def _read(filesystem: Any, path: str, recording: Recording, archive: Archive, wr
             recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
-        return _read_local(path, recording, archive, intake)
+        return _read_local(path, recording, open_file, intake)
     if storage.is_gcs(filesystem):
         return _read_gcs(filesystem, path, recording, intake)
     if storage.is_s3(filesystem):
@@ -157,9 +164,9 @@ def _find_path(recording: Recording, shown: str) -> str:
     return path if os.path.lexists(path) else shown
 
 
-def _read_local(path: str, recording: Recording, archive: Archive, intake: Intake) -> Data:
+def _read_local(path: str, recording: Recording, open_file: Open, intake: Intake) -> Data:
     try:
-        file = open_listed(path, archive)
+        file = open_file(path)
     except (OutsideError, NotRegularError):  # what was listed was a file
         raise _changed(recording) from None
     with file:

@@ -21,12 +21,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
 from dictalake.archive.local_files import OutsideError, open_folder
-from dictalake.config.uris import make_file_uri
+from dictalake.config.uris import make_file_uri, resolve_links
 from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
 
 LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
@@ -44,13 +44,16 @@ _FOLDER_REASONS = {
 class FolderEntry:
     """A file to transcribe, or with ``error`` a row that says why it is not: its class and its detail.
 
-    ``relative`` is the path below the archive, ``path`` the one without links.
+    ``relative`` is the path below the archive, ``path`` the one without links; ``link`` that of the link that leads there. An
+    entry with ``alias_of`` is such a link to another entry, which has this path below the archive.
     """
 
     relative: str
     path: str
     state: storage.ObjectState
     error: tuple[type[TranscriptionError], str] | None = None
+    link: str | None = None
+    alias_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,20 +143,29 @@ class FolderWalk:
         return FolderEntry(_join(folder.relative, name), path, storage.make_local_state(status))
 
     def _look_at_link(self, folder: _Folder, name: str, path: str) -> FolderEntry | _Folder | None:
-        target = os.path.realpath(path)
+        target = resolve_links(path)
         if is_below(target, self._root):
             status = os.stat(path)  # raises for a link to nothing or to itself
             self._findings.aliases += 1
             if stat.S_ISDIR(status.st_mode) and not is_below(path, target):
                 old = os.path.join(self._root, folder.relative, name)
                 self._findings.add_folder_alias(make_file_uri(old), make_file_uri(target))
-            return None
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            return FolderEntry(
+                _join(folder.relative, name),
+                target,
+                storage.make_local_state(status),
+                link=os.path.join(self._root, _join(folder.relative, name)),
+                alias_of=target[len(self._root.rstrip("/")) + 1 :],
+            )
         if not self._follow_links:
             self._findings.left_out[LINK_OUTSIDE] += 1
             return None
         status = os.stat(path)
         if not stat.S_ISDIR(status.st_mode):
-            return self._look_at_file(folder, name, target, status)
+            found = self._look_at_file(folder, name, target, status)
+            return None if found is None else replace(found, link=os.path.join(self._root, found.relative))
         if target in self._followed:
             self._findings.aliases += 1
             return None

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, BinaryIO
 from urllib.parse import unquote_plus
@@ -38,11 +39,13 @@ from dictalake.archive.places import Allowed, find_base, find_bucket, name_prefi
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.errors import ConfigError, NotAllowed
-from dictalake.records import Recording
+from dictalake.config.uris import canonical_uri, is_too_long
+from dictalake.errors import BadManifestLine, ConfigError, DictalakeError, NotAllowed, name_place
+from dictalake.records import Recording, make_recording_id
 
 _KEY = "archive.inventory"
 _BATCH_ROWS = 8192
+_BAD_ROW = "bad_manifest_line"  # the version of what is no object
 _BLOCK_BYTES = 2**22
 _MOST_MANIFEST_BYTES = 64_000_000
 _BAD_FILE = (pa.ArrowException, OSError, EOFError, ValueError, zlib.error, csv.Error)
@@ -96,10 +99,10 @@ class _Inventory:
 def read_inventory(archive: Archive, findings: Findings | None = None) -> Iterator[Recording]:
     """One Recording for each object of ``archive.inventory`` below ``archive.uri`` (all that ``archive.allowed`` holds without
     one) that ``include`` and ``since`` admit, in the inventory's order, as a stream. Another object is a recording with the
-    error ``not_allowed``.
+    error ``not_allowed``, and a row that cannot be used one with the error ``bad_manifest_line``.
 
-    Raises ConfigError at the call for an inventory that cannot be read or lacks a column, while iterating for a broken
-    row, and at the end where no row names a place that is allowed; RunError where the storage does not answer.
+    Raises ConfigError at the call for an inventory that cannot be read or lacks a column, while iterating for a damaged
+    file, and at the end where no row names a place that is allowed; RunError where the storage does not answer.
     """
     findings = Findings() if findings is None else findings
     select = make_selection(archive)
@@ -109,7 +112,9 @@ def read_inventory(archive: Archive, findings: Findings | None = None) -> Iterat
     first = list(islice(rows, 1))
     base = find_bucket(find_base(archive, resolve(archive.inventory or "")))
     allowed = Allowed(archive, resolve(archive.uri) if root is not None and archive.uri else base)
-    return _iterate(archive, inventory, select, root, chain(first, rows), allowed, findings)
+    source = _open_source(archive, inventory.dialect)
+    reader = _Reader(inventory, resolve(archive.inventory or ""), source, select, root)
+    return _iterate(reader, chain(first, rows), allowed, findings)
 
 
 def _open_inventory(archive: Archive) -> _Inventory:
@@ -264,33 +269,14 @@ def _require_columns(names: Sequence[str], inventory: _Inventory, archive: Archi
         )
 
 
-def _iterate(
-    archive: Archive,
-    inventory: _Inventory,
-    select: Callable[[str, storage.ObjectState], bool],
-    root: str | None,
-    rows: Iterator[Row],
-    allowed: Allowed,
-    findings: Findings,
-) -> Iterator[Recording]:
-    dialect = inventory.dialect
-    filesystem = _open_source(archive, dialect)
+def _iterate(reader: _Reader, rows: Iterator[Row], allowed: Allowed, findings: Findings) -> Iterator[Recording]:
     for row in rows:
-        if _is_gone(row):
+        recording = None if _is_gone(row) else reader.describe(row)
+        if recording is None:
             continue
-        bucket, name = str(row["bucket"] or ""), str(row[dialect.name] or "")
-        if not bucket or not name:
-            raise ConfigError(f"{_KEY}: {row['#']} names no object; take another inventory")
-        path = f"{bucket}/{unquote_plus(name) if inventory.encoded else name}"
-        below = bucket if root is None else root
-        if path != below and not path.startswith(f"{below}/"):
-            continue
-        relative = path[len(below) + 1 :] if path != below else path.rsplit("/", 1)[-1]
-        state = storage.describe(filesystem, path, _make_info(row, dialect))
-        if not select(relative, state):
-            continue
-        recording = make_recording(storage.make_uri(filesystem, path), state)
-        if allowed.covers(recording.uri):
+        if recording.error is not None:
+            yield recording
+        elif allowed.covers(recording.uri):
             findings.allowed += 1
             yield recording
         else:
@@ -301,6 +287,54 @@ def _iterate(
             yield replace(refused, error=NotAllowed(refused.recording_id, detail))
     if (line := report_outside(findings, allowed, _KEY)) is not None:
         logs.log_event("inventory", line, level=logs.WARNING)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Makes recordings of the rows below ``root`` that ``select`` admits. ``filesystem`` is asked for nothing."""
+
+    inventory: _Inventory
+    location: str
+    filesystem: Any
+    select: Callable[[str, storage.ObjectState], bool]
+    root: str | None
+
+    def describe(self, row: Row) -> Recording | None:
+        try:
+            return self._describe(row)
+        except DictalakeError:  # it would meet every row
+            raise
+        except Exception as error:  # whatever a row says costs that row alone
+            return self._make_failed(row, f"cannot be understood ({name_place(error)})")
+
+    def _describe(self, row: Row) -> Recording | None:
+        dialect = self.inventory.dialect
+        bucket, name = str(row["bucket"] or ""), str(row[dialect.name] or "")
+        if not bucket or not name:
+            return self._make_failed(row, "names no object")
+        path = f"{bucket}/{unquote_plus(name) if self.inventory.encoded else name}"
+        below = bucket if self.root is None else self.root
+        if path != below and not path.startswith(f"{below}/"):
+            return None
+        relative = path[len(below) + 1 :] if path != below else path.rsplit("/", 1)[-1]
+        if not self.select(relative, storage.ObjectState(storage.MISSING, 0, None)):
+            return None  # also where the rest of the row cannot be read
+        uri = storage.make_uri(self.filesystem, path)
+        if is_too_long(uri):
+            return self._make_failed(row, "names a place that is longer than any storage can hold")
+        info = _make_info(row, dialect)
+        if info is None:
+            return self._make_failed(row, "has a size or time that cannot be read, or no version")
+        state = storage.describe(self.filesystem, path, info)
+        return make_recording(uri, state) if self.select(relative, state) else None
+
+    def _make_failed(self, row: Row, problem: str) -> Recording:
+        """What a bad row becomes. The same row at the same place keeps its id, and no object has its version."""
+        digest = blake2b(repr(sorted(row.items())).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+        uri = f"{canonical_uri(self.location)}#{row['#'].replace(' ', '-')}-{digest}"
+        recording_id = make_recording_id(uri, _BAD_ROW)
+        error = BadManifestLine(recording_id, f"{row['#']} of the inventory {problem}")
+        return Recording(recording_id, uri, _BAD_ROW, 0, error=error)
 
 
 def _open_source(archive: Archive, dialect: _Dialect) -> Any:
@@ -320,17 +354,17 @@ def _is_gone(row: Row) -> bool:
     return latest == "false" or marker == "true" or bool(row.get("timedeleted"))
 
 
-def _make_info(row: Row, dialect: _Dialect) -> dict[str, Any]:
-    """What a listing would say of this object."""
+def _make_info(row: Row, dialect: _Dialect) -> dict[str, Any] | None:
+    """What a listing would say of this object; None where the row does not say it."""
     info = {listed: row[column] for column, listed in dialect.info.items() if row.get(column) not in (None, "")}
+    version = "generation" if dialect is _GCS else "ETag"
+    if version not in info:
+        return None
     try:
         info["size"] = int(info.get("size", 0))
         for name in ("LastModified", "updated"):
             if isinstance(info.get(name), str):
                 info[name] = datetime.fromisoformat(info[name].replace(" UTC", "+00:00"))
     except ValueError:
-        raise ConfigError(f"{_KEY}: {row['#']} has a size or time that cannot be read; take another inventory") from None
-    version = "generation" if dialect is _GCS else "ETag"
-    if version not in info:
-        raise ConfigError(f"{_KEY}: {row['#']} has no {version}; take another inventory")
+        return None
     return {**info, version: str(info[version])}

@@ -23,13 +23,14 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
+from dictalake import logs
 from dictalake.archive import objects, storage
 from dictalake.archive.deadlines import LISTING_S
 from dictalake.archive.findings import Findings
-from dictalake.archive.folders import FolderEntry, FolderWalk
+from dictalake.archive.folders import LINK_OUTSIDE, FolderEntry, FolderWalk
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.config.uris import find_path, make_file_uri, spelled_uri
+from dictalake.config.uris import find_path, make_file_uri, resolve_links, spelled_uri
 from dictalake.errors import ConfigError, EntryFailed, name_place
 from dictalake.records import Recording, make_object_id
 
@@ -70,7 +71,7 @@ def list_recordings(archive: Archive, findings: Findings | None = None) -> Itera
 
 def _list_local(location: str, archive: Archive, select: Selection, findings: Findings) -> Iterator[Recording]:
     """Raises OSError at the call where the root is not there, or neither a folder nor a file."""
-    root = os.path.realpath(find_path(location) or location)
+    root = resolve_links(find_path(location) or location)
     old = spelled_uri(location)
     status = os.stat(root)
     if not stat.S_ISDIR(status.st_mode):
@@ -83,11 +84,25 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
     findings.add_folder_alias(old, make_file_uri(root))
     walk = iter(FolderWalk(root, findings, follow_links=archive.follow_links))
     first = list(islice(walk, 1))  # a root that cannot be read ends the run at once
-    return (_make_local(entry) for entry in chain(first, walk) if select(entry.relative, entry.state))
+    return _describe_entries(chain(first, walk), select, findings)
+
+
+def _describe_entries(entries: Iterator[FolderEntry], select: Selection, findings: Findings) -> Iterator[Recording]:
+    for entry in entries:
+        # What a link leads to is listed by itself; where only the link's name is asked for, it would be in no listing at all.
+        is_listed_itself = entry.alias_of is not None and select(entry.alias_of, entry.state)
+        if select(entry.relative, entry.state) and not is_listed_itself:
+            yield _make_local(entry)
+    if count := findings.left_out[LINK_OUTSIDE]:
+        what = "1 link leads" if count == 1 else f"{count} links lead"
+        line = f"{what} out of the archive; archive.follow_links: true follows {'it' if count == 1 else 'them'}"
+        logs.log_event("listing", line, level=logs.WARNING)
 
 
 def _make_local(entry: FolderEntry) -> Recording:
     recording = make_recording(make_file_uri(entry.path), entry.state)
+    if entry.link is not None:
+        recording = replace(recording, old_uris=(make_file_uri(entry.link),))
     if entry.error is None:
         return recording
     kind, detail = entry.error

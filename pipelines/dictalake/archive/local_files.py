@@ -14,6 +14,8 @@ import os
 import stat
 from functools import cache
 
+from dictalake.config.uris import resolve_links
+
 _OPENAT2 = 437  # the number of the system call on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 _TRIES = 16  # EAGAIN: something was renamed while the kernel resolved a path with ``..`` in a link
@@ -115,8 +117,8 @@ def _openat2(folder: int, relative: str, flags: int) -> int:
 
 def _resolve(root: str, relative: str) -> str:
     """``relative`` without links. Raises OutsideError. What is swapped later is a link where there may be none."""
-    base = os.path.realpath(root or "/")
-    path = os.path.realpath(os.path.join(base, relative))
+    base = resolve_links(root or "/")
+    path = resolve_links(os.path.join(base, relative))
     if path == base:
         return "."
     if not path.startswith(f"{base.rstrip('/')}/"):

@@ -13,7 +13,6 @@ the error ``not_allowed``: one line costs one row, not the run.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from dictalake.archive.places import Allowed, find_base, find_bucket, join_base,
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
-from dictalake.config.uris import canonical_uri, find_path, spelled_uri, split_scheme
+from dictalake.config.uris import canonical_uri, find_path, is_too_long, spelled_uri, split_scheme
 from dictalake.errors import BadManifestLine, ConfigError, DictalakeError, NotAllowed, name_place
 from dictalake.records import Recording, make_recording_id
 
@@ -152,21 +151,24 @@ class _Reader:
             location = join_base(self.base, resolve(row.uri))
         except ConfigError:
             return _refuse(row, "names an embedded asset that does not exist")
+        if is_too_long(location):
+            return _refuse(row, "names a place that is longer than any storage can hold")
         if not storage.is_archive_location(location) and split_scheme(location)[0] != split_scheme(self.base)[0]:
             return _refuse(row, "names a kind of storage that holds no archive")
-        if not self.allowed.covers(location):
-            recording = self._make(row, location, storage.ObjectState(storage.MISSING, 0, None))
+        if "\0" in location:
+            return _refuse(row, "holds a NUL byte")
+        uri = canonical_uri(location)  # once: it follows links, which may lead elsewhere a moment later
+        if not self.allowed.covers(location, uri):
+            recording = self._make(row, location, uri, storage.ObjectState(storage.MISSING, 0, None))
             detail = f"{row.place} of the manifest names a place that archive.allowed does not hold"
             return replace(recording, error=NotAllowed(recording.recording_id, detail))
-        return self._make(row, location, self._ask(location))
+        return self._make(row, location, uri, self._ask(uri))
 
-    def _ask(self, location: str) -> storage.ObjectState:
-        uri = canonical_uri(location)
-
+    def _ask(self, uri: str) -> storage.ObjectState:
         def ask() -> storage.ObjectState:
-            path = find_path(location)
+            path = find_path(uri)
             if path is not None:
-                return storage.describe_local(os.path.realpath(path))
+                return storage.describe_local(path)
             return storage.describe(*storage.open_location(uri, self.archive.storage_options, f"{KEY}: a uri in it"))
 
         try:
@@ -176,8 +178,8 @@ class _Reader:
                 raise storage.explain(error, f"{KEY}: the storage of its uris") from None
             return storage.ObjectState(storage.MISSING, 0, None)  # `fetch` says why: not_found, access_denied
 
-    def _make(self, row: ManifestRow, location: str, state: storage.ObjectState) -> Recording:
-        uri, old = canonical_uri(location), spelled_uri(location)
+    def _make(self, row: ManifestRow, location: str, uri: str, state: storage.ObjectState) -> Recording:
+        old = spelled_uri(location)
         recording = make_recording(uri, state)
         return replace(recording, metadata=row.metadata, old_uris=(old,) if old != uri else ())
 

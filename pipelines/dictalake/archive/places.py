@@ -7,6 +7,7 @@ that neither ``..`` nor links, escapes, ports or a user's name in a URL lead out
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterable
@@ -14,15 +15,17 @@ from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from dictalake.archive.findings import MOST_PREFIXES, Findings
-from dictalake.archive.local_files import open_regular
+from dictalake.archive.local_files import OutsideError, open_regular
 from dictalake.archive.storage import is_archive_location
 from dictalake.config.locations import EMBEDDED, resolve
 from dictalake.config.sections import Archive
-from dictalake.config.uris import canonical_uri, find_path, show_path, split_scheme
+from dictalake.config.uris import canonical_uri, find_path, make_file_uri, resolve_links, show_path, split_scheme
 from dictalake.errors import ConfigError
 
 _KEY = "archive.allowed"
 _HTTP = ("http", "https")
+_WITH_ACCOUNT = ("abfs", "abfss", "az")  # what is before an @ is the container, as in container@account.dfs.core.windows.net
+_MOST_CHARACTERS = 100  # of a place in a message
 Parts = tuple[str, ...]
 
 
@@ -39,32 +42,61 @@ class Allowed:
             parts = split_place(resolve(prefix)) if prefix.strip() else None
             if parts is None or (parts[0] != "file" and not parts[1:]) or not (prefix == base or is_archive_location(prefix)):
                 raise ConfigError(f"{_KEY} = {prefix!r}: give a folder, scheme://bucket/folder or https://host/folder")
-            self._prefixes |= {parts, split_place(resolve(prefix), resolve_links=False) or parts}
+            self._prefixes |= {parts, split_place(resolve(prefix), follow=False) or parts}
 
-    def covers(self, location: str) -> bool:
-        """Whether the object at ``location`` is below a prefix."""
-        places = [split_place(location)]
+    def covers(self, location: str, uri: str | None = None) -> bool:
+        """Whether the object at ``location`` is below a prefix. ``uri`` is its canonical URI, where that is known already."""
+        places = [split_place(location) if uri is None else split_place(uri, follow=False)]
         if self._follows_links:
-            places.append(split_place(location, resolve_links=False))
+            places.append(split_place(location, follow=False))
         return any(parts is not None and any(parts[: len(p)] == p for p in self._prefixes) for parts in places)
 
 
-def open_listed(path: str, archive: Archive) -> io.FileIO:
+def pin_places(archive: Archive) -> Archive:
+    """``archive`` with its local places as they are now: for workers whose folder is another, and in case that a link on the
+    way to them is changed while a run goes on."""
+
+    def pin(place: str) -> str:
+        path = find_path(resolve(place))
+        return place if path is None else make_file_uri(resolve_links(path))
+
+    pinned: dict[str, object] = {}
+    if archive.uri is not None:
+        pinned["uri"] = pin(archive.uri)
+    named = archive.manifest or archive.inventory
+    allowed = archive.allowed
+    if named is not None:
+        path = find_path(resolve(named))
+        pinned["manifest" if archive.manifest else "inventory"] = (
+            named if path is None else make_file_uri(os.path.abspath(path))
+        )
+        allowed = (find_base(archive, resolve(named)),) if allowed is None else allowed
+    return archive.model_copy(update={**pinned, "allowed": None if allowed is None else tuple(map(pin, allowed))})
+
+
+def open_listed(path: str, archive: Archive, *, is_listed: bool = False) -> io.FileIO:
     """Opens a file of a local archive for reading, as ``open_regular``: since it was listed, it may have become a link that
-    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root.
+    leads out of the archive, or a pipe. A file of another archive, as a row of the lake names it, is opened without that root;
+    with ``is_listed`` it is refused with OutsideError: a listing of ``archive`` names none.
     """
-    root, relative = _find_root(path, archive)
+    root, relative = _find_root(path, archive, is_listed=is_listed)
     return open_regular(root, relative)
 
 
-def _find_root(path: str, archive: Archive) -> tuple[str, str]:
+def _find_root(path: str, archive: Archive, *, is_listed: bool) -> tuple[str, str]:
     """The folder that ``path`` may not lead out of, and the way from there."""
     if archive.follow_links:
         return "/", path.lstrip("/")
     named = archive.manifest or archive.inventory
-    base = archive.uri if named is None else find_base(archive, resolve(named))
-    roots = _list_roots((*(archive.allowed or ()), *([base] if base else ())))
-    found = _split_below(roots, path) or _split_below(roots, os.path.realpath(path))  # the latter: reached by links
+    given: tuple[str, ...]
+    if named is None:
+        given = () if archive.uri is None else (archive.uri,)
+    else:
+        given = (find_base(archive, resolve(named)),) if archive.allowed is None else archive.allowed
+    roots = _list_roots(given)
+    found = _split_below(roots, path) or _split_below(roots, resolve_links(path))  # the latter: reached by links
+    if found is None and is_listed:
+        raise OutsideError(errno.EXDEV, "no folder of the archive holds it any more")
     return found or os.path.split(os.path.abspath(path))
 
 
@@ -72,27 +104,28 @@ def _find_root(path: str, archive: Archive) -> tuple[str, str]:
 def _list_roots(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Each spelling of the local folders among the places ``given``, with what it really is: asked once, not for each file."""
     roots = filter(None, (find_path(resolve(one)) for one in given))
-    spelled = ((path.rstrip("/"), root) for root in roots for path in (os.path.realpath(root), os.path.abspath(root), root))
-    return tuple((path, os.path.realpath(root)) for path, root in spelled if os.path.isdir(path or "/"))
+    spelled = ((path.rstrip("/"), root) for root in roots for path in (resolve_links(root), os.path.abspath(root), root))
+    return tuple((path, resolve_links(root)) for path, root in spelled if os.path.isdir(path or "/"))
 
 
 def _split_below(roots: Iterable[tuple[str, str]], path: str) -> tuple[str, str] | None:
     return next(((real, path[len(spelled) + 1 :]) for spelled, real in roots if path.startswith(f"{spelled}/")), None)
 
 
-def split_place(location: str, *, resolve_links: bool = True) -> Parts | None:
+def split_place(location: str, *, follow: bool = True) -> Parts | None:
     """The parts of a place, the scheme first; None for one whose parts are in doubt, which is below no prefix."""
     if "\0" in location:
         return None
     path = find_path(location)
     if path is not None:
-        real = os.path.realpath(path) if resolve_links else os.path.abspath(path)
+        real = resolve_links(path) if follow else os.path.abspath(path)
         return ("file", *(part for part in real.split("/") if part))
     scheme, rest = split_scheme(canonical_uri(location))
     if scheme in _HTTP:
         return _split_url(f"{scheme}://{rest}", scheme)
     parts = rest.split("/")
-    if any(part in ("..", ".") for part in parts) or "@" in parts[0] or not parts[0]:
+    users = parts[0].count("@") - (scheme in _WITH_ACCOUNT)
+    if any(part in ("..", ".") for part in parts) or users > 0 or not parts[0]:
         return None
     return (scheme, *parts)
 
@@ -133,13 +166,21 @@ def find_bucket(base: str) -> str:
     return f"{scheme}://{rest.split('/', 1)[0]}"
 
 
-def name_prefix(location: str) -> str:
-    """The bucket, host or top folder of a place, for people."""
-    path = find_path(location)
+def name_prefix(uri: str) -> str:
+    """The folder, bucket or host of the object at ``uri``, for people: no file's name, no user and nothing of a query."""
+    path = find_path(uri)
     if path is not None:
-        return "/" + show_path(os.path.realpath(path)).strip("/").split("/", 1)[0]
-    scheme, rest = split_scheme(location)
-    return f"{scheme}://{rest.split('/', 1)[0].rpartition('@')[2]}/"
+        return os.path.dirname(show_path(path))
+    scheme, rest = split_scheme(uri)
+    if scheme not in _HTTP:
+        bucket = rest.split("/", 1)[0]
+        return f"{scheme}://{bucket if scheme in _WITH_ACCOUNT else bucket.rpartition('@')[2]}/"
+    try:
+        parsed = urlsplit(uri)
+        port = "" if parsed.port is None else f":{parsed.port}"
+    except ValueError:
+        return f"{scheme}://"
+    return f"{scheme}://{parsed.hostname or ''}{port}/"
 
 
 def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None:
@@ -149,7 +190,7 @@ def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None
     """
     if not findings.not_allowed:
         return None
-    names = sorted(findings.prefixes)
+    names = [name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}…" for name in findings.list_prefixes()]
     more = ", …" if len(names) > MOST_PREFIXES else ""
     listed = ", ".join(names[:MOST_PREFIXES])
     what = f"{findings.not_allowed} of its lines name places outside {_KEY}"

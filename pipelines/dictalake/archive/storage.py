@@ -23,7 +23,8 @@ from dictalake.config.uris import make_file_uri, read_path, split_scheme
 from dictalake.errors import ConfigError, DictalakeError, RunError
 
 MISSING = "missing"  # the version of an object that was not there when its manifest was read
-_OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "az", "http", "https")
+_OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "http", "https")
+_MOST_BYTES = 2**63 - 1  # of an object: what the lake's tables can hold
 _TRANSIENT_ERRNOS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -212,6 +213,8 @@ def describe(filesystem: Any, path: str, info: Mapping[str, Any] | None = None) 
         raise IsADirectoryError(errno.EISDIR, "not an object")
     modified_at = _read_time(entry)
     size = int(entry.get("size") or 0)
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError("a size that no object has")
     # A listing of S3 names no version ids, a question about one object does: only a file system that uses them always has them.
     version_id = entry.get("VersionId") if getattr(filesystem, "version_aware", False) else None
     version = entry.get("generation") or (version_id if version_id != "null" else None) or entry.get("ETag")

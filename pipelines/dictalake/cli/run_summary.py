@@ -105,8 +105,9 @@ def _sort_worst(seconds_of: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def describe(summary: RunSummary) -> str:
-    """One line about what a night did; empty when there was nothing to do, nothing was left to others and nobody warned."""
-    if not (summary.recordings or summary.claimed or summary.unread_folders):
+    """One line about what a night did; empty when there was nothing to do, nothing was left out or left to others, and nobody
+    warned."""
+    if not (summary.recordings or summary.claimed or summary.unread_folders or summary.left_out):
         if summary.hidden_warnings:
             return f"run {summary.run_id}: nothing to do{_describe_warnings(summary)}"
         return ""

@@ -24,13 +24,49 @@ _OTHER_NAMES = {"gcs": "gs", "s3a": "s3"}
 _USUAL_PORTS = {"http": 80, "https": 443}
 _ESCAPES = re.compile(r"\\u(005c|dc[89a-f][0-9a-f])")
 _SPELT_ESCAPE = re.compile(r"\\(?=u(?:005c|dc[89a-f][0-9a-f]))")
+_PATH_MAX = 4096  # bytes: the system opens no longer path
+_MOST_CHARACTERS = 64_000  # of a URI
+_MOST_LINKS = 40  # that the system follows on the way to one file
+
+
+def is_too_long(location: str) -> bool:
+    """Whether no storage can hold what ``location`` names. It is to be asked before anything looks at a location that others
+    wrote: the time that some looks take grows with the square of its length."""
+    if len(location) > _MOST_CHARACTERS:
+        return True
+    path = find_path(location)
+    return path is not None and len(path.encode("utf-8", "replace")) >= _PATH_MAX
+
+
+def resolve_links(path: str) -> str:
+    """``path`` absolute and without links, whether it exists or not; as it is spelled where the system would not follow it
+    either, after 40 links. ``os.path.realpath`` follows chains of links for minutes."""
+    whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    rest, at, links = whole.split("/")[::-1], "", 0
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            at = at.rpartition("/")[0]
+        elif part not in ("", "."):
+            at = f"{at}/{part}"
+            try:
+                target = os.readlink(at)
+            except OSError:
+                target = None
+            if target is not None:
+                links += 1
+                at = "" if target.startswith("/") else at.rpartition("/")[0]
+                rest += target.split("/")[::-1]
+            if links > _MOST_LINKS or len(at) > _PATH_MAX:
+                return os.path.abspath(path)
+    return at or "/"
 
 
 def canonical_uri(location: str) -> str:
     """The one URI of the object or folder at ``location``, a path or a URI. It looks at local paths, and asks no storage."""
     path = find_path(location)
     if path is not None:
-        return make_file_uri(os.path.realpath(path))
+        return make_file_uri(resolve_links(path))
     scheme, rest = split_scheme(location)
     if scheme in _USUAL_PORTS:
         return f"{scheme}://{_canonical_authority(scheme, rest)}"
@@ -58,7 +94,7 @@ def list_spellings(location: str) -> list[str]:
     shown = show_path(inside)
     spelled = spelled_uri(found.rstrip("/") or "/") + shown
     return list(
-        dict.fromkeys((make_file_uri(os.path.realpath(found)) + shown, make_file_uri(os.path.abspath(found)) + shown, spelled))
+        dict.fromkeys((make_file_uri(resolve_links(found)) + shown, make_file_uri(os.path.abspath(found)) + shown, spelled))
     )
 
 
@@ -70,7 +106,7 @@ def today_uri(uri: str) -> str:
         return canonical_uri(uri)
     found, inside = _split_member(path)
     folder, name = os.path.split(found)
-    return make_file_uri(os.path.join(os.path.realpath(folder), name) + inside)
+    return make_file_uri(os.path.join(resolve_links(folder), name) + inside)
 
 
 def _split_member(path: str) -> tuple[str, str]:

@@ -45,6 +45,7 @@ _STORAGE_TRIES = 8  # for a commit whose storage fails
 ERASURE_MARK = "dictalake.erasure"  # in the commit info of a version that erases
 _DONE_COLUMNS = ("recording_id", "attempt", "status", "archive_id", "archive_rows", "error")
 DONE = pa.schema([pa.field(name, TRANSCRIPTS.field(name).type) for name in _DONE_COLUMNS])
+KNOWN = pa.schema([DONE.field("recording_id"), DONE.field("archive_id")])
 _KEYS = pa.schema([DONE.field("recording_id"), DONE.field("attempt"), DONE.field("archive_id")])
 
 
@@ -159,6 +160,12 @@ class TranscriptTable:
             self._seen[fingerprint] = self._delta.version()
             self._keys[fingerprint] = _KEYS.empty_table()
             return self._read_files(self._find_files(fingerprint), DONE)
+
+    def known(self) -> ds.Dataset:
+        """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. It is as
+        new as the last look at the table. Raises RunError."""
+        with self._lake_errors("read"):
+            return self._read_files(pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist(), KNOWN)
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.

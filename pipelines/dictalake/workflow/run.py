@@ -28,6 +28,7 @@ from dictalake import logs, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
 from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
+from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
 from dictalake.lake.claims import LeaseStore, make_lease
@@ -236,6 +237,7 @@ def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: b
         lambda: run.table.committed(run.provenance.fingerprint),
         lambda: manifests.find(list(run.others), CLAIMED),
         retry,
+        known=run.table.known,
         lost=lost,
         is_same_run=is_same_run,
     )
@@ -295,7 +297,8 @@ def _connect_stages(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: Clu
     step = -(-places.num_rows // _MOST_TASKS)
     # Not from_arrow: it asks a worker how each block looks, and the first worker takes seconds to start.
     recordings = ray.data.from_blocks([places.slice(block, step) for block in range(0, places.num_rows, step)])
-    load_block = QuarantiningStage("load", Load(config, run.table.forbidden), ledger)
+    listed = config.model_copy(update={"archive": pin_places(run.listing)})
+    load_block = QuarantiningStage("load", Load(listed, run.table.forbidden, is_listed=True), ledger)
     load = with_display_name("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
     loaded = _in_tasks(recordings, plan.load, load)
     if run.reading is None:  # the engine gives text itself

@@ -110,19 +110,23 @@ class WorkList:
         claimed: Callable[[], ds.Dataset],
         retry: Retry | None = None,
         *,
+        known: Callable[[], ds.Dataset] | None = None,
         lost: pa.Table | None = None,
         is_same_run: bool = False,
     ) -> None:
         """Computes the work anew. Raises RunError.
 
-        ``done()`` gives the rows in the lake (schema table.DONE), ``claimed()`` the recordings of other live runs (schema
-        CLAIMED), ``lost`` the rows that lost sound (schema rechecks.LOST). ``is_same_run`` means that this run has been over
-        its manifest and only looks for what has no row yet.
+        ``done()`` gives the rows in the lake (schema table.DONE), ``known()`` the ids that are in it under any fingerprint
+        (schema table.KNOWN; without it those of ``done()``), by which recordings keep the names of older versions.
+        ``claimed()`` gives the recordings of other live runs (schema CLAIMED), ``lost`` the rows that lost sound (schema
+        rechecks.LOST). ``is_same_run`` means that this run has been over its manifest and only looks for what has no row yet.
         """
         self.done_before.clear()
         with _plain_errors():
             for attempt in range(1, _TRIES + 1):
-                self._database.register("done_rows", _scan(done()))
+                rows = done()
+                self._database.register("done_rows", _scan(rows))
+                self._database.register("known_rows", _scan(rows if known is None else known()))
                 self._database.register("claimed_rows", _scan(claimed()))
                 self._database.register("lost_rows", lost if lost is not None else LOST.empty_table())
                 try:

@@ -2,6 +2,7 @@
 --
 -- Reads    listed         the archive: one row per recording (worklist.py)
 --          done_rows      the rows of this fingerprint that are in the lake (schema table.DONE)
+--          known_rows     the ids that are in the lake, of any fingerprint (schema table.KNOWN)
 --          claimed_rows   the recordings in the manifests of other live runs
 --          lost_rows      rows, by recording and attempt, that lost sound (schema rechecks.LOST)
 -- Settings retry          'none', 'retryable' or 'reasons': which failed recordings are done again
@@ -15,6 +16,7 @@
 
 DROP TABLE IF EXISTS newest;
 DROP TABLE IF EXISTS members;
+DROP TABLE IF EXISTS known;
 DROP TABLE IF EXISTS adopted;
 DROP TABLE IF EXISTS archives;
 DROP TABLE IF EXISTS states;
@@ -42,15 +44,20 @@ CREATE TABLE newest AS
 CREATE TABLE members AS
   SELECT * FROM newest WHERE archive_id <> recording_id;
 
--- A recording that the lake knows under an older name alone goes by that name: it is done, or its next attempt is counted. A
--- row of a file in an archive object is no row of an object that had the same id.
+-- A recording that the lake knows under an older name alone, with whatever model, goes by that name: it is done, or its next
+-- attempt is counted. A row of a file in an archive object is no row of an object that had the same id.
+CREATE TABLE known AS
+  SELECT recording_id, max(archive_id) AS archive_id FROM known_rows
+  WHERE recording_id IN (SELECT unnest([recording_id, old_id]) FROM older_names)
+     OR archive_id IN (SELECT unnest([recording_id, old_id]) FROM older_names)
+  GROUP BY recording_id;
+
 CREATE TABLE adopted AS
+  WITH own AS (SELECT recording_id AS id FROM known WHERE archive_id IS NULL OR archive_id = recording_id
+               UNION SELECT archive_id FROM known WHERE archive_id <> recording_id)
   SELECT recording_id, arg_min(old_id, rank) AS old_id, arg_min(old_uri, rank) AS old_uri
   FROM older_names
-  WHERE recording_id NOT IN (SELECT recording_id FROM newest WHERE archive_id IS NULL OR archive_id = recording_id)
-    AND recording_id NOT IN (SELECT archive_id FROM members)
-    AND (old_id IN (SELECT recording_id FROM newest WHERE archive_id IS NULL OR archive_id = recording_id)
-         OR old_id IN (SELECT archive_id FROM members))
+  WHERE recording_id NOT IN (SELECT id FROM own) AND old_id IN (SELECT id FROM own)
   GROUP BY recording_id;
 
 UPDATE listed SET recording_id = a.old_id, uri = a.old_uri FROM adopted AS a WHERE a.recording_id = listed.recording_id;

@@ -21,7 +21,7 @@ from dictalake.archive.listing import list_recordings
 from dictalake.archive.manifest import find_recordings, scan_recordings
 from dictalake.archive.storage import open_location
 from dictalake.config.sections import Archive
-from dictalake.errors import ChangedDuringRead, ConfigError, NotFound
+from dictalake.errors import BadManifestLine, ChangedDuringRead, ConfigError, NotFound
 from dictalake.records import Recording
 from tests.emulators import ObjectStore
 
@@ -199,14 +199,7 @@ HEADER = "bucket,name,size,updated,timeDeleted,generation\n"
         (b"\x1f\x8bCANARY", "neither CSV nor Parquet that can be read"),
         (b'"bucket","CANARY.wav","x"\n', "have no names that are known here; give the manifest.json"),
         (b"bucket,name,size\nb,CANARY,1\n", "it has no column updated, timeDeleted, generation; add what is missing"),
-        (f"{HEADER}b,CANARY.wav,1,CANARY,,1\n".encode(), "row 1 of file 1 has a size or time that cannot be read"),
-        (f"{HEADER}b,CANARY.wav,1,2026-01-01T00:00:00Z,,\n".encode(), "row 1 of file 1 has no generation"),
-        (f"{HEADER}b,,1,2026-01-01T00:00:00Z,,1\n".encode(), "row 1 of file 1 names no object"),
         (f"{HEADER}b,CANARY.wav\n".encode(), "that can be read"),
-        (
-            f"{HEADER}b,a,1,2026-01-01T00:00:00Z,,1\nb,CANARY,many,2026-01-01T00:00:00Z,,1\n".encode(),
-            "row 2 of file 1 has a size",
-        ),
     ],
 )
 def test_broken_inventory_says_what_is_wrong_and_not_what_is_in_it(tmp_path: Path, text: bytes, message: str) -> None:
@@ -214,6 +207,36 @@ def test_broken_inventory_says_what_is_wrong_and_not_what_is_in_it(tmp_path: Pat
     with pytest.raises(ConfigError, match=rf"archive\.inventory: .*({message})") as caught:
         list(scan_recordings(Archive(inventory=str(tmp_path / "inventory"), storage_options={"token": "anon"})))
     assert "CANARY" not in str(caught.value)
+
+
+_TIME = "2026-01-01T00:00:00Z"
+_UNREADABLE = "has a size or time that cannot be read, or no version"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (f"b,CANARY.wav,nonsense,{_TIME},,1", _UNREADABLE),
+        ("b,CANARY.wav,1,CANARY,,1", _UNREADABLE),
+        (f"b,CANARY.wav,1,{_TIME},,", _UNREADABLE),
+        (f"b,,1,{_TIME},,1", "names no object"),
+        ("b,CANARY.wav,1,0001-01-01T00:00:00+14:00,,1", "cannot be understood (OverflowError"),
+        (f"b,CANARY.wav,{2**63},{_TIME},,1", "cannot be understood (ValueError"),
+        (f"b,CANARY.wav,-1,{_TIME},,1", "cannot be understood (ValueError"),
+        (f"b,{'a' * 70_000},1,{_TIME},,1", "longer than any storage can hold"),
+    ],
+)
+def test_a_row_that_cannot_be_used_costs_itself_alone(tmp_path: Path, row: str, problem: str) -> None:
+    good = f"b,a.wav,{2**63 - 1},{_TIME},,1"
+    (tmp_path / "inventory").write_text(f"{HEADER}{good}\n{row}\n{good.replace('a.wav', 'b.wav')}\n")
+    archive = Archive(inventory=str(tmp_path / "inventory"), uri="gs://b", storage_options={"token": "anon"})
+    first, bad, last = scan_recordings(archive)
+    assert (first.uri, first.size_bytes, last.uri) == ("gs://b/a.wav", 2**63 - 1, "gs://b/b.wav")
+    assert isinstance(bad.error, BadManifestLine)
+    assert bad.error.detail.startswith("row 2 of file 1 of the inventory ")
+    assert problem in bad.error.detail
+    assert "CANARY" not in bad.error.detail + bad.uri
+    assert bad == list(scan_recordings(archive))[1] or bad.recording_id == list(scan_recordings(archive))[1].recording_id
 
 
 def test_what_contradicts_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fsspec
 import pytest
 from fsspec.registry import known_implementations
 
@@ -14,7 +15,7 @@ from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import list_recordings
 from dictalake.archive.storage import open_location
 from dictalake.config.sections import Archive
-from dictalake.errors import ChangedDuringRead, ConfigError, NotFound, RunError
+from dictalake.errors import ChangedDuringRead, ConfigError, EntryFailed, NotFound, RunError
 from dictalake.records import make_recording_id
 from tests.emulators import ObjectStore
 
@@ -281,3 +282,13 @@ def test_folders_are_walked_in_the_order_of_the_full_names(tmp_path: Path) -> No
     found = [r.uri for r in list_recordings(Archive(uri=str(tmp_path)))]
     assert found == sorted(found)
     assert len(found) == 6
+
+
+@pytest.mark.parametrize("size", [2**63, -1, "many"])
+def test_an_object_with_a_size_that_no_table_holds_costs_itself_alone(size: object) -> None:
+    entry = {"name": "/b/a.wav", "size": size, "ETag": "1"}
+    found = listing._describe_object(fsspec.filesystem("memory"), "/b/a.wav", entry)
+    assert (found.version, found.size_bytes) == ("missing", 0)
+    assert isinstance(found.error, EntryFailed)
+    good = listing._describe_object(fsspec.filesystem("memory"), "/b/a.wav", {**entry, "size": 2**63 - 1})
+    assert (good.error, good.size_bytes) == (None, 2**63 - 1)

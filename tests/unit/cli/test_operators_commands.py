@@ -50,6 +50,10 @@ def test_a_night_with_nothing_to_do_says_nothing() -> None:
     assert describe(NOTHING) == ""
 
 
+def test_a_night_in_which_nothing_but_links_out_of_the_archive_was_found_says_so() -> None:
+    assert "0 transcribed, entries left out: 7 (link_outside 7);" in describe(replace(NOTHING, left_out={"link_outside": 7}))
+
+
 def test_a_night_is_told_in_one_line() -> None:
     night = replace(NOTHING, skipped=3, claimed=2, others=("r8",), ok=4, failed=1, retried=1, audio_s=7200.0, wall_s=600.0)
     assert describe(replace(night, failures={"not_audio (load)": 1})) == (

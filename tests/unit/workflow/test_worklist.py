@@ -22,7 +22,7 @@ from dictalake.errors import ConfigError, RunError
 from dictalake.lake.rechecks import LOST
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects, hash_subject
-from dictalake.records import Recording
+from dictalake.records import Recording, make_object_id
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList, plan_blocks
 from tests.lake_rows import make_failed_row, make_row
 
@@ -72,6 +72,19 @@ def test_metadata_and_times_are_kept_and_the_first_of_two_lines_counts() -> None
     first = make("a", metadata={"ward": "3b", "reference": "no fracture"})
     bare = Recording("b", "gs://a/b", "missing", 0)
     assert pending_of([first, make("a", metadata={"ward": "4a"}), bare], as_done([])) == [first, bare]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_name_of_an_older_version_is_kept_with_another_model_too(is_done: bool) -> None:
+    old_uri = "gs://a/old"
+    old_id = make_object_id(old_uri, "1")
+    found = [make("a", old_uris=(old_uri,)), make("b", old_uris=("gs://a/never",))]
+    known = pa.table({"recording_id": [old_id, "c"], "archive_id": pa.array([None, None], pa.string())})
+    done = as_done([make_row(old_id)] if is_done else [])
+    work = WorkList(found, ErasedSubjects(), Config(), Path(tempfile.mkdtemp()))
+    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(CLAIMED.empty_table()), known=lambda: ds.dataset(known))
+    names = [one.recording_id for block in work.blocks() for one in block]
+    assert sorted(names) == sorted(["b"] if is_done else [old_id, "b"])
 
 
 def test_a_failed_recording_is_done_until_it_is_asked_for_again() -> None:

@@ -60,8 +60,15 @@ class FromManifest:
 class Load:
     """Recordings → waveforms: fetches; then, in a sandbox, decodes, converts each channel to int16 at 16 kHz, and measures."""
 
-    def __init__(self, config: Config, forbidden: ErasedSubjects = ErasedSubjects()) -> None:  # noqa: B008
-        """Recordings that ``forbidden`` covers are not loaded."""
+    def __init__(
+        self,
+        config: Config,
+        forbidden: ErasedSubjects = ErasedSubjects(),  # noqa: B008
+        *,
+        is_listed: bool = False,
+    ) -> None:
+        """Recordings that ``forbidden`` covers are not loaded. ``is_listed``: they are all of ``config.archive``."""
+        self._is_listed = is_listed
         self._forbidden = forbidden
         self._loader = AudioLoader(config)
         self._archive, self._limits, self._level = config.archive, config.limits, config.sandbox.level
@@ -130,7 +137,7 @@ class Load:
             def count() -> None:
                 row["retries"] += 1
 
-            row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count)
+            row["data"] = fetch(recording, self._archive, limits=self._limits, on_retry=count, is_listed=self._is_listed)
             row["sha256"] = find_sha256(row["data"])
             if kind := find_kind(row["data"], self._archive):
                 row["kind"] = kind
