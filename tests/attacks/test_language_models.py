@@ -90,8 +90,8 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_refused(tmp_path: Path, conte
     assert find_decoder_files(config).lm is not None
 
 
-def change_count(content: bytes) -> bytes:
-    return content[:COUNT_AT] + (999).to_bytes(8, "little") + content[COUNT_AT + 8 :]
+def change_count(content: bytes, count: int = 999) -> bytes:
+    return content[:COUNT_AT] + count.to_bytes(8, "little") + content[COUNT_AT + 8 :]
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,25 @@ def change_count(content: bytes) -> bytes:
     [
         (lambda content: content[:90], "it ends in its header"),
         (lambda content: content[:0x58] + b"\x09" + content[0x59:], "its header makes no sense"),
+        (lambda content: content[:0x60] + b"\x09" + content[0x61:], "its header makes no sense"),
+        (lambda content: content[:0x64] + b"\x02" + content[0x65:], "its header makes no sense"),
+        (lambda content: change_count(content, 2**60), "its header makes no sense"),
         (change_count, "the list of its 999 words at the end is not whole"),
         (lambda content: content[:-300], "the list of its 457 words at the end is not whole"),
         (lambda content: content + bytes(8), "the list of its 457 words at the end is not whole"),
         (lambda content: content[:-4096] + bytes(4096), "the list of its 457 words at the end is not whole"),
     ],
-    ids=["header cut", "order 9", "another count", "end cut", "more at the end", "zeros at the end"],
+    ids=[
+        "header cut",
+        "order 9",
+        "kind 9",
+        "words 2",
+        "2**60 words",
+        "another count",
+        "end cut",
+        "more at the end",
+        "zeros at the end",
+    ],
 )
 def test_without_a_known_hash_a_file_that_is_not_whole_is_refused(
     tmp_path: Path, content: bytes, change: object, problem: str

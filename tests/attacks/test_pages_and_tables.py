@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from dictalake import logs
 from dictalake.cli import search as cli_search
 from dictalake.cli.main import main, run_command
 from dictalake.cli.query import write_csv, write_raw_csv
-from dictalake.cli.tables import print_fields, print_json, print_lines, print_table
+from dictalake.cli.tables import defuse, print_fields, print_json, print_lines, print_table
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.html import open_templates
@@ -37,6 +38,7 @@ from dictalake.terminal import printable
 from tests.lake_rows import make_row
 
 FORMULAS = ["=HYPERLINK(1)", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＠SUM(A1)"]
+FORMULAS += ["\0=1", "\ufeff=1", "\u200b\x01+1", "\u202e@SUM(A1)"]
 # The colour and the title of a terminal, in seven and eight bits; a bell; a text that turns around; a name that is not UTF-8
 CONTROLS = "\x1b[31m\x1b]0;owned\x07\x9b31m\x08\u202etxt\u2066\udc80\x7f"
 MARKUP = "[/red] [bold]x[/bold] [link=http://tracker.invalid]y[/link] [/]"
@@ -79,6 +81,41 @@ def test_a_text_is_no_formula_in_a_csv_and_a_number_stays_one(formula: str) -> N
     assert safe[1][2] == f"'{formula}"
     assert safe[1][3].startswith("[")
     assert [row[0] for row in raw] == ["text", formula, "plain", "", ""]
+
+
+def test_both_csvs_look_past_every_character_that_is_not_seen() -> None:
+    unseen = [chr(code) for code in range(0xE0080) if unicodedata.category(chr(code)) in ("Cc", "Cf")]
+    texts = [f"{mark}=1" for mark in unseen] + [f"{mark}a=1" for mark in unseen if mark not in "\t\r\n"] + ["a=1", "🙂=1", ""]
+    expected = [f"'{text}" if "a" not in text and "🙂" not in text and text else text for text in texts]
+    assert [defuse(text) for text in texts] == expected
+    assert [row[0] for row in write(write_csv, pa.table({"text": texts, "n": [1] * len(texts)}))[1:]] == expected
+
+
+def test_no_kind_of_text_column_is_passed_over(lake: str) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())):
+        table = pa.table({"text": pa.array(["=1", None, "a"]).cast(kind), "n": [1, 2, 3]})
+        assert [row[0] for row in write(write_csv, table)] == ["text", "'=1", "", "a"], kind
+
+
+@pytest.mark.parametrize(
+    ("sql", "cell"),
+    [("union_value(k := '=1')", '"=1"'), ("[union_value(k := '=1')]", '["=1"]'), ("1::BIGNUM", None), ("'=1'::BLOB", None)],
+)
+def test_a_value_that_csv_has_no_form_for_becomes_json(
+    lake: str, sql: str, cell: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("query", [lake, f"SELECT {sql} AS a", "--format", "csv"]) == 0
+    (found,) = list(csv.reader(io.StringIO(capfd.readouterr().out)))[1]
+    assert found[0] in '"['
+    assert cell is None or found == cell
+
+
+@pytest.mark.parametrize(("form", "sql"), [("parquet", "union_value(k := '=1')"), ("parquet", "INTERVAL 1 DAY")])
+def test_a_value_that_a_format_has_no_form_for_is_named_as_such(lake: str, tmp_path: Path, form: str, sql: str) -> None:
+    out = tmp_path / "answer"
+    with pytest.raises(ConfigError, match=f"--format {form} has no form for a value of the answer: cast its column"):
+        run_command("query", [lake, f"SELECT {sql} AS a", "--format", form, "--out", str(out)])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_csv_of_a_question_and_of_a_search_are_harmless_unless_asked_otherwise(
@@ -260,7 +297,7 @@ def test_a_question_without_end_is_stopped(lake: str) -> None:
 
 
 def test_a_limit_of_time_is_a_number(lake: str) -> None:
-    for wrong in ("-1", "nan"):
+    for wrong in ("-1", "nan", "inf", "1e10"):
         with pytest.raises(ConfigError, match=r"--timeout .*: must be a number of seconds"):
             run_command("query", [lake, "SELECT 1", f"--timeout={wrong}"])
 
@@ -311,4 +348,9 @@ def test_a_spill_that_is_too_large_is_an_error_and_not_a_full_disk(lake: str) ->
 
 def test_the_marks_of_a_hit_do_not_hide_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
     cli_search.write_csv([Hit("@r", "-m", "+s", 1.0, (("=1 ", False), ("x", True)))])
-    assert capsys.readouterr().out.splitlines()[1] == "'@r,'-m,'+s,1.0,'=1 «x»"
+    assert capsys.readouterr().out.splitlines()[1] == """"'@r","'-m","'+s",1.0,"'=1 «x»\""""
+
+
+def test_every_text_of_a_search_is_quoted_so_that_no_other_separator_cuts_it(capsys: pytest.CaptureFixture[str]) -> None:
+    cli_search.write_csv([Hit("r", "2026-03", None, 1.0, (("a,x;=1+1\t=2", False),))])
+    assert capsys.readouterr().out.splitlines()[1] == '"r","2026-03","",1.0,"a,x;=1+1\t=2"'

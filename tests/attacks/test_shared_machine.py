@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -154,12 +155,60 @@ def test_what_killed_runs_left_is_removed_after_a_day_and_nothing_else(parent: P
             assert not old.exists()
 
 
+@pytest.mark.parametrize("target", ["a" * 300, "dl-x", "/root/x", "/dev/zero", "/nowhere"], ids=lambda target: target[:9])
+def test_a_link_of_another_user_neither_stops_a_run_nor_the_removal(parent: Path, target: str) -> None:
+    old = leave_behind(parent, "old", A_DAY_S + 60)
+    (parent / "dl-x").symlink_to(target)
+    with private_ray.private_ray():
+        assert not old.exists()
+    assert (parent / "dl-x").is_symlink()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("a" * 300)], ids=["folder", "link"])
+def test_an_odd_lock_in_a_folder_of_that_name_does_not_stop_a_run(parent: Path, make: Callable[[Path], None]) -> None:
+    (parent / "dl-odd").mkdir()
+    make(parent / "dl-odd/in-use")
+    with private_ray.private_ray():
+        pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_what_another_user_left_stays(parent: Path) -> None:
+    theirs = leave_behind(parent, "theirs", 2 * A_DAY_S)
+    os.chown(theirs, 65_534, -1)
+    with private_ray.private_ray():
+        pass
+    assert (theirs / "r/spilled").exists()
+
+
 def test_a_link_in_a_shared_folder_does_not_lead_the_removal_elsewhere(parent: Path) -> None:
     precious = leave_behind(parent / "elsewhere", "x", 2 * A_DAY_S)
     (parent / "dl-trap").symlink_to(precious)
     with private_ray.private_ray():
         pass
     assert (precious / "r/spilled").exists()
+
+
+def test_a_folder_that_is_named_and_not_there_is_made_for_its_owner_alone(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(parent / "not" / "there"))
+    with private_ray.private_ray() as options:
+        assert Path(options["_temp_dir"]).is_relative_to(parent / "not/there")
+        assert stat.S_IMODE((parent / "not/there").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [(29, True), (30, False), (38, False), (200, False)])
+def test_a_folder_for_temporary_files_with_a_long_path_is_not_taken(
+    length: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = "/tmp/".ljust(length, "x")
+    monkeypatch.setattr(tempfile, "tempdir", usual)
+    monkeypatch.delenv("RAY_TMPDIR")
+    assert private_ray.find_parent() == Path(usual if is_taken else "/tmp")
+    folder = private_ray.find_parent() / "dl-12345678"
+    socket_path = folder / "r" / "session_2026-11-30_14-12-23_123456_4194304" / "sockets" / "plasma_store"
+    assert len(str(socket_path)) <= 107
 
 
 # -- files of a worker ---------------------------------------------------------------------------------------------------

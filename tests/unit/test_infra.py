@@ -159,6 +159,15 @@ def test_the_network_lets_each_pod_reach_what_it_needs_and_no_more() -> None:
         assert selects(policies["ray-cluster"]["podSelector"], PODS[name]["metadata"]["labels"])
 
 
+def test_names_are_found_with_each_of_the_kinds_of_dns_of_gke() -> None:
+    [rule] = next(
+        document["spec"]["egress"] for document in of_kind("NetworkPolicy") if document["metadata"]["name"] == "names"
+    )
+    blocks = {place["ipBlock"]["cidr"] for place in rule["to"] if "ipBlock" in place}
+    assert blocks == {"169.254.20.10/32", "169.254.169.254/32"}
+    assert {(port["protocol"], port["port"]) for port in rule["ports"]} == {("UDP", 53), ("TCP", 53)}
+
+
 def test_prometheus_reaches_the_numbers_of_the_driver(tmp_path: Path) -> None:
     metrics = shared_config(tmp_path).metrics
     assert (metrics.port, metrics.address) == (9309, "0.0.0.0")

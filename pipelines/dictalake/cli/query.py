@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeVar
@@ -25,7 +26,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dictalake.cli.attach import attach
-from dictalake.cli.tables import FORMULA_STARTS, Column, defuse, print_table, show_hidden
+from dictalake.cli.tables import FORMULA, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
 from dictalake.lake.query import SPILL_GB, connect, lock
@@ -39,6 +40,7 @@ _INTERRUPT_AGAIN_S = 0.1
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
 _UNREADABLE = "reading the stream registered as "
 Result = TypeVar("Result")
+Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], BinaryIO], None]
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,21 @@ def answer(
             if form == "table":
                 show(schema, batches)
             else:
-                with open_sink(out) as sink:
-                    if form == "csv":
-                        (write_raw_csv if style.is_raw else write_csv)(schema, batches, sink, style)
-                    else:
-                        WRITERS[form](schema, batches, sink)
+                csv = partial(write_raw_csv if style.is_raw else write_csv, style=style)
+                _write(schema, batches, csv if form == "csv" else WRITERS[form], form, out)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has enough; Python would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(schema: pa.Schema, batches: Iterable[pa.RecordBatch], write: Writer, form: str, out: Path | None) -> None:
+    try:
+        with open_sink(out) as sink:
+            write(schema, batches, sink)
+    except (pa.ArrowException, OverflowError):  # their messages may quote a value
+        raise ConfigError(
+            f"--format {form} has no form for a value of the answer: cast its column, such as k::VARCHAR"
+        ) from None
 
 
 def check_question(sql: str) -> str:
@@ -241,7 +250,7 @@ def write_raw_csv(
     change: Callable[[pa.ChunkedArray], pa.ChunkedArray] = lambda column: column,
 ) -> None:
     """Lists, structs and maps become JSON; null is nothing, an empty text is ``""``."""
-    flat = flatten(schema.empty_table()).schema
+    flat = pa.schema([field.with_type(_flat_type(field.type)) for field in schema])
     if style.has_mark:
         sink.write(codecs.BOM_UTF8)
     options = pa.csv.WriteOptions(delimiter=style.separator)
@@ -255,7 +264,7 @@ def _defuse_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """As ``tables.defuse``, for a column of text; others stay as they are."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
-    is_formula = pc.match_substring_regex(column, f"^[{FORMULA_STARTS}]")
+    is_formula = pc.match_substring_regex(column, FORMULA)
     if not pc.any(is_formula).as_py():
         return column
     quoted = pc.binary_join_element_wise(pa.scalar("'", column.type), column, pa.scalar("", column.type))
@@ -284,7 +293,7 @@ def write_json(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: Binar
     sink.write(b"[]\n" if lead == "[\n" else b"\n]\n")
 
 
-WRITERS: dict[str, Callable[[pa.Schema, Iterable[pa.RecordBatch], BinaryIO], None]] = {
+WRITERS: dict[str, Writer] = {
     "csv": write_csv,
     "json": write_json,
     "parquet": write_parquet,
@@ -313,14 +322,21 @@ def format_rows(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
 def flatten(table: pa.Table) -> pa.Table:
     """``table`` with lists, structs, maps and what else has no text of its own in Arrow as JSON, and enums as text."""
     columns = [
-        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+        _to_json(column) if _is_unwritable(column.type) else column.cast(_flat_type(column.type)) for column in table.columns
     ]
-    columns = [_to_json(column) if _is_unwritable(column.type) else column for column in columns]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
+def _flat_type(kind: pa.DataType) -> pa.DataType:
+    """What ``flatten`` makes of a column of this type. Arrow makes no empty column of some, such as unions."""
+    if pa.types.is_dictionary(kind):
+        return _flat_type(kind.value_type)
+    return pa.string() if _is_unwritable(kind) or pa.types.is_string_view(kind) else kind
+
+
 def _is_unwritable(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_nested, pa.types.is_interval, pa.types.is_duration, pa.types.is_binary))
+    tests = (pa.types.is_nested, pa.types.is_interval, pa.types.is_duration, pa.types.is_binary)
+    return isinstance(kind, pa.OpaqueType) or any(test(kind) for test in tests)
 
 
 def _to_json(column: pa.ChunkedArray) -> pa.Array:

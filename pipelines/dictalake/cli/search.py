@@ -46,7 +46,7 @@ def write_csv(hits: Sequence[Hit], *, is_raw: bool = False) -> None:
         shown = printable(value, "\n") if sys.stdout.isatty() else value
         return shown if is_raw else defuse(shown)
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(("recording_id", "recorded_month", "specialty", "score", "snippet"))
     for hit in hits:
         names = text(hit.recording_id), text(hit.recorded_month), text(hit.specialty)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -27,8 +28,9 @@ from dictalake.terminal import printable
 _LEAST_WRAPPED = 24  # a column of prose that is narrower reads badly
 _HIDDEN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _PLAIN = Console()
-_FORMULAS = "=+-@\t\r\n＝＋－＠"
-FORMULA_STARTS = re.escape(_FORMULAS)  # as the inside of a class of a regular expression
+_FORMULAS, _BREAKS = "=+-@＝＋－＠", "\t\r\n"
+_UNSEEN = ("Cc", "Cf")  # controls and format characters, which a spreadsheet may drop
+FORMULA = rf"^(?:[{_BREAKS}]|[\p{{Cc}}\p{{Cf}}]*[{re.escape(_FORMULAS)}])"  # as ``defuse`` finds it, for Arrow
 Cell = str | Text
 
 
@@ -82,7 +84,8 @@ def print_lines(console: Console, *lines: str, style: str | None = None) -> None
 
 def defuse(text: str) -> str:
     """``text`` as a spreadsheet shows it and does not run it: with an apostrophe before what starts a formula (OWASP)."""
-    return f"'{text}" if text.startswith(tuple(_FORMULAS)) else text
+    first = next((mark for mark in text if unicodedata.category(mark) not in _UNSEEN), None)
+    return f"'{text}" if text.startswith(tuple(_BREAKS)) or (first is not None and first in _FORMULAS) else text
 
 
 def print_json(document: Any) -> None:

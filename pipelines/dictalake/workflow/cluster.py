@@ -34,7 +34,7 @@ import ray._private.worker
 import ray.data
 from ray.data import DataContext
 
-from dictalake.workflow.private_ray import private_processes, private_ray  # isort: skip  # it imports Ray
+from dictalake.workflow.private_ray import find_parent, private_processes, private_ray  # isort: skip  # it imports Ray
 from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
 
 
@@ -140,8 +140,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _explain_no_start(what: str) -> str:
-    folder = os.environ.get("RAY_TMPDIR")
-    where = "RAY_TMPDIR, else /tmp" if folder is None else f"RAY_TMPDIR = {folder}"
+    where = f"RAY_TMPDIR = {find_parent()}" if os.environ.get("RAY_TMPDIR") else f"{find_parent()}, as RAY_TMPDIR is not set"
     return (
         f"Ray cannot start on this machine ({what}). It needs a folder that it can write to ({where}), with a path of at most "
         "29 characters, free disk and memory, and open ports on 127.0.0.1"

@@ -32,6 +32,7 @@ _KEPT_S = 86_400.0
 _OWNER_ONLY = 0o077
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 5.0
+_LONGEST_PARENT = 29  # bytes; 78 more lead to Ray's sockets, and the kernel takes 107
 
 
 @contextmanager
@@ -95,10 +96,20 @@ def _reread_authentication() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def find_parent() -> Path:
+    """Where the folders of runs lie: RAY_TMPDIR, else the folder for temporary files, or /tmp where that has a long path."""
+    if given := os.environ.get("RAY_TMPDIR"):
+        return Path(given).absolute()
+    usual = Path(tempfile.gettempdir()).absolute()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else Path("/tmp")
+
+
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A folder for one run, below RAY_TMPDIR or the folder for temporary files. Its name is short, for Ray's sockets."""
-    parent = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute()
+    """A folder for one run. Its name is short, for Ray's sockets."""
+    parent = find_parent()
+    with suppress(FileExistsError):
+        parent.mkdir(mode=0o700, parents=True)
     _remove_old(parent)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     with ExitStack() as stack:
@@ -121,11 +132,21 @@ def _keep_logs(folder: Path) -> None:
 
 
 def _remove_old(parent: Path) -> None:
-    """Removes our own folders of runs that began more than a day ago and are over."""
-    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
-        with suppress(OSError):  # another run clears up too
-            if lock.parent.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _KEPT_S:
-                continue
-            with lock.open() as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
+    """Removes our own folders of runs that began more than a day ago and are over. Nothing of other users stops it."""
+    with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed may still take a new one
+        for entry in entries:
+            with suppress(OSError):  # another run clears up too
+                if entry.name.startswith(_PREFIX) and _is_own_folder(entry):
+                    _remove_if_over(Path(entry.path))
+
+
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    """Looks at the entry itself: a link may lead anywhere."""
+    return entry.stat(follow_symlinks=False).st_uid == os.getuid() and entry.is_dir(follow_symlinks=False)
+
+
+def _remove_if_over(folder: Path) -> None:
+    with (folder / _LOCK).open() as held:
+        if time.time() - os.fstat(held.fileno()).st_mtime >= _KEPT_S:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

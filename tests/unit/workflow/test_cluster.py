@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.Mon
     config = Config.model_validate({"ray": {"address": "10.0.0.1:6379"}})
     with pytest.raises(RunError, match=r"^ray\.address = 10\.0\.0\.1:6379: .*Version mismatch: .*Python 3\.12$"):
         cluster._start(config, ending)
+
+
+@pytest.mark.parametrize(
+    ("given", "usual", "named"),
+    [
+        ("{}/x", "/tmp/y", "RAY_TMPDIR = {}/x"),
+        (None, "/tmp/y", "/tmp/y, as RAY_TMPDIR is not set"),
+        (None, "/tmp/" + "y" * 40, "/tmp, as RAY_TMPDIR is not set"),
+    ],
+)
+def test_a_ray_that_cannot_start_names_the_folder_that_was_used(
+    given: str | None, usual: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", usual)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    if given is not None:
+        monkeypatch.setenv("RAY_TMPDIR", given.format(tmp_path))
+    assert f"({named.format(tmp_path)})" in cluster._explain_no_start("OSError")
 
 
 def test_a_plan_is_made_without_ray() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 from dictalake.cli.options import LAKE_KEYS, CommandParser, add_csv_style, read_lake, read_separator
@@ -66,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dictalake.cli.attach import read_attachments
     from dictalake.cli.query import CsvStyle, Limits, answer, check_question, choose_format
 
-    if not arguments.timeout >= 0:
-        raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, 0 for no limit")
+    if not 0 <= arguments.timeout <= threading.TIMEOUT_MAX:
+        most = f"{threading.TIMEOUT_MAX:.0f} at most"
+        raise ConfigError(f"--timeout {arguments.timeout:g}: must be a number of seconds, {most}, 0 for no limit")
     if not 0 < arguments.spill_gb < 1e6:
         raise ConfigError(f"--spill-gb {arguments.spill_gb:g}: must be a number of gigabytes")
     question = check_question(sql)
