@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dictalake.archive import objects, storage
-from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.deadlines import HangingStorage, SilentStorage, TooLate, call_within, running_call
 from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.local_files import NotRegularError, OutsideError
@@ -120,6 +120,8 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     cause = type(error).__name__ if status is None else f"HTTP {status}"
     if isinstance(error, SilentStorage):
         cause = "next to nothing coming for the seconds of archive.silence_s"
+    if isinstance(error, HangingStorage):
+        cause = "many earlier reads of this worker still hanging, as when a network file system's server is gone"
     if storage.is_transient(error):
         return FetchFailed(
             recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"
