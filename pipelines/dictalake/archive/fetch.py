@@ -23,6 +23,7 @@ from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.local_files import NotRegularError, OutsideError
 from dictalake.archive.members import check_size
+from dictalake.archive.pace import pace_of
 from dictalake.archive.places import open_listed
 from dictalake.config.sections import Archive, Limits
 from dictalake.config.uris import find_path
@@ -37,7 +38,8 @@ from dictalake.errors import (
 )
 from dictalake.records import Data, Recording
 
-_BLOCK = 2**22  # asked for at a time
+_BLOCK = 2**22  # asked for at a time, at most
+_LOCAL_BLOCK = 2**17  # the same of a network file system, whose pages the kernel reads ahead
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
 
 
@@ -138,14 +140,14 @@ def _read(filesystem: Any, path: str, recording: Recording, archive: Archive, wr
             recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
-        return _read_local(path, recording, archive, intake)
+        return _read_local(filesystem, path, recording, archive, intake)
     if storage.is_gcs(filesystem):
         return _read_gcs(filesystem, path, recording, intake)
     if storage.is_s3(filesystem):
         data = _read_s3(filesystem, path, recording, wrong_digests, intake)
     else:
         _require_version(storage.describe(filesystem, path).version, recording)
-        _read_other(filesystem, path, intake)
+        _read_other(filesystem, path, intake, archive.silence_s)
         data = intake.finish()
         _require_version(storage.describe(filesystem, path).version, recording)
     if len(data) < recording.size_bytes:
@@ -159,7 +161,7 @@ def _find_path(recording: Recording, shown: str) -> str:
     return path if os.path.lexists(path) else shown
 
 
-def _read_local(path: str, recording: Recording, archive: Archive, intake: Intake) -> Data:
+def _read_local(filesystem: Any, path: str, recording: Recording, archive: Archive, intake: Intake) -> Data:
     try:
         file = open_listed(path, archive)
     except (OutsideError, NotRegularError):  # what was listed was a file
@@ -167,7 +169,11 @@ def _read_local(path: str, recording: Recording, archive: Archive, intake: Intak
     with file:
         status = os.fstat(file.fileno())
         _require_version(storage.make_local_version(status), recording)
-        while piece := file.read(min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
+        pace = None if is_on_disk(recording.uri) else pace_of(filesystem, _LOCAL_BLOCK)  # of a disk nobody waits for a piece
+        while room := status.st_size + 1 - intake.size:  # no more of one that grows
+            piece = file.read(min(PIECE, room)) if pace is None else pace.ask(room, archive.silence_s, file.read)[0]
+            if not piece:
+                break
             intake.write(piece)
         _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
         learn(recording.uri, file.fileno())
@@ -198,18 +204,21 @@ def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: se
     return data
 
 
-def _read_other(filesystem: Any, path: str, intake: Intake) -> None:
+def _read_other(filesystem: Any, path: str, intake: Intake, silence_s: float) -> None:
     if storage.is_http(filesystem):
         from dictalake.archive.http_objects import read_http
 
         read_http(filesystem, path, intake)
         return
-    while True:
-        begin, most = intake.size, min(_BLOCK, intake.room)
-        block = filesystem.cat_file(path, start=begin, end=begin + most)
+    pace, is_full = pace_of(filesystem, _BLOCK), True
+    while is_full:
+        begin = intake.size
+        block, is_full = pace.ask(
+            intake.room,
+            silence_s,
+            lambda most, begin=begin: filesystem.cat_file(path, start=begin, end=begin + most),  # type: ignore[misc]
+        )
         intake.write(block)
-        if len(block) < most:
-            return
 
 
 def _require_version(version: str, recording: Recording) -> None:
