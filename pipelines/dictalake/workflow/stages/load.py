@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -158,7 +159,7 @@ class Load:
                     for found in contents.members
                     if found[0].recording_id not in done
                 )
-                yield from budget.count_time(self._load(self._fetch_member, wanted, pool, budget))
+                yield from self._load(self._fetch_member, wanted, pool, budget)
             contents.check_whole()
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
@@ -171,7 +172,8 @@ class Load:
             if self._forbidden.covers_uri(recording.uri):
                 raise Erased(recording.recording_id, "it was erased and is kept out")
             budget.require(recording.recording_id)
-            row["data"] = contents.read(recording, member, self._limits)
+            with budget.working():
+                row["data"] = contents.read(recording, member, self._limits)
             row["sha256"] = find_sha256(row["data"])
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
@@ -186,7 +188,8 @@ class Load:
             data = row.pop("data")
             if budget is not None:
                 budget.require(recording.recording_id)  # also of those that were fetched before it was used up
-            row |= self._decode_bytes(data, recording)
+            with nullcontext() if budget is None else budget.working():
+                row |= self._decode_bytes(data, recording)
             if budget is not None:
                 budget.add_sound(sum(len(channel) for channel in row["waveforms"]) / SAMPLE_RATE_HZ)
         row["load_ms"] += 1000 * (time.perf_counter() - started)
