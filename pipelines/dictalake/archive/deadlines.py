@@ -3,7 +3,7 @@
 A read that blocks in the kernel (a network file system whose server is gone) or in a library cannot be stopped. So a call runs
 in a thread of its own, and who waits for it leaves it behind when its time is over. What it can be told to do then, it does: a
 socket is shut down, a coroutine cancelled, and the next bytes that come are refused. Its thread is a daemon, which no exit of
-the process waits for.
+the process waits for. Where so many calls stay behind that the threads would run out, no further one begins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ LEAST_BYTES = 2**14  # fewer than these are silence: a server that sends a byte 
 REQUEST_S = 120.0  # for what is no object: a page of a listing, a block of a manifest, the state of an object
 LISTING_S = 6 * 3600.0  # for a listing of millions that a library makes in one call
 _MOST_IDLE = 32
+_MOST_STUCK = 64  # calls left behind that have not ended; a storage that is back ends them
 
 Result = TypeVar("Result")
 _running = threading.local()
@@ -33,6 +35,10 @@ class TooLate(TimeoutError):
     """The whole time of the call is over."""
 
 
+class HangingStorage(TimeoutError):
+    """Too many earlier calls of this process still hang, so that this one was not begun; the next try may go better."""
+
+
 class LeftBehind(BaseException):
     """Ends a call that nobody waits for any more. No ``except Exception`` of a library keeps it."""
 
@@ -43,7 +49,7 @@ class Call:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stops: list[Callable[[], object]] = []
-        self._left = False
+        self._left = self._ended = False
         self._bytes = 0
         self.heard_at = time.monotonic()
 
@@ -62,17 +68,37 @@ class Call:
             self._stops.append(stop)
             left = self._left
         if left:
+            _run_all([stop])
             raise LeftBehind
+
+    @contextmanager
+    def stopped_by(self, stop: Callable[[], object]) -> Iterator[None]:
+        """As ``on_leaving``, for what happens within."""
+        self.on_leaving(stop)
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):  # the call was left behind
+                self._stops.remove(stop)
 
     def leave(self) -> None:
         with self._lock:
             self._left = True
             stops, self._stops = self._stops, []
-        for stop in stops:
-            try:
-                stop()
-            except OSError:  # the socket is closed already
-                continue
+            if not self._ended:
+                _stuck.add(self)
+        _run_all(stops)
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            _stuck.discard(self)
+
+
+def _run_all(stops: list[Callable[[], object]]) -> None:
+    for stop in stops:
+        with suppress(OSError):  # the socket is closed already
+            stop()
 
 
 def running_call() -> Call:
@@ -85,8 +111,10 @@ def call_within(work: Callable[[], Result], deadline: float, silence_s: float | 
     """``work()``, which runs in another thread.
 
     Raises TooLate at ``deadline`` (of ``time.monotonic``), and SilentStorage when ``Call.hear`` was told of fewer than
-    LEAST_BYTES for ``silence_s`` seconds.
+    LEAST_BYTES for ``silence_s`` seconds. Raises HangingStorage at once where many calls that were left behind still hang.
     """
+    if len(_stuck) >= _MOST_STUCK:
+        raise HangingStorage
     call = Call()
     results: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
     try:
@@ -117,8 +145,8 @@ def call_within(work: Callable[[], Result], deadline: float, silence_s: float | 
 def run_coroutine(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Result]) -> Result:
     """The result of ``coroutine`` in the ``loop`` of another thread; it is cancelled when the running call is left behind."""
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    running_call().on_leaving(future.cancel)
-    return future.result()
+    with running_call().stopped_by(future.cancel):  # the future holds the bytes that came
+        return future.result()
 
 
 class _Worker:
@@ -138,6 +166,7 @@ class _Worker:
             except BaseException as error:  # who waits for it raises it
                 answer = False, error
             _running.call = None
+            call.end()
             is_spare = len(_idle) >= _MOST_IDLE
             if not is_spare:
                 _idle.append(self)
@@ -148,4 +177,6 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
+_stuck: set[Call] = set()
 os.register_at_fork(after_in_child=_idle.clear)  # a fork has no threads but the one that forked
+os.register_at_fork(after_in_child=_stuck.clear)

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 from dictalake.archive import objects, storage
-from dictalake.archive.deadlines import SilentStorage, TooLate, call_within, running_call
+from dictalake.archive.deadlines import HangingStorage, SilentStorage, TooLate, call_within, running_call
 from dictalake.archive.disks import is_on_disk, learn
 from dictalake.archive.intake import PIECE, Intake
 from dictalake.archive.local_files import NotRegularError, OutsideError
 from dictalake.archive.members import check_size
+from dictalake.archive.pace import pace_of
 from dictalake.archive.places import open_listed
 from dictalake.config.sections import Archive, Limits
 from dictalake.config.uris import find_path
@@ -38,7 +39,8 @@ from dictalake.errors import (
 )
 from dictalake.records import Data, Recording
 
-_BLOCK = 2**22  # asked for at a time
+_BLOCK = 2**22  # asked for at a time, at most
+_LOCAL_BLOCK = 2**17  # the same of a network file system, whose pages the kernel reads ahead
 Open = Callable[[str], io.FileIO]
 _EXPIRED = "the credentials of this run expired and no fresh ones were found; log in again or renew the token, then run again"
 
@@ -76,7 +78,7 @@ def fetch(
     def read() -> Data:  # the file system anew each time: with expired credentials it is another one
         filesystem, path = storage.open_location(recording.uri, archive.storage_options, "archive.uri")
         intake = Intake(recording.recording_id, limits, running_call())
-        return _read(filesystem, path, recording, open_file, wrong_digests, intake)
+        return _read(filesystem, path, recording, open_file, wrong_digests, intake, archive.silence_s)
 
     def read_in_time() -> Data:
         if is_on_disk(recording.uri):
@@ -127,6 +129,8 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     cause = type(error).__name__ if status is None else f"HTTP {status}"
     if isinstance(error, SilentStorage):
         cause = "next to nothing coming for the seconds of archive.silence_s"
+    if isinstance(error, HangingStorage):
+        cause = "many earlier reads of this worker still hanging, as when a network file system's server is gone"
     if storage.is_transient(error):
         return FetchFailed(
             recording.recording_id, f"{tries} tries to read the object failed, the last with {cause}; try again later"
@@ -134,7 +138,15 @@ def _name_failure(error: BaseException, recording: Recording, tries: int) -> Acc
     return FetchFailed(recording.recording_id, f"the storage refused to give the object ({cause})")
 
 
-def _read(filesystem: Any, path: str, recording: Recording, open_file: Open, wrong_digests: set[str], intake: Intake) -> Data:
+def _read(
+    filesystem: Any,
+    path: str,
+    recording: Recording,
+    open_file: Open,
+    wrong_digests: set[str],
+    intake: Intake,
+    silence_s: float,
+) -> Data:
     if storage.is_local(filesystem):
         path = _find_path(recording, path)
     if recording.version == storage.MISSING:
@@ -143,14 +155,14 @@ def _read(filesystem: Any, path: str, recording: Recording, open_file: Open, wro
             recording.recording_id, "the object did not exist when the manifest was read, and now it does; run again"
         )
     if storage.is_local(filesystem):
-        return _read_local(path, recording, open_file, intake)
+        return _read_local(filesystem, path, recording, open_file, intake, silence_s)
     if storage.is_gcs(filesystem):
         return _read_gcs(filesystem, path, recording, intake)
     if storage.is_s3(filesystem):
         data = _read_s3(filesystem, path, recording, wrong_digests, intake)
     else:
         _require_version(storage.describe(filesystem, path).version, recording)
-        _read_other(filesystem, path, intake)
+        _read_other(filesystem, path, intake, silence_s)
         data = intake.finish()
         _require_version(storage.describe(filesystem, path).version, recording)
     if len(data) < recording.size_bytes:
@@ -164,7 +176,7 @@ def _find_path(recording: Recording, shown: str) -> str:
     return path if os.path.lexists(path) else shown
 
 
-def _read_local(path: str, recording: Recording, open_file: Open, intake: Intake) -> Data:
+def _read_local(filesystem: Any, path: str, recording: Recording, open_file: Open, intake: Intake, silence_s: float) -> Data:
     try:
         file = open_file(path)
     except (OutsideError, NotRegularError):  # what was listed was a file
@@ -172,7 +184,11 @@ def _read_local(path: str, recording: Recording, open_file: Open, intake: Intake
     with file:
         status = os.fstat(file.fileno())
         _require_version(storage.make_local_version(status), recording)
-        while piece := file.read(min(PIECE, status.st_size + 1 - intake.size)):  # no more of one that grows
+        pace = None if is_on_disk(recording.uri) else pace_of(filesystem, _LOCAL_BLOCK)  # of a disk nobody waits for a piece
+        while room := status.st_size + 1 - intake.size:  # no more of one that grows
+            piece = file.read(min(PIECE, room)) if pace is None else pace.ask(room, silence_s, file.read)[0]
+            if not piece:
+                break
             intake.write(piece)
         _require_version(storage.make_local_version(os.fstat(file.fileno())), recording)
         learn(recording.uri, file.fileno())
@@ -203,18 +219,21 @@ def _read_s3(filesystem: Any, path: str, recording: Recording, wrong_digests: se
     return data
 
 
-def _read_other(filesystem: Any, path: str, intake: Intake) -> None:
+def _read_other(filesystem: Any, path: str, intake: Intake, silence_s: float) -> None:
     if storage.is_http(filesystem):
         from dictalake.archive.http_objects import read_http
 
         read_http(filesystem, path, intake)
         return
-    while True:
-        begin, most = intake.size, min(_BLOCK, intake.room)
-        block = filesystem.cat_file(path, start=begin, end=begin + most)
+    pace, is_full = pace_of(filesystem, _BLOCK), True
+    while is_full:
+        begin = intake.size
+        block, is_full = pace.ask(
+            intake.room,
+            silence_s,
+            lambda most, begin=begin: filesystem.cat_file(path, start=begin, end=begin + most),  # type: ignore[misc]
+        )
         intake.write(block)
-        if len(block) < most:
-            return
 
 
 def _require_version(version: str, recording: Recording) -> None:

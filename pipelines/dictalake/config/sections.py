@@ -132,7 +132,7 @@ class Limits(Section):
     archive_s: float = Field(
         14_400.0,
         gt=0,
-        description="seconds that a worker unpacks and decodes one archive object in one run; the files beyond are "
+        description="processor seconds to unpack and decode the files of one archive object in one run; the files beyond are "
         "`archive_over_budget`",
     )
     windows: int = Field(5000, ge=1, description="windows of one recording, all channels; more is `too_many_windows`")

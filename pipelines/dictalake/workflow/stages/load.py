@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -99,19 +100,17 @@ class Load:
     def _load_all(
         self, recordings: list[Recording], refused: dict[str, Any], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Recording, Row]]:
-        """Every recording of the block with its row, in order; then the files in archive objects, one object at a time."""
-        archives = []
+        """Every recording of the block with its row, in order; the files in an archive object, one object at a time, come where
+        it comes, so that no object waits in memory for its turn."""
         for recording in recordings:
             if refused.get(recording.recording_id):
                 yield recording, {"error": refused[recording.recording_id]}
         sized = ((one, one.size_bytes) for one in recordings if not refused.get(one.recording_id))
         for recording, row in self._load(self._fetch, sized, pool):
             if "kind" in row:
-                archives.append((recording, row))
+                yield from self._expand(recording, row, pool)
             else:
                 yield recording, row
-        for recording, row in archives:
-            yield from self._expand(recording, row, pool)
 
     def _load(
         self,
@@ -120,8 +119,9 @@ class Load:
         pool: ThreadPoolExecutor,
         budget: ObjectBudget | None = None,
     ) -> Iterator[tuple[Recording, Row]]:
-        """Fetches ahead by stored size, but decodes only few items ahead: a small file may hold much audio."""
-        fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes)
+        """Fetches ahead by stored size, but decodes only few items ahead: a small file may hold much audio. More counts as soon
+        as it has come: a storage may announce less than it sends."""
+        fetched = _map_ahead(pool, fetch_one, items, _FETCHED_AHEAD, self._most_bytes, _count_bytes)
         decode = partial(self._decode, budget=budget)
         return _map_ahead(pool, decode, ((pair, 0) for pair in fetched), DECODERS + 1, self._most_bytes)
 
@@ -166,7 +166,7 @@ class Load:
                     for found in contents.members
                     if found[0].recording_id not in done
                 )
-                yield from budget.count_time(self._load(self._fetch_member, wanted, pool, budget))
+                yield from self._load(self._fetch_member, wanted, pool, budget)
             contents.check_whole()
         if "error" in itself and archive.recording_id not in archive.done_members:
             yield replace(archive, archive_id=archive.recording_id, archive_rows=rows), itself
@@ -179,7 +179,8 @@ class Load:
             if self._forbidden.covers_uri(recording.uri):
                 raise Erased(recording.recording_id, "it was erased and is kept out")
             budget.require(recording.recording_id)
-            row["data"] = contents.read(recording, member, self._limits)
+            with budget.working():
+                row["data"] = contents.read(recording, member, self._limits)
             row["sha256"] = find_sha256(row["data"])
         row["load_ms"] = 1000 * (time.perf_counter() - started)
         return recording, row
@@ -194,7 +195,8 @@ class Load:
             data = row.pop("data")
             if budget is not None:
                 budget.require(recording.recording_id)  # also of those that were fetched before it was used up
-            row |= self._decode_bytes(data, recording)
+            with nullcontext() if budget is None else budget.working():
+                row |= self._decode_bytes(data, recording)
             if budget is not None:
                 budget.add_sound(sum(len(channel) for channel in row["waveforms"]) / SAMPLE_RATE_HZ)
         row["load_ms"] += 1000 * (time.perf_counter() - started)
@@ -221,24 +223,36 @@ def _make_table(recordings: list[Recording], rows: list[Row]) -> pa.Table:
     return columns.append_waveforms(table, waveforms)
 
 
+def _count_bytes(fetched: tuple[Recording, Row]) -> int:
+    return len(fetched[1].get("data", b""))
+
+
 def _map_ahead(
-    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[tuple[Item, int]], ahead: int, most_bytes: float
+    pool: ThreadPoolExecutor,
+    call: Callable[[Item], Result],
+    items: Iterable[tuple[Item, int]],
+    ahead: int,
+    most_bytes: float,
+    measure: Callable[[Result], int] = lambda result: 0,
 ) -> Iterator[Result]:
     """Like ``pool.map`` over items with their sizes in bytes, but with bounded memory, whatever an archive holds.
 
     Between taking an item and yielding its result there are at most ``ahead`` items, and at most ``most_bytes`` or a single
-    larger item.
+    larger item. Where ``measure`` says of a result that it has more bytes than its item, nothing more is taken until there is
+    room again.
     """
     running: deque[tuple[Future[Result], int]] = deque()
-    in_flight = 0
+
+    def count() -> int:
+        known = (measure(future.result()) if future.done() and not future.exception() else 0 for future, _ in running)
+        return sum(map(max, known, [size for _, size in running]))
+
     try:
         for item, size in items:
-            while running and (len(running) >= ahead or in_flight + size > most_bytes):
-                future, done_bytes = running.popleft()
-                yield future.result()
-                in_flight -= done_bytes
+            while running and (len(running) >= ahead or count() + size > most_bytes):
+                yield running[0][0].result()
+                running.popleft()
             running.append((pool.submit(call, item), size))
-            in_flight += size
         while running:
             yield running.popleft()[0].result()
     finally:

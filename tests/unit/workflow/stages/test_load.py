@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,8 @@ from dictalake.archive.listing import list_recordings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.workflow import columns
-from dictalake.workflow.stages.load import Load, _map_ahead
+from dictalake.workflow.stages import load
+from dictalake.workflow.stages.load import DECODERS, Load, _map_ahead
 from tests.archives_of_files import make_zip
 from tests.unit.audio.formats.archive_samples import make_dicom, make_group
 
@@ -47,6 +49,54 @@ def test_results_come_in_order_with_no_more_in_hand_than_allowed(sizes: list[int
                 taken.remove(size)
             got.append(size)
     assert got == sizes
+
+
+def test_no_more_is_taken_while_what_came_is_more_than_was_announced() -> None:
+    begun: list[int] = []
+
+    def call(item: int) -> bytes:
+        begun.append(item)
+        return bytes(100)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def items() -> Iterator[tuple[int, int]]:
+            for n in range(20):
+                pool.submit(int).result()  # what was taken before has come
+                yield n, 1
+
+        for done, _ in enumerate(_map_ahead(pool, call, items(), 12, 250, len)):
+            assert len(begun) - done <= 3
+
+
+def test_archive_objects_do_not_wait_in_memory_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom = make_dicom(make_group(bytes(800), "UB", 800))
+    for n in range(30):
+        (tmp_path / f"{n:02}.zip").write_bytes(make_zip({"a.dcm": dicom}))
+    (tmp_path / "plain.dcm").write_bytes(dicom)
+    in_hand, most, lock = 0, 0, Lock()
+
+    def count(change: int) -> None:
+        nonlocal in_hand, most
+        with lock:
+            in_hand += change
+            most = max(most, in_hand)
+
+    class Counting(Load):
+        def _fetch(self, recording):  # type: ignore[no-untyped-def]
+            count(recording.uri.endswith(".zip"))
+            return super()._fetch(recording)
+
+        def _expand(self, archive, row, pool):  # type: ignore[no-untyped-def]
+            yield from super()._expand(archive, row, pool)
+            count(-1)
+
+    config = Config.model_validate({"archive": {"uri": str(tmp_path)}, "quality": {"vad": "none"}})
+    table = columns.recordings_to_table(list(list_recordings(config.archive)))
+    rows = [row for loaded in Counting(config)(table) for row in loaded.to_pylist()]
+    assert len(rows) == 31
+    assert not [row["error"] for row in rows if row["error"]]
+    assert most <= load._FETCHED_AHEAD + DECODERS + 3
 
 
 def test_a_key_that_one_machine_lacks_stops_the_run_and_fails_no_recording(
