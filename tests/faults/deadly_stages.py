@@ -56,7 +56,7 @@ class DiesBetweenTables(Load):
     """Dies after its first table, as often as the file DEATHS beside the archive says."""
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        deaths = Path(str(self._archive.uri)).parent / "DEATHS"
+        deaths = Path(str(self._archive.uri).removeprefix("file://")).parent / "DEATHS"
         for part in super().__call__(table):
             yield part
             left = int(deaths.read_text(encoding="ascii"))

@@ -385,5 +385,5 @@ def test_a_run_that_waits_names_what_is_in_work_and_what_the_cluster_has(two_cpu
     line = describe_wait(plan, ledger, 400)
     assert "waiting for a worker to finish what it has: load 7 in work for " in line
     assert re.search(
-        r"the cluster has 1 nodes, [\d.]+ of 2 CPUs free; the run asks for load 1 x \(0.25 CPU, 0 GPU, 700 MB\)", line
+        r"the cluster has 1 nodes, [\d.]+ of 2 CPUs free; the run asks for load 1 x \(0.25 CPU, 0 GPU, 1000 MB\)", line
     )

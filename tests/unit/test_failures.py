@@ -14,6 +14,7 @@ RETRYABLE = {
     "fetch_failed",
     "internal_error",
     "model_failed",
+    "no_memory_slot",
     "worker_crashed",
 }
 STAGES = {
@@ -27,7 +28,7 @@ STAGES = {
 def test_each_reason_is_listed_once_with_its_stage_and_whether_a_new_try_may_succeed() -> None:
     failures = list_failures()
     assert sorted(failure.reason for failure in failures) == list_reasons()
-    assert len({failure.reason for failure in failures}) == len(failures) == 32
+    assert len({failure.reason for failure in failures}) == len(failures) == 33
     assert {failure.reason for failure in failures if failure.retryable} == RETRYABLE
     assert {failure.reason: failure.stage for failure in failures if failure.stage != LoadError.stage} == STAGES
 

@@ -76,7 +76,7 @@ def test_a_storage_that_hangs_takes_a_bounded_number_of_threads_and_may_come_bac
     back = threading.Event()
     begun: list[None] = []
 
-    def hang(path: str, archive: Archive) -> None:
+    def hang(path: str, archive: Archive, *, is_listed: bool) -> None:
         begun.append(None)
         back.wait(60)
         raise ConnectionResetError

@@ -85,7 +85,7 @@ def test_slow_network_file_system_is_waited_for(tmp_path: Path, monkeypatch: pyt
             time.sleep(len(piece) / RATE)
             return piece
 
-    monkeypatch.setattr(fetching, "open_listed", lambda path, archive: SlowFile(path))
+    monkeypatch.setattr(fetching, "open_listed", lambda path, archive, **_: SlowFile(path))
     archive = Archive.model_validate({"uri": str(tmp_path), "silence_s": SILENCE_S, "fetch_tries": 1})
     (recording,) = list_recordings(archive)
     assert len(fetch(recording, archive)) == SIZE
