@@ -60,19 +60,24 @@ def be_writer(number: int, start: Any, pipe: Connection) -> None:
 
 
 class TimedLeases(LeaseStore):
-    """Leases that measure how long each one could have gone without being rewritten (``longest_s``)."""
+    """Leases that measure how long each one could have gone without being rewritten (``longest_s``), and name the runs that
+    they took for dead (``buried``)."""
 
     def __init__(self, lake: Lake) -> None:
         super().__init__(lake)
         self.longest_s, self._written = 0.0, time.monotonic()
+        self.held, self.buried = "", list[str]()
 
     def write(self, lease: Lease) -> None:
-        started = time.monotonic()
+        started, self.held = time.monotonic(), lease.run_id
         super().write(lease)
         self.longest_s, self._written = max(self.longest_s, time.monotonic() - self._written), started
 
     def remove(self, run_id: str) -> None:
-        self.longest_s = max(self.longest_s, time.monotonic() - self._written)
+        if run_id == self.held:
+            self.longest_s = max(self.longest_s, time.monotonic() - self._written)
+        else:
+            self.buried.append(run_id)
         super().remove(run_id)
 
 
@@ -97,7 +102,7 @@ def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[st
         for block in planned:
             result = table.commit(write_staged(make_rows([one.recording_id for one in block], run_id=claim.run_id), lake))
             counts.update(rows=result.rows, already_there=result.already_there, commits=result.files > 0)
-    counts["expired"] = board.longest_s >= lake.lease_s
+    counts.update(expired=board.longest_s >= lake.lease_s, buried=len(board.buried))
     return counts
 
 
@@ -177,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(results: dict[str, Any]) -> None:
-    names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "expired", "seconds")
+    names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "expired", "buried", "seconds")
     table = Table("store", *names, title=f"{WRITERS} writers, {RECORDINGS} recordings, {EACH} asked of each")
     for store, result in results.items():
         table.add_row(store, *(str(result.get(name, 0)) for name in names))

@@ -121,8 +121,8 @@ class LeaseStore:
     def __init__(self, lake: Lake) -> None:
         self._storage = open_storage(lake, CLAIMS_FOLDER)
         self._lease_s = lake.lease_s
-        # How far the storage's clock is ahead of the monotonic one, and when that was measured.
-        self._ahead_s, self._measured_at = 0.0, -float("inf")
+        # How far the storage's clock is ahead of the monotonic one, at least and at most, and when that was measured.
+        self._ahead_s, self._measured_at = (0.0, 0.0), -float("inf")
 
     @property
     def beat_s(self) -> float:
@@ -141,17 +141,21 @@ class LeaseStore:
         """Every lease, in the order in which the runs started. A lease that is removed meanwhile is left out."""
         with self._errors("read"):
             if time.monotonic() - self._measured_at > self._lease_s:
-                self._measured_at = time.monotonic()
-                self._ahead_s = self._read_clock() - time.monotonic()
-            now = self._ahead_s + time.monotonic()
+                self._measure_clock()
+            # A storage under load takes long to answer, and leases are rewritten meanwhile: the time of the listing is known
+            # only to lie between these two.
+            earliest = self._ahead_s[0] + time.monotonic()
             infos = self._storage.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True))
+            latest = self._ahead_s[1] + time.monotonic()
             seen = []
             for info in infos:
                 lease = self._read_one(info.path) if info.path.endswith(".json") else None
                 if lease is not None:
-                    age_s = now - _seconds(info)
+                    written = _seconds(info)
+                    is_fresh = earliest - written - _coarseness_s(info) < self._lease_s
                     # A lease from the future was written before the clock was put back; a live run would have rewritten it.
-                    seen.append(SeenLease(lease, age_s, abs(age_s) < self._lease_s and not lease.is_dead_here))
+                    is_possible = written - latest < self._lease_s
+                    seen.append(SeenLease(lease, earliest - written, is_fresh and is_possible and not lease.is_dead_here))
             return sorted(seen, key=lambda one: (one.lease.started_at, one.lease.run_id))
 
     def await_peers(
@@ -256,16 +260,18 @@ class LeaseStore:
         except (TypeError, ValueError, KeyError):
             return None  # another version of dictalake wrote it
 
-    def _read_clock(self) -> float:
-        """The storage's time in seconds since the epoch: the modification time of an object that was written just now."""
+    def _measure_clock(self) -> None:
+        """Compares the storage's clock with the monotonic one: the modification time of an object that is written now."""
         path = f"clock-{uuid.uuid4().hex}"
+        before = self._measured_at = time.monotonic()
         try:
             self._storage.write_bytes(path, b"now")
-            now = _seconds(self._storage.filesystem.get_file_info(path))
+            info = self._storage.filesystem.get_file_info(path)
             self._delete(path)
+            written, coarseness_s = _seconds(info), _coarseness_s(info)
         except OSError:
-            return time.time()  # without the right to write, take this machine's clock
-        return now
+            written, coarseness_s = time.time(), 0.0  # without the right to write, take this machine's clock
+        self._ahead_s = written - time.monotonic(), written + coarseness_s - before
 
     def _delete(self, path: str) -> None:
         try:
@@ -295,3 +301,8 @@ def _must_wait_for(peer: Lease, first_seen: Lease, mine: Lease) -> bool:
 
 def _seconds(info: fs.FileInfo) -> float:
     return 0.0 if info.mtime_ns is None else info.mtime_ns / 1e9
+
+
+def _coarseness_s(info: fs.FileInfo) -> float:
+    """How much later than its modification time an object may have been written: S3 cuts the time to whole seconds."""
+    return 0.0 if (info.mtime_ns or 0) % 1_000_000_000 else 1.0

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,31 @@ def test_of_many_that_plan_at_once_each_waits_for_those_before_it(lake: Lake) ->
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+class SlowFiles:
+    """A file system of pyarrow whose listings and looks at a file answer late, with what was true in between."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_file_info(self, selector: Any) -> Any:
+        time.sleep(2 * LEASE_S)
+        found = self._real.get_file_info(selector)
+        time.sleep(2 * LEASE_S)
+        return found
+
+
+def test_a_storage_that_answers_late_makes_no_live_run_dead(lake: Lake) -> None:
+    store = LeaseStore(lake)
+    with LeaseStore(lake).hold(foreign("r1"), lambda lease: lease):
+        vars(store._storage)["filesystem"] = SlowFiles(store._storage.filesystem)
+        for _ in range(2):  # the second time with the clock as it was measured, slowly, the first time
+            (seen,) = store.read()
+            assert seen.is_alive
 
 
 def test_a_clock_that_was_put_back_leaves_no_lease_for_hours(lake: Lake) -> None:
