@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.commands import ROOT
 
-KILLS, RECORDINGS = 5, 120
+KILLS, RECORDINGS = 3, 90
 LONGEST_S = 560.0
 
 

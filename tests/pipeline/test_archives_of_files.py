@@ -42,7 +42,7 @@ def test_every_file_in_an_archive_object_becomes_one_row(two_cpus: Resources, ra
 
 
 def test_a_half_committed_archive_object_is_finished_and_nothing_in_it_is_done_again(
-    two_cpus: Resources, random_lasr: Path, tmp_path: Path
+    stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "archive").mkdir()
     files = {f"{n}.wav": encode(make_sound(0.5, n), 16_000, "WAV") for n in range(6)}
@@ -64,7 +64,7 @@ def test_a_half_committed_archive_object_is_finished_and_nothing_in_it_is_done_a
 
 
 def test_a_file_that_was_erased_out_of_an_archive_object_holds_up_none_of_the_others(
-    two_cpus: Resources, random_lasr: Path, tmp_path: Path
+    stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "archive").mkdir()
     files = {f"{n}.wav": encode(make_sound(0.5, n), 16_000, "WAV") for n in range(3)}

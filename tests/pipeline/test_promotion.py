@@ -14,7 +14,7 @@ from tests.recordings import make_sound, write_wav
 
 
 def test_a_lake_shows_the_first_model_until_another_is_promoted(
-    two_cpus: Resources, random_lasr: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     archive, lake = tmp_path / "archive", tmp_path / "lake"
     for number in range(3):
@@ -28,6 +28,8 @@ def test_a_lake_shows_the_first_model_until_another_is_promoted(
         "cpu",
         "--decoding.kind",
         "greedy",
+        "--report.write",
+        "false",
     ]
     other = [*keys, "--windows.overlap_s", "4"]
 

@@ -7,27 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
-import pytest
 
 from dictalake.lake.runs import RunLog
-from dictalake.workflow import run as story
 from dictalake.workflow.plan import Resources
 from dictalake.workflow.run import transcribe
 from tests.fault_proxy import KINDS, run_faulty
 from tests.recordings import make_config, make_sound, read_rows, write_wav
-from tests.stub_stages import StubDecode, StubEmit
 
 if TYPE_CHECKING:
     from tests.emulators import ObjectStore
 
-RECORDINGS = 40
+RECORDINGS = 24
 
 
 def test_a_run_over_faulty_storage_completes_and_counts_its_retries(
-    object_store: ObjectStore, two_cpus: Resources, random_lasr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(story, "Emit", StubEmit)
-    monkeypatch.setattr(story, "Decode", StubDecode)
     bucket = object_store.make_bucket()
     filesystem = fsspec.filesystem(object_store.scheme, **object_store.fsspec_options)
     for number in range(RECORDINGS):

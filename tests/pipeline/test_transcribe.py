@@ -143,7 +143,8 @@ def test_a_report_that_cannot_be_written_does_not_cost_the_run(two_cpus: Resourc
     write_wav(tmp_path / "archive/1.wav", make_sound(0.6, seed=1))
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake/reports").write_text("in the way")
-    config, shown = make_config(random_lasr, tmp_path / "lake", archive={"uri": str(tmp_path / "archive")}), io.StringIO()
+    sections = {"archive": {"uri": str(tmp_path / "archive")}, "report": {"write": True}}
+    config, shown = make_config(random_lasr, tmp_path / "lake", **sections), io.StringIO()
     summary = transcribe(config, Console(file=shown))
     assert (summary.ok, summary.failed) == (1, 0)
     assert RunLog(config.lake).read()["event"].to_pylist() == ["started", "finished"]

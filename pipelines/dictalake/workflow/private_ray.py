@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants, services
+from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
@@ -49,14 +50,23 @@ def private_ray() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def private_processes() -> Iterator[None]:
-    """Has ``ray.init`` inside the block start processes that listen on 127.0.0.1 and create files for their owner alone."""
-    start, is_cluster = services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER
-    services.ConsolePopen = functools.partial(start, umask=_OWNER_ONLY)  # type: ignore[misc, assignment]
-    ray_constants.ENABLE_RAY_CLUSTER = False  # else Ray takes 127.0.0.1 for a slip and listens on every address
-    try:
+    """Has ``ray.init`` inside the block start processes that listen on 127.0.0.1 and create files for their owner alone.
+
+    Ray's autoscaler, the server of its web page and the process that follows its logs are left out: one machine does not grow,
+    and nobody looks at the others. They take a quarter of the processor time that Ray needs to start.
+    """
+    with ExitStack() as changes:
+
+        def change(owner: Any, name: str, value: Any) -> None:
+            changes.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+
+        change(services, "ConsolePopen", functools.partial(services.ConsolePopen, umask=_OWNER_ONLY))
+        # Else Ray takes 127.0.0.1 for a slip and listens on every address.
+        change(ray_constants, "ENABLE_RAY_CLUSTER", False)
+        for start in ("start_monitor", "start_log_monitor", "start_api_server"):
+            change(Node, start, lambda *_, **__: None)
         yield
-    finally:
-        services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER = start, is_cluster  # type: ignore[misc]
 
 
 def is_open(address: str) -> bool | None:
