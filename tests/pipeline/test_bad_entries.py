@@ -73,6 +73,7 @@ def _make_deep(root: Path) -> None:
 
 
 def test_each_bad_entry_is_a_row_or_a_count_and_the_others_are_transcribed(
+    stub_stages: None,
     two_cpus: Resources,
     random_lasr: Path,
     archive: Path,
@@ -90,7 +91,7 @@ def test_each_bad_entry_is_a_row_or_a_count_and_the_others_are_transcribed(
     monkeypatch.setattr(folders, "open_folder", refuse)
     lake = tmp_path / "lake"
     keys = [str(archive), str(lake), "--acoustic.model", str(random_lasr), "--acoustic.device", "cpu"]
-    keys += ["--acoustic.dtype", "float32", "--decoding.kind", "greedy"]
+    keys += ["--acoustic.dtype", "float32", "--decoding.kind", "greedy", "--report.write", "false"]
     assert run_command("backfill", [*keys, "--format", "json"]) == 3
     summary = json.loads(capfd.readouterr().out)
     assert (summary["ok"], summary["failed"]) == (20, 7)
@@ -123,14 +124,14 @@ def test_each_bad_entry_is_a_row_or_a_count_and_the_others_are_transcribed(
 
 
 def test_a_line_that_names_another_place_is_a_row_and_a_manifest_of_others_alone_ends_the_run(
-    two_cpus: Resources, random_lasr: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_wav(tmp_path / "archive/a.wav", make_sound(0.6, 1))
     write_wav(tmp_path / f"elsewhere/{CANARY}.wav", make_sound(0.6, 2))
     manifest, lake = tmp_path / "archive/list.csv", tmp_path / "lake"
     manifest.write_text(f"uri\na.wav\n{tmp_path}/elsewhere/{CANARY}.wav\ndata://,x\nembedded:../../errors.py\n")
     keys = ["--archive.manifest", str(manifest), "--lake.uri", str(lake), "--acoustic.model", str(random_lasr)]
-    keys += ["--acoustic.device", "cpu", "--acoustic.dtype", "float32", "--decoding.kind", "greedy"]
+    keys += ["--acoustic.device", "cpu", "--decoding.kind", "greedy", "--report.write", "false"]
     assert run_command("nightly", keys) == 3
     rows = read_rows(lake)
     reasons = sorted((row["error"] or {}).get("reason", "ok") for row in rows)
