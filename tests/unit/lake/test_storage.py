@@ -93,3 +93,43 @@ def test_options_that_half_of_the_lake_would_ignore_are_refused(uri: str, option
         open_storage(make_lake(uri, **{option: value}), "runs")
     assert str(refused.value).startswith(f"lake.storage_options.{option}")
     assert message in str(refused.value)
+
+
+def test_an_object_is_made_once_and_its_first_content_stays(tmp_path: Path) -> None:
+    storage = open_storage(make_lake(str(tmp_path)), "")
+    assert [storage.create_bytes("one", content) for content in (b"first", b"second")] == [True, False]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("one", b"first")]
+
+
+@pytest.mark.parametrize("prefix", ["AWS_", "aws_", ""])
+def test_s3_options_reach_the_conditional_put_too(prefix: str) -> None:
+    options = {
+        f"{prefix}access_key_id": "key",
+        f"{prefix}secret_access_key": "secret",
+        f"{prefix}region": "eu-central-1",
+        f"{prefix}endpoint_url_s3": "http://127.0.0.1:9000",
+        "proxy_url": "http://127.0.0.1:3128",
+        "connect_timeout": "3s",
+        "max_retries": "2",
+    }
+    store = open_storage(make_lake("s3://bucket/lake", **options), "runs")._objects
+    assert store.config == {
+        "bucket": "bucket",
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+        "region": "eu-central-1",
+        "endpoint": "http://127.0.0.1:9000",
+    }
+    assert {name: str(value).lower() for name, value in store.client_options.items()} == {
+        "allow_http": "true",
+        "proxy_url": "http://127.0.0.1:3128",
+        "connect_timeout": "3s",
+    }
+    assert (store.prefix, store.retry_config["max_retries"]) == ("lake/runs", 2)
+
+
+def test_gcs_options_reach_the_conditional_put_too() -> None:
+    options = {"google_base_url": "http://127.0.0.1:4443", "google_skip_signature": "true"}
+    store = open_storage(make_lake("gs://bucket/lake", **options), "runs")._objects
+    assert store.config["base_url"] == "http://127.0.0.1:4443"
+    assert "disable_oauth" in store.config["service_account_key"]  # object_store asks for a token before it writes, else
