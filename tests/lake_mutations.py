@@ -113,14 +113,45 @@ MUTATIONS = (
     Mutation(
         "what was known of another model counts as known up to now",
         "table.py",
-        "        self._keys.clear()\n",
-        "",
+        "        self._keys.clear()  # first",
+        "        None  # first",
         (f"{TWO}::test_what_another_committed_before_the_look_at_another_model_is_not_forgotten",),
+    ),
+    Mutation(
+        "what a look failed to take in is not read again",
+        "log_tail.py",
+        "                return None\n        return commits",
+        "                return None\n        self.version += len(commits)\n        return commits",
+        (f"{TWO}::test_what_a_look_failed_to_read_is_read_by_the_next",),
+    ),
+    Mutation(
+        "keys of before count as known up to a version to which they were not read",
+        "table.py",
+        "        self._keys.clear()  # first: no key may count as known up to a version to which it was not read\n"
+        "        delta = open_table(self._storage, TRANSCRIPTS)\n        self._log.restart(delta)\n"
+        "        self._forbidden = self._erasures.read()\n",
+        "        delta = open_table(self._storage, TRANSCRIPTS)\n        self._log.restart(delta)\n"
+        "        self._forbidden = self._erasures.read()\n        self._keys.clear()\n",
+        (f"{TWO}::test_a_look_at_the_whole_table_that_fails_halfway_is_made_again",),
+    ),
+    Mutation(
+        "a commit in the past of the log counts",
+        "table.py",
+        "        if self._log.is_overtaken() and not self._is_named(files[0]):",
+        "        if False:",
+        (f"{TWO}::test_a_commit_of_a_run_that_slept_until_the_log_was_cleaned_up_is_made_again",),
+    ),
+    Mutation(
+        "the log is cleaned up although its owner keeps it",
+        "delta.py",
+        '    if delta.metadata().configuration.get("delta.enableExpiredLogCleanup", "true").lower() == "true":',
+        "    if True:",
+        (f"{TAIL}::test_an_owner_who_keeps_the_whole_log_has_all_of_it",),
     ),
     Mutation(
         "own rows are not remembered",
         "table.py",
-        "            self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])\n",
+        "            self._keys[file.fingerprint] = _combine(self._keys[file.fingerprint], rows)\n",
         "            pass\n",
         (f"{TABLE}::test_committing_the_same_files_again_changes_nothing",),
     ),
@@ -162,8 +193,8 @@ MUTATIONS = (
     Mutation(
         "a run takes no notice of tombstones when it opens the table",
         "table.py",
-        "        self._forbidden = self._erasures.read()\n        self._keys.clear()",
-        "        self._keys.clear()",
+        "        self._forbidden = self._erasures.read()\n        last =",
+        "        last =",
         ("test_erase.py::test_what_was_erased_does_not_come_back[uri]",),
     ),
     Mutation(

@@ -143,6 +143,12 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
         delta.update_incremental()
 
 
+def clean_up_log(delta: DeltaTable) -> None:
+    """Deletes what the log holds past its retention, unless the lake's owner keeps all of it. Raises DeltaError, OSError."""
+    if delta.metadata().configuration.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
+        delta.cleanup_metadata()
+
+
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
     """Returns ``change()`` of ``delta``; tries again on the newest version if another writer's commit came first.
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -112,12 +113,19 @@ def _find_values(storage: Storage, table_id: str) -> dict[str, dict[str, str]]:
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = {path: files for path, files in zip(names, pool.map(look, names), strict=True) if files}
-    newest = max(commits.values(), default=until)
+    newest = _find_end(commits.values(), until)
     if not any(path in commits for path in found) and (names or newest != until):
         clean = {path: state for path, state in others.items() if path not in found}
         document = {"table": table_id, "until": newest, "others": clean}
         storage.write_bytes(_CLEAN, json.dumps(document).encode())
     return found
+
+
+def _find_end(versions: Iterable[int], until: int) -> int:
+    """The newest version up to which a listing has all from ``until`` on. It may lack one that is being written, and have the
+    next; old ones it lacks because they were cleaned up."""
+    listed = sorted(version for version in versions if version >= until)
+    return next((before for before, after in pairwise(listed) if after != before + 1), listed[-1] if listed else until)
 
 
 def _read_clean(storage: Storage, table_id: str) -> tuple[int, dict[str, list[int]]]:

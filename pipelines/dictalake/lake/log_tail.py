@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
+from dictalake.lake.delta import clean_up_log
 from dictalake.lake.schema import PARTITIONS
 from dictalake.lake.storage import Storage
 
@@ -56,9 +59,9 @@ class LogTail:
 
     def restart(self, delta: DeltaTable) -> None:
         """Continues from the version of ``delta``."""
-        self.version = int(delta.version())
         self._checkpoint = self._read_checkpoint()
         self.check(delta)
+        self.version = int(delta.version())
 
     def check(self, delta: DeltaTable) -> None:
         """Takes note of what the table asks of a writer."""
@@ -66,7 +69,10 @@ class LogTail:
         self.can_append = protocol.min_writer_version <= _PLAIN_WRITER and protocol.min_reader_version <= _PLAIN_READER
 
     def read_new(self) -> list[Commit] | None:
-        """What was committed since the last look; None if the log no longer has all of it, because it is kept for a day."""
+        """What was committed after ``version``; None if the log no longer has all of it, because it is kept for a day.
+
+        Call ``advance`` once it is taken in. Until then it counts as new: what fails halfway is read again.
+        """
         commits: list[Commit] = []
         while True:
             commit = self._read(self.version + 1 + len(commits))
@@ -79,11 +85,14 @@ class LogTail:
                 break
             if self._read(newest + 1) is None:  # no new commit: the log was cleaned up
                 return None
-        self.version += len(commits)
         return commits
 
+    def advance(self, versions: int) -> None:
+        """Continues after so many more versions, whose commits are known."""
+        self.version += versions
+
     def append(self, adds: Sequence[Mapping[str, Any]], transactions: Mapping[str, int]) -> bool:
-        """Writes the next version with these actions; returns False if there is one already.
+        """Writes the next version with these actions; returns False if there is one already. Does not advance.
 
         Raises OSError; the version may be there all the same.
         """
@@ -97,10 +106,13 @@ class LogTail:
         actions += [{"txn": {"appId": name, "version": version}} for name, version in transactions.items()]
         actions += [{"add": add} for add in adds]
         content = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode()
-        if not self._storage.create_bytes(_name(self.version + 1), content):
-            return False
-        self.version += 1
-        return True
+        return self._storage.create_bytes(_name(self.version + 1), content)
+
+    def is_overtaken(self) -> bool:
+        """Whether a checkpoint has reached the next version. Then others may have written that version and cleaned it up while
+        this process slept, and what it has just written there is in the past, where no reader looks."""
+        self._checkpoint = self._read_checkpoint()
+        return self._checkpoint.version > self.version
 
     @property
     def is_due(self) -> bool:
@@ -108,12 +120,25 @@ class LogTail:
         since = self.version - self._checkpoint.version
         return since > 0 and since % (_CHECKPOINT_COMMITS + self._checkpoint.files // _FILES_PER_COMMIT) == 0
 
+    def write_checkpoint(self) -> None:
+        """Writes one if it is due, and removes what the log need not keep.
+
+        A commit is done without it: what fails here is made up for by the next one.
+        """
+        if self.is_due and self.can_append:
+            with suppress(OSError, DeltaError):
+                delta = DeltaTable(self._storage.uri, storage_options=dict(self._storage.delta_options))
+                delta.create_checkpoint()
+                clean_up_log(delta)
+
     def _read(self, version: int) -> Commit | None:
         try:
             with self._storage.filesystem.open_input_stream(_name(version)) as stream:
-                actions = [json.loads(line) for line in stream.read().decode().splitlines() if line]
+                actions = [json.loads(line) for line in stream.read().decode().split("\n") if line]
         except FileNotFoundError:
             return None
+        except ValueError as error:  # a writer on a disk may still be writing it
+            raise OSError(f"version {version} of the log is no JSON") from error
         return Commit(
             version=version,
             adds=tuple(action["add"] for action in actions if "add" in action),
@@ -127,9 +152,11 @@ class LogTail:
         try:
             with self._storage.filesystem.open_input_stream(_LAST_CHECKPOINT) as stream:
                 found = json.loads(stream.read())
+            return _Checkpoint(int(found["version"]), int(found.get("numOfAddFiles") or found.get("size") or 0))
         except FileNotFoundError:
             return _Checkpoint(0, 0)
-        return _Checkpoint(int(found["version"]), int(found.get("numOfAddFiles") or found.get("size") or 0))
+        except (ValueError, KeyError) as error:
+            raise OSError(f"{_LAST_CHECKPOINT} does not name a version") from error
 
 
 def _name(version: int) -> str:

@@ -16,7 +16,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.contract import TABLES
-from dictalake.lake.delta import has_table, open_table, retry_on_conflict
+from dictalake.lake.delta import clean_up_log, has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
 from dictalake.lake.encodings import make_writer_properties
 from dictalake.lake.manifests import Manifests
@@ -66,7 +66,7 @@ def compact(lake: Lake) -> list[Compaction]:
                 ),
             )
             delta.create_checkpoint()
-            delta.cleanup_metadata()
+            clean_up_log(delta)
             removed = delta.vacuum(lake.retention_h, dry_run=False, enforce_retention_duration=False, full=True)
             delta.update_incremental()
         except (OSError, DeltaError) as error:

@@ -111,7 +111,7 @@ def scan(
 
 def _make_partition(path: str) -> ds.Expression:
     """The columns that are not in the file: those of its folders, ``name=value``, and its path."""
-    values = dict(folder.split("=", 1) for folder in path.split("/")[:-1])
+    values = dict(folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder)
     made = ds.field(_FILE) == path
     for name, value in values.items():
         made = made & (ds.field(name) == value)

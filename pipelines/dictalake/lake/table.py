@@ -13,7 +13,7 @@ never the keys of everything that was ever done, and never the list of the table
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -32,6 +32,7 @@ from dictalake.lake.delta import open_or_create_table, open_table, read_parquet
 from dictalake.lake.erased_rows import drop_erased
 from dictalake.lake.log_tail import Commit, LogTail
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.row_search import list_files
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, find_origin, keep_rows, refuse_rows
 from dictalake.lake.storage import open_storage
@@ -163,10 +164,10 @@ class TranscriptTable:
             return read_parquet(_find_files(delta, fingerprint), DONE, self._storage)
 
     def known(self) -> ds.Dataset:
-        """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. It is as
-        new as the last look at the table. Raises RunError."""
+        """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. Raises
+        RunError."""
         with self._lake_errors("read"):
-            return self._read_files(pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist(), KNOWN)
+            return read_parquet(list_files(open_table(self._storage, TRANSCRIPTS)), KNOWN, self._storage)
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
@@ -191,7 +192,7 @@ class TranscriptTable:
                     f"{overtaken.refusal}; if other runs write there too, raise lake.commit_every_s or let fewer write at once"
                 ) from overtaken.refusal
         if attempt.remaining:
-            self._write_checkpoint()
+            self._log.write_checkpoint()
         return attempt.make_result(self._log.version)
 
     def _try_once(self, attempt: _Attempt) -> None:
@@ -244,10 +245,10 @@ class TranscriptTable:
 
         It holds a list of all files: let go of it soon.
         """
+        self._keys.clear()  # first: no key may count as known up to a version to which it was not read
         delta = open_table(self._storage, TRANSCRIPTS)
         self._log.restart(delta)
         self._forbidden = self._erasures.read()
-        self._keys.clear()
         last = {fingerprint: delta.transaction_version(fingerprint) for fingerprint in fingerprints}
         self._transactions = {fingerprint: version for fingerprint, version in last.items() if version is not None}
         return delta
@@ -258,6 +259,7 @@ class TranscriptTable:
         if any(commit.is_of_table for commit in commits or ()):  # an upgrade shuts writers of an older schema out
             self._log.check(open_table(self._storage, TRANSCRIPTS))
         if commits is not None and self._keys.keys() >= set(fingerprints) and self._take_in(commits):
+            self._log.advance(len(commits))
             return
         delta = self._open_table(fingerprints)
         for fingerprint in fingerprints:
@@ -283,8 +285,7 @@ class TranscriptTable:
         for fingerprint, known in self._keys.items():
             new = [unquote(add["path"]) for add in adds if add["partitionValues"]["fingerprint"] == fingerprint]
             if new:
-                known = pa.concat_tables([known, self._read_keys(new)])
-                self._keys[fingerprint] = known.combine_chunks() if known["attempt"].num_chunks > _MOST_CHUNKS else known
+                self._keys[fingerprint] = _combine(known, self._read_keys(new))
         for commit in commits:
             self._transactions.update(commit.transactions)
         return True
@@ -341,16 +342,23 @@ class TranscriptTable:
             return self._commit_by_delta_rs(files, marks)
         if not self._log.append([file.to_add() for file in files], marks):
             return CommitFailedError(f"version {self._log.version + 1} was written by another writer")
-        self._transactions.update(marks)
+        if self._log.is_overtaken() and not self._is_named(files[0]):
+            self._keys.clear()  # the next look is at the table, not at the log, which names these files in its past
+            return CommitFailedError(f"version {self._log.version + 1} was cleaned up before it was written")
         self._remember(files)
+        self._transactions.update(marks)
+        self._log.advance(1)
         return None
+
+    def _is_named(self, file: StagedFile) -> bool:
+        return file.path in list_files(open_table(self._storage, TRANSCRIPTS))
 
     def _remember(self, files: Sequence[StagedFile]) -> None:
         """Adds the keys of own rows, so that they need not be read back."""
         for file in files:
             columns = zip(_KEYS, (file.recording_ids, file.attempts, file.archive_ids), strict=True)
             rows = pa.table([pa.array(values, field.type) for field, values in columns], schema=_KEYS)
-            self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])
+            self._keys[file.fingerprint] = _combine(self._keys[file.fingerprint], rows)
 
     def _commit_by_delta_rs(self, files: Sequence[StagedFile], marks: Mapping[str, int]) -> CommitFailedError | None:
         """A commit to a table that somebody gave features that ask more of a writer."""
@@ -368,16 +376,10 @@ class TranscriptTable:
         self._catch_up(marks.keys())
         return None
 
-    def _write_checkpoint(self) -> None:
-        """Writes one if this writer's last commit is one of those that get one, and removes what the log need not keep.
 
-        A commit is done without it: what fails here is made up for by the next one.
-        """
-        if self._log.is_due and self._log.can_append:
-            with suppress(OSError, DeltaError):
-                delta = DeltaTable(self._storage.uri, storage_options=dict(self._storage.delta_options))
-                delta.create_checkpoint()
-                delta.cleanup_metadata()
+def _combine(known: pa.Table, new: pa.Table) -> pa.Table:
+    both = pa.concat_tables([known, new])
+    return both.combine_chunks() if both["attempt"].num_chunks > _MOST_CHUNKS else both
 
 
 def _find_files(delta: DeltaTable, fingerprint: str) -> list[str]:

@@ -207,6 +207,25 @@ def test_a_log_that_was_clean_is_read_only_where_it_is_new(lake: Lake, monkeypat
     assert read == [f"_delta_log/{DeltaTable(storage.uri).version():020}.json"]
 
 
+def test_a_version_that_a_listing_left_out_is_read_by_the_next_cleaning(lake: Lake) -> None:
+    """A folder is listed in no order, while others write: it may show a version and not the one before."""
+    fill_log(lake)
+    storage = open_storage(lake, "transcripts")
+    clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS)
+    for recording_id in "de":
+        write(lake, make_row(recording_id))
+    newest = DeltaTable(storage.uri).version()
+    missed = Path(f"{storage.uri}/_delta_log/{newest - 1:020}.json")
+    lines = [json.loads(line) for line in missed.read_text().splitlines()]
+    missed.rename(missed.with_suffix(".hidden"))
+    delta_log._find_values(storage, str(DeltaTable(storage.uri, newest - 2).metadata().id))
+    [add] = [line["add"] for line in lines if "add" in line]
+    add["stats"] = json.dumps({"numRecords": 1, "minValues": {"text": TEXT}, "maxValues": {"text": TEXT}})
+    missed.write_text("\n".join(map(json.dumps, lines)))
+    assert clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS) == LogCleaning(cleaned=1)
+    assert find_in_logs(lake, TEXT) == []
+
+
 def test_a_checkpoint_that_is_written_anew_with_values_is_cleaned_again(lake: Lake) -> None:
     fill_log(lake)
     storage = open_storage(lake, "transcripts")

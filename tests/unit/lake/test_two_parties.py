@@ -120,6 +120,66 @@ def test_what_another_committed_before_the_look_at_another_model_is_not_forgotte
     assert (result.rows, result.already_there) == (1, 1)
 
 
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    real, failures = getattr(owner, name), [OSError("503")]
+
+    def fail(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+def test_what_a_look_failed_to_read_is_read_by_the_next(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = TranscriptTable(lake), TranscriptTable(lake)
+    run.committed(FINGERPRINT)
+    other.commit(write_staged(make_rows(["a"]), lake))
+    fail_once(monkeypatch, TranscriptTable, "_read_keys")
+    result = run.commit(write_staged(make_rows(["a", "b"]), lake))
+    assert (result.rows, result.already_there, result.storage_retries) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("what", ["keys", "erasures"])
+def test_a_look_at_the_whole_table_that_fails_halfway_is_made_again(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run, other = TranscriptTable(lake), TranscriptTable(lake)
+    run.committed(FINGERPRINT)
+    other.commit(write_staged(make_rows(["a"]), lake))
+    staged = write_staged(make_rows(["a", "b"]), lake)
+    clean_up(lake)
+    fail_once(monkeypatch, *((TranscriptTable, "_read_keys") if what == "keys" else (run._erasures, "read")))
+    result = run.commit(staged)
+    assert (result.rows, result.already_there, result.storage_retries) == (1, 1, 1)
+
+
+def clean_up(lake: Lake) -> None:
+    delta = DeltaTable(f"{lake.uri}/transcripts")
+    delta.create_checkpoint()
+    for version in range(delta.version() + 1):
+        Path(f"{delta.table_uri.removeprefix('file://')}/_delta_log/{version:020}.json").unlink(missing_ok=True)
+
+
+def test_a_commit_of_a_run_that_slept_until_the_log_was_cleaned_up_is_made_again(lake: Lake) -> None:
+    def go_on_without_it() -> None:
+        for recording_id in "ab":
+            TranscriptTable(lake).commit(write_staged(make_rows([recording_id]), lake))
+        clean_up(lake)
+
+    run = start(lake, go_on_without_it)
+    result = run.commit(write_staged(make_rows(["a", "c"]), lake))
+    assert (result.rows, result.already_there) == (1, 1)
+    assert read_ids(lake) == ["a", "b", "c", "x"]
+
+
+def test_a_commit_beside_which_a_checkpoint_was_written_is_not_made_again(lake: Lake) -> None:
+    run = start(lake, lambda: None)
+    run._log.is_overtaken = lambda: True  # type: ignore[method-assign]
+    result = run.commit(write_staged(make_rows(["a"]), lake))
+    assert (result.rows, result.already_there, result.version) == (1, 0, 2)
+
+
 def test_writers_that_take_turns_count_one_application_transaction(lake: Lake) -> None:
     writers = [TranscriptTable(lake), TranscriptTable(lake)]
     for number in range(6):
