@@ -171,3 +171,12 @@ def test_a_checkpoint_that_fails_does_not_fail_the_commit(lake: Lake, monkeypatc
 
     monkeypatch.setattr("dictalake.lake.log_tail.DeltaTable", fail)
     assert table.commit(write_staged(make_rows(["a"]), lake)).rows == 1
+
+
+def test_the_known_ids_are_those_of_every_model_and_need_no_look_before(lake: Lake) -> None:
+    table = TranscriptTable(lake)
+    for recording_id, fingerprint in (("a", FINGERPRINT), ("b", "000000000000")):
+        TranscriptTable(lake).commit(write_staged(make_rows([recording_id], fingerprint=fingerprint), lake))
+    known = table.known()
+    assert known.schema.names == ["recording_id", "archive_id"]
+    assert sorted(known.to_table()["recording_id"].to_pylist()) == ["a", "b"]
