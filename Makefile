@@ -12,7 +12,7 @@ SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadsc
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers mutations lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,6 +59,9 @@ real-files: env ## compare what is read of other projects' audio files with ffpr
 
 writers: test-env ## write to one lake from sixteen processes, N times on each kind of storage (N=100)
 	@$(BIN)/python -m tests.writers --rounds $(or $(N),100)
+
+mutations: test-env ## take each guard of the lake out, and see that a test fails
+	@$(BIN)/python -m tests.mutations --out infra/benchmarks/mutations.json
 
 lint: test-env lint-infra ## check style and types, and infra/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

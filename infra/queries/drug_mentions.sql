@@ -1,36 +1,48 @@
 -- Which drugs are mentioned, and how many of the mentions are negated ("no aspirin", "denies taking warfarin")?
 -- Negated is a drug with one of the cues at most five words before it in the same sentence, as said in its channel.
--- The list is a short one of common drugs: put yours in its place.
-WITH lists AS (
+-- The list is a short one of common drugs: put yours in its place, in lower case.
+WITH named AS MATERIALIZED (
+    SELECT recording_id, recorded_month, fingerprint, attempt, source.channels AS channels, lower(text_raw) AS text,
+        regexp_extract_all(lower(text_raw),
+            '\b(?:acetaminophen|albuterol|amiodarone|amlodipine|amoxicillin|apixaban|aspirin|'
+            'atenolol|atorvastatin|azithromycin|carvedilol|ceftriaxone|cephalexin|ciprofloxacin|'
+            'citalopram|clopidogrel|dexamethasone|diazepam|digoxin|diltiazem|doxycycline|'
+            'enoxaparin|fentanyl|furosemide|gabapentin|heparin|hydralazine|hydrochlorothiazide|'
+            'hydrocodone|ibuprofen|insulin|levofloxacin|levothyroxine|lisinopril|lorazepam|'
+            'losartan|metformin|metoprolol|metronidazole|morphine|naproxen|omeprazole|'
+            'ondansetron|oxycodone|pantoprazole|penicillin|prednisone|rivaroxaban|sertraline|'
+            'simvastatin|spironolactone|tamsulosin|tramadol|vancomycin|warfarin)\b') AS drugs
+    FROM transcripts
+    WHERE len(drugs) > 0
+),
+cues AS (
     SELECT [
-            'acetaminophen', 'albuterol', 'amiodarone', 'amlodipine', 'amoxicillin', 'apixaban', 'aspirin',
-            'atenolol', 'atorvastatin', 'azithromycin', 'carvedilol', 'ceftriaxone', 'cephalexin', 'ciprofloxacin',
-            'citalopram', 'clopidogrel', 'dexamethasone', 'diazepam', 'digoxin', 'diltiazem', 'doxycycline',
-            'enoxaparin', 'fentanyl', 'furosemide', 'gabapentin', 'heparin', 'hydralazine', 'hydrochlorothiazide',
-            'hydrocodone', 'ibuprofen', 'insulin', 'levofloxacin', 'levothyroxine', 'lisinopril', 'lorazepam',
-            'losartan', 'metformin', 'metoprolol', 'metronidazole', 'morphine', 'naproxen', 'omeprazole',
-            'ondansetron', 'oxycodone', 'pantoprazole', 'penicillin', 'prednisone', 'rivaroxaban', 'sertraline',
-            'simvastatin', 'spironolactone', 'tamsulosin', 'tramadol', 'vancomycin', 'warfarin'
-        ] AS drugs,
-        [
             'no', 'not', 'without', 'none', 'never', 'neither', 'nor', 'cannot', 'denies', 'denied', 'deny',
             'don''t', 'doesn''t', 'didn''t', 'isn''t', 'wasn''t', 'hasn''t', 'won''t'
         ] AS cues
 ),
--- A list of words for each channel: within a list nothing has to be sorted, however many transcripts there are.
+-- Of one channel the text has the words in their order, and is a tenth to read. Markup of several words is one word.
+-- Of several channels the words of each have an order of their own.
 channels AS (
-    SELECT recording_id, words, unnest(list_distinct([w.channel FOR w IN words])) AS channel FROM transcripts
+    SELECT h.recording_id, n.drugs, h.words, unnest(list_distinct([w.channel FOR w IN h.words])) AS channel
+    FROM named AS n JOIN history AS h
+        ON h.recording_id = n.recording_id AND h.recorded_month = n.recorded_month
+        AND h.fingerprint = n.fingerprint AND h.attempt = n.attempt
+    WHERE n.channels IS DISTINCT FROM 1
 ),
 spoken AS (
-    SELECT recording_id, [lower(w.word) FOR w IN words IF w.channel = channel] AS spoken FROM channels
+    SELECT recording_id, drugs, regexp_extract_all(text, '\{[^{}]*\}|\[[^\[\]]*\]|\S+') AS spoken
+    FROM named WHERE channels = 1
+    UNION ALL
+    SELECT recording_id, drugs, [lower(w.word) FOR w IN words IF w.channel = channel] FROM channels
 ),
 said AS (
-    SELECT recording_id, spoken, [regexp_replace(word, '[.,;:?!]+$', '') FOR word IN spoken] AS said FROM spoken
+    SELECT recording_id, drugs, spoken, [rtrim(word, '.,;:?!') FOR word IN spoken] AS said FROM spoken
 ),
 mentions AS (
     SELECT recording_id, spoken, said, cues,
         unnest([i FOR i IN generate_series(1, len(said)) IF list_contains(drugs, said[i])]) AS place
-    FROM said CROSS JOIN lists
+    FROM said CROSS JOIN cues
 ),
 before AS (
     SELECT recording_id, said[place] AS drug, cues,

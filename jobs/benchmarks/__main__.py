@@ -8,6 +8,7 @@
       driver     the driver's own work for each recording and each block
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
+      lake-costs what a lake costs as it grows: a commit, a start, an erasure, a compaction, with up to ten million recordings
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       node-memory  peak memory of a node while 16 hostile DICOM objects are decoded at once, against what was declared
@@ -41,6 +42,7 @@ BENCHMARKS = (
     "driver",
     "holes",
     "jail",
+    "lake-costs",
     "load",
     "memory",
     "node-memory",

@@ -36,6 +36,7 @@ from dictalake.lake.query import VIEWS
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
+from dictalake.lake.superseded import refresh_superseded
 from dictalake.lake.table import TranscriptTable
 from dictalake.training.dictation import Corpus, Dictation, write_dictations
 from dictalake.transcript.formatting import format_text
@@ -138,6 +139,7 @@ def make_lake(folder: Path, rows: int) -> None:
             if start == 0:
                 table.commit(write_staged(transcribe_before(block.slice(0, min(again, count)), pool, rng), lake))
     RunLog(lake).append(*make_runs(recordings // MONTHS))
+    refresh_superseded(lake)  # as a run does at its end
 
 
 def split(total: int, parts: int) -> list[int]:
@@ -158,8 +160,8 @@ def make_dictation(said: Sequence[Dictation], rng: random.Random) -> dict[str, A
     words: list[dict[str, Any]] = []
     for word in text_raw.split():
         length_s = 0.08 + 0.05 * len(word) * rng.random()
-        confidence = 1 - 0.4 * rng.random() ** 3
-        words.append({"word": word, "start_s": start_s, "end_s": start_s + length_s, "confidence": confidence, "channel": 0})
+        times = {"start_s": put_on_grid(start_s), "end_s": put_on_grid(start_s + length_s)}
+        words.append({"word": word, **times, "confidence": round(1 - 0.4 * rng.random() ** 3, 3), "channel": 0})
         start_s += length_s + 0.1 * rng.random()
     confidence = statistics.fmean(word["confidence"] for word in words)
     device = rng.choice(_DEVICES)
@@ -172,7 +174,7 @@ def make_dictation(said: Sequence[Dictation], rng: random.Random) -> dict[str, A
         "text_raw": text_raw,
         "sections": [{**vars(section), "heading": section.heading or None} for section in formatted.sections],
         "words": words,
-        "confidence": confidence - 0.2 * (rng.random() < 0.1),
+        "confidence": round(confidence - 0.2 * (rng.random() < 0.1), 3),
         "quality": {"duration_s": start_s + 1, "speech_s": start_s, "uncovered_speech_s": 8 * rng.random() ** 6},
         "source": {"container": "wav", "codec": "pcm_s16le", "sample_rate_hz": 16_000, "channels": 1, "bits_per_sample": 16},
         "metadata": [("specialty", said[0].specialty), *([("device", device)] if device else [])],
@@ -181,6 +183,11 @@ def make_dictation(said: Sequence[Dictation], rng: random.Random) -> dict[str, A
         "fingerprint": NEW,
         "recorded_month": "unknown",
     }
+
+
+def put_on_grid(time_s: float) -> float:
+    """The nearest time at which a frame of LASR begins or ends, as rows have it."""
+    return round(0.0525 + 0.04 * max(0, round((time_s - 0.0525) / 0.04)), 4)
 
 
 def make_block(pool: pa.Table, rng: np.random.Generator, month: int, count: int) -> pa.Table:

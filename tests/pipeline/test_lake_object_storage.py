@@ -56,6 +56,13 @@ def test_staged_files_are_invisible_until_they_are_committed(lake: Lake) -> None
     assert transcripts.schema.equals(TRANSCRIPTS)
 
 
+def test_an_object_is_made_once_and_its_first_content_stays(lake: Lake) -> None:
+    storage = open_storage(lake, "folder")
+    assert [storage.create_bytes("a/one", content) for content in (b"first", b"second")] == [True, False]
+    with storage.filesystem.open_input_stream("a/one") as stream:
+        assert stream.read() == b"first"
+
+
 def test_the_same_recordings_from_two_writers_are_there_once(lake: Lake) -> None:
     first, second = TranscriptTable(lake), TranscriptTable(lake)
     assert (done_ids(first), done_ids(second)) == ([], [])

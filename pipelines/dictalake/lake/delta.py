@@ -5,8 +5,8 @@ Writers need a table of their own schema version. Readers also accept older and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -29,8 +29,32 @@ STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns
 # Commits between checkpoints of the log. Each commit reads the log since the last checkpoint. With Delta's default of 100 the
 # hundredth commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
+_RETENTION_KEY, _RETENTION, _RETENTION_BEFORE = "delta.logRetentionDuration", "interval 1 days", "interval 7 days"
 _PATIENCE_S = 600.0  # give up when other writers have come first for this long
 Result = TypeVar("Result")
+
+
+class LeanDataset(ds.FileSystemDataset):
+    """Files of which no footer stays in memory after they are read: one takes 0.26 MB, and a lake that nobody compacted has a
+    file for each block of recordings. DuckDB scans a dataset by ``scanner``.
+
+    Each scan has fragments of its own: one that lets go of its footers takes them from others that read the same fragments at
+    the same time, as DuckDB does in a join of a table with itself, and the process crashes.
+    """
+
+    def scanner(self, *arguments: Any, **options: Any) -> ds.Scanner:
+        fresh = [self.format.make_fragment(one.path, self.filesystem, one.partition_expression) for one in self.get_fragments()]
+        files = ds.FileSystemDataset(fresh, self.schema, self.format, self.filesystem)
+        return files.scanner(*arguments, **{"cache_metadata": False, **options})
+
+    def to_table(self, *arguments: Any, **options: Any) -> pa.Table:
+        return self.scanner(*arguments, **options).to_table()
+
+    def to_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return iter(self.scanner(*arguments, **options).to_batches())
+
+    def count_rows(self, filter: ds.Expression | None = None, **options: Any) -> int:
+        return sum(batch.num_rows for batch in self.to_batches(columns=[], filter=filter, **options))
 
 
 def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) -> DeltaTable:
@@ -56,7 +80,15 @@ def make_dataset(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.D
     """The same of a table that is open, at its version."""
     rows = delta.to_pyarrow_dataset(filesystem=storage.filesystem)
     # Not replace_schema, which refuses another struct. When Arrow reads a file it finds fields of structs by name, and fills.
-    return ds.FileSystemDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
+    return LeanDataset(list(rows.get_fragments()), schema, rows.format, rows.filesystem)
+
+
+def read_parquet(paths: Iterable[str], schema: pa.Schema, storage: Storage) -> ds.FileSystemDataset:
+    """The rows of these files of a table, with exactly ``schema``. Unlike ``ds.dataset`` it asks for no file before it is
+    read."""
+    parquet = ds.ParquetFileFormat()
+    fragments = [parquet.make_fragment(path, storage.filesystem) for path in paths]
+    return LeanDataset(fragments, schema, parquet, storage.filesystem)
 
 
 def has_table(storage: Storage) -> bool:
@@ -102,12 +134,19 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
     there = delta.metadata().configuration
     wanted = _make_properties(schema)
     # The lake's owner may have chosen the intervals. What the log may hold is not the owner's choice.
+    given = {key: value for key, value in there.items() if (key, value) != (_RETENTION_KEY, _RETENTION_BEFORE)}
     lacking = {
-        key: value for key, value in wanted.items() if key not in there or (key == _STATISTICS_KEY and there[key] != value)
+        key: value for key, value in wanted.items() if key not in given or (key == _STATISTICS_KEY and given[key] != value)
     }
     if lacking:
         delta.alter.set_table_properties(lacking, raise_if_not_exists=False)
         delta.update_incremental()
+
+
+def clean_up_log(delta: DeltaTable) -> None:
+    """Deletes what the log holds past its retention, unless the lake's owner keeps all of it. Raises DeltaError, OSError."""
+    if delta.metadata().configuration.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
+        delta.cleanup_metadata()
 
 
 def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
@@ -164,7 +203,7 @@ def _make_properties(schema: pa.Schema) -> dict[str, str]:
     return {
         "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
         # A long run makes many commits, and each checkpoint names every file.
-        "delta.logRetentionDuration": "interval 7 days",
+        _RETENTION_KEY: _RETENTION,
         # Without it, compaction and erasure would write minimum and maximum of every column into the log, texts and URIs too.
         _STATISTICS_KEY: ",".join(name for name in STATISTICS if name in schema.names),
     }

@@ -10,16 +10,19 @@ columns. So their commits and checkpoints hold whole texts and URIs, which outli
    Delta's protocol allows. It does not delete these commits, since a run at work reads what was committed after its last look.
 
 Afterwards time travel may no longer reach older versions. The log's retention starts anew for rewritten objects.
+
+What was found clean is written down beside the log, and the next cleaning reads only what came since.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -38,6 +41,8 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 _THREADS = 16
 _TRIES = 5
 _VALUES = ("minValues", "maxValues")
+_CLEAN = f"{_FOLDER}/_dictalake_clean.json"  # engines ignore what they do not know there
+_COMMIT = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogClea
     It is safe to call again. Raises DeltaError and OSError.
     """
     retry_on_conflict(delta, lambda: set_properties(delta, schema))
-    found = _find_values(storage)
+    table_id = str(delta.metadata().id)
+    found = _find_values(storage, table_id)
     if not found:
         return LogCleaning()
     allowed = {path: stats for files in found.values() for path, stats in files.items()}
@@ -64,7 +70,7 @@ def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogClea
     for path in sorted(found, key=_is_checkpoint):  # checkpoints last: a reader that opens the table now may be reading one
         with suppress(FileNotFoundError):  # it is past its retention, or another process cleaned it
             _clean_file(storage, path, newest)
-    left = _find_values(storage)
+    left = _find_values(storage, table_id)
     return LogCleaning(len(found.keys() - left.keys()), len(left))
 
 
@@ -86,10 +92,18 @@ def _try_checkpoint(storage: Storage) -> int:
     return int(newest.version())
 
 
-def _find_values(storage: Storage) -> dict[str, dict[str, str]]:
-    """Files of the log that hold too much → the data files concerned → the allowed statistics of each."""
+def _find_values(storage: Storage, table_id: str) -> dict[str, dict[str, str]]:
+    """Files of the log that hold too much → the data files concerned → the allowed statistics of each.
+
+    Leaves out what an earlier look found clean, and writes down what this one does.
+    """
     infos = storage.filesystem.get_file_info(fs.FileSelector(_FOLDER, allow_not_found=True))
-    names = [info.path for info in infos if info.type == fs.FileType.File and info.path.endswith((".json", ".parquet"))]
+    of_log = [info for info in infos if info.type == fs.FileType.File and info.path.endswith((".json", ".parquet"))]
+    until, known = _read_clean(storage, table_id)
+    commits = {info.path: int(match[1]) for info in of_log if (match := _COMMIT.fullmatch(info.base_name))}
+    others = {info.path: [info.size, info.mtime_ns] for info in of_log if info.path not in commits and info.path != _CLEAN}
+    names = [path for path, version in commits.items() if version > until]
+    names += [path for path, state in others.items() if known.get(path) != state]
 
     def look(path: str) -> dict[str, str]:
         try:
@@ -98,7 +112,31 @@ def _find_values(storage: Storage) -> dict[str, dict[str, str]]:
             return {}
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return {path: files for path, files in zip(names, pool.map(look, names), strict=True) if files}
+        found = {path: files for path, files in zip(names, pool.map(look, names), strict=True) if files}
+    newest = _find_end(commits.values(), until)
+    if not any(path in commits for path in found) and (names or newest != until):
+        clean = {path: state for path, state in others.items() if path not in found}
+        document = {"table": table_id, "until": newest, "others": clean}
+        storage.write_bytes(_CLEAN, json.dumps(document).encode())
+    return found
+
+
+def _find_end(versions: Iterable[int], until: int) -> int:
+    """The newest version up to which a listing has all from ``until`` on. It may lack one that is being written, and have the
+    next; old ones it lacks because they were cleaned up."""
+    listed = sorted(version for version in versions if version >= until)
+    return next((before for before, after in pairwise(listed) if after != before + 1), listed[-1] if listed else until)
+
+
+def _read_clean(storage: Storage, table_id: str) -> tuple[int, dict[str, list[int]]]:
+    """The version up to which commits are known to be clean, and the other files of the log that are: path → size and time of
+    change, as a checkpoint may be written anew under its name."""
+    try:
+        with storage.filesystem.open_input_stream(_CLEAN) as stream:
+            document = json.loads(stream.read())
+    except (FileNotFoundError, ValueError):
+        return -1, {}
+    return (int(document["until"]), document["others"]) if document["table"] == table_id else (-1, {})
 
 
 def _read_files(storage: Storage, path: str) -> Iterator[Mapping[str, Any]]:

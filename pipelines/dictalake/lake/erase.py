@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -29,9 +28,9 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from dictalake.config.sections import PATIENT_HASHES, Lake
+from dictalake.config.sections import Lake
 from dictalake.config.uris import today_uri
-from dictalake.errors import ConfigError, Erased, RunError
+from dictalake.errors import ConfigError, RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import has_table, open_table, retry_on_conflict
@@ -40,6 +39,7 @@ from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import PLACES, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.reports import Reports
+from dictalake.lake.row_search import Match, RowSearch, is_not_erased, list_files, scan
 from dictalake.lake.schema import PARTITIONS, RECHECKS, RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.superseded import drop_gone
@@ -92,28 +92,6 @@ class Receipt:
     path: str = ""
 
 
-class _Match:
-    """Which rows the subjects mean. It grows: the URI of a row that was found also finds the object's other versions."""
-
-    def __init__(self, subjects: Subjects) -> None:
-        self.ids, self.uris = set(subjects.recordings), set(subjects.uris)
-        self._studies, self._patients = list(subjects.studies), list(subjects.patients)
-
-    def filter(self) -> ds.Expression:
-        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
-        uri = ds.field("source", "uri")
-        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | uri.isin(uris)
-        # The files in an archive object are uri#path.
-        for one in sorted(self.uris):
-            found = found | pc.starts_with(uri, pattern=f"{one}#")
-        found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
-        for name in PATIENT_HASHES.values():
-            found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
-        # A row that only says that its recording was erased may stay.
-        reason = ds.field("error", "reason")
-        return found & (reason.is_null() | (reason != Erased.reason))
-
-
 def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
     """Erases ``subjects``; with ``dry_run`` it only counts. It is safe beside runs; after an interruption call it again.
 
@@ -124,14 +102,16 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
     now = datetime.now(UTC)
     asked = {name: len(values) for name, values in vars(subjects).items()}
     receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", now.isoformat(timespec="seconds"), asked)
-    storage, match = open_storage(lake, TRANSCRIPTS_FOLDER), _Match(subjects)
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    match = Match(subjects.recordings, subjects.uris, subjects.studies, subjects.patients)
     try:
         delta = open_table(storage, TRANSCRIPTS)
+        search = RowSearch(delta, storage, match)
         manifests = Manifests(lake)
         _find_uris(manifests, match)
-        rows = _find_rows(delta, storage, match)
-        match.uris.update(row["uri"] for row in rows if row["uri"])
-        rows = _find_rows(delta, storage, match)  # other versions of the same objects
+        rows = search.find()
+        match.add_uris(row["uri"] for row in rows if row["uri"])
+        rows = search.find()  # other versions of the same objects
         receipt.recordings = len({row["recording_id"] for row in rows})
         receipt.rows = dict(Counter(row["fingerprint"] for row in rows))
         known = {row["recording_id"] for row in rows} | {row["archive_id"] for row in rows}
@@ -142,9 +122,9 @@ def forget(lake: Lake, subjects: Subjects, *, dry_run: bool = False) -> Receipt:
             erasures.add(receipt.receipt_id, tombstones)
             receipt.tombstones = len(tombstones)
             _mark(delta, lake, receipt.receipt_id)
-            _delete_rows(delta, storage, match, receipt)
+            _delete_rows(delta, storage, search, receipt)
             sweep(lake, receipt)
-            _delete_rows(delta, storage, match, receipt)  # what a commit that was under way brought meanwhile
+            _delete_rows(delta, storage, search, receipt)  # what a commit that was under way brought meanwhile
             receipt.report_lines += clear_reports(lake)
             receipt.rechecks += clear_rechecks(lake)
             drop_gone(lake)
@@ -195,25 +175,7 @@ def _clean_logs(lake: Lake, receipt: Receipt) -> None:
         receipt.log_files_left += done.left
 
 
-def _find_rows(delta: DeltaTable, storage: Storage, match: _Match) -> list[dict[str, Any]]:
-    delta.update_incremental()
-    columns = {
-        "recording_id": ds.field("recording_id"),
-        "archive_id": ds.field("archive_id"),
-        "fingerprint": ds.field("fingerprint"),
-        "recorded_month": ds.field("recorded_month"),
-        "uri": ds.field("source", "uri"),
-    }
-    return _open_files(delta, storage, TRANSCRIPTS).to_table(columns=columns, filter=match.filter()).to_pylist()
-
-
-def _open_files(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> ds.Dataset:
-    """The files of the newest version, opened by Arrow: delta-rs gives types that filters do not support after a change."""
-    paths = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
-    return ds.dataset(paths, schema=schema, format="parquet", partitioning="hive", filesystem=storage.filesystem)
-
-
-def _find_uris(manifests: Manifests, match: _Match) -> None:
+def _find_uris(manifests: Manifests, match: Match) -> None:
     """Finds in the manifests the URIs of recordings that were named by id and have no row yet."""
     if not match.ids:
         return
@@ -221,10 +183,10 @@ def _find_uris(manifests: Manifests, match: _Match) -> None:
     for path in manifests.paths():
         for block in manifests.read_part(path):
             found = block.filter(pc.is_in(block["recording_id"], value_set=wanted))
-            match.uris.update(uri for uri in found["uri"].to_pylist() if uri)
+            match.add_uris(uri for uri in found["uri"].to_pylist() if uri)
 
 
-def _make_tombstones(subjects: Subjects, match: _Match) -> Iterator[Tombstone]:
+def _make_tombstones(subjects: Subjects, match: Match) -> Iterator[Tombstone]:
     uris = sorted({*match.uris, *map(today_uri, match.uris)})  # a row may have the URI that an older version wrote
     for kind, values in (("uri", uris), ("study", subjects.studies), ("patient", subjects.patients)):
         for value in values:
@@ -251,12 +213,12 @@ def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
     retry_on_conflict(delta, mark)
 
 
-def _delete_rows(delta: DeltaTable, storage: Storage, match: _Match, receipt: Receipt) -> None:
+def _delete_rows(delta: DeltaTable, storage: Storage, search: RowSearch, receipt: Receipt) -> None:
     """Deletes the rows partition by partition, so that a run that commits to another month does not interfere."""
     nothing = without_docs(TRANSCRIPTS).empty_table()
     properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
     for _ in range(_PASSES):
-        rows = _find_rows(delta, storage, match)
+        rows = search.find()
         if not rows:
             return
         before = set(delta.file_uris())
@@ -332,14 +294,14 @@ def _blank_run_records(lake: Lake, forbidden: ErasedSubjects, receipt: Receipt) 
     changed = 0
 
     def blank(run_id: str) -> int:
-        of_run = _open_files(delta, storage, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
+        of_run = scan(list_files(delta), RUNS, storage, RUNS.names, ds.field("run_id") == run_id).to_pylist()
         covered = [row for row in of_run if covers_location(row["archive_uri"], forbidden)]
         for row in covered:
             row.update(archive_uri="erased", config="erased")
         _replace(delta, storage, pa.Table.from_pylist(of_run, schema=without_docs(RUNS)), f"run_id = '{run_id}'")
         return len(covered)
 
-    rows = _open_files(delta, storage, RUNS).to_table(columns=["run_id", "archive_uri"]).to_pylist()
+    rows = scan(list_files(delta), RUNS, storage, ["run_id", "archive_uri"]).to_pylist()
     for run_id in sorted({row["run_id"] for row in rows if covers_location(row["archive_uri"], forbidden)}):
         changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
     receipt.files_deleted += delete_forbidden_files(delta, storage, ["archive_uri"], forbidden)
@@ -353,17 +315,21 @@ def clear_rechecks(lake: Lake) -> int:
     if not has_table(storage):
         return 0
     delta, transcripts = open_table(storage, RECHECKS), open_storage(lake, TRANSCRIPTS_FOLDER)
-    named = _open_files(delta, storage, RECHECKS).to_table(columns=["recording_id"])["recording_id"]
-    rows = _open_files(open_table(transcripts, TRANSCRIPTS), transcripts, TRANSCRIPTS)
-    is_named = ds.field("recording_id").isin(named.unique())
-    is_named &= ds.field("error", "reason").is_null() | (ds.field("error", "reason") != Erased.reason)
-    there = rows.to_table(columns=["recording_id"], filter=is_named)["recording_id"].unique()
+    named = scan(list_files(delta), RECHECKS, storage, ["recording_id"])["recording_id"]
+    there = _find_recordings(transcripts, named.unique())
     gone = named.filter(pc.invert(pc.is_in(named, value_set=there)))
     ids, nothing = sorted(set(gone.to_pylist())), without_docs(RECHECKS).empty_table()
     for start in range(0, len(ids), _IDS_AT_ONCE):
         predicate = f"recording_id IN ({_quote(ids[start : start + _IDS_AT_ONCE])})"
         retry_on_conflict(delta, lambda: _replace(delta, storage, nothing, predicate))  # noqa: B023
     return len(gone)
+
+
+def _find_recordings(transcripts: Storage, recording_ids: pa.Array) -> pa.Array:
+    """Those that have a row which says more than that it was erased."""
+    wanted = ds.field("recording_id").isin(recording_ids) & is_not_erased()
+    files = list_files(open_table(transcripts, TRANSCRIPTS))
+    return scan(files, TRANSCRIPTS, transcripts, ["recording_id"], wanted)["recording_id"].unique()
 
 
 def clear_reports(lake: Lake, run_id: str | None = None) -> int:
@@ -378,10 +344,8 @@ def clear_reports(lake: Lake, run_id: str | None = None) -> int:
             named = dict(zip(run_ids, pool.map(reports.list_recordings, run_ids), strict=True))
         if not any(named.values()):
             return taken
-        wanted = ds.field("recording_id").isin(pa.array(sorted(set().union(*named.values())), pa.string()))
-        wanted &= ds.field("error", "reason").is_null() | (ds.field("error", "reason") != Erased.reason)
-        rows = _open_files(open_table(storage, TRANSCRIPTS), storage, TRANSCRIPTS)
-        there = set(rows.to_table(columns=["recording_id"], filter=wanted)["recording_id"].to_pylist())
+        wanted = pa.array(sorted(set().union(*named.values())), pa.string())
+        there = set(_find_recordings(storage, wanted).to_pylist())
         run_ids = [one for one, ids in named.items() if not ids <= there]
         if not run_ids:
             return taken

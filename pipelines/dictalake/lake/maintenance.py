@@ -10,20 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-from deltalake import WriterProperties
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.contract import TABLES
-from dictalake.lake.delta import has_table, open_table, retry_on_conflict
+from dictalake.lake.delta import clean_up_log, has_table, open_table, retry_on_conflict
 from dictalake.lake.delta_log import clean_log
+from dictalake.lake.encodings import make_writer_properties
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 
-WRITER = WriterProperties(compression="ZSTD")
+WRITER = make_writer_properties(TRANSCRIPTS)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def compact(lake: Lake) -> list[Compaction]:
                 ),
             )
             delta.create_checkpoint()
+            clean_up_log(delta)
             removed = delta.vacuum(lake.retention_h, dry_run=False, enforce_retention_duration=False, full=True)
             delta.update_incremental()
         except (OSError, DeltaError) as error:

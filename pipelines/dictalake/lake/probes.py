@@ -44,7 +44,7 @@ def probe_objects(lake: Lake) -> float:
     """Writes, lists, reads and removes an object as a run does with data files.
 
     Returns how many seconds the storage's clock is ahead of this machine's. Raises ConfigError, OSError, and RunError if it
-    does not read what it wrote.
+    does not read what it wrote, or overwrites what it must not.
     """
     content = uuid.uuid4().hex.encode()
     with _probe_folder(lake) as storage:
@@ -56,6 +56,8 @@ def probe_objects(lake: Lake) -> float:
             read = stream.read()
         if read != content or listed != ["probe"]:
             raise RunError("the lake does not return what was just written to it: its storage is not consistent")
+        if [storage.create_bytes("once", content) for _ in range(2)] != [True, False]:
+            raise RunError("the lake writes an object that is there already, when it is asked not to: commits would be lost")
         return 0.0 if info.mtime is None else info.mtime.timestamp() - now
 
 

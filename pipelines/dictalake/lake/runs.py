@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import append_rows, open_or_create_table, open_table
+from dictalake.lake.delta import append_rows, open_or_create_table, open_table, read_parquet
 from dictalake.lake.places import RUNS_FOLDER
 from dictalake.lake.schema import RUNS
 from dictalake.lake.storage import open_storage
@@ -113,7 +112,7 @@ class RunLog:
         try:
             self._delta.update_incremental()
             paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
-            files = ds.dataset(paths, schema=RUNS, format="parquet", filesystem=self._storage.filesystem)
+            files = read_parquet(paths, RUNS, self._storage)
             rows = files.to_table()
             # Of a start and an end at the same time the start is first.
             is_end = pc.cast(pc.not_equal(rows["event"], "started"), pa.int8())

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from dictalake.config.sections import Lake
 from dictalake.errors import IdTaken
+from dictalake.lake.encodings import make_options
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
 from dictalake.lake.storage import Storage, open_storage
@@ -27,6 +28,7 @@ FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PAR
 
 # Columns whose minimum and maximum let a reader skip whole files.
 _STATISTICS = ("recording_id", "status", "run_id", "attempt")
+_PARQUET_OPTIONS = make_options(FILE_SCHEMA)
 _SAFE = r"^[A-Za-z0-9_.-]+$"
 
 STAGED = pa.schema(
@@ -74,6 +76,17 @@ class StagedFile:
         """One row of a table with the schema STAGED."""
         return asdict(self)
 
+    def to_add(self) -> dict[str, Any]:
+        """The action that adds the file to the table, for Delta's log. No name in it needs an escape (``_SAFE``)."""
+        return {
+            "path": self.path,
+            "partitionValues": {"fingerprint": self.fingerprint, "recorded_month": self.recorded_month},
+            "size": self.size_bytes,
+            "modificationTime": self.modified_ms,
+            "dataChange": True,
+            "stats": self.stats,
+        }
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StagedFile:
         """The reverse of ``to_row``; takes the lists that Arrow makes of tuples."""
@@ -113,8 +126,7 @@ def write_file(
         raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
     # The whole file is written at once: blocks are small, its size is known, and no partial file is ever visible.
     buffer = pa.BufferOutputStream()
-    # Docs and types are in the transaction log; Arrow's own copy of the schema would add 8 KB to every file.
-    pq.write_table(rows, buffer, compression="zstd", store_schema=False)
+    pq.write_table(rows, buffer, **_PARQUET_OPTIONS)
     content = buffer.getvalue()
     path = f"fingerprint={fingerprint}/recorded_month={recorded_month}/part-{uuid.uuid4().hex}.zstd.parquet"
     storage.write_bytes(path, content, on_retry)

@@ -2,7 +2,8 @@
 
 Each has its own names for endpoints and credentials. ``lake.storage_options`` use those of delta-rs; this module translates
 them for pyarrow. Only pyarrow's native file systems are used: one that calls Python from pyarrow's threads can abort the
-interpreter at exit.
+interpreter at exit. A version of the log must be written only where there is none yet, which pyarrow cannot ask of an object
+store: obstore does that. It is the library below delta-rs, so it means the same by the same options.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.conditional_put import create_object, open_objects
 from dictalake.retries import call_with_retries
 
 # delta-rs's names (object_store 0.13, AmazonS3ConfigKey and GoogleConfigKey) → one canonical name each.
@@ -111,6 +113,31 @@ class Storage:
 
         call_with_retries(put, TRIES, is_transient, on_retry=on_retry)
 
+    def create_bytes(self, path: str, content: bytes) -> bool:
+        """Writes one object at ``path`` below the folder, unless there is one: then it returns False and changes nothing.
+
+        Of several that do so at the same time one succeeds. False can also mean that this call wrote the object, and that the
+        answer was lost: read it to find out. Raises OSError.
+        """
+        if not self.is_local:
+            return create_object(self._objects, path, content)
+        target = Path(self.uri) / path
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            partial.write_bytes(content)
+            os.link(partial, target)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+
+    @cached_property
+    def _objects(self) -> Any:
+        parts = urlsplit(self.uri)
+        given = find_canonical(self.given_options, parts.scheme)
+        return open_objects(parts.scheme, parts.netloc, unquote(parts.path).strip("/"), given, self.delta_options)
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether a new try may succeed. pyarrow's errors differ by their messages alone, so only the clear cases are excluded."""
@@ -135,7 +162,7 @@ def open_storage(lake: Lake, folder: str) -> Storage:
     if scheme not in ("gs", "s3"):
         raise ConfigError(f"lake.uri starts with {scheme}://: allowed are a path, file://, gs:// and s3://")
     options = dict(lake.storage_options)
-    canonical = _canonical(options, scheme)
+    canonical = find_canonical(options, scheme)
     if canonical.get("endpoint", "").startswith("http://") and "allow_http" not in canonical:
         options["allow_http"] = "true"
     if scheme == "s3":
@@ -150,7 +177,7 @@ def _bare(key: str) -> str:
     return key.lower().removeprefix("aws_").removeprefix("google_")
 
 
-def _canonical(options: Mapping[str, str], scheme: str) -> dict[str, str]:
+def find_canonical(options: Mapping[str, str], scheme: str) -> dict[str, str]:
     """The options under pyarrow's names. Raises ConfigError for an option that only one of the libraries would obey."""
     names = _S3_NAMES if scheme == "s3" else _GCS_NAMES
     found = {}
@@ -189,7 +216,7 @@ def _endpoint(url: str | None) -> dict[str, str]:
 def _s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:
     """Like delta-rs it falls back to the ``AWS_*`` variables, since both libraries must reach the same place."""
     environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_") and _bare(key) in _S3_NAMES}
-    given = {**_canonical(environment, "s3"), **_canonical(options, "s3")}
+    given = {**find_canonical(environment, "s3"), **find_canonical(options, "s3")}
     arguments: dict[str, Any] = {k: given[k] for k in ("access_key", "secret_key", "session_token", "region") if k in given}
     if "proxy" in given:
         arguments["proxy_options"] = given["proxy"]
@@ -203,7 +230,7 @@ def _s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:
 
 def _gcs_filesystem(options: Mapping[str, str]) -> fs.GcsFileSystem:
     """The credentials are Google's application default credentials, which both libraries find."""
-    given = _canonical(options, "gs")
+    given = find_canonical(options, "gs")
     return fs.GcsFileSystem(
         anonymous=_is_true(given.get("anonymous")),
         retry_time_limit=_RETRY_TIME,  # the default is 15 minutes of silence

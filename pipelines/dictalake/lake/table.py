@@ -1,27 +1,25 @@
 """The driver's side of the lake: it reads what is done, and commits so that no other run can commit the same row.
 
-Delta Lake lets two appends succeed side by side, so a recording could be there twice. Each commit therefore carries an
-application transaction named after the fingerprint. Delta Lake refuses it when another commit with that name came after the
-version on which it was built (protocol: "Transaction Identifiers"). A refused commit reads what is there now, leaves those
-rows out, and tries again. A commit whose answer was lost is handled in the same way: the next try finds its rows.
+Delta Lake lets two appends succeed side by side, so a recording could be there twice. Each commit is therefore written as the
+version after the one that was last looked at, and refused when another writer has written that version. A refused commit reads
+what is there now, leaves those rows out, and tries again. A commit whose answer was lost is handled in the same way: the next
+try finds its rows. Each commit also carries an application transaction named after the fingerprint (protocol: "Transaction
+Identifiers"), by which writers that build on older versions, as delta-rs does, are refused too.
 
 A run reads from the log only what was committed after the version on which it was planned. It holds those keys in memory,
-never the keys of everything that was ever done.
+never the keys of everything that was ever done, and never the list of the table's files (``log_tail``).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
@@ -30,8 +28,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.delta import open_or_create_table, open_table, read_parquet
+from dictalake.lake.erased_rows import drop_erased
+from dictalake.lake.log_tail import Commit, LogTail
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.row_search import list_files
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, find_origin, keep_rows, refuse_rows
 from dictalake.lake.storage import open_storage
@@ -123,17 +124,20 @@ class TranscriptTable:
 
     def __init__(self, lake: Lake) -> None:
         self._storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-        self._delta: DeltaTable = open_or_create_table(
+        delta = open_or_create_table(
             self._storage, TRANSCRIPTS, PARTITIONS, "dictalake: one row per recording, fingerprint and attempt"
         )
+        with self._lake_errors("read"):
+            self._log = LogTail(self._storage, delta)
         if not self._storage.is_local:  # reading many small files is mostly waiting
             pa.set_io_thread_count(max(pa.io_thread_count(), _IO_THREADS))
         self._erasures = Erasures(lake)
         self._forbidden = ErasedSubjects()
         self._acknowledged: frozenset[str] = frozenset()  # hashes that the stages leave out already
-        self._seen: dict[str, int] = {}  # fingerprint → version up to which its rows are known here or to the caller
-        self._keys: dict[str, pa.Table] = {}  # fingerprint → keys (schema _KEYS) committed after `committed` was called
-        self._own: set[str] = set()  # files that this writer committed and has not read in the log yet
+        # Fingerprint → keys (schema _KEYS) committed after `committed` was called, up to the version at which `_log` stands,
+        # and the version of its transaction.
+        self._keys: dict[str, pa.Table] = {}
+        self._transactions: dict[str, int] = {}
 
     @property
     def uri(self) -> str:
@@ -154,18 +158,16 @@ class TranscriptTable:
         The caller must leave these rows out by itself: ``commit`` only checks what was committed later. Raises RunError.
         """
         with self._lake_errors("read"):
-            self._delta.update_incremental()
-            self._forbidden = self._erasures.read()
+            delta = self._open_table([fingerprint])
             self._acknowledged = self._forbidden.hashes
-            self._seen[fingerprint] = self._delta.version()
             self._keys[fingerprint] = _KEYS.empty_table()
-            return self._read_files(self._find_files(fingerprint), DONE)
+            return read_parquet(_find_files(delta, fingerprint), DONE, self._storage)
 
     def known(self) -> ds.Dataset:
-        """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. It is as
-        new as the last look at the table. Raises RunError."""
+        """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. Raises
+        RunError."""
         with self._lake_errors("read"):
-            return self._read_files(pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist(), KNOWN)
+            return read_parquet(list_files(open_table(self._storage, TRANSCRIPTS)), KNOWN, self._storage)
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
@@ -189,7 +191,9 @@ class TranscriptTable:
                     f"commits to {self.uri} were refused {attempt.refusals} times in {COMMIT_PATIENCE_S:g} s, the last with: "
                     f"{overtaken.refusal}; if other runs write there too, raise lake.commit_every_s or let fewer write at once"
                 ) from overtaken.refusal
-        return attempt.make_result(self._delta.version())
+        if attempt.remaining:
+            self._log.write_checkpoint()
+        return attempt.make_result(self._log.version)
 
     def _try_once(self, attempt: _Attempt) -> None:
         """Takes out of ``attempt`` what must not be committed now, and commits the rest. Raises _Overtaken and OSError."""
@@ -236,80 +240,62 @@ class TranscriptTable:
             raise RunError(f"{absent} of {len(files)} files that workers wrote are not below {self.uri}{shared}")
         return present
 
-    def _find_files(self, fingerprint: str) -> list[str]:
-        adds = pa.table(self._delta.get_add_actions(flatten=True)).select(["path", "partition.fingerprint"])
-        return adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))["path"].to_pylist()
+    def _open_table(self, fingerprints: Collection[str]) -> DeltaTable:
+        """The newest version of the table, from which the log is followed now. Only these fingerprints are known afterwards.
 
-    def _read_files(self, paths: list[str], schema: pa.Schema) -> ds.Dataset:
-        return ds.dataset(paths, schema=schema, format="parquet", filesystem=self._storage.filesystem)
+        It holds a list of all files: let go of it soon.
+        """
+        self._keys.clear()  # first: no key may count as known up to a version to which it was not read
+        delta = open_table(self._storage, TRANSCRIPTS)
+        self._log.restart(delta)
+        self._forbidden = self._erasures.read()
+        last = {fingerprint: delta.transaction_version(fingerprint) for fingerprint in fingerprints}
+        self._transactions = {fingerprint: version for fingerprint, version in last.items() if version is not None}
+        return delta
 
-    def _catch_up(self, fingerprints: Sequence[str]) -> None:
-        """Updates the table to its newest version, and reads the keys committed since the last look at these fingerprints."""
-        self._delta.update_incremental()
-        newest = self._delta.version()
+    def _catch_up(self, fingerprints: Collection[str]) -> None:
+        """Reads the keys committed since the last look at these fingerprints, up to the newest version of the table."""
+        commits = self._log.read_new()
+        if any(commit.is_of_table for commit in commits or ()):  # an upgrade shuts writers of an older schema out
+            self._log.check(open_table(self._storage, TRANSCRIPTS))
+        if commits is not None and self._keys.keys() >= set(fingerprints) and self._take_in(commits):
+            self._log.advance(len(commits))
+            return
+        delta = self._open_table(fingerprints)
         for fingerprint in fingerprints:
-            seen = self._seen.get(fingerprint)
-            paths = None if seen is None else self._find_added(seen, newest, fingerprint)
-            if paths is None:  # the first look, or the log does not go back that far
-                self._forbidden = self._erasures.read()
-                paths = self._find_files(fingerprint)
-            new = [path for path in paths if path not in self._own]
-            known = self._keys.get(fingerprint, _KEYS.empty_table())
-            if new:
-                known = pa.concat_tables([known, self._read_files(new, _KEYS).to_table(cache_metadata=False)])
-            self._keys[fingerprint] = known.combine_chunks() if known["attempt"].num_chunks > _MOST_CHUNKS else known
-            self._seen[fingerprint] = newest
-            self._own.difference_update(paths)
+            self._keys[fingerprint] = self._read_keys(_find_files(delta, fingerprint))
 
-    def _find_added(self, after: int, until: int, fingerprint: str) -> list[str] | None:
-        """Files with new rows of ``fingerprint`` in the versions after ``after``; None if the log no longer names them all.
+    def _take_in(self, commits: Sequence[Commit]) -> bool:
+        """Adds what these commits brought; returns False if a file of theirs is gone.
 
         Files that compaction made hold no new rows.
         """
-        paths = []
-        for version in range(after + 1, until + 1):
-            try:
-                with self._storage.filesystem.open_input_stream(f"_delta_log/{version:020}.json") as stream:
-                    actions = [json.loads(line) for line in stream.read().decode().splitlines() if line]
-            except FileNotFoundError:
-                return None
-            if any(ERASURE_MARK in action.get("commitInfo", {}) for action in actions):
-                self._forbidden = self._erasures.read()
-            adds: list[dict[str, Any]] = [action["add"] for action in actions if "add" in action]
-            paths += [
-                unquote(add["path"])
-                for add in adds
-                if add["dataChange"] and add["partitionValues"]["fingerprint"] == fingerprint
-            ]
-        infos = self._storage.filesystem.get_file_info([path for path in paths if path not in self._own])
-        # A file that was compacted into another one and vacuumed is gone: the list of the newest version has its rows.
-        return paths if all(info.size for info in infos) else None
+        if any(ERASURE_MARK in commit.info for commit in commits):
+            self._forbidden = self._erasures.read()
+        adds = [
+            add
+            for commit in commits
+            for add in commit.adds
+            if add["dataChange"] and add["partitionValues"]["fingerprint"] in self._keys
+        ]
+        infos = self._storage.filesystem.get_file_info([unquote(add["path"]) for add in adds])
+        if not all(info.size for info in infos):
+            # It was compacted into another one and vacuumed: the list of the newest version has its rows.
+            return False
+        for fingerprint, known in self._keys.items():
+            new = [unquote(add["path"]) for add in adds if add["partitionValues"]["fingerprint"] == fingerprint]
+            if new:
+                self._keys[fingerprint] = _combine(known, self._read_keys(new))
+        for commit in commits:
+            self._transactions.update(commit.transactions)
+        return True
+
+    def _read_keys(self, paths: Sequence[str]) -> pa.Table:
+        return read_parquet(paths, _KEYS, self._storage).to_table()
 
     def _without_erased(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
-        """``files`` less the rows of what was erased while they were made, and how many rows that were.
-
-        A file that holds such rows is replaced by one without them, and deleted at once.
-        """
         new = ErasedSubjects(self._forbidden.hashes - self._acknowledged)
-        if not new:
-            return list(files), 0
-        kept, erased, replaced = [], 0, []
-        for file in files:
-            with self._storage.filesystem.open_input_file(file.path) as source:
-                rows = pq.ParquetFile(source).read(columns=["source", "dicom"]).to_pylist()
-            keep = [
-                not (new.covers_uri((row["source"] or {}).get("uri") or "") or new.covers_dicom(row["dicom"])) for row in rows
-            ]
-            if all(keep):
-                kept.append(file)
-                continue
-            erased += keep.count(False)
-            if any(keep):
-                kept.append(keep_rows(file, keep, self._storage))
-            replaced.append(file.path)
-        for path in replaced:
-            self._storage.filesystem.delete_file(path)
-        return kept, erased
+        return drop_erased(files, new, self._storage) if new else (list(files), 0)
 
     def _without_committed(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
         """``files`` less the rows that are committed already or repeat an earlier one; files with such rows are rewritten.
@@ -349,32 +335,56 @@ class TranscriptTable:
         return {(row["recording_id"], row["attempt"]): find_origin(row["recording_id"], row["archive_id"]) for row in found}
 
     def _try_commit(self, files: Sequence[StagedFile]) -> CommitFailedError | None:
-        """Commits on top of the version last read; returns the refusal if another writer of these fingerprints came first."""
-        marks = []
-        for fingerprint in sorted({file.fingerprint for file in files}):
-            last = self._delta.transaction_version(fingerprint)
-            marks.append(Transaction(fingerprint, 0 if last is None else last + 1))
+        """Commits on top of the version last read; returns the refusal if another writer came first."""
+        fingerprints = sorted({file.fingerprint for file in files})
+        marks = {fingerprint: self._transactions.get(fingerprint, -1) + 1 for fingerprint in fingerprints}
+        if not self._log.can_append:
+            return self._commit_by_delta_rs(files, marks)
+        if not self._log.append([file.to_add() for file in files], marks):
+            return CommitFailedError(f"version {self._log.version + 1} was written by another writer")
+        if self._log.is_overtaken() and not self._is_named(files[0]):
+            self._keys.clear()  # the next look is at the table, not at the log, which names these files in its past
+            return CommitFailedError(f"version {self._log.version + 1} was cleaned up before it was written")
+        self._remember(files)
+        self._transactions.update(marks)
+        self._log.advance(1)
+        return None
+
+    def _is_named(self, file: StagedFile) -> bool:
+        return file.path in list_files(open_table(self._storage, TRANSCRIPTS))
+
+    def _remember(self, files: Sequence[StagedFile]) -> None:
+        """Adds the keys of own rows, so that they need not be read back."""
+        for file in files:
+            columns = zip(_KEYS, (file.recording_ids, file.attempts, file.archive_ids), strict=True)
+            rows = pa.table([pa.array(values, field.type) for field, values in columns], schema=_KEYS)
+            self._keys[file.fingerprint] = _combine(self._keys[file.fingerprint], rows)
+
+    def _commit_by_delta_rs(self, files: Sequence[StagedFile], marks: Mapping[str, int]) -> CommitFailedError | None:
+        """A commit to a table that somebody gave features that ask more of a writer."""
+        delta = DeltaTable(self._storage.uri, self._log.version, dict(self._storage.delta_options))
         try:
-            self._delta.create_write_transaction(
+            delta.create_write_transaction(
                 [_make_action(file) for file in files],
                 mode="append",
                 schema=TRANSCRIPTS,
                 partition_by=list(PARTITIONS),
-                commit_properties=CommitProperties(app_transactions=marks),
+                commit_properties=CommitProperties(app_transactions=[Transaction(*mark) for mark in marks.items()]),
             )
         except CommitFailedError as refusal:
             return refusal
-        self._remember(files)
+        self._catch_up(marks.keys())
         return None
 
-    def _remember(self, files: Sequence[StagedFile]) -> None:
-        """Adds the keys of own rows, so that they need not be read back."""
-        self._delta.update_incremental()
-        for file in files:
-            columns = zip(_KEYS, (file.recording_ids, file.attempts, file.archive_ids), strict=True)
-            rows = pa.table([pa.array(values, field.type) for field, values in columns], schema=_KEYS)
-            self._keys[file.fingerprint] = pa.concat_tables([self._keys[file.fingerprint], rows])
-            self._own.add(file.path)
+
+def _combine(known: pa.Table, new: pa.Table) -> pa.Table:
+    both = pa.concat_tables([known, new])
+    return both.combine_chunks() if both["attempt"].num_chunks > _MOST_CHUNKS else both
+
+
+def _find_files(delta: DeltaTable, fingerprint: str) -> list[str]:
+    adds = pa.table(delta.get_add_actions(flatten=True)).select(["path", "partition.fingerprint"])
+    return adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))["path"].to_pylist()
 
 
 def _count_rows(files: Sequence[StagedFile]) -> int:

@@ -15,14 +15,13 @@ from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import open_or_create_table
+from dictalake.lake.delta import open_or_create_table, read_parquet
 from dictalake.lake.places import ERASURES_FOLDER
 from dictalake.lake.schema import ERASURES
 from dictalake.lake.storage import open_storage
@@ -93,7 +92,7 @@ class Erasures:
         try:
             self._delta.update_incremental()
             paths = pa.table(self._delta.get_add_actions(flatten=True))["path"].to_pylist()
-            files = ds.dataset(paths, schema=ERASURES, format="parquet", filesystem=self._storage.filesystem)
+            files = read_parquet(paths, ERASURES, self._storage)
             return ErasedSubjects(frozenset(files.to_table(columns=["subject"])["subject"].to_pylist()))
         except (OSError, DeltaError) as error:
             raise RunError(f"cannot read the tombstones at {self._storage.uri}: {type(error).__name__}") from error

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from dictalake.config.sections import PATIENT_HASHES
+from dictalake.lake.delta import read_parquet
+from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage
 from dictalake.lake.tombstones import ErasedSubjects
 
-_THREADS = 16
+_THREADS = 8
+_SUBJECTS = ("source.uri", "archive_uri", "dicom.study_instance_uid", *(f"dicom.{name}" for name in PATIENT_HASHES.values()))
+_FIELDS = {field.name: field for field in (*TRANSCRIPTS, *RUNS)}
 _PARTIAL_S = 3600.0  # a local file that is still being written is younger
 
 
@@ -37,10 +42,7 @@ def delete_forbidden_files(delta: DeltaTable, storage: Storage, columns: list[st
             return ages[path] > _PARTIAL_S
         if not path.endswith(".parquet") or path.startswith("_delta_log/"):
             return False
-        with storage.filesystem.open_input_file(path) as source:
-            file = pq.ParquetFile(source)
-            rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names]).to_pylist()
-        return any(_is_forbidden(row, forbidden) for row in rows)
+        return any(_is_forbidden(row, forbidden) for row in _read_subjects(path, storage, columns))
 
     def look(path: str) -> bool:
         try:
@@ -59,9 +61,17 @@ def delete_forbidden_files(delta: DeltaTable, storage: Storage, columns: list[st
     return len(deleted)
 
 
+def _read_subjects(path: str, storage: Storage, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """What the rows of a file say of whom they are about: of structs only those fields. Null where a file lacks a column."""
+    wanted = {name: ds.field(*name.split(".")) for name in _SUBJECTS if name.split(".")[0] in columns}
+    schema = pa.schema([_FIELDS[name] for name in columns])
+    for batch in read_parquet([path], schema, storage).to_batches(columns=wanted):
+        yield from batch.to_pylist()
+
+
 def _is_forbidden(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
-    uris = [(row.get("source") or {}).get("uri"), row.get("archive_uri")]
-    return any(covers_location(uri, forbidden) for uri in uris) or forbidden.covers_dicom(row.get("dicom"))
+    is_covered = any(covers_location(row.get(name), forbidden) for name in ("source.uri", "archive_uri"))
+    return is_covered or forbidden.covers_dicom({name.removeprefix("dicom."): value for name, value in row.items() if value})
 
 
 def covers_location(location: str | None, forbidden: ErasedSubjects) -> bool:

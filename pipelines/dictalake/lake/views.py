@@ -94,31 +94,40 @@ VIEWS = {
     # its measures count for the rows that it compared: such a row comes behind the one that was made in its place, unless that
     # lost more than the recheck measured. Only the rows of those few recordings meet one in the join.
     # The order takes columns of ``quality`` and ``provenance`` alone: ``source`` holds long strings, which nearly every query
-    # would have to read. They are taken out of their structs before the join, which would copy the structs. The month is a key
+    # would have to read. They are taken out of their structs before the join, which would copy the structs. Only the keys go
+    # through the window and choose the rows, so no text or word waits in memory. The month is a key
     # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
     # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
     "transcripts": """
-        SELECT h.* EXCLUDE (row_lost_s, made_at)
-        FROM (
-            SELECT *, quality.lost_s AS row_lost_s, provenance.transcribed_at AS made_at
-            FROM transcript_rows WHERE status = 'ok'
-        ) AS h LEFT JOIN promotions AS p ON p.fingerprint = h.fingerprint
-        LEFT JOIN superseded AS s ON s.recording_id = h.recording_id
-        LEFT JOIN (
-            SELECT recording_id, fingerprint, attempt, verdict, missing_s FROM recheck_records
-            WHERE recording_id IN (SELECT recording_id FROM recheck_records WHERE verdict = 'lost')
-            QUALIFY row_number() OVER (PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC) = 1
-        ) AS r ON r.recording_id = h.recording_id AND r.fingerprint = h.fingerprint AND r.attempt = h.attempt
-        WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
-        QUALIFY row_number() OVER (
-            PARTITION BY h.recording_id, h.recorded_month
-            ORDER BY coalesce(p.place, 0), round(CASE
-                    WHEN r.verdict = 'lost' THEN CASE WHEN h.row_lost_s > r.missing_s THEN h.row_lost_s ELSE r.missing_s END
-                    WHEN r.verdict = 'complete' THEN coalesce(h.row_lost_s, r.missing_s)
-                    ELSE h.row_lost_s
-                END, 1) NULLS LAST,
-                CASE WHEN r.verdict = 'lost' THEN 0 ELSE 1 END DESC, h.made_at DESC, h.attempt DESC
-        ) = 1
+        SELECT h.*
+        FROM transcript_rows AS h JOIN (
+            SELECT n.recording_id, n.recorded_month, n.fingerprint, n.attempt
+            FROM (
+                SELECT recording_id, recorded_month, fingerprint, attempt, quality.lost_s AS row_lost_s,
+                    provenance.transcribed_at AS made_at
+                FROM transcript_rows WHERE status = 'ok'
+            ) AS n LEFT JOIN promotions AS p ON p.fingerprint = n.fingerprint
+            LEFT JOIN superseded AS s ON s.recording_id = n.recording_id
+            LEFT JOIN (
+                SELECT recording_id, fingerprint, attempt, verdict, missing_s FROM recheck_records
+                WHERE recording_id IN (SELECT recording_id FROM recheck_records WHERE verdict = 'lost')
+                QUALIFY row_number() OVER (
+                    PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC
+                ) = 1
+            ) AS r ON r.recording_id = n.recording_id AND r.fingerprint = n.fingerprint AND r.attempt = n.attempt
+            WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
+            QUALIFY row_number() OVER (
+                PARTITION BY n.recording_id, n.recorded_month
+                ORDER BY coalesce(p.place, 0), round(CASE
+                        WHEN r.verdict = 'lost'
+                            THEN CASE WHEN n.row_lost_s > r.missing_s THEN n.row_lost_s ELSE r.missing_s END
+                        WHEN r.verdict = 'complete' THEN coalesce(n.row_lost_s, r.missing_s)
+                        ELSE n.row_lost_s
+                    END, 1) NULLS LAST,
+                    CASE WHEN r.verdict = 'lost' THEN 0 ELSE 1 END DESC, n.made_at DESC, n.attempt DESC
+            ) = 1
+        ) AS c ON c.recording_id = h.recording_id AND c.recorded_month = h.recorded_month
+            AND c.fingerprint = h.fingerprint AND c.attempt = h.attempt
     """,
     # Recordings whose last attempt under a fingerprint failed.
     "failures": """

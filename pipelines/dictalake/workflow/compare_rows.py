@@ -22,11 +22,11 @@ _QUALITY = 1e-4  # relative and absolute
 @dataclass(frozen=True)
 class Tolerance:
     """Differences up to these count as equal: a model rounds the last digits differently in another batch or with another
-    number of threads.
+    number of threads. Rows have confidences in thousandths, and older ones all digits.
     """
 
     time_s: float = 0.001
-    confidence: float = 0.001
+    confidence: float = 0.0011
 
     @classmethod
     def of(cls, row: Row) -> Tolerance:

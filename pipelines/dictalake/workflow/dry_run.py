@@ -15,7 +15,7 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
-from dictalake.lake.delta import has_table, open_dataset, open_table
+from dictalake.lake.delta import has_table, open_dataset, open_table, read_parquet
 from dictalake.lake.places import ERASURES_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import ERASURES, TRANSCRIPTS
 from dictalake.lake.storage import open_storage
@@ -72,7 +72,7 @@ def _find_done(config: Config, fingerprint: str) -> ds.Dataset:
         return ds.dataset(DONE.empty_table())
     adds = pa.table(open_table(storage, TRANSCRIPTS, to_read=True).get_add_actions(flatten=True))
     paths = adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))["path"].to_pylist()
-    return ds.dataset(paths, schema=DONE, format="parquet", filesystem=storage.filesystem)
+    return read_parquet(paths, DONE, storage)
 
 
 def _read_erased(config: Config) -> ErasedSubjects:

@@ -134,6 +134,32 @@ def test_a_negation_ends_with_its_sentence_and_after_five_words(tmp_path: Path) 
     ]
 
 
+def test_drugs_are_counted_alike_from_the_text_of_one_channel_and_the_words_of_several(tmp_path: Path) -> None:
+    said = (
+        "no aspirin {period} Insulin, heparinized not",
+        "denies warfarin {new paragraph} aspirin",
+        "never [EXAM TYPE] morphine no a b c {open quote} Heparin.",
+    )
+    answers = []
+    for channels in (1, 2, None):
+        lake = Lake.model_validate({"uri": str(tmp_path / f"lake-{channels}")})
+        words = [re.findall(r"\{[^}]*\}|\[[^]]*\]|\S+", text) for text in said]
+        rows = [make_dictation(f"{number}", text, MARCH, 1) for number, text in enumerate(said)]
+        for row, spoken in zip(rows, words, strict=True):
+            row["words"] = [{"word": one, "start_s": 0.0, "end_s": 0.1, "confidence": 0.9, "channel": 0} for one in spoken]
+            row["source"] = {**(row["source"] or {}), "channels": channels}
+        TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+        answers.append(query(str(lake.uri), tmp_path, "--file", str(QUERIES / "drug_mentions.sql")))
+    assert answers[0] == [
+        ("aspirin", 2, 1, 2),
+        ("heparin", 1, 1, 1),
+        ("insulin", 1, 0, 1),
+        ("morphine", 1, 0, 1),
+        ("warfarin", 1, 1, 1),
+    ]
+    assert answers[0] == answers[1] == answers[2]
+
+
 def test_files_of_other_months_are_not_opened_through_the_views(tmp_path: Path) -> None:
     lake = write_lake(tmp_path / "lake")
     for path in Path(lake).glob("transcripts/fingerprint=*/recorded_month=2026-04/*.parquet"):

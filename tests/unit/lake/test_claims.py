@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dictalake.config.sections import Lake
+from dictalake.errors import RunError
 from dictalake.lake.claims import Lease, LeaseStore, make_lease
 
 LEASE_S = 1.2
@@ -102,6 +103,36 @@ def test_a_run_does_not_wait_for_one_with_a_later_ticket(lake: Lake) -> None:
 
         assert store.await_peers(mine, look) == []
     assert taken == [1]
+
+
+def test_a_run_takes_a_ticket_after_those_of_others(lake: Lake) -> None:
+    store, taken = LeaseStore(lake), list[int]()
+    store.write(foreign("r1", ticket=4))
+
+    def look(lease: Lease) -> None:
+        taken.append(lease.ticket)
+        store.remove("r1")
+
+    assert store.await_peers(make_lease("r2", "backfill", "f1"), look) == []
+    assert taken == [5]
+
+
+def test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, written = LeaseStore(lake), threading.Event()
+    real, failed = LeaseStore.write, list[int]()
+
+    def fail_once(self: LeaseStore, lease: Lease) -> None:
+        if lease.beats and not failed:
+            failed.append(lease.beats)
+            raise RunError("503")
+        real(self, lease)
+        if failed:
+            written.set()
+
+    monkeypatch.setattr(LeaseStore, "write", fail_once)
+    with store.hold(make_lease("r1", "backfill", "f1"), lambda lease: lease):
+        assert written.wait(timeout=60)
+    assert failed == [1]
 
 
 def test_a_run_waits_for_one_that_has_no_ticket_yet(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

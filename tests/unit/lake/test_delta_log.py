@@ -194,6 +194,53 @@ def test_a_run_and_a_reader_at_work_go_on(lake: Lake) -> None:
     assert run.commit(write_staged(make_rows(["d"]), lake)).already_there == 1
 
 
+def test_a_log_that_was_clean_is_read_only_where_it_is_new(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_log(lake)
+    storage, read, real = open_storage(lake, "transcripts"), list[str](), delta_log._read_files
+    monkeypatch.setattr(delta_log, "_read_files", lambda storage, path: read.append(path) or real(storage, path))
+    clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS)
+    read.clear()
+    assert clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS) == LogCleaning()
+    assert read == []
+    write(lake, make_row("d"))
+    clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS)
+    assert read == [f"_delta_log/{DeltaTable(storage.uri).version():020}.json"]
+
+
+def test_a_version_that_a_listing_left_out_is_read_by_the_next_cleaning(lake: Lake) -> None:
+    """A folder is listed in no order, while others write: it may show a version and not the one before."""
+    fill_log(lake)
+    storage = open_storage(lake, "transcripts")
+    clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS)
+    for recording_id in "de":
+        write(lake, make_row(recording_id))
+    newest = DeltaTable(storage.uri).version()
+    missed = Path(f"{storage.uri}/_delta_log/{newest - 1:020}.json")
+    lines = [json.loads(line) for line in missed.read_text().splitlines()]
+    missed.rename(missed.with_suffix(".hidden"))
+    delta_log._find_values(storage, str(DeltaTable(storage.uri, newest - 2).metadata().id))
+    [add] = [line["add"] for line in lines if "add" in line]
+    add["stats"] = json.dumps({"numRecords": 1, "minValues": {"text": TEXT}, "maxValues": {"text": TEXT}})
+    missed.write_text("\n".join(map(json.dumps, lines)))
+    assert clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS) == LogCleaning(cleaned=1)
+    assert find_in_logs(lake, TEXT) == []
+
+
+def test_a_checkpoint_that_is_written_anew_with_values_is_cleaned_again(lake: Lake) -> None:
+    fill_log(lake)
+    storage = open_storage(lake, "transcripts")
+    [checkpoint] = Path(storage.uri).glob("_delta_log/*.checkpoint.parquet")
+    before = checkpoint.read_bytes()
+    for _ in range(2):  # the second finds the new checkpoint clean
+        clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS)
+    [newer] = Path(storage.uri).glob("_delta_log/*.checkpoint.parquet")
+    newer.write_bytes(before)
+    write(lake, make_row("d"))
+    assert find_in_logs(lake, TEXT)
+    assert clean_log(DeltaTable(storage.uri), storage, TRANSCRIPTS) == LogCleaning(cleaned=1)
+    assert find_in_logs(lake, TEXT) == []
+
+
 def test_a_file_that_another_writer_removes_meanwhile_does_not_come_back(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     fill_log(lake)
     write(lake, make_row("d"))

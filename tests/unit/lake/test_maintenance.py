@@ -64,6 +64,18 @@ def test_files_grow_to_the_size_that_is_asked_for(tmp_path: Path) -> None:
     assert transcripts.largest_mb < 1.3
 
 
+def test_compaction_leaves_no_more_of_the_log_than_is_kept(lake: Lake) -> None:
+    commit_many(lake, 4)
+    log = Path(f"{lake.uri}/transcripts/_delta_log")
+    then = time.time() - 2 * DAY_S
+    for path in log.glob("*.json"):
+        os.utime(path, (then, then))
+    compact(lake)
+    assert f"{4:020}.json" not in {path.name for path in log.iterdir()}
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 1
+    assert len(done_ids(TranscriptTable(lake))) == 4
+
+
 def age(lake: Lake, path: str, days: float) -> Path:
     file = Path(f"{lake.uri}/transcripts/{path}")
     then = time.time() - days * DAY_S

@@ -101,3 +101,27 @@ def test_columns_that_are_not_asked_for_are_not_read(lake: Lake) -> None:
 def test_a_place_without_a_lake_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^there is no dictalake table at .*: check lake\.uri, or run a backfill first$"):
         open_lake(str(tmp_path))
+
+
+def test_no_footer_of_a_file_stays_in_memory_after_a_question(lake: Lake) -> None:
+    commit(lake, make_row("a"))
+    files = open_lake(str(lake.uri))
+    database = duckdb.connect()
+    database.register("history", files)
+    assert database.execute("SELECT count(*) FROM history WHERE status = 'ok'").fetchall() == [(1,)]
+    assert files.to_table(columns=["text"]).num_rows == files.count_rows() == 1
+    [fragment] = files.get_fragments()
+    Path(f"{lake.uri}/transcripts/{fragment.path}").unlink()
+    with pytest.raises(FileNotFoundError):  # a fragment that holds its footer would not look for the file
+        fragment.ensure_complete_metadata()
+
+
+def test_a_scan_takes_no_footer_from_another_that_reads_the_same_files_at_the_time(lake: Lake) -> None:
+    """Arrow frees the footer of a fragment at the end of a scan, whoever reads it: the process would crash."""
+    commit(lake, make_row("a"))
+    files = open_lake(str(lake.uri))
+    [fragment] = files.get_fragments()
+    fragment.ensure_complete_metadata()  # as the other scan does
+    assert files.to_table(columns=["text"]).num_rows == 1
+    Path(f"{lake.uri}/transcripts/{fragment.path}").unlink()
+    fragment.ensure_complete_metadata()  # it is still there

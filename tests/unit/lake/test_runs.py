@@ -51,6 +51,13 @@ def test_each_end_of_a_run_is_its_state_and_comes_after_its_start(lake: Lake, ev
     assert connect(str(lake.uri)).execute("SELECT run_id, state, ok FROM runs").fetchall() == [("r1", event, 3)]
 
 
+def test_a_record_that_was_written_twice_counts_once(lake: Lake) -> None:
+    log, record = RunLog(lake), RunRecord(run_id="r1", event="finished", ok=3)
+    log.append(record)
+    log.append(record)  # the answer to the first was lost
+    assert log.read()["ok"].to_pylist() == [3]
+
+
 def test_a_lake_without_runs_has_an_empty_record(lake: Lake) -> None:
     assert RunLog(lake).read().schema.equals(RUNS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.conditional_put import find_credentials
 from dictalake.lake.storage import open_storage
 
 
@@ -93,3 +96,73 @@ def test_options_that_half_of_the_lake_would_ignore_are_refused(uri: str, option
         open_storage(make_lake(uri, **{option: value}), "runs")
     assert str(refused.value).startswith(f"lake.storage_options.{option}")
     assert message in str(refused.value)
+
+
+def test_an_object_is_made_once_and_its_first_content_stays(tmp_path: Path) -> None:
+    storage = open_storage(make_lake(str(tmp_path)), "")
+    assert [storage.create_bytes("one", content) for content in (b"first", b"second")] == [True, False]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("one", b"first")]
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only credentials of this machine are those of a profile."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "keys").write_text("[default]\naws_access_key_id = of-profile\naws_secret_access_key = secret\n")
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-3\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+@pytest.mark.usefixtures("profile")
+def test_a_bucket_at_aws_is_written_with_the_credentials_of_a_profile_as_it_is_read() -> None:
+    """delta-rs and pyarrow find them by the AWS SDK, and object_store alone does not."""
+    found = find_credentials({})
+    now, keys = datetime.now(UTC), found["credential_provider"]()
+    assert (found["region"], keys["access_key_id"], keys["secret_access_key"]) == ("eu-west-3", "of-profile", "secret")
+    assert now < keys["expires_at"] < now + timedelta(minutes=10)  # it asks again before they can have expired
+    assert open_storage(make_lake("s3://bucket/lake"), "runs")._objects.config["region"] == "eu-west-3"
+    assert "region" not in find_credentials({"region": "us-east-2"})
+
+
+@pytest.mark.usefixtures("profile")
+def test_credentials_that_are_given_come_before_those_of_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_credentials({"access_key_id": "key"}) == find_credentials({"endpoint": "http://127.0.0.1:9000"}) == {}
+    assert find_credentials({"skip_signature": "true"}) == {}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-environment")
+    assert find_credentials({}) == {}
+
+
+@pytest.mark.parametrize("prefix", ["AWS_", "aws_", ""])
+def test_s3_options_reach_the_conditional_put_too(prefix: str) -> None:
+    options = {
+        f"{prefix}access_key_id": "key",
+        f"{prefix}secret_access_key": "secret",
+        f"{prefix}region": "eu-central-1",
+        f"{prefix}endpoint_url_s3": "http://127.0.0.1:9000",
+        "proxy_url": "http://127.0.0.1:3128",
+        "connect_timeout": "3s",
+        "max_retries": "2",
+    }
+    store = open_storage(make_lake("s3://bucket/lake", **options), "runs")._objects
+    assert store.config == {
+        "bucket": "bucket",
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+        "region": "eu-central-1",
+        "endpoint": "http://127.0.0.1:9000",
+    }
+    assert {name: str(value).lower() for name, value in store.client_options.items()} == {
+        "allow_http": "true",
+        "proxy_url": "http://127.0.0.1:3128",
+        "connect_timeout": "3s",
+    }
+    assert (store.prefix, store.retry_config["max_retries"]) == ("lake/runs", 2)
+
+
+def test_gcs_options_reach_the_conditional_put_too() -> None:
+    options = {"google_base_url": "http://127.0.0.1:4443", "google_skip_signature": "true"}
+    store = open_storage(make_lake("gs://bucket/lake", **options), "runs")._objects
+    assert store.config["base_url"] == "http://127.0.0.1:4443"
+    assert "disable_oauth" in store.config["service_account_key"]  # object_store asks for a token before it writes, else

@@ -145,6 +145,21 @@ def test_other_readings_are_kept_where_they_are_asked_for(random_lasr: Path, voc
     assert RowAssembler(plain, provenance_of(plain), LASR).assemble(decoded.to_pylist()[0])["nbest"] is None
 
 
+def test_times_are_on_the_frame_grid_and_confidences_are_thousandths(
+    random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "archive/a.wav", make_sound(4.0, seed=1))
+    config = make_config(random_lasr, archive={"uri": str(tmp_path / "archive")})
+    decoded = Decode(config, vocabulary)(Emit(config, vocabulary, threads=1)(load(config)))
+    row = RowAssembler(config, provenance_of(config), LASR).assemble(decoded.to_pylist()[0])
+    assert len(row["words"]) > 3
+    for word in row["words"][:-1]:  # the last ends with the recording
+        for time_s in (word["start_s"], word["end_s"]):
+            assert time_s in {0.0, *(round(0.0525 + 0.04 * frame, 4) for frame in range(101))}
+    for confidence in (row["confidence"], *(word["confidence"] for word in row["words"])):
+        assert confidence == round(confidence, 3)
+
+
 def test_sections_have_their_names_and_markers_are_counted(
     random_lasr: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
