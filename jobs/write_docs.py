@@ -25,6 +25,7 @@ from dictalake.config.headerless import USUAL
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
 from dictalake.errors import list_failures
+from dictalake.lake.places import OUTSIDE, PLACES
 from dictalake.observers.progress import show_stage
 
 ROOT = Path(__file__).parents[1]
@@ -166,6 +167,16 @@ def render_headerless() -> str:
     return _table(("ending", "what it usually is", "codec", "rate_hz"), rows)
 
 
+def render_places() -> str:
+    lines = ["In the lake:", ""]
+    for place in PLACES:
+        lines += _wrap(f"- `{place.folder}/`: {place.what}. *{place.erasure[0].upper()}{place.erasure[1:]}.*", "  ")
+    lines += ["", "Elsewhere:", ""]
+    for outside in OUTSIDE:
+        lines += _wrap(f"- {outside.where}: {outside.what}. *{outside.erasure[0].upper()}{outside.erasure[1:]}.*", "  ")
+    return "\n".join(lines)
+
+
 def render_refused() -> str:
     return "\n".join(line for text in REFUSED.values() for line in _wrap(f"- {text[0].upper()}{text[1:]}.", "  "))
 
@@ -289,6 +300,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("formats.md", "not audio"): render_not_audio,
     ("failures.md", "reasons"): render_failures,
     ("incomplete.md", "repairs"): render_repairs,
+    ("erasure-and-privacy.md", "places"): render_places,
     ("architecture.md", "tree"): render_tree,
     ("architecture.md", "rooms"): render_rooms,
     ("decisions/README.md", "index"): render_decisions,

@@ -177,7 +177,7 @@ class Nights:
             self.model.promote(fingerprint)
 
     def erase(self, uri: str) -> None:
-        forget(self.lake, Subjects(uris=(uri,)))
+        forget(self.lake, Subjects(uris=(uri,)), force=True)
         self.model.erased.add(uri)
         for key in [key for key in self.model.rows if key[0] == uri]:
             del self.model.rows[key]

@@ -17,6 +17,8 @@ SAMPLE_RATE_HZ = 16_000
 # What one recording consists of. A large one is mapped from a nameless temporary file, which goes when nobody holds it.
 Data = bytes | mmap.mmap
 
+BAD_LINE_VERSION = "bad_manifest_line"  # of a recording that stands for a line that cannot be used: no object has it
+
 REPAIR_WORDS = (
     "header_open",
     "header_short",
@@ -51,6 +53,25 @@ def make_member_id(archive_id: str, uri: str, name: str, version: str) -> str:
     if "#" not in uri or archive_id == make_recording_id(uri, version):
         return make_recording_id(f"{uri}#{name}", version)
     return _hash(f"\n{len(uri)}\n{uri}\n{len(name)}\n{name}\n{version}")
+
+
+def list_subject_uris(uri: str, version: str | None = None, archive_id: str | None = None) -> tuple[str, ...]:
+    """The URIs that an erasure may name in order to mean a recording: its own first, then that of what it is in.
+
+    A file is in an archive object, a bad line in a manifest. Any of these names may hold a ``#``: the object's id, which is
+    ``archive_id``, tells where the object's URI ends. An object of the archive is in nothing, whatever its name.
+    """
+    if "#" not in uri:
+        return (uri,)
+    if version == BAD_LINE_VERSION:
+        return uri, uri.rpartition("#")[0]
+    if archive_id is None:
+        return (uri,)
+    places = [place for place, mark in enumerate(uri) if mark == "#"]
+    for of in (*(uri[:place] for place in places), uri):
+        if archive_id in (make_object_id(of, version or ""), make_recording_id(of, version or "")):
+            return (uri,) if of == uri else (uri, of)
+    return uri, *(uri[:place] for place in places)  # the id is of nothing that is known: it may be in each of them
 
 
 def _hash(text: str) -> str:

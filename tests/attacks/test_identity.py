@@ -323,6 +323,30 @@ def test_forget_erases_a_file_however_it_is_spelled(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/archive/y.wav"
     rows = make_transcripts([make_row("a", source={"uri": uri, "version": VERSION}), make_row("b")])
     TranscriptTable(lake).commit(write_staged(rows, lake))
-    assert run_command("forget", [str(lake.uri), "--uri", f"file:{tmp_path}/link//./y.wav"]) == 0
+    assert run_command("forget", [str(lake.uri), "--uri", f"file:{tmp_path}/link//./y.wav", "--yes"]) == 0
     assert open_lake(str(lake.uri)).to_table()["recording_id"].to_pylist() == ["b"]
     assert Erasures(lake).read().covers_uri(uri)
+
+
+def test_forget_erases_what_an_old_lake_reached_through_a_link(tmp_path: Path) -> None:
+    """Before 0.2 a folder was walked by its links: the row has another path than a listing of today, and than an operator."""
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    put(tmp_path / "archive/wards/y#1.wav")
+    put(tmp_path / "archive/wards/z.zip")
+    (tmp_path / "archive/00-current").symlink_to("wards")
+    old, other = f"file://{tmp_path}/archive/00-current", f"file://{tmp_path}/archive/lists/y#1.wav"
+    zipped = make_object_id(f"{old}/z.zip", VERSION)
+    inside = {"source": {"uri": f"{old}/z.zip#m/y.wav", "version": VERSION}, "archive_id": zipped, "archive_rows": 1}
+    rows = [
+        make_row("a", source={"uri": f"{old}/y#1.wav", "version": VERSION}),
+        make_row("m", **inside),
+        make_row("b", source={"uri": other, "version": VERSION}),
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    today = [f"{tmp_path}/archive/wards/{name}" for name in ("y#1.wav", "z.zip#m/y.wav")]
+    assert run_command("forget", [str(lake.uri), "--yes", "--uri", today[0], "--uri", today[1]]) == 0
+    assert open_lake(str(lake.uri)).to_table()["recording_id"].to_pylist() == ["b"]
+    erased = Erasures(lake).read()
+    assert all(
+        erased.covers_uri(uri) for uri in (f"{old}/y#1.wav", f"{old}/z.zip#m/y.wav", *(f"file://{one}" for one in today))
+    )

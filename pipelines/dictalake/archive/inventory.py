@@ -41,11 +41,10 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.config.uris import canonical_uri, is_too_long
 from dictalake.errors import BadManifestLine, ConfigError, DictalakeError, NotAllowed, name_place
-from dictalake.records import Recording, make_recording_id
+from dictalake.records import BAD_LINE_VERSION, Recording, make_recording_id
 
 _KEY = "archive.inventory"
 _BATCH_ROWS = 8192
-_BAD_ROW = "bad_manifest_line"  # the version of what is no object
 _BLOCK_BYTES = 2**22
 _MOST_MANIFEST_BYTES = 64_000_000
 _BAD_FILE = (pa.ArrowException, OSError, EOFError, ValueError, zlib.error, csv.Error)
@@ -332,9 +331,9 @@ class _Reader:
         """What a bad row becomes. The same row at the same place keeps its id, and no object has its version."""
         digest = blake2b(repr(sorted(row.items())).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
         uri = f"{canonical_uri(self.location)}#{row['#'].replace(' ', '-')}-{digest}"
-        recording_id = make_recording_id(uri, _BAD_ROW)
+        recording_id = make_recording_id(uri, BAD_LINE_VERSION)
         error = BadManifestLine(recording_id, f"{row['#']} of the inventory {problem}")
-        return Recording(recording_id, uri, _BAD_ROW, 0, error=error)
+        return Recording(recording_id, uri, BAD_LINE_VERSION, 0, error=error)
 
 
 def _open_source(archive: Archive, dialect: _Dialect) -> Any:

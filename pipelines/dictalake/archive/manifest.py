@@ -33,11 +33,10 @@ from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.config.uris import canonical_uri, find_path, is_too_long, spelled_uri, split_scheme
 from dictalake.errors import BadManifestLine, ConfigError, DictalakeError, NotAllowed, name_place
-from dictalake.records import Recording, make_recording_id
+from dictalake.records import BAD_LINE_VERSION, Recording, make_recording_id
 
 _THREADS = 16
 _BATCH = 1024  # URIs asked about together, so that a manifest of millions neither waits nor fills memory
-_BAD_LINE = "bad_manifest_line"  # the version of what is no object
 # How the files begin that people give for a manifest by mistake
 _WRONG_FILES = {
     b"PK\x03\x04": "an Excel workbook or a ZIP file; save it as CSV in UTF-8",
@@ -187,9 +186,9 @@ class _Reader:
         """What a bad line becomes. The same line at the same place keeps its id, and no object has its version."""
         mark = f"#{row.place.replace(' ', '-')}-{row.digest}"
         uri = f"{canonical_uri(self.manifest_uri)}{mark}"
-        recording_id = make_recording_id(uri, _BAD_LINE)
+        recording_id = make_recording_id(uri, BAD_LINE_VERSION)
         error = BadManifestLine(recording_id, f"{row.place} of the manifest {row.problem}")
-        return Recording(recording_id, uri, _BAD_LINE, 0, error=error, old_uris=(f"{self.manifest_uri}{mark}",))
+        return Recording(recording_id, uri, BAD_LINE_VERSION, 0, error=error, old_uris=(f"{self.manifest_uri}{mark}",))
 
 
 def _refuse(row: ManifestRow, problem: str) -> BadRow:

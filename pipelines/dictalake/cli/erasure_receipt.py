@@ -1,38 +1,142 @@
-"""What ``dictalake forget`` erased, in numbers."""
+"""What ``dictalake forget`` would erase, the question whether it should, and what it erased, in numbers.
+
+What was named and matches nothing is told one by one, on standard output alone: a URI is for no log.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
+from platformdirs import user_cache_path
 from rich.console import Console
 
-from dictalake.cli.tables import print_fields, print_json
-from dictalake.lake.erase import Receipt
+from dictalake import terminal
+from dictalake.cli.tables import Column, print_fields, print_json, print_lines, print_table
+from dictalake.lake.erase import Plan, Receipt, Subjects
+from dictalake.lake.row_search import Row
+
+_SHOWN = 20  # recordings
+_WORDS = {"recordings": "recording", "uris": "uri", "studies": "study", "patients": "patient"}
 
 
-def show_receipt(receipt: Receipt, console: Console | None = None, *, dry_run: bool, form: str = "table") -> None:
-    """Numbers only."""
-    if form == "json":
-        print_json(asdict(receipt) | {"dry_run": dry_run})
-        return
-    fields = [("recordings", str(receipt.recordings))]
-    fields += [(f"  rows under {fingerprint}", str(count)) for fingerprint, count in sorted(receipt.rows.items())]
-    if not dry_run:
-        fields += [
-            ("files deleted", str(receipt.files_deleted)),
-            ("rows blanked in manifests", str(receipt.manifest_rows)),
-            ("run records changed", str(receipt.run_records)),
-            ("lines taken out of reports", str(receipt.report_lines)),
-            ("rechecks removed", str(receipt.rechecks)),
-            ("log files cleaned of values of rows", str(receipt.log_files)),
-            ("tombstones", str(receipt.tombstones)),
+def show_plan(plan: Plan, *, is_forced: bool = False, console: Console | None = None) -> None:
+    """Counts, dates and recordings. Their URIs are shown on a terminal alone, as what is piped may be kept."""
+    console = console or Console()
+    if plan.rows or plan.waiting:
+        print_fields(_describe(plan), title="to be erased", console=console)
+    found = _group(plan)
+    if found:
+        columns = [Column("recording_id"), Column("month"), Column("transcribed"), Column("rows", is_number=True)]
+        columns += [Column("uri", may_wrap=True)] if console.is_terminal else []
+        rows = [
+            (one["recording_id"], one["month"], one["transcribed"], str(one["rows"]), one["uri"] or "")[: len(columns)]
+            for one in found[:_SHOWN]
         ]
-    if not receipt.recordings and not receipt.unknown:
-        kept_out = "" if dry_run else "; what you named is kept out all the same"
-        fields.append(("note", f"the lake has no such row: check the spelling{kept_out}"))
-    if receipt.unknown:
-        fields.append(("recordings that the lake does not know", str(receipt.unknown)))
+        print_table(columns, rows, console=console)
+        if len(found) > _SHOWN:
+            print_lines(console, f"… and {len(found) - _SHOWN} more; --format json --dry-run lists them all")
+    print_lines(console, *_tell_unknown(plan, is_forced=is_forced))
+
+
+def _describe(plan: Plan) -> list[tuple[str, str]]:
+    fields = [("recordings", str(plan.recordings))]
+    counts = Counter(row["fingerprint"] for row in plan.rows)
+    fields += [(f"  rows under {fingerprint}", str(count)) for fingerprint, count in sorted(counts.items())]
+    for name, values in (
+        ("recorded", [row["recorded_month"] for row in plan.rows]),
+        ("transcribed", [f"{row['transcribed_at']:%Y-%m-%d}" for row in plan.rows if row["transcribed_at"]]),
+    ):
+        if values:
+            fields.append((name, " to ".join(dict.fromkeys((min(values), max(values))))))
+    if plan.waiting:
+        fields.append(("without a row yet", str(plan.waiting)))
+    return fields
+
+
+def _group(plan: Plan) -> list[dict[str, Any]]:
+    """The recordings with their rows counted, the newest month first."""
+    grouped: dict[str, list[Row]] = {}
+    for row in plan.rows:
+        grouped.setdefault(row["recording_id"], []).append(row)
+    found = []
+    for recording_id, rows in grouped.items():
+        seen = [row["transcribed_at"] for row in rows if row["transcribed_at"]]
+        found.append(
+            {
+                "recording_id": recording_id,
+                "month": max(row["recorded_month"] for row in rows),
+                "transcribed": f"{max(seen):%Y-%m-%d}" if seen else "",
+                "rows": len(rows),
+                "uri": rows[0]["uri"],
+            }
+        )
+    return sorted(found, key=lambda one: (one["month"], one["recording_id"]), reverse=True)
+
+
+def _tell_unknown(plan: Plan, *, is_forced: bool) -> Iterator[str]:
+    for name, word in _WORDS.items():
+        for one in getattr(plan.erased_before, name):
+            yield f"--{word} {one}: was erased before"
+        for one in getattr(plan.unknown, name):
+            outcome = "it is kept out from now on" if is_forced and name != "recordings" else "nothing is kept out"
+            yield f"--{word} {one}: matches nothing in the lake, check the spelling; {outcome}"
+    if plan.unhashed:
+        yield f"{plan.unhashed} rows of DICOM objects have no such hash of the patient: nobody can tell whose they are"
+
+
+def ask(plan: Plan) -> bool:
+    """Asks at the terminal, on standard error."""
+    rows = f"{plan.recordings} recordings ({len(plan.rows)} rows)" if plan.rows else "what is named above"
+    terminal.stderr().write(f"Erase {rows} for good? [y/N] ")
+    terminal.stderr().flush()
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def clear_search_indexes(table_id: str) -> None:
+    """Deletes this user's indexes of the lake. They are made anew by the next search."""
+    root = user_cache_path("dictalake") / "search"
+    if root.is_dir():
+        from dictalake.lake.search import clear_indexes
+
+        clear_indexes(root, table_id)
+
+
+def show_receipt(receipt: Receipt, plan: Plan, console: Console | None = None, *, dry_run: bool, form: str = "table") -> None:
+    """Numbers only; as JSON also what was found and what was not, for the program that asked."""
+    if form == "json":
+        named = {"unknown_named": _name(plan.unknown), "erased_before": _name(plan.erased_before)}
+        print_json(asdict(receipt) | {"dry_run": dry_run, "unhashed": plan.unhashed, "found": _group(plan), **named})
+        return
+    if dry_run:
+        return
+    if not (receipt.path or receipt.files_deleted):
+        print_lines(console or Console(), "nothing was erased")
+        return
+    fields = [
+        ("recordings", str(receipt.recordings)),
+        ("files deleted", str(receipt.files_deleted)),
+        ("rows blanked in manifests", str(receipt.manifest_rows)),
+        ("run records changed", str(receipt.run_records)),
+        ("lineage events changed", str(receipt.lineage_events)),
+        ("lines taken out of reports", str(receipt.report_lines)),
+        ("rechecks removed", str(receipt.rechecks)),
+        ("log files cleaned of values of rows", str(receipt.log_files)),
+        ("tombstones", str(receipt.tombstones)),
+    ]
     if receipt.log_files_left:
         note = "a run wrote values of rows there meanwhile: when none is at work, run the same command again"
         fields.append((f"log files not cleaned: {receipt.log_files_left}", note))
-    print_fields(fields, title="would be erased" if dry_run else f"erased, receipt {receipt.path}", console=console)
+    if receipt.unfinished_left:
+        note = "somebody may be writing them; if not, run the same command again in an hour"
+        fields.append((f"unfinished files left: {receipt.unfinished_left}", note))
+    print_fields(fields, title=f"erased, receipt {receipt.path}", console=console)
+
+
+def _name(subjects: Subjects) -> dict[str, list[str]]:
+    return {name: list(values) for name, values in vars(subjects).items() if values}

@@ -90,7 +90,7 @@ def list_spellings(location: str) -> list[str]:
     path = find_path(location)
     if path is None:
         return list(dict.fromkeys((canonical_uri(location), spelled_uri(location))))
-    found, inside = _split_member(path)
+    found, inside = split_member(path)
     shown = show_path(inside)
     spelled = spelled_uri(found.rstrip("/") or "/") + shown
     return list(
@@ -104,12 +104,12 @@ def today_uri(uri: str) -> str:
     path = find_path(uri)
     if path is None:
         return canonical_uri(uri)
-    found, inside = _split_member(path)
+    found, inside = split_member(path)
     folder, name = os.path.split(found)
     return make_file_uri(os.path.join(resolve_links(folder), name) + inside)
 
 
-def _split_member(path: str) -> tuple[str, str]:
+def split_member(path: str) -> tuple[str, str]:
     """The path of an object, and ``#PATH`` of a file in it, which is no path of this machine."""
     marks = [place for place, mark in enumerate(path) if mark == "#"]
     if not marks or os.path.lexists(path):

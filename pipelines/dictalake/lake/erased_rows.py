@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -19,9 +20,10 @@ def drop_erased(files: Sequence[StagedFile], erased: ErasedSubjects, storage: St
     kept, rows_erased, replaced = [], 0, []
     for file in files:
         with storage.filesystem.open_input_file(file.path) as source:
-            rows = pq.ParquetFile(source).read(columns=["source", "dicom"]).to_pylist()
+            rows = pq.ParquetFile(source).read(columns=["source", "archive_id", "dicom"]).to_pylist()
         keep = [
-            not (erased.covers_uri((row["source"] or {}).get("uri") or "") or erased.covers_dicom(row["dicom"])) for row in rows
+            not (_covers_source(row["source"] or {}, row["archive_id"], erased) or erased.covers_dicom(row["dicom"]))
+            for row in rows
         ]
         if all(keep):
             kept.append(file)
@@ -33,3 +35,8 @@ def drop_erased(files: Sequence[StagedFile], erased: ErasedSubjects, storage: St
     for path in replaced:
         storage.filesystem.delete_file(path)
     return kept, rows_erased
+
+
+def _covers_source(source: Mapping[str, Any], archive_id: str | None, erased: ErasedSubjects) -> bool:
+    uri = str(source.get("uri") or "")
+    return bool(uri) and erased.covers_recording(uri, source.get("version"), archive_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -11,42 +13,127 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from dictalake.config.sections import PATIENT_HASHES
-from dictalake.errors import Erased
+from dictalake.config.uris import find_path, show_path, split_member, today_uri
+from dictalake.errors import BadManifestLine, Erased
 from dictalake.lake.delta import LeanDataset
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage
+from dictalake.records import list_subject_uris
+
+Row = dict[str, Any]
 
 _FILE = "path of the file"  # a column that each file has as a partition, with one value
-_FILES_IN_A_SCAN = 2_000
+_IS_NAMED = "is named"
+_FILES_IN_A_SCAN = 200
 _FILES_AT_ONCE = 4  # each takes the columns that are read of one file
+_MOST_PREFIXES = 64  # of one filter; beyond it every file in an archive object is looked at
+_COLUMNS = {
+    **{name: ds.field(name) for name in ("recording_id", "archive_id", "fingerprint", "recorded_month", "status")},
+    "uri": ds.field("source", "uri"),
+    "version": ds.field("source", "version"),
+    "transcribed_at": ds.field("provenance", "transcribed_at"),
+    "study": ds.field("dicom", "study_instance_uid"),
+    **{name: ds.field("dicom", name) for name in PATIENT_HASHES.values()},
+}
 
 
 class Match:
-    """Which rows the subjects of an erasure mean. It grows: the URI of a row that was found also finds the object's other
-    versions. ``growth`` counts the changes that can find more rows."""
+    """Which rows the subjects of an erasure mean. ``uris`` are those that were named, in all spellings.
+
+    It grows: the URI of a row that was found also finds the object's other versions. ``growth`` counts the changes that can
+    find more rows.
+    """
 
     def __init__(self, recordings: Iterable[str], uris: Iterable[str], studies: Iterable[str], patients: Iterable[str]) -> None:
         self.ids, self.uris = set(recordings), set(uris)
+        self.studies, self.patients = set(studies), set(patients)
         self.growth = 0
-        self._studies, self._patients = list(studies), list(patients)
+        self._objects = set(self.uris)  # what may have files in it
+        # A link above a file gave it another URI before 0.2: the same name in another folder.
+        self._names = {name for uri in self.uris if (name := _find_name(uri)) is not None}
 
     def add_uris(self, uris: Iterable[str]) -> None:
-        new = set(uris) - self.uris
-        # The files in an archive object are uri#path: their rows are found by the object's URI already.
-        self.growth += any(uri.split("#", 1)[0] not in self.uris for uri in new)
-        self.uris |= new
+        """Adds URIs of objects of the archive."""
+        for uri in uris:
+            self.growth += uri not in self.uris or uri not in self._objects
+            self.uris.add(uri)
+            self._objects.add(uri)
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Takes the URI of a row that was found, and of the object that it is in if that was named by its id."""
+        if not row["uri"]:
+            return
+        own, *of = list_subject_uris(row["uri"], row["version"], row["archive_id"])
+        if row["archive_id"] in (None, row["recording_id"]):
+            self.add_uris([own])
+        elif own not in self.uris and self._objects.isdisjoint(of):
+            self.uris.add(own)
+            self.growth += 1
+        if row["archive_id"] in self.ids:
+            self.add_uris(of)
 
     def filter(self) -> ds.Expression:
-        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
-        uri = ds.field("source", "uri")
-        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | uri.isin(uris)
-        for one in sorted(self.uris):
-            found = found | pc.starts_with(uri, pattern=f"{one}#")
-        found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(self._studies, pa.string()))
-        for name in PATIENT_HASHES.values():
-            found = found | ds.field("dicom", name).isin(pa.array(self._patients, pa.string()))
-        # A row that only says that its recording was erased may stay.
+        """The rows that are meant, and some that ``means`` refuses. A row that only says that it was erased is none."""
+        uri, found = ds.field("source", "uri"), self._name_rows()
+        is_inside = ds.field("archive_id").is_valid() | (ds.field("error", "reason") == BadManifestLine.reason)
+        if len(self._objects) <= _MOST_PREFIXES:
+            begins = pc.scalar(False)
+            for one in sorted(self._objects):
+                begins = begins | pc.starts_with(uri, pattern=f"{one}#")
+            is_inside = is_inside & begins
+        found = found | is_inside
+        for one in sorted(self._names):
+            found = found | (pc.starts_with(uri, pattern="file:") & pc.match_substring(uri, pattern=f"/{one}"))
         return found & is_not_erased()
+
+    def _name_rows(self) -> ds.Expression:
+        """Rows that are meant by their own columns."""
+        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
+        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | ds.field("source", "uri").isin(uris)
+        found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(sorted(self.studies), pa.string()))
+        for name in PATIENT_HASHES.values():
+            found = found | ds.field("dicom", name).isin(pa.array(sorted(self.patients), pa.string()))
+        return found
+
+    def columns(self) -> dict[str, ds.Expression]:
+        return {**_COLUMNS, _IS_NAMED: self._name_rows()}
+
+    def means(self, row: Row) -> bool:
+        """Whether a row that passed the filter is meant; takes the mark of ``columns`` out of it."""
+        if row.pop(_IS_NAMED):
+            return True
+        own, *of = list_subject_uris(row["uri"] or "", row["version"], row["archive_id"])
+        if not self._objects.isdisjoint(of):
+            return True
+        return bool(self._names) and not self.uris.isdisjoint(_list_today(own, of))
+
+
+def _find_name(uri: str) -> str | None:
+    """The name of a local object, without the name of a file in it; None for an object elsewhere."""
+    path = find_path(uri)
+    return show_path(os.path.basename(split_member(path)[0])) if path is not None else None
+
+
+def _list_today(own: str, of: Sequence[str]) -> Iterator[str]:
+    """What a listing of today calls a recording, given by its URI, and the object that it is in."""
+    if not own.startswith("file:"):
+        return
+    for uri in of:
+        today = _resolve_folder(uri)
+        yield today
+        yield today + own[len(uri) :]
+    if not of:
+        yield _resolve_folder(own)
+
+
+def _resolve_folder(uri: str) -> str:
+    folder, slash, name = uri.rpartition("/")
+    return _read_links(folder) + slash + name
+
+
+@lru_cache(maxsize=4096)
+def _read_links(folder: str) -> str:
+    return today_uri(f"{folder}/x")[:-2]
 
 
 def is_not_erased() -> ds.Expression:
@@ -66,19 +153,40 @@ class RowSearch:
         self._without: set[str] = set()  # files without such rows
         self._growth = match.growth
 
-    def find(self) -> list[dict[str, Any]]:
-        """The rows of the newest version, with recording_id, archive_id, fingerprint, recorded_month and uri."""
+    def find(self) -> list[Row]:
+        """The rows of the newest version that are meant, with ``_COLUMNS``."""
         if self._growth != self._match.growth:
             self._growth = self._match.growth
             self._without.clear()
         self._delta.update_incremental()
         paths = list_files(self._delta)
         unread = [path for path in paths if path not in self._without]
-        names = ("recording_id", "archive_id", "fingerprint", "recorded_month")
-        columns = {name: ds.field(name) for name in names} | {"uri": ds.field("source", "uri"), _FILE: ds.field(_FILE)}
-        rows = scan(unread, TRANSCRIPTS, self._storage, columns, self._match.filter()).to_pylist()
+        columns = self._match.columns() | {_FILE: ds.field(_FILE)}
+        batches = iter_scan(unread, TRANSCRIPTS, self._storage, columns, self._match.filter())
+        rows = [row for batch in batches for row in batch.to_pylist() if self._match.means(row)]
         self._without = set(paths) - {row.pop(_FILE) for row in rows}
         return rows
+
+    def find_erased(self, recording_ids: Iterable[str]) -> set[str]:
+        """Those of ``recording_ids`` that have a row which only says that they were erased."""
+        ids = pa.array(sorted(recording_ids), pa.string())
+        wanted = ds.field("recording_id").isin(ids) & ~is_not_erased()
+        found = scan(list_files(self._delta), TRANSCRIPTS, self._storage, ["recording_id"], wanted)
+        return set(found["recording_id"].to_pylist())
+
+    def count_without_hash(self, columns: Iterable[str]) -> dict[str, int]:
+        """How many rows of each run are of DICOM objects and lack the hash of a patient in one of ``columns``."""
+        is_dicom = (ds.field("source", "container") == "dicom") | ds.field("dicom", "study_instance_uid").is_valid()
+        is_dicom = is_dicom | ds.field("dicom", "modality").is_valid()
+        lacks = pc.scalar(False)
+        for name in columns:
+            lacks = lacks | ds.field("dicom", name).is_null()
+        counts: dict[str, int] = {}
+        files = list_files(self._delta)
+        for batch in iter_scan(files, TRANSCRIPTS, self._storage, ["run_id"], is_dicom & lacks & is_not_erased()):
+            for found in batch["run_id"].value_counts().to_pylist():
+                counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+        return counts
 
 
 def list_files(delta: DeltaTable) -> list[str]:
@@ -91,22 +199,30 @@ def scan(
     paths: Sequence[str],
     schema: pa.Schema,
     storage: Storage,
-    columns: dict[str, ds.Expression] | list[str],
+    columns: list[str],
     wanted: ds.Expression | None = None,
 ) -> pa.Table:
-    """The wanted rows of a table's files, with constant memory besides them: few files at once."""
+    """The wanted rows of a table's files, with constant memory besides them."""
+    batches = list(iter_scan(paths, schema, storage, columns, wanted))
+    return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
+
+
+def iter_scan(
+    paths: Sequence[str],
+    schema: pa.Schema,
+    storage: Storage,
+    columns: Mapping[str, ds.Expression] | list[str],
+    wanted: ds.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The same, batch by batch: few files are open at once."""
     parquet, names = ds.ParquetFileFormat(), schema.append(pa.field(_FILE, pa.string()))
-    found = []
-    for start in range(0, max(len(paths), 1), _FILES_IN_A_SCAN):  # a table without files gives a table without rows
+    for start in range(0, len(paths), _FILES_IN_A_SCAN):
         part = paths[start : start + _FILES_IN_A_SCAN]
         fragments = [parquet.make_fragment(path, storage.filesystem, _make_partition(path)) for path in part]
         rows = LeanDataset(fragments, names, parquet, storage.filesystem)
-        found.append(
-            rows.scanner(
-                columns=columns, filter=wanted, fragment_readahead=_FILES_AT_ONCE, batch_readahead=_FILES_AT_ONCE
-            ).to_table()
+        yield from rows.to_batches(
+            columns=columns, filter=wanted, fragment_readahead=_FILES_AT_ONCE, batch_readahead=_FILES_AT_ONCE
         )
-    return pa.concat_tables(found)
 
 
 def _make_partition(path: str) -> ds.Expression:

@@ -169,6 +169,24 @@ class TextIndex:
                 shutil.rmtree(other, ignore_errors=True)
 
 
+def clear_indexes(root: Path, table_id: str) -> int:
+    """Deletes the indexes below ``root`` of the lake with this table, and those of which nobody knows the lake, as their first
+    refresh was interrupted; returns how many. A search that is at work on one is waited for."""
+    cleared = 0
+    for folder in (path for path in root.iterdir() if path.is_dir()):
+        with FileLock(folder / "lock"):
+            pointer = folder / "current"
+            name = pointer.read_text(encoding="utf-8") if pointer.exists() else ""
+            state = folder / name / "state.json"
+            if name and state.exists() and json.loads(state.read_text(encoding="utf-8"))["table"] != table_id:
+                continue
+            pointer.unlink(missing_ok=True)
+            for path in filter(_is_ours, folder.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)
+                cleared += 1
+    return cleared
+
+
 def _require_small(words: str) -> None:
     """Counts parentheses in quotation marks too: which those are is the parser's to say. Raises ConfigError."""
     if len(words) > _MOST_CHARACTERS:

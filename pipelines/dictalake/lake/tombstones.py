@@ -21,10 +21,11 @@ from deltalake.exceptions import DeltaError
 from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import open_or_create_table, read_parquet
+from dictalake.lake.delta import has_table, open_dataset, open_or_create_table, read_parquet
 from dictalake.lake.places import ERASURES_FOLDER
 from dictalake.lake.schema import ERASURES
 from dictalake.lake.storage import open_storage
+from dictalake.records import list_subject_uris
 
 
 def hash_subject(kind: str, value: str) -> str:
@@ -42,10 +43,12 @@ class ErasedSubjects:
         return bool(self.hashes)
 
     def covers_uri(self, uri: str) -> bool:
-        """Whether the recording at ``uri`` was erased, or the archive object that it is in."""
-        if not self.hashes:
-            return False
-        return any(hash_subject("uri", name) in self.hashes for name in {uri, uri.split("#", 1)[0]})
+        """Whether what has this very URI was erased."""
+        return bool(self.hashes) and hash_subject("uri", uri) in self.hashes
+
+    def covers_recording(self, uri: str, version: str | None = None, archive_id: str | None = None) -> bool:
+        """Whether a recording was erased, or the archive object or manifest that it is in (``list_subject_uris``)."""
+        return bool(self.hashes) and any(map(self.covers_uri, list_subject_uris(uri, version, archive_id)))
 
     def covers_dicom(self, dicom: Mapping[str, Any] | None) -> bool:
         """Whether the study, or the patient by hash, was erased."""
@@ -105,3 +108,11 @@ class Erasures:
         except OSError as error:
             raise RunError(f"cannot write the receipt to {self._storage.uri}: {type(error).__name__}") from error
         return f"{ERASURES_FOLDER}/{path}"
+
+
+def read_erased(lake: Lake) -> ErasedSubjects:
+    """Everything that was erased so far. A lake without tombstones gets no table of them. Raises RunError, OSError."""
+    storage = open_storage(lake, ERASURES_FOLDER)
+    if not has_table(storage):
+        return ErasedSubjects()
+    return ErasedSubjects(frozenset(open_dataset(storage, ERASURES).to_table(columns=["subject"])["subject"].to_pylist()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -20,33 +20,55 @@ from dictalake.lake.storage import Storage
 from dictalake.lake.tombstones import ErasedSubjects
 
 _THREADS = 8
-_SUBJECTS = ("source.uri", "archive_uri", "dicom.study_instance_uid", *(f"dicom.{name}" for name in PATIENT_HASHES.values()))
+_SUBJECTS = (
+    *("source.uri", "source.version", "archive_id", "archive_uri", "config"),
+    *("dicom.study_instance_uid", *(f"dicom.{name}" for name in PATIENT_HASHES.values())),
+)
 _FIELDS = {field.name: field for field in (*TRANSCRIPTS, *RUNS)}
-_PARTIAL_S = 3600.0  # a local file that is still being written is younger
+
+IsForbidden = Callable[[Mapping[str, Any], ErasedSubjects], bool]
 
 
-def delete_forbidden_files(delta: DeltaTable, storage: Storage, columns: list[str], forbidden: ErasedSubjects) -> int:
+def delete_forbidden_files(
+    delta: DeltaTable,
+    storage: Storage,
+    columns: list[str],
+    forbidden: ErasedSubjects,
+    is_forbidden: IsForbidden | None = None,
+) -> int:
     """Deletes files that hold forbidden rows and that the newest version does not name; returns how many.
 
     Those are files of old versions, and files that killed runs left behind. A live run that has written such a file but not
     committed it transcribes the other recordings in it again. Other files of old versions stay until they are vacuumed.
     """
+    test = is_forbidden or _is_forbidden
+    return delete_unused(
+        delta, storage, lambda path: any(test(row, forbidden) for row in _read_subjects(path, storage, columns))
+    )
+
+
+def delete_unused(delta: DeltaTable, storage: Storage, is_unwanted: Callable[[str], bool], older_than_s: float = 0.0) -> int:
+    """Deletes the unwanted ones of the data files that the newest version does not name; returns how many.
+
+    A file that is younger than ``older_than_s`` may be one whose writer is about to commit it.
+    """
     delta.update_incremental()
     used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
     infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
-    unused = [info.path for info in infos if info.type == fs.FileType.File and info.path not in used]
-    ages = {info.path: time.time() - (info.mtime_ns or 0) / 1e9 for info in infos}
-
-    def is_forbidden(path: str) -> bool:
-        if path.endswith(".partial"):  # of a local writer that was killed while it wrote
-            return ages[path] > _PARTIAL_S
-        if not path.endswith(".parquet") or path.startswith("_delta_log/"):
-            return False
-        return any(_is_forbidden(row, forbidden) for row in _read_subjects(path, storage, columns))
+    latest = time.time() - older_than_s
+    unused = [
+        info.path
+        for info in infos
+        if info.type == fs.FileType.File
+        and info.path not in used
+        and info.path.endswith(".parquet")
+        and not info.path.startswith("_delta_log/")
+        and (not older_than_s or (info.mtime_ns or 0) / 1e9 < latest)
+    ]
 
     def look(path: str) -> bool:
         try:
-            return is_forbidden(path)
+            return is_unwanted(path)
         except FileNotFoundError:  # vacuumed since
             return False
 
@@ -70,7 +92,8 @@ def _read_subjects(path: str, storage: Storage, columns: list[str]) -> Iterator[
 
 
 def _is_forbidden(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
-    is_covered = any(covers_location(row.get(name), forbidden) for name in ("source.uri", "archive_uri"))
+    uri = row.get("source.uri")
+    is_covered = bool(uri) and forbidden.covers_recording(str(uri), row.get("source.version"), row.get("archive_id"))
     return is_covered or forbidden.covers_dicom({name.removeprefix("dicom."): value for name, value in row.items() if value})
 
 

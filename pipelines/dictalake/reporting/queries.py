@@ -19,7 +19,7 @@ import duckdb
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
-from dictalake.lake.erase import clear_reports
+from dictalake.lake.erasers import clear_reports
 from dictalake.lake.query import connect, lock
 from dictalake.lake.reports import Reports
 from dictalake.reporting.model import (

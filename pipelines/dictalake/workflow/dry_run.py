@@ -15,12 +15,12 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
-from dictalake.lake.delta import has_table, open_dataset, open_table, read_parquet
-from dictalake.lake.places import ERASURES_FOLDER, TRANSCRIPTS_FOLDER
-from dictalake.lake.schema import ERASURES, TRANSCRIPTS
+from dictalake.lake.delta import has_table, open_table, read_parquet
+from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import DONE
-from dictalake.lake.tombstones import ErasedSubjects
+from dictalake.lake.tombstones import read_erased
 from dictalake.workflow.estimates import estimate_work
 from dictalake.workflow.fingerprint_change import NewFingerprint, find_new, take_name
 from dictalake.workflow.identity import identify
@@ -52,7 +52,7 @@ def plan_dry_run(config: Config, retry: Retry | None = None) -> DryRun:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
     provenance = take_name(config, identify(config, find_checkpoint(config.acoustic)))
     new = find_new(config, provenance)
-    erased = _read_erased(config)
+    erased = read_erased(config.lake)
     lost = find_again(config, provenance.fingerprint, retry)
     with TemporaryDirectory(prefix="dictalake-") as folder:
         findings = Findings()
@@ -73,10 +73,3 @@ def _find_done(config: Config, fingerprint: str) -> ds.Dataset:
     adds = pa.table(open_table(storage, TRANSCRIPTS, to_read=True).get_add_actions(flatten=True))
     paths = adds.filter(pc.equal(adds["partition.fingerprint"], fingerprint))["path"].to_pylist()
     return read_parquet(paths, DONE, storage)
-
-
-def _read_erased(config: Config) -> ErasedSubjects:
-    storage = open_storage(config.lake, ERASURES_FOLDER)
-    if not has_table(storage):
-        return ErasedSubjects()
-    return ErasedSubjects(frozenset(open_dataset(storage, ERASURES).to_table(columns=["subject"])["subject"].to_pylist()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dictalake.errors import ConfigError
-from dictalake.records import Recording, make_object_id, make_recording_id
+from dictalake.records import Recording, list_subject_uris, make_object_id, make_recording_id
 
 
 def find_object(row: Mapping[str, Any]) -> Recording:
@@ -24,10 +24,8 @@ def find_object(row: Mapping[str, Any]) -> Recording:
     )
     if row["archive_id"] in (None, row["recording_id"]):
         return recording
-    for place, mark in enumerate(uri):  # names may hold a # too: the right one gives the object's id
-        if mark == "#" and row["archive_id"] in (
-            make_object_id(uri[:place], source["version"]),
-            make_recording_id(uri[:place], source["version"]),  # of an object with a # in its name, before 0.2
-        ):
-            return replace(recording, recording_id=row["archive_id"], uri=uri[:place], size_bytes=0, attempt=0)
+    _, *objects = list_subject_uris(uri, source["version"], row["archive_id"])
+    for of in objects:  # before 0.2 an object with a # in its name had an id of another rule
+        if row["archive_id"] in (make_object_id(of, source["version"]), make_recording_id(of, source["version"])):
+            return replace(recording, recording_id=row["archive_id"], uri=of, size_bytes=0, attempt=0)
     raise ConfigError(f"the row {row['recording_id']} does not say which archive object it was in; it cannot be made again")

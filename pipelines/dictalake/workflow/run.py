@@ -32,7 +32,7 @@ from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
 from dictalake.lake.claims import LeaseStore, make_lease
-from dictalake.lake.erase import blank_manifests
+from dictalake.lake.erasers import blank_manifests
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import RunLog

@@ -159,9 +159,9 @@ class WorkList:
         new = ErasedSubjects(forbidden.hashes - self._listed.hashes)
         uris: list[str] = []
         if new:
-            self._database.execute("SELECT uri FROM pending")
+            self._database.execute("SELECT uri, version FROM pending")
             while rows := self._database.fetchmany(_BATCH):
-                uris += [uri for (uri,) in rows if new.covers_uri(uri)]
+                uris += [uri for uri, version in rows if new.covers_recording(uri, version)]
         covered = pa.table({"uri": pa.array(uris, pa.string())})
         if covered.num_rows:
             self._database.register("covered", covered)
@@ -254,7 +254,7 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     recordings = iter(found)
     seq = erased = 0
     while batch := list(islice(recordings, _BATCH)):
-        admitted = [one for one in batch if not any(map(forbidden.covers_uri, (one.uri, *one.old_uris)))]
+        admitted = [one for one in batch if not _is_erased((one.uri, *one.old_uris), one.version, forbidden)]
         erased += len(batch) - len(admitted)
         rows = columns.recordings_to_table(admitted)  # DuckDB reads it by its name
         for name in ("reason", "detail"):
@@ -268,6 +268,10 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
         _insert_names(database, ((one.recording_id, [one.uri, *one.old_uris], one.version) for one in named))
         seq += len(admitted)
     return erased
+
+
+def _is_erased(uris: Iterable[str], version: str, forbidden: ErasedSubjects) -> bool:
+    return any(forbidden.covers_recording(uri, version) for uri in uris)
 
 
 def _insert_names(database: duckdb.DuckDBPyConnection, named: Iterable[tuple[str, list[str], str]]) -> None:
@@ -290,7 +294,7 @@ def _add_aliases(
     reader.execute("SELECT recording_id, uri, version FROM listed")
     while rows := reader.fetchmany(_BATCH):
         named = [(one, [uri, *find_old_uris(uri, folder_aliases)], version) for one, uri, version in rows]
-        erased += [one for one, uris, _ in named if any(map(forbidden.covers_uri, uris))]
+        erased += [one for one, uris, version in named if _is_erased(uris, version, forbidden)]
         _insert_names(database, (one for one in named if len(one[1]) > 1))
     gone = pa.table({"recording_id": pa.array(erased, pa.string())})
     database.register("gone", gone)

@@ -285,7 +285,7 @@ def test_reading_one_recording_gives_its_error(tmp_path: Path) -> None:
 def test_erasing_the_manifest_or_the_bad_line_keeps_it_out(tmp_path: Path) -> None:
     (bad,) = read(tmp_path, "uri,n\n,1\n")
     for uri in (bad.uri, f"file://{tmp_path}/list.csv"):
-        assert ErasedSubjects(frozenset([hash_subject("uri", uri)])).covers_uri(bad.uri)
+        assert ErasedSubjects(frozenset([hash_subject("uri", uri)])).covers_recording(bad.uri, bad.version)
 
 
 def test_the_work_list_and_its_blocks_carry_the_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake import delta_log
 from dictalake.lake.delta_log import LogCleaning, clean_log
-from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.erase import Plan, Subjects, forget
 from dictalake.lake.maintenance import compact
 from dictalake.lake.query import open_lake
 from dictalake.lake.runs import RunLog, RunRecord
@@ -266,7 +266,7 @@ def test_what_could_not_be_cleaned_is_said_with_what_to_do(lake: Lake, monkeypat
         receipt = forget(lake, Subjects(recordings=("a",)))
     assert (receipt.log_files, receipt.log_files_left > 0) == (0, True)
     console = Console(width=200, record=True)
-    show_receipt(receipt, console, dry_run=False)
+    show_receipt(receipt, Plan((), 0, Subjects(), Subjects()), console, dry_run=False)
     told = console.export_text()
     assert f"log files not cleaned: {receipt.log_files_left}" in told
     assert "when none is at work, run the same command again" in told

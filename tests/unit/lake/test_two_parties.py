@@ -14,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 
 from dictalake.config.sections import Lake
-from dictalake.lake import erase, unreferenced_files
+from dictalake.lake import erasers, unreferenced_files
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.erase import Subjects, forget, sweep
 from dictalake.lake.maintenance import compact
@@ -104,8 +104,8 @@ def test_an_erasure_during_a_commit_whose_storage_fails_is_obeyed_by_the_next_tr
     lake: Lake, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
 ) -> None:
     if not is_deleted:
-        monkeypatch.setattr(erase, "delete_forbidden_files", lambda *_: 0)
-    run = start(lake, lambda: forget(lake, Subjects(uris=(URI,))), then_fails=True)
+        monkeypatch.setattr(erasers, "delete_forbidden_files", lambda *_: 0)
+    run = start(lake, lambda: forget(lake, Subjects(uris=(URI,)), force=True), then_fails=True)
     result = run.commit([*write_staged(make_rows(["a"]), lake), *write_staged(make_rows(["c"]), lake)])
     assert (result.rows, result.erased, result.storage_retries) == (1, 1, 1)
     assert read_ids(lake) == ["c", "x"]
@@ -202,7 +202,7 @@ def test_a_writer_that_builds_on_an_older_version_is_refused_after_an_erasure(la
     old = DeltaTable(TranscriptTable(lake).uri)
     store = LeaseStore(lake)
     with store.hold(make_lease("r1", "backfill", OTHER), lambda lease: lease):  # of a model without a row yet
-        forget(lake, Subjects(uris=(URI,)))
+        forget(lake, Subjects(uris=(URI,)), force=True)
     with pytest.raises(CommitFailedError):
         commit_by_delta_rs(old, fingerprint, 1 if fingerprint == FINGERPRINT else 0)
 
@@ -215,7 +215,7 @@ def commit_by_delta_rs(delta: DeltaTable, fingerprint: str, version: int) -> Non
 
 
 def test_a_row_that_is_committed_while_an_erasure_sweeps_is_removed_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = erase.delete_forbidden_files
+    real = erasers.delete_forbidden_files
 
     def commit_meanwhile(*arguments: Any) -> int:
         deleted = real(*arguments)
@@ -226,8 +226,8 @@ def test_a_row_that_is_committed_while_an_erasure_sweeps_is_removed_too(lake: La
             blind.commit(write_staged(make_rows(["a"]), lake))
         return deleted
 
-    monkeypatch.setattr(erase, "delete_forbidden_files", commit_meanwhile)
-    forget(lake, Subjects(uris=(URI,)))
+    monkeypatch.setattr(erasers, "delete_forbidden_files", commit_meanwhile)
+    forget(lake, Subjects(uris=(URI,)), force=True)
     assert read_ids(lake) == ["x"]
     files = Path(f"{lake.uri}/transcripts").glob("fingerprint=*/*/*.parquet")
     assert [row for file in files for row in pq.ParquetFile(file).read()["recording_id"].to_pylist()] == ["x"]
@@ -238,7 +238,7 @@ def test_another_recording_of_an_erased_person_that_a_run_has_in_work_is_kept_ou
     dicom = {"study_instance_uid": "1.2.3"} if kind == "study" else {"patient_id_hash": "f00d" * 16}
     TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a", dicom=dicom)]), lake))
     subjects = Subjects(studies=("1.2.3",)) if kind == "study" else Subjects(patients=("f00d" * 16,))
-    run = start(lake, lambda: forget(lake, subjects))
+    run = start(lake, lambda: forget(lake, subjects, leave_unhashed=True))
     staged = [write_staged(make_transcripts([row]), lake)[0] for row in (make_row("b", dicom=dicom), make_row("c"))]
     result = run.commit(staged)
     assert (result.rows, result.erased) == (1, 1)

@@ -16,7 +16,8 @@ import pytest
 from dictalake.cli.main import run_command
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
-from dictalake.lake.erase import Subjects, clear_reports, forget
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.erasers import clear_reports
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config

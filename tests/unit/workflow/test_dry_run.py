@@ -56,7 +56,7 @@ def test_what_is_done_and_erased_is_left_out_and_the_rest_estimated_without_a_ch
     row["source"] |= {"size_bytes": 36_000}
     commit(config.lake, row)
     RunLog(config.lake).append(RunRecord(run_id="r", event="finished", ok=1, audio_hours=4.0, wall_s=3600.0))
-    forget(config.lake, Subjects(uris=(erased.uri,)))
+    forget(config.lake, Subjects(uris=(erased.uri,)), force=True)
     before = list_files(tmp_path / "lake")
     plan = plan_dry_run(config)
     assert (plan.counts.found, plan.counts.skipped, plan.counts.erased, plan.counts.pending) == (2, 1, 1, 1)

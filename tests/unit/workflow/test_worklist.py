@@ -22,7 +22,7 @@ from dictalake.errors import ConfigError, RunError
 from dictalake.lake.rechecks import LOST
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import ErasedSubjects, hash_subject
-from dictalake.records import Recording, make_object_id
+from dictalake.records import BAD_LINE_VERSION, Recording, make_object_id
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList, plan_blocks
 from tests.lake_rows import make_failed_row, make_row
 
@@ -142,10 +142,11 @@ def test_what_another_live_run_has_claimed_is_left_to_it() -> None:
 def test_what_was_erased_is_left_out_at_every_version() -> None:
     forbidden = ErasedSubjects(frozenset({hash_subject("uri", "gs://a/a")}))
     newer = replace(make("newer"), uri="gs://a/a", version="2")
-    inside = replace(make("inside"), uri="gs://a/a#x.wav")
-    work = find([make("a"), newer, inside, make("b")], as_done([]), forbidden=forbidden)
-    assert (work.counts.erased, work.counts.found) == (3, 1)
-    assert list(work.blocks()) == [[make("b")]]
+    line = replace(make("line"), uri="gs://a/a#line-3-0", version=BAD_LINE_VERSION)  # of an erased manifest
+    beside = replace(make("beside"), uri="gs://a/a#x.wav")  # an object with such a name
+    work = find([make("a"), newer, line, beside, make("b")], as_done([]), forbidden=forbidden)
+    assert (work.counts.erased, work.counts.found) == (3, 2)
+    assert list(work.blocks()) == [[beside, make("b")]]
 
 
 def test_only_the_failed_files_of_an_archive_object_are_tried_again() -> None:

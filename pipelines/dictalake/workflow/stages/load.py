@@ -176,7 +176,7 @@ class Load:
         started = time.perf_counter()
         row: Row = {}
         with capture_row_error(recording.recording_id, "load", row):
-            if self._forbidden.covers_uri(recording.uri):
+            if self._forbidden.covers_recording(recording.uri, recording.version, recording.archive_id):
                 raise Erased(recording.recording_id, "it was erased and is kept out")
             budget.require(recording.recording_id)
             with budget.working():
