@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.erasure_mutations import ERASURE_MUTATIONS
 from tests.lake_mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", help="only mutations whose name or file contains this")
     parser.add_argument("--out", type=Path, help="a JSON file for the score")
     options = parser.parse_args(argv)
-    chosen = [one for one in MUTATIONS if not options.only or options.only in f"{one.file} {one.name}"]
+    chosen = [one for one in (*MUTATIONS, *ERASURE_MUTATIONS) if not options.only or options.only in f"{one.file} {one.name}"]
     started, results = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder:
         for mutation in chosen:

@@ -13,10 +13,16 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
+from dictalake.config.sections import Lake
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.places import PLACES
+from dictalake.records import list_subject_uris
+from tests.audited_lake import list_leaks
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_mu_law_dicom, make_sound, read_rows
 from tests.unit.audio.formats.archive_samples import encode, make_dicom, make_group
@@ -139,6 +145,18 @@ def test_the_word_is_nowhere_but_in_the_lake(random_lasr: Path, tmp_path: Path, 
     for row in rows:
         said = [row[column] for column in ("text", "text_raw", "error", "dicom", "provenance", "run_id")]
         assert not leaks(repr(said).encode())
+    require_erasure(Lake.model_validate({"uri": str(tmp_path / "lake")}), rows)
+
+
+def require_erasure(lake: Lake, rows: list[dict[str, Any]]) -> None:
+    """What the run wrote is where the table of places says, and an erasure of all objects leaves none of it."""
+    holding = {path.partition("/")[0] for path in list_leaks(lake, words=(CANARY,))}
+    assert {"transcripts", "manifests"} <= holding <= {place.folder for place in PLACES if place.personal == "content"}
+    assert {path.name for path in Path(str(lake.uri)).iterdir()} <= {place.folder for place in PLACES}
+    objects = {list_subject_uris(row["source"]["uri"], row["source"]["version"], row["archive_id"])[-1] for row in rows}
+    receipt = forget(lake, Subjects(uris=tuple(objects)))
+    assert (receipt.recordings, receipt.unknown) == (len(rows), 0)
+    assert list_leaks(lake, words=(CANARY,)) == []
 
 
 def leaks(text: bytes) -> bool:
