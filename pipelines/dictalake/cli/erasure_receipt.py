@@ -81,7 +81,7 @@ def _tell_unknown(plan: Plan, *, is_forced: bool) -> Iterator[str]:
         for one in getattr(plan.erased_before, name):
             yield f"--{word} {one}: was erased before"
         for one in getattr(plan.unknown, name):
-            outcome = "it is kept out from now on" if is_forced and name != "recordings" else "nothing is kept out"
+            outcome = "it is kept out from now on" if is_forced and name != "recordings" else "it is not kept out"
             yield f"--{word} {one}: matches nothing in the lake, check the spelling; {outcome}"
     if plan.unhashed:
         yield f"{plan.unhashed} rows of DICOM objects have no such hash of the patient: nobody can tell whose they are"
@@ -126,6 +126,7 @@ def show_receipt(receipt: Receipt, plan: Plan, console: Console | None = None, *
         ("lineage events changed", str(receipt.lineage_events)),
         ("lines taken out of reports", str(receipt.report_lines)),
         ("rechecks removed", str(receipt.rechecks)),
+        ("pairs of replaced recordings removed", str(receipt.superseded)),
         ("log files cleaned of values of rows", str(receipt.log_files)),
         ("tombstones", str(receipt.tombstones)),
     ]

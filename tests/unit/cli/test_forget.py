@@ -95,7 +95,7 @@ def test_what_matches_nothing_is_named_one_by_one_and_leaves_no_tombstone_and_no
     assert run_command("forget", [*arguments, "--yes", "--logs.file", str(tmp_path / "log")]) == 3
     shown = capsys.readouterr().out
     for one in ("--recording typo", f"--uri {TYPO}", "--study 1.2.3"):
-        assert f"{one}: matches nothing in the lake, check the spelling; nothing is kept out\n" in shown
+        assert f"{one}: matches nothing in the lake, check the spelling; it is not kept out\n" in shown
     assert read_ids(lake) == ["b"]
     erased = Erasures(lake).read()
     assert erased.covers_uri(A)
