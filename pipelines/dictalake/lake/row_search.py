@@ -50,7 +50,7 @@ class Match:
         self.growth = 0
         self._objects = set(self.uris)  # what may have files in it
         # A link above a file gave it another URI before 0.2: the same name in another folder.
-        self._names = {name for uri in self.uris if (name := _find_name(uri)) is not None}
+        self._names = {name for uri in self.uris if (name := _find_name(uri))}
 
     def add_uris(self, uris: Iterable[str]) -> None:
         """Adds URIs of objects of the archive."""
@@ -109,7 +109,7 @@ class Match:
 
 
 def _find_name(uri: str) -> str | None:
-    """The name of a local object, without the name of a file in it; None for an object elsewhere."""
+    """The name of a local object, without the name of a file in it; None for an object elsewhere, empty for a folder."""
     path = find_path(uri)
     return show_path(os.path.basename(split_member(path)[0])) if path is not None else None
 
