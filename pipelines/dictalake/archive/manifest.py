@@ -27,7 +27,7 @@ from dictalake.archive.listing import list_recordings, make_recording
 from dictalake.archive.manifest_parquet import read_parquet
 from dictalake.archive.manifest_rows import KEY, BadRow, Line, ManifestRow, Notes, make_bad_row
 from dictalake.archive.manifest_text import read_text
-from dictalake.archive.places import Allowed, find_base, find_bucket, join_base, name_prefix, report_outside
+from dictalake.archive.places import Allowed, find_base, find_bucket, join_base, name_place_above, report_outside
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
@@ -114,7 +114,7 @@ def _describe_lines(lines: Iterator[Line], reader: _Reader, notes: Notes, findin
                 findings.not_allowed += is_outside
                 findings.allowed += recording.error is None
                 if is_outside:
-                    findings.add_prefix(name_prefix(recording.uri))
+                    findings.add_place(name_place_above(recording.uri))
                 modified_at = recording.modified_at
                 if since is None or modified_at is None or modified_at >= since:
                     yield recording
