@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from dictalake.sandbox.messages import CallLimits
-from dictalake.sandbox.pool import Sandbox, _Child
+from dictalake.sandbox.pool import Sandbox
+from dictalake.sandbox.process import ChildProcess
 from dictalake.sandbox.spawner import start_process
 from tests.unit.sandbox.functions import behave
 
@@ -81,7 +82,7 @@ def test_a_parent_that_was_gone_before_the_child_could_ask_for_its_death_is_noti
 def test_what_a_child_has_started_is_ended_with_it() -> None:
     """A kernel without seccomp lets it start something."""
     mine, theirs = socket.socketpair()
-    child: Any = object.__new__(_Child)
+    child: Any = object.__new__(ChildProcess)
     child._socket, child._owner = mine, os.getpid()
     child._process = start_process(["/bin/sh", "-c", "sleep 3600 & echo $!; wait"], stdout=subprocess.PIPE, process_group=0)
     grandchild = os.pidfd_open(int(child._process.stdout.readline()))
