@@ -236,12 +236,14 @@ def test_a_place_is_free_again_though_a_copy_of_its_lock_is_open() -> None:
 def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
     program = (
         "import os, time\nfrom dictalake.sandbox.node_slot import *\n"
-        "with hold_slot('test', 60):\n    if os.fork() == 0:\n        raise SystemExit\n    os.wait()\n"
+        "with hold_slot('test', 60):\n    if os.fork() == 0:\n        raise SystemExit\n    assert os.wait()[1] == 0\n"
         "    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n        time.sleep(600)\n    time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        fork = int(holder.stdout.readline())
+        fork, folder = int(holder.stdout.readline()), node_slot.find_folder()
+        assert folder is not None
+        assert [name for name in os.listdir(folder / "test.queue") if f"-{holder.pid}-" in name], "its fork left it the ticket"
         with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
             pass
         holder.kill()

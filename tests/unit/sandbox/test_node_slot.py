@@ -14,6 +14,8 @@ import pytest
 
 from dictalake.sandbox import node_slot
 
+pytestmark = pytest.mark.timeout(60)
+
 # Waits for the place, and is never woken.
 _SLEEPER = """
 import sys
