@@ -56,6 +56,16 @@ def test_child_that_dies_once_costs_nothing(sandbox: Sandbox, tmp_path: Path) ->
         assert file.tell() == 1
 
 
+def test_the_second_try_is_in_a_child_that_has_read_nothing_else() -> None:
+    sandbox = Sandbox(behave, CallLimits(cpu_s=5.0, memory_mb=150.0))
+    for child in [sandbox._take_child(fresh=True) for _ in range(2)]:
+        sandbox._put_back(child)
+    with pytest.raises(DecoderCrashed):
+        sandbox.call(b"die", "r1", {})
+    assert len(sandbox._idle) == 1, "the other one was left alone"
+    sandbox.close()
+
+
 @pytest.mark.parametrize("what", ["sleep", "spin"])
 def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str) -> None:
     with pytest.raises(DecoderTimeout, match=r"limits\.decode_s"):
