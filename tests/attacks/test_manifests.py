@@ -325,7 +325,14 @@ def test_a_file_that_became_a_link_or_a_pipe_after_it_was_listed_is_not_read(fol
 
 
 @pytest.mark.parametrize(
-    "keys", [{"uri": "archive"}, {"uri": "today"}, {"manifest": "archive/l.csv"}, {"allowed": ("archive",)}]
+    "keys",
+    [
+        {"uri": "archive"},
+        {"uri": "today"},
+        {"manifest": "archive/l.csv"},
+        {"manifest": "today/l.csv"},
+        {"allowed": ("archive",)},
+    ],
 )
 def test_a_worker_in_another_folder_reads_no_file_that_was_swapped_for_a_link(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
@@ -334,6 +341,8 @@ def test_a_worker_in_another_folder_reads_no_file_that_was_swapped_for_a_link(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     archive = pin_places(Archive.model_validate({"manifest": None if "uri" in keys else "/list.csv", **keys}))
+    named = archive.manifest or archive.uri or ""
+    assert named.startswith("file:///"), "a worker in another folder finds it, too"
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "today").unlink()
     (tmp_path / "today").symlink_to("elsewhere")

@@ -67,9 +67,13 @@ def test_the_second_try_is_in_a_child_that_has_read_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("what", ["sleep", "spin"])
-def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str) -> None:
+def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[bool] = []
+    take = sandbox._take_child
+    monkeypatch.setattr(sandbox, "_take_child", lambda *, fresh: tries.append(fresh) or take(fresh=fresh))
     with pytest.raises(DecoderTimeout, match=r"limits\.decode_s"):
         sandbox.call(what.encode(), "r1", {})
+    assert tries == [False], "it has had all of its time"
     assert sandbox.call(b"work", "r2", {})[0]["said"] == "work"
 
 
