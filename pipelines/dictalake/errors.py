@@ -171,15 +171,16 @@ class NoMemorySlot(LoadError):
     reason = "no_memory_slot"
     retryable = True
     meaning = (
-        "The recording needs more memory than a decoder's share, and for all the time that it waited others had the one place "
-        "for such recordings on its machine. Nothing is known to be wrong with it."
+        "The recording needs more memory than a decoder's share, or ended its decoder as if it did. For all the time that it "
+        "waited, others had the one place for such recordings on its machine. Nothing is known to be wrong with it."
     )
     advice = "Run again with --retry-failed; if many recordings meet this, raise ray.load_memory_mb."
 
 
 class DecoderCrashed(LoadError):
     reason = "decoder_crashed"
-    meaning = "The decoder's process crashed twice on this file."
+    meaning = "The decoder's process ended twice on this file, or answered as no decoder does."
+    ended = False  # whether it ended, as it may for want of memory, too
     advice = "Inspect the file with care: it may be an attack."
 
 

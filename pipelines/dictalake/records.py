@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -74,6 +75,11 @@ def list_subject_uris(uri: str, version: str | None = None, archive_id: str | No
     return uri, *(uri[:place] for place in places)  # the id is of nothing that is known: it may be in each of them
 
 
+def find_ending(name: str) -> str:
+    """``wav`` of a path, URI or name that ends in ``.WAV``; empty for none."""
+    return PurePosixPath(name).suffix.lower().removeprefix(".")
+
+
 def _hash(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -87,7 +93,8 @@ class Recording:
     ``archive_rows`` how many rows it makes in all. ``done_members`` of an archive object are the ids that need no work any
     more, ``member_attempts`` the attempts of those that are tried again. With an ``error`` there is nothing to read: the
     recording stands for a line of the manifest, or an entry of a folder, that cannot be used. ``old_uris`` are other URIs under
-    which an older version may have put it into the lake.
+    which an older version may have put it into the lake. ``ending`` is that of the name that was asked for, where a
+    link has another one than what it leads to.
     """
 
     recording_id: str
@@ -103,6 +110,7 @@ class Recording:
     member_attempts: Mapping[str, int] = field(default_factory=dict)
     error: TranscriptionError | None = None
     old_uris: tuple[str, ...] = ()
+    ending: str | None = None
 
 
 @dataclass(frozen=True)

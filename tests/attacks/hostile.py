@@ -144,6 +144,13 @@ def _clone(name: str, *arguments: int | bytes) -> None:
     os.waitpid(child, 0)
 
 
+def _start_thread(target: dict[str, Any]) -> None:
+    work, thread = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None), ctypes.c_ulong()
+    if error := _LIBC.pthread_create(ctypes.byref(thread), None, work, None):
+        raise OSError(error, "pthread_create")
+    _LIBC.pthread_join(thread, None)
+
+
 def _spawn(target: dict[str, Any]) -> None:
     os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
 
@@ -173,6 +180,11 @@ def _type_on_terminal(target: dict[str, Any]) -> None:
 
 def _limit_parent(target: dict[str, Any]) -> None:
     resource.prlimit(target["victim"], resource.RLIMIT_CORE, resource.prlimit(target["victim"], resource.RLIMIT_CORE))
+
+
+def _limit_itself(kind: int) -> None:
+    """To what it is: a limit that it may set it could raise."""
+    call("prlimit64", 0, kind, struct.pack("<qq", *resource.getrlimit(kind)), None)
 
 
 _Attack = Callable[[dict[str, Any]], Any]
@@ -224,6 +236,9 @@ PROCESSES: dict[str, _Attack] = {
     "clone without a thread": lambda t: _clone("clone", signal.SIGCHLD, 0, 0, 0, 0),
     "clone into a namespace": lambda t: _clone("clone", signal.SIGCHLD | 0x10000000, 0, 0, 0, 0),
     "clone3": lambda t: _clone("clone3", struct.pack("<11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, 0), 88),
+    "thread": _start_thread,
+    "set the own processor time": lambda t: _limit_itself(resource.RLIMIT_CPU),
+    "set the own memory": lambda t: _limit_itself(resource.RLIMIT_AS),
     "exec": _execute,
     "exec from memory": _execute_memory,
     "own process group": lambda t: call("setpgid", 0, 0),
@@ -273,7 +288,7 @@ def answer(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
         case "long value":
             return {"text": "x" * 100_000_000}, nothing
         case "nested":
-            return _raw(b'{"value":' * 100_000 + b"{}" + b"}" * 100_000)
+            return _raw(b'{"value":' * 50_000 + b"{}" + b"}" * 50_000)  # just short enough to be read
         case "no JSON":
             return _raw(b"\xff{")
         case "no shape":

@@ -97,4 +97,6 @@ def _misread(recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any
             return {"length": -1}, as_samples(b"short")
         case 11:
             bytearray(10**10)
+        case 13:
+            raise FetchFailed(recording_id, "the storage gives nothing")
     return unpack(b"", recording_id, settings)

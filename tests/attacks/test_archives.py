@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
 
 from dictalake.archive import unpack as unpacking
 from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file, open_bytes, open_empty
+from dictalake.archive.members import Bounds
 from dictalake.archive.unpack import open_members
+from dictalake.archive.zip_files import list_zip
 from dictalake.config.sections import Archive, Limits
 from dictalake.errors import LoadError
 from dictalake.records import Recording
@@ -157,7 +160,7 @@ def test_a_child_that_lists_more_than_the_limits_gets_no_further() -> None:
 
 @pytest.mark.usefixtures("hostile")
 def test_a_child_that_dies_hangs_or_lies_costs_the_file_that_it_read() -> None:
-    sizes = {"dies": 3, "hangs": 5, "overflows": 7, "lies": 9, "hoards": 11}
+    sizes = {"dies": 3, "hangs": 5, "overflows": 7, "lies": 9, "hoards": 11, "claims": 13}
     files = {name: bytes([48 + size]) * size for name, size in sizes.items()}
     order = [name for bad in files for name in (bad, f"good{bad}")]
     packed = {name: files.get(name, b"good") for name in order}
@@ -170,6 +173,7 @@ def test_a_child_that_dies_hangs_or_lies_costs_the_file_that_it_read() -> None:
         "overflows": b"x" * 7,  # no more than the list announced
         "lies": "corrupt_audio",
         "hoards": "too_large",
+        "claims": "decoder_crashed",  # that there is no room, where it has nothing to write
     }
 
 
@@ -234,12 +238,18 @@ def test_a_child_that_claims_a_full_disk_is_not_believed(monkeypatch: pytest.Mon
     with pytest.raises(LoadError, match=r"decoder_crashed.*where there is some"):
         list_as("claims-no-room")
 
-    def refuse(*_: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
+    for code, expected in (
+        (errno.ENOSPC, "fetch_failed"),
+        (errno.EDQUOT, "fetch_failed"),
+        (errno.EOPNOTSUPP, "decoder_crashed"),
+    ):
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(LoadError, match="fetch_failed"):
-        list_as("claims-no-room")
+        def refuse(*_: int, code: int = code) -> None:
+            raise OSError(code, "no")
+
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        with pytest.raises(LoadError, match=expected):
+            list_as("claims-no-room")
 
 
 def test_a_process_that_cannot_be_started_says_nothing_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,3 +271,9 @@ def test_the_entries_of_a_zip_inside_a_zip_are_not_counted() -> None:
     assert found == {"inner.zip": "unsupported_container", "good.wav": b"good"}
     with pytest.raises(LoadError, match="too_many_members"):
         unpack(inner, {"members": 10})
+
+
+def test_what_a_zip_announces_is_bounded_before_any_of_it_is_described() -> None:
+    bounds = Bounds("r1", Limits.model_validate({"expanded_mb": 0.0001}))
+    with pytest.raises(LoadError, match="expands_too_large"):
+        list_zip(io.BytesIO(make_zip({"a.wav": bytes(101)})), bounds, ZoneInfo("UTC"))

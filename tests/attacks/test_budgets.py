@@ -170,7 +170,8 @@ def test_many_that_need_much_memory_never_have_it_at_once(little_memory: Config,
 
 def test_a_place_that_others_keep_is_waited_for_within_bounds(little_memory: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "_WAITS", 1e-4)
-    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match=r"no_memory_slot.*others had the one place"):
+    needs = r"no_memory_slot.*it needs more memory than its decoder's share of 48 MB.* others had the one place"
+    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match=needs):
         AudioLoader(little_memory).load(LONG, RECORDING)
     monkeypatch.setattr(audio, "_WAITS", 4)  # another run of these tests may be at work
     assert AudioLoader(little_memory).load(LONG, RECORDING).duration_s == 900
@@ -235,12 +236,14 @@ def test_a_place_is_free_again_though_a_copy_of_its_lock_is_open() -> None:
 def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
     program = (
         "import os, time\nfrom dictalake.sandbox.node_slot import *\n"
-        "with hold_slot('test', 60):\n    if os.fork() == 0:\n        raise SystemExit\n    os.wait()\n"
+        "with hold_slot('test', 60):\n    if os.fork() == 0:\n        raise SystemExit\n    assert os.wait()[1] == 0\n"
         "    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n        time.sleep(600)\n    time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        fork = int(holder.stdout.readline())
+        fork, folder = int(holder.stdout.readline()), node_slot.find_folder()
+        assert folder is not None
+        assert [name for name in os.listdir(folder / "test.queue") if f"-{holder.pid}-" in name], "its fork left it the ticket"
         with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
             pass
         holder.kill()
@@ -251,16 +254,23 @@ def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
 
 
 def test_a_decoder_that_dies_in_little_memory_is_tried_in_much(little_memory: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that gets no memory may abort."""
-    call = Sandbox.call
+    """A library that gets no memory may abort. A decoder that lies has been taken over, and gets no place for that."""
+    call, crash = Sandbox.call, DecoderCrashed("r1", "SIGABRT")
 
     def die_in_little(sandbox: Sandbox, *arguments: Any) -> Any:
         if sandbox._limits.memory_mb < 400:
-            raise DecoderCrashed("r1", "SIGABRT")
+            raise crash
         return call(sandbox, *arguments)
 
     monkeypatch.setattr(Sandbox, "call", die_in_little)
-    assert AudioLoader(little_memory).load(encode(make_tone(0.5), 16_000, "FLAC"), RECORDING).duration_s == 0.5
+    loader, sound = AudioLoader(little_memory), encode(make_tone(0.5), 16_000, "FLAC")
+    with pytest.raises(DecoderCrashed):
+        loader.load(sound, RECORDING)
+    crash.ended = True
+    assert loader.load(sound, RECORDING).duration_s == 0.5
+    monkeypatch.setattr(audio, "_WAITS", 0)
+    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match="its decoder ended, as for want of more memory"):
+        loader.load(sound, RECORDING)
 
 
 def test_a_defect_that_may_be_for_want_of_memory_is_not_believed_on_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:

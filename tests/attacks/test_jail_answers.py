@@ -13,7 +13,8 @@ import pytest
 
 from dictalake.audio.answer import check_answer
 from dictalake.errors import CorruptAudio, DecoderCrashed
-from dictalake.sandbox.messages import CallLimits
+from dictalake.sandbox import process
+from dictalake.sandbox.messages import CallLimits, read_answer, send_request
 from dictalake.sandbox.pool import Sandbox
 from tests.attacks.hostile import answer, run_code
 
@@ -33,8 +34,9 @@ def sandbox() -> Iterator[Sandbox]:
     ],
 )
 def test_an_answer_that_no_decoder_gives_is_a_crash_of_that_recording(sandbox: Sandbox, how: str) -> None:
-    with pytest.raises(DecoderCrashed, match="handle this file with caution"):
+    with pytest.raises(DecoderCrashed, match="handle this file with caution") as caught:
         sandbox.call(how.encode(), "r1", {})
+    assert caught.value.ended is (how == "leaves"), "more memory would not help"
     assert sandbox.call(b"honest", "r2", {})[0] == {"who": "me"}
 
 
@@ -61,14 +63,25 @@ def test_the_detail_of_an_error_is_short_and_prints_as_it_stands(sandbox: Sandbo
     detail.encode()
 
 
-def test_an_answer_before_the_question_does_not_become_that_of_the_next_recording(sandbox: Sandbox) -> None:
+def test_an_answer_before_the_question_does_not_become_that_of_the_next_recording(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sandbox.call(b"talks on", "r1", {})[0] == {"who": "before"}  # its own recording is its own affair
     # The rest of what it says may be on its way still; it is there once it waits in the socket.
     (child,) = sandbox._idle
     deadline = time.monotonic() + 30
     while not _has_news(child) and time.monotonic() < deadline:
         pass
+    asked: list[Any] = []
+    monkeypatch.setattr(process, "send_request", lambda to, *request: asked.append(to) or send_request(to, *request))
     assert sandbox.call(b"honest", "r2", {})[0] == {"who": "me"}
+    assert len(asked) == 1, "the one that talks on never sees the next recording"
+    assert child._socket not in asked
+
+
+def test_a_shape_that_would_be_made_to_fit_is_none() -> None:
+    with pytest.raises(ValueError, match="no shape"):
+        read_answer(b'{"value":{},"shape":[-1,3]}', np.zeros(12, np.uint8))
 
 
 def _has_news(child: Any) -> bool:

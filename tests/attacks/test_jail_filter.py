@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 
 import pytest
 
@@ -17,9 +18,8 @@ MACHINES = [*AUDIT]
 
 def decide(program: list[Instruction], audit: int, number: int, *arguments: int) -> int:
     """What the kernel would do."""
-    fields = {0: number, 4: audit} | {
-        16 + 8 * at: value & 0xFFFFFFFF for at, value in enumerate((*arguments, 0, 0, 0, 0, 0, 0)[:6])
-    }
+    passed = struct.pack("<6Q", *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
+    fields = {0: number, 4: audit} | {16 + 4 * at: value for at, value in enumerate(struct.unpack("<12I", passed))}
     value, at = 0, 0
     while True:
         code, if_true, if_false, constant = program[at]
@@ -69,8 +69,8 @@ CASES = [  # number on x86-64, on aarch64, arguments, answer
     (257, 56, (0, 0, 0o100), ERRNO | errno.EACCES),  # O_CREAT
     (257, 56, (0, 0, 0o1000), ERRNO | errno.EACCES),  # O_TRUNC
     (437, 437, (), ERRNO | errno.ENOSYS),  # openat2
-    (435, 435, (), ERRNO | errno.ENOSYS),  # clone3
-    (56, 220, (0x3D0F00,), ALLOW),  # clone, as pthread_create asks
+    (435, 435, (), ERRNO | errno.EPERM),  # clone3
+    (56, 220, (0x3D0F00,), ERRNO | errno.EPERM),  # clone, as pthread_create asks
     (56, 220, (17,), ERRNO | errno.EPERM),  # fork
     (56, 220, (0x4111,), ERRNO | errno.EPERM),  # vfork
     (56, 220, (0x3D0F00 | 0x20000,), ERRNO | errno.EPERM),  # a thread in a mount namespace of its own
@@ -79,6 +79,8 @@ CASES = [  # number on x86-64, on aarch64, arguments, answer
     (157, 167, (4,), ERRNO | errno.EPERM),  # PR_SET_DUMPABLE
     (302, 261, (0,), ALLOW),  # prlimit of itself
     (302, 261, (PID,), ALLOW),
+    (302, 261, (0, 0, 4096), ERRNO | errno.EPERM),  # to change a limit
+    (302, 261, (0, 0, 1 << 32), ERRNO | errno.EPERM),
     (302, 261, (1,), ERRNO | errno.EPERM),
     (234, 131, (PID, 1), ALLOW),  # tgkill of a thread of its own
     (234, 131, (1, 1), ERRNO | errno.EPERM),

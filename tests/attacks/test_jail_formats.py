@@ -1,4 +1,4 @@
-"""In the jail every kind of file gives what it gives outside: samples, accounts, refusals; libraries have their threads."""
+"""In the jail every kind of file gives what it gives outside: samples, accounts, refusals. No library needs a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from dictalake.errors import CorruptAudio, TranscriptionError, UnsupportedCodec
 from dictalake.records import Recording
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
-from tests.attacks.threads import work_in_threads
 from tests.fuzz import make_seeds
 from tests.unit.audio.formats.archive_samples import encode, make_tone
 
@@ -65,15 +64,6 @@ def test_the_loader_of_a_run_is_content_with_honest_answers() -> None:
     loaded = AudioLoader(CONFIG).load(data, Recording("r1", "cath-0318.dcm", "1", len(data)))
     assert loaded.duration_s > 1
     assert loaded.dicom is not None
-
-
-def test_threads_of_python_numpy_and_ffmpeg_run_in_the_jail() -> None:
-    jailed = Sandbox(work_in_threads, CallLimits(cpu_s=60.0, memory_mb=2000.0), children=1)
-    data = encode(make_tone(1.0, 16_000), 16_000, "FLAC")
-    result, samples = jailed.call(data, "r1", {})
-    jailed.close()
-    assert result == {"python": 8, "frames": 16_000, "most_threads": True}
-    assert samples.shape[1] == 16_000
 
 
 def test_ffmpeg_opens_no_decoder_outside_the_list() -> None:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from dictalake.sandbox.messages import CallLimits
-from dictalake.sandbox.pool import Sandbox, _Child
+from dictalake.sandbox.pool import Sandbox
+from dictalake.sandbox.process import ChildProcess
 from dictalake.sandbox.spawner import start_process
 from tests.unit.sandbox.functions import behave
 
@@ -81,7 +83,7 @@ def test_a_parent_that_was_gone_before_the_child_could_ask_for_its_death_is_noti
 def test_what_a_child_has_started_is_ended_with_it() -> None:
     """A kernel without seccomp lets it start something."""
     mine, theirs = socket.socketpair()
-    child: Any = object.__new__(_Child)
+    child: Any = object.__new__(ChildProcess)
     child._socket, child._owner = mine, os.getpid()
     child._process = start_process(["/bin/sh", "-c", "sleep 3600 & echo $!; wait"], stdout=subprocess.PIPE, process_group=0)
     grandchild = os.pidfd_open(int(child._process.stdout.readline()))
@@ -145,3 +147,21 @@ def test_a_fork_and_its_parent_never_get_each_others_answers(sandbox: Sandbox) -
         assert not theirs & {first, kept}
         assert session.call(b"pid", "r4", {})[0]["pid"] == kept
     assert sandbox.call(b"pid", "r5", {})[0]["pid"] == first
+
+
+def test_a_fork_neither_ends_nor_keeps_what_its_parent_talks_to(sandbox: Sandbox) -> None:
+    """A copy of the socket would have a child wait on for the next call when its parent is gone."""
+    with sandbox.session() as session:
+        kept = session.call(b"pid", "r1", {})[0]["pid"]
+        child = session._child
+        assert child is not None
+        ours = f"socket:[{os.fstat(child._socket.fileno()).st_ino}]"
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            opened = {os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()}
+            is_waited_for = child._process.returncode is None
+            child.kill()
+            os._exit(is_waited_for or ours in opened)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert session.call(b"pid", "r2", {})[0]["pid"] == kept

@@ -8,7 +8,7 @@ from threading import Lock
 
 from dictalake.config.sections import Limits
 from dictalake.errors import ArchiveOverBudget
-from dictalake.sandbox.pool import processor_s
+from dictalake.sandbox.process import processor_s
 
 
 class ObjectBudget:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-MOST_PREFIXES = 50  # named in one message
-_MOST_OF_PREFIX = 200  # characters
+MOST_PLACES = 50  # named in one message
 _MOST_ALIASES = 10_000
 _MOST_OF_FOLDER = 4  # names of one folder: an older version walked it under the first
 
@@ -20,8 +18,7 @@ class Findings:
     ``aliases`` are links to something else in the archive, which have no row of their own; ``left_out`` counts other entries
     without a row, ``unread_folders`` the folders that could not be listed, by reason. ``folder_aliases`` maps the URI of a
     folder to others that an older version may have given it. ``not_allowed`` and ``allowed`` count the lines of a manifest that
-    name a place outside ``archive.allowed``, and the others; ``prefixes`` are the buckets of the former, and by their top
-    folders the folders that hold all of them there.
+    name a place outside ``archive.allowed``, and the others; ``places`` are the buckets, hosts and top folders of the former.
     """
 
     aliases: int = 0
@@ -30,7 +27,7 @@ class Findings:
     folder_aliases: dict[str, list[str]] = field(default_factory=dict)
     not_allowed: int = 0
     allowed: int = 0
-    prefixes: dict[str, str] = field(default_factory=dict)
+    places: set[str] = field(default_factory=set)
 
     def add_folder_alias(self, old: str, new: str) -> None:
         """Notes one more URI of the folder ``new``."""
@@ -39,18 +36,10 @@ class Findings:
             if len(names) < _MOST_OF_FOLDER:
                 names.append(old)
 
-    def add_prefix(self, prefix: str) -> None:
-        """Notes a bucket, or the folder of a file. Memory is bounded."""
-        if not prefix.startswith("/"):
-            key, common = prefix[:_MOST_OF_PREFIX], prefix[:_MOST_OF_PREFIX]
-        else:
-            key = "/".join(prefix.split("/", 2)[:2])
-            common = os.path.commonpath([prefix, self.prefixes.get(key, prefix)])
-        if key in self.prefixes or len(self.prefixes) <= MOST_PREFIXES:
-            self.prefixes[key] = common
-
-    def list_prefixes(self) -> list[str]:
-        return sorted(self.prefixes.values())
+    def add_place(self, place: str) -> None:
+        """Notes a place of ``not_allowed``. Memory is bounded."""
+        if len(self.places) <= MOST_PLACES:
+            self.places.add(place)
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

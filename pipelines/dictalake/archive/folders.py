@@ -4,7 +4,9 @@
 entry                                       what becomes of it
 ==========================================  ========================================================================
 a file                                      a recording
-a link to something in the archive          an alias: counted once, as what it leads to is a recording of its own
+a link to something in the archive          an alias: counted once, as what it leads to is a recording of its own. A file
+                                            below a folder's alias comes once more by that name, where
+                                            ``archive.include`` may ask for it by the folder
 a link out of the archive                   left out and counted; with ``archive.follow_links`` what it leads to is listed
 a link to nothing, or to itself             a failed row
 a pipe, a socket, a device                  left out and counted; it is never opened
@@ -20,16 +22,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
+from dictalake.archive.globs import FolderGlobs
 from dictalake.archive.local_files import OutsideError, open_folder
 from dictalake.config.uris import make_file_uri, resolve_links
 from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
 
 LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
+TOO_MANY_LINKS = "too_many_links"  # why a folder is not listed by one more name
+_MOST_NAMES = 4  # by which a folder is listed, beside its own
 _FOLDER_REASONS = {
     errno.EACCES: "no_permission",
     errno.EPERM: "no_permission",
@@ -58,11 +64,15 @@ class FolderEntry:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to list: below ``root``, which is the archive or what a followed link leads to."""
+    """A folder to list: below ``root``, which is the archive or what a followed link leads to.
+
+    ``is_alias``: ``relative`` is another name of it, by a link. All that can be said of it is said under its own name.
+    """
 
     root: str
     below: str
     relative: str
+    is_alias: bool = False
 
     @property
     def path(self) -> str:
@@ -72,9 +82,10 @@ class _Folder:
 class FolderWalk:
     """Lists the files below ``root``, a path without links, in the order of their names."""
 
-    def __init__(self, root: str, findings: Findings, *, follow_links: bool = False) -> None:
-        self._root, self._findings, self._follow_links = root, findings, follow_links
+    def __init__(self, root: str, findings: Findings, globs: FolderGlobs, *, follow_links: bool = False) -> None:
+        self._root, self._findings, self._globs, self._follow_links = root, findings, globs, follow_links
         self._followed: set[str] = set()  # folders outside, each listed once: links may go round in circles
+        self._by_alias: Counter[str] = Counter()  # how often each folder inside was listed by other names
 
     def __iter__(self) -> Iterator[FolderEntry]:
         top = _Folder(self._root, "", "")
@@ -86,10 +97,15 @@ class FolderWalk:
                 waiting.pop()
                 continue
             name = names.pop()
+            found: FolderEntry | _Folder | None
             try:
-                found = self._look(folder, name.rstrip("/"), is_folder=name.endswith("/"))
+                if folder.is_alias:
+                    found = self._look_by_alias(folder, name.rstrip("/"))
+                else:
+                    found = self._look(folder, name.rstrip("/"), is_folder=name.endswith("/"))
             except Exception as error:  # one entry costs itself alone, whatever the system says of it
-                found = self._refuse(folder, name.rstrip("/"), EntryFailed, f"it cannot be looked at: {name_place(error)}")
+                what = f"it cannot be looked at: {name_place(error)}"
+                found = None if folder.is_alias else self._refuse(folder, name.rstrip("/"), EntryFailed, what)
             if isinstance(found, _Folder):
                 waiting.append((found, self._read_names(found)))
             elif found is not None:
@@ -107,7 +123,8 @@ class FolderWalk:
         except OSError as error:
             if is_top:
                 raise
-            self._count_unread(error)
+            if not folder.is_alias:
+                self._count_unread(error)
             return []
         return sorted(names, reverse=True)
 
@@ -147,18 +164,12 @@ class FolderWalk:
         if is_below(target, self._root):
             status = os.stat(path)  # raises for a link to nothing or to itself
             self._findings.aliases += 1
+            relative = _join(folder.relative, name)
             if stat.S_ISDIR(status.st_mode) and not is_below(path, target):
-                old = os.path.join(self._root, folder.relative, name)
-                self._findings.add_folder_alias(make_file_uri(old), make_file_uri(target))
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            return FolderEntry(
-                _join(folder.relative, name),
-                target,
-                storage.make_local_state(status),
-                link=os.path.join(self._root, _join(folder.relative, name)),
-                alias_of=target[len(self._root.rstrip("/")) + 1 :],
-            )
+                self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
+                inside = target[len(self._root.rstrip("/")) + 1 :]
+                return self._enter_by_alias(inside, relative) if self._globs.may_tell_apart(relative) else None
+            return self._make_alias(relative, target, status) if stat.S_ISREG(status.st_mode) else None
         if not self._follow_links:
             self._findings.left_out[LINK_OUTSIDE] += 1
             return None
@@ -166,13 +177,36 @@ class FolderWalk:
         if not stat.S_ISDIR(status.st_mode):
             found = self._look_at_file(folder, name, target, status)
             return None if found is None else replace(found, link=os.path.join(self._root, found.relative))
-        if target in self._followed:
+        relative = _join(folder.relative, name)
+        if target in self._followed or not self._globs.may_admit_below(relative):
             self._findings.aliases += 1
             return None
         self._followed.add(target)
-        relative = _join(folder.relative, name)
         self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
         return _Folder(target, "", relative)
+
+    def _enter_by_alias(self, inside: str, relative: str) -> _Folder | None:
+        """Links that lead to folders above each other could have the whole archive listed for each of them."""
+        if self._by_alias[inside] >= _MOST_NAMES:
+            self._findings.unread_folders[TOO_MANY_LINKS] += 1
+            return None
+        self._by_alias[inside] += 1
+        return _Folder(self._root, inside, relative, is_alias=True)
+
+    def _look_by_alias(self, folder: _Folder, name: str) -> FolderEntry | _Folder | None:
+        """A file as an alias of itself, or of what a link leads to. Links to folders are followed only from where they are."""
+        path, relative = os.path.join(folder.path, name), _join(folder.relative, name)
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return self._enter_by_alias(_join(folder.below, name), relative)
+        target = resolve_links(path)
+        status = os.stat(target)
+        is_file = is_below(target, self._root) and stat.S_ISREG(status.st_mode)
+        return self._make_alias(relative, target, status) if is_file else None
+
+    def _make_alias(self, relative: str, target: str, status: os.stat_result) -> FolderEntry:
+        link, inside = os.path.join(self._root, relative), target[len(self._root.rstrip("/")) + 1 :]
+        return FolderEntry(relative, target, storage.make_local_state(status), link=link, alias_of=inside)
 
     def _explain(self, folder: _Folder, name: str, error: OSError) -> FolderEntry:
         """A row for what cannot be looked at. ``fetch`` says of it what it says of any file that is not there any more."""

@@ -35,7 +35,7 @@ from dictalake import logs
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
 from dictalake.archive.listing import make_recording, make_selection
-from dictalake.archive.places import Allowed, find_base, find_bucket, name_prefix, report_outside
+from dictalake.archive.places import Allowed, find_base, find_bucket, name_place_above, report_outside
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
@@ -280,7 +280,7 @@ def _iterate(reader: _Reader, rows: Iterator[Row], allowed: Allowed, findings: F
             yield recording
         else:
             findings.not_allowed += 1
-            findings.add_prefix(name_prefix(recording.uri))
+            findings.add_place(name_place_above(recording.uri))
             detail = f"{row['#']} of the inventory names a place that archive.allowed does not hold"
             refused = make_recording(recording.uri, storage.ObjectState(storage.MISSING, 0, None))  # not the id that it has
             yield replace(refused, error=NotAllowed(refused.recording_id, detail))

@@ -12,7 +12,6 @@ others         by fsspec's ``find``, which holds the infos of all objects in mem
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,18 +20,17 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
-from fsspec.utils import glob_translate
-
 from dictalake import logs
 from dictalake.archive import objects, storage
 from dictalake.archive.deadlines import LISTING_S
 from dictalake.archive.findings import Findings
 from dictalake.archive.folders import LINK_OUTSIDE, FolderEntry, FolderWalk
+from dictalake.archive.globs import FolderGlobs, compile_globs
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
 from dictalake.config.uris import find_path, make_file_uri, resolve_links, spelled_uri
 from dictalake.errors import ConfigError, EntryFailed, name_place
-from dictalake.records import Recording, make_object_id
+from dictalake.records import Recording, find_ending, make_object_id
 
 _KEY = "archive.uri"
 _THREADS = 16
@@ -82,17 +80,19 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
         old_uris = (old,) if old != recording.uri else ()
         return iter([replace(recording, old_uris=old_uris)] if select(entry.relative, entry.state) else [])
     findings.add_folder_alias(old, make_file_uri(root))
-    walk = iter(FolderWalk(root, findings, follow_links=archive.follow_links))
+    walk = iter(FolderWalk(root, findings, FolderGlobs(archive.include), follow_links=archive.follow_links))
     first = list(islice(walk, 1))  # a root that cannot be read ends the run at once
-    return _describe_entries(chain(first, walk), select, findings)
+    return _describe_entries(chain(first, walk), archive, select, findings)
 
 
-def _describe_entries(entries: Iterator[FolderEntry], select: Selection, findings: Findings) -> Iterator[Recording]:
+def _describe_entries(
+    entries: Iterator[FolderEntry], archive: Archive, select: Selection, findings: Findings
+) -> Iterator[Recording]:
     for entry in entries:
         # What a link leads to is listed by itself; where only the link's name is asked for, it would be in no listing at all.
         is_listed_itself = entry.alias_of is not None and select(entry.alias_of, entry.state)
         if select(entry.relative, entry.state) and not is_listed_itself:
-            yield _make_local(entry)
+            yield name_ending(_make_local(entry), entry.relative, archive)
     if count := findings.left_out[LINK_OUTSIDE]:
         what = "1 link leads" if count == 1 else f"{count} links lead"
         line = f"{what} out of the archive; archive.follow_links: true follows {'it' if count == 1 else 'them'}"
@@ -228,6 +228,15 @@ def make_recording(uri: str, state: storage.ObjectState) -> Recording:
     return Recording(make_object_id(uri, state.version), uri, state.version, state.size_bytes, state.modified_at)
 
 
+def name_ending(recording: Recording, name: str, archive: Archive) -> Recording:
+    """``recording`` with the ending of the ``name`` that was asked for, where that is a link to something of another ending.
+    It matters for headerless sound alone; of other names nothing is kept."""
+    ending = find_ending(name)
+    if ending == find_ending(recording.uri) or archive.find_headerless(ending) is None:
+        return recording
+    return replace(recording, ending=ending)
+
+
 def make_selection(archive: Archive) -> Selection:
     """Whether ``archive`` asks for the object at this path below it: ``include`` and ``since``, and no folder's own name.
 
@@ -241,14 +250,3 @@ def make_selection(archive: Archive) -> Selection:
         return since is None or state.modified_at is None or state.modified_at >= since
 
     return select
-
-
-def compile_globs(patterns: Iterable[str], key: str) -> Callable[[str], bool]:
-    """Whether one of ``patterns`` (of the configuration key ``key``) matches a path. Raises ConfigError for a bad pattern."""
-    compiled = []
-    for pattern in patterns:
-        try:
-            compiled.append(re.compile(glob_translate(pattern.lstrip("/"))))
-        except (ValueError, re.error):
-            raise ConfigError(f"{key} = {pattern!r}: ** must stand alone between slashes, as in **/*.wav or 2026/**") from None
-    return lambda path: any(pattern.match(path) for pattern in compiled)

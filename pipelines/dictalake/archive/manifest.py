@@ -23,11 +23,11 @@ from dictalake import logs
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
 from dictalake.archive.inventory import read_inventory
-from dictalake.archive.listing import list_recordings, make_recording
+from dictalake.archive.listing import list_recordings, make_recording, name_ending
 from dictalake.archive.manifest_parquet import read_parquet
 from dictalake.archive.manifest_rows import KEY, BadRow, Line, ManifestRow, Notes, make_bad_row
 from dictalake.archive.manifest_text import read_text
-from dictalake.archive.places import Allowed, find_base, find_bucket, join_base, name_prefix, report_outside
+from dictalake.archive.places import Allowed, find_base, find_bucket, join_base, name_place_above, report_outside
 from dictalake.archive.streams import open_stream
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive
@@ -113,7 +113,7 @@ def _describe_lines(lines: Iterator[Line], reader: _Reader, notes: Notes, findin
                 findings.not_allowed += is_outside
                 findings.allowed += recording.error is None
                 if is_outside:
-                    findings.add_prefix(name_prefix(recording.uri))
+                    findings.add_place(name_place_above(recording.uri))
                 modified_at = recording.modified_at
                 if since is None or modified_at is None or modified_at >= since:
                     yield recording
@@ -180,7 +180,8 @@ class _Reader:
     def _make(self, row: ManifestRow, location: str, uri: str, state: storage.ObjectState) -> Recording:
         old = spelled_uri(location)
         recording = make_recording(uri, state)
-        return replace(recording, metadata=row.metadata, old_uris=(old,) if old != uri else ())
+        named = replace(recording, metadata=row.metadata, old_uris=(old,) if old != uri else ())
+        return named if find_path(location) is None else name_ending(named, location, self.archive)
 
     def _make_failed(self, row: BadRow) -> Recording:
         """What a bad line becomes. The same line at the same place keeps its id, and no object has its version."""

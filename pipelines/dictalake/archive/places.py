@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from urllib.parse import unquote, urlsplit
 
-from dictalake.archive.findings import MOST_PREFIXES, Findings
+from dictalake.archive.findings import MOST_PLACES, Findings
 from dictalake.archive.local_files import OutsideError, open_regular
 from dictalake.archive.storage import is_archive_location
 from dictalake.config.locations import EMBEDDED, resolve
@@ -25,7 +26,8 @@ from dictalake.errors import ConfigError
 _KEY = "archive.allowed"
 _HTTP = ("http", "https")
 _WITH_ACCOUNT = ("abfs", "abfss", "az")  # what is before an @ is the container, as in container@account.dfs.core.windows.net
-_MOST_CHARACTERS = 100  # of a place in a message
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._@-]{0,221}")
+_IPV6 = re.compile(r"[0-9a-f.]*:[0-9a-f:.]*")
 Parts = tuple[str, ...]
 
 
@@ -166,21 +168,37 @@ def find_bucket(base: str) -> str:
     return f"{scheme}://{rest.split('/', 1)[0]}"
 
 
-def name_prefix(uri: str) -> str:
-    """The folder, bucket or host of the object at ``uri``, for people: no file's name, no user and nothing of a query."""
+def name_place_above(uri: str) -> str:
+    """The bucket, host or top folder of the object at ``uri``, for people, and no more: a folder or file below may be named
+    after a patient. So may a bucket that cannot exist, or a top folder that this machine does not have: a list may spell its
+    own folders and files as such.
+    """
     path = find_path(uri)
     if path is not None:
-        return os.path.dirname(show_path(path))
+        top = show_path(path).split("/", 2)[1:-1]
+        return f"/{top[0]}" if top and top[0] in _list_top_folders() else "/"
     scheme, rest = split_scheme(uri)
     if scheme not in _HTTP:
-        bucket = rest.split("/", 1)[0]
-        return f"{scheme}://{bucket if scheme in _WITH_ACCOUNT else bucket.rpartition('@')[2]}/"
+        bucket, has_key, _ = rest.partition("/")
+        bucket = bucket if scheme in _WITH_ACCOUNT else bucket.rpartition("@")[2]
+        return f"{scheme}://{bucket}/" if has_key and _BUCKET.fullmatch(bucket) else f"{scheme}://…"
     try:
         parsed = urlsplit(uri)
-        port = "" if parsed.port is None else f":{parsed.port}"
+        host, port = parsed.hostname or "", "" if parsed.port is None else f":{parsed.port}"
     except ValueError:
-        return f"{scheme}://"
-    return f"{scheme}://{parsed.hostname or ''}{port}/"
+        return f"{scheme}://…"
+    if not (_BUCKET.fullmatch(host) or _IPV6.fullmatch(host)):
+        return f"{scheme}://…"
+    return f"{scheme}://[{host}]{port}/" if ":" in host else f"{scheme}://{host}{port}/"
+
+
+@cache
+def _list_top_folders() -> frozenset[str]:
+    """Asked of ``/`` alone: to look into what is mounted there may take long."""
+    try:
+        return frozenset(map(show_path, os.listdir("/")))
+    except OSError:
+        return frozenset()
 
 
 def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None:
@@ -190,11 +208,12 @@ def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None
     """
     if not findings.not_allowed:
         return None
-    names = [name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}…" for name in findings.list_prefixes()]
-    more = ", …" if len(names) > MOST_PREFIXES else ""
-    listed = ", ".join(names[:MOST_PREFIXES])
-    what = f"{findings.not_allowed} of its lines name places outside {_KEY}"
-    line = f"{key}: {what}; if you trust it, set {_KEY} to all that it may name, these too: [{listed}{more}]"
+    names = sorted(findings.places)
+    more = ", …" if len(names) > MOST_PLACES else ""
+    line = (
+        f"{key}: {findings.not_allowed} of its lines name places outside {_KEY}, in [{', '.join(names[:MOST_PLACES])}{more}]; "
+        f"if you trust it, set {_KEY} to all buckets, hosts and folders that it may name"
+    )
     if not findings.allowed and not allowed.is_set:
         raise ConfigError(line)
     return f"{line}; now they are failed rows (not_allowed)"

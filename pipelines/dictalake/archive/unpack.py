@@ -29,8 +29,8 @@ from threading import Lock
 from typing import Any
 
 from dictalake.archive.descriptors import MOST_IN_MEMORY, map_file, open_bytes, open_empty
+from dictalake.archive.globs import compile_globs
 from dictalake.archive.gzip_files import no_room
-from dictalake.archive.listing import compile_globs
 from dictalake.archive.members import Bounds, ListError, Member, check_size, read_list
 from dictalake.archive.unpacker import unpack
 from dictalake.audio.formats.sniff import SNIFFED_BYTES, sniff
@@ -153,6 +153,7 @@ def _name_all(members: Iterable[Member], of: Recording, is_damaged: bool) -> Ite
             archive_rows=rows,
             done_members=(),
             member_attempts={},
+            ending=None,
         )
         yield recording, member
 

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from dictalake.audio.vad import DETECTOR_MODULES, Detector, find_speech, join_in
 from dictalake.config.headerless import Headerless
 from dictalake.config.sections import Config, Limits
 from dictalake.errors import DecoderCrashed, NoMemorySlot, TooLarge, TooManyWindows
-from dictalake.records import SAMPLE_RATE_HZ, Data, Recording
+from dictalake.records import SAMPLE_RATE_HZ, Data, Recording, find_ending
 from dictalake.sandbox.child import is_memory_tight
 from dictalake.sandbox.levels import Level, require_level
 from dictalake.sandbox.messages import CallLimits
@@ -88,7 +87,7 @@ class AudioLoader:
 
         Raises those of ``load_audio``, NoMemorySlot, and TooLarge, DecoderTimeout and DecoderCrashed of the sandbox.
         """
-        ending = PurePosixPath(recording.uri).suffix.lower().removeprefix(".")
+        ending = find_ending(recording.uri) if recording.ending is None else recording.ending
         headerless = self._archive.find_headerless(ending)
         entry = None if headerless is None else headerless.model_dump()
         settings = {**self._settings, "ending": ending, "headerless": entry}
@@ -97,15 +96,22 @@ class AudioLoader:
         return LoadedAudio(waveforms, **check_answer(answer, waveforms, recording.recording_id, fields, self._most_samples))
 
     def _call(self, data: Data, recording_id: str, settings: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-        """In a child with a share of the worker's memory; what needs more, alone on this machine in one that has it all."""
+        """In a child with a share of the worker's memory. What needs more, or may have ended that child for want of it, is then
+        tried in one that has it all, alone on this machine.
+        """
+        why = "it needs more memory than its decoder's share"
         if len(data) <= self._first_try.memory_mb * 1e6 / 2:
             last = self._first_try == self._limits
             sandbox = _open_sandbox(self._first_try, self._children, *self._kind)
             try:
                 return sandbox.call(memoryview(data), recording_id, settings if last else {**settings, "is_first_try": True})
-            except (TooLarge, DecoderCrashed):  # a library that gets no memory may end its process
+            except TooLarge:
                 if last:
                     raise
+            except DecoderCrashed as crash:  # a library that gets no memory may end its process
+                if last or not crash.ended:
+                    raise
+                why = "its decoder ended, as for want of more memory than its share"
         wait_s = _WAITS * self._limits.clock_s
         try:
             with hold_slot(HEAVY, wait_s):
@@ -117,8 +123,8 @@ class AudioLoader:
         except TimeoutError:
             raise NoMemorySlot(
                 recording_id,
-                f"it needs more memory than {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place "
-                "that this machine has for such recordings; run again with --retry-failed no_memory_slot",
+                f"{why} of {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place that this machine "
+                "has for recordings that need more; run again with --retry-failed no_memory_slot",
             ) from None
 
 

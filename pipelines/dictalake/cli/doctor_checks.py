@@ -6,11 +6,9 @@ A check returns what it found. It raises CheckFailed with what to do, or lets th
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -237,6 +235,7 @@ def check_workers(config: Config) -> str:
         return _look_at_cluster(config.ray.address)
     import torch
 
+    from dictalake.audio.load import share_memory
     from dictalake.workflow.plan import Resources, make_plan
 
     machine = look_at_machine()
@@ -249,7 +248,16 @@ def check_workers(config: Config) -> str:
         raise CheckFailed(
             f"{workers} need {asked_mb:,.0f} MB, {free_mb:,.0f} MB are free", "free memory, or lower ray.*_memory_mb", WARN
         )
-    return f"{cpus} CPUs, {gpus} GPUs: {workers}; {asked_mb:,.0f} of {free_mb:,.0f} free MB"
+    heavy_mb = config.limits.decode_mb if share_memory(config) < config.limits.decode_mb else 0.0
+    if asked_mb + heavy_mb > free_mb:
+        raise CheckFailed(
+            f"{workers} need {asked_mb:,.0f} MB, and one recording at a time may take limits.decode_mb = {heavy_mb:,.0f} MB "
+            f"beside them; {free_mb:,.0f} MB are free",
+            "free memory, or lower limits.decode_mb; a very long or hostile recording may end workers",
+            WARN,
+        )
+    more = f" and {heavy_mb:,.0f} for one heavy recording" if heavy_mb else ""
+    return f"{cpus} CPUs, {gpus} GPUs: {workers}; {asked_mb:,.0f} MB{more}, of {free_mb:,.0f} free MB"
 
 
 def _look_at_cluster(address: str) -> str:
@@ -271,10 +279,15 @@ def _look_at_cluster(address: str) -> str:
 
 
 def check_disk(config: Config) -> str:
-    """Looks at the places where Ray spills and keeps its objects."""
-    spill_gb = shutil.disk_usage(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())).free / 1e9
+    """Looks at the places where a run has Ray spill and keep its objects."""
+    from dictalake.workflow.private_ray import find_parent
+
+    parent = find_parent()
+    there = next(folder for folder in (parent, *parent.parents) if folder.exists())  # a run makes what is missing
+    spill_gb = shutil.disk_usage(there).free / 1e9
     if spill_gb < _SPILL_GB:
-        raise CheckFailed(f"the temporary folder has {spill_gb:.1f} GB free", f"free {_SPILL_GB:g} GB, or set RAY_TMPDIR", WARN)
+        what = f"the folder for Ray's files, {parent}, has {spill_gb:.1f} GB free"
+        raise CheckFailed(what, f"free {_SPILL_GB:g} GB, or set RAY_TMPDIR", WARN)
     shared, holds = Path("/dev/shm"), ""
     if shared.exists():
         shared_gb, memory_gb = shutil.disk_usage(shared).total / 1e9, look_at_machine().memory_bytes / 1e9

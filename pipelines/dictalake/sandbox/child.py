@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -50,7 +49,6 @@ def serve() -> None:
         importlib.import_module(early)
     sys.setrecursionlimit(_RECURSION)
     _limit_process(limits)
-    _load_thread_support()
     holds = jail.apply(find_readable(), parent, has_user_namespace=has_user_namespace)
     _answer(channel, {"value": holds._asdict()}, np.zeros((0, 0), dtype=np.int16))
     while True:
@@ -125,14 +123,9 @@ def find_readable() -> set[str]:
     return found | {os.path.dirname(library) for library in libraries if _C_LIBRARY.fullmatch(library)}
 
 
-def _load_thread_support() -> None:
-    """The C library opens this one when a thread ends."""
-    with contextlib.suppress(OSError):
-        ctypes.CDLL("libgcc_s.so.1")
-
-
 def _limit_process(limits: CallLimits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no more threads and processes, where there is no seccomp; but for root
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     for timer in TIMES_UP:
         signal.signal(timer, signal.SIG_DFL)
@@ -144,10 +137,22 @@ def _limit_process(limits: CallLimits) -> None:
             idle_bytes = int(file.read().split()[0]) * resource.getpagesize()
         most = idle_bytes + int(limits.memory_mb * 1e6)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _limit_life(limits)
+
+
+def _limit_life(limits: CallLimits) -> None:
+    """The kernel ends this process after so much processor time, whatever it does with signals. The caller sets less for each
+    call: in the jail this process can change no limit."""
+    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    life = int(used_s + limits.life_s) + 1
+    life = life if most == resource.RLIM_INFINITY else min(life, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (life, life))
 
 
 def _start_clocks(limits: CallLimits) -> None:
-    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + limits.cpu_s) + 1, hard))
+    if sys.platform != "linux":
+        used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + limits.cpu_s) + 1, hard))
     signal.setitimer(signal.ITIMER_REAL, limits.clock_s)

@@ -4,8 +4,8 @@ Three mechanisms, none of which needs a privilege, each of which holds without t
 
 - **Landlock** takes the file system away, but for reading the folders of the interpreter and of imported packages. It also
   denies access to the memory and environment of every process outside, TCP (ABI 4), signals and abstract sockets (ABI 6).
-- **seccomp** allows the system calls of CALLS alone: reading, memory, time, threads. Whatever is not listed there (a socket,
-  exec, fork, ptrace, kill, io_uring, mount, a kernel's next invention) fails with EPERM.
+- **seccomp** allows the system calls of CALLS alone: reading, memory, time. Whatever is not listed there (a socket, exec, a
+  process, a thread, ptrace, kill, io_uring, mount, a kernel's next invention) fails with EPERM.
 - **no capabilities**, and no way to gain any.
 
 ``apply`` comes after the imports and before the first untrusted byte. The tables hold for x86-64 and aarch64; on others,
@@ -62,10 +62,8 @@ CALLS: dict[str, Numbers] = {
     "mprotect": (10, 226),
     "madvise": (28, 233),
     "membarrier": (324, 283),
-    # threads
+    # locks and processors; there are no threads
     "futex": (202, 98),
-    "set_robust_list": (273, 99),
-    "rseq": (334, 293),
     "sched_yield": (24, 124),
     "sched_getaffinity": (204, 123),
     "sched_getparam": (143, 121),
@@ -106,7 +104,7 @@ CALLS: dict[str, Numbers] = {
     "time": (201, None),
 }
 # Allowed with some arguments alone.
-_OPEN, _OPENAT, _CLONE, _CLONE3 = (2, None), (257, 56), (56, 220), (435, 435)
+_OPEN, _OPENAT = (2, None), (257, 56)
 _FCNTL, _IOCTL, _PRCTL, _PRLIMIT, _TGKILL = (72, 25), (16, 29), (157, 167), (302, 261), (234, 131)
 _OPENAT2 = (437, 437)
 # Numbers that this module itself calls.
@@ -130,9 +128,6 @@ _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _SET_MODE_FILTER, _TSYNC = 1, 1
 _NUMBER_AT, _MACHINE_AT, _ARGUMENTS_AT = 0, 4, 16
 
-# What a thread shares with its process; a clone without it, or into a namespace of its own, is no thread.
-_THREAD = 0x00000100 | 0x00000800 | 0x00010000  # CLONE_VM, CLONE_SIGHAND, CLONE_THREAD
-_NEW_NAMESPACES = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX
 
@@ -289,12 +284,10 @@ def make_filter(machine: str, pid: int) -> list[Instruction]:
     add(_OPEN, _when(1, _WRITING, [0], errno.EACCES))
     add(_OPENAT, _when(2, _WRITING, [0], errno.EACCES))
     add(_OPENAT2, [_deny(errno.ENOSYS)])  # its flags are out of reach of a filter; callers go back to openat
-    add(_CLONE, _when(0, _THREAD | _NEW_NAMESPACES, [_THREAD]))
-    add(_CLONE3, [_deny(errno.ENOSYS)])  # likewise: the C library goes back to clone
     add(_FCNTL, _when(1, None, _FCNTL_COMMANDS))
     add(_IOCTL, _when(1, None, _IOCTL_COMMANDS))
     add(_PRCTL, _when(0, None, [_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA]))
-    add(_PRLIMIT, _when(0, None, [0, pid]))
+    add(_PRLIMIT, [*_require_null(2), *_when(0, None, [0, pid])])  # it may read its limits, and change none
     add(_TGKILL, _when(0, None, [pid]))
     return [*program, _deny()]
 
@@ -310,6 +303,14 @@ def _when(argument: int, mask: int | None, values: Iterable[int], refusal: int =
     for value in values:
         body += [(_EQUAL, 0, 1, value), _allow()]
     return [*body, _deny(refusal)]
+
+
+def _require_null(argument: int) -> list[Instruction]:
+    """Refuses the call if an argument is not 0, in either half."""
+    body: list[Instruction] = []
+    for half in (0, 4):
+        body += [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument + half), (_EQUAL, 1, 0, 0), _deny()]
+    return body
 
 
 def _allow() -> Instruction:

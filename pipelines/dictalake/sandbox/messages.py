@@ -35,7 +35,8 @@ Function = Callable[[bytes, str, dict[str, Any]], tuple[dict[str, Any], np.ndarr
 class CallLimits:
     """What one call may take: ``cpu_s`` of processor time, three times that by the clock, ``memory_mb`` above an idle child.
 
-    A child can write only to files that were handed to it, and at most ``file_bytes`` into each.
+    A child can write only to files that were handed to it, and at most ``file_bytes`` into each. One that has used ``life_s``
+    of processor time in all its calls is ended, however many threads it has and whatever it does about it.
     """
 
     cpu_s: float
@@ -44,6 +45,10 @@ class CallLimits:
 
     @property
     def clock_s(self) -> float:
+        return 3 * self.cpu_s
+
+    @property
+    def life_s(self) -> float:
         return 3 * self.cpu_s
 
 

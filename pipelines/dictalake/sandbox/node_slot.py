@@ -1,12 +1,15 @@
 """One place on a machine for work that takes much memory: whoever has it is alone with it, whichever run it belongs to.
 
-The place is a lock on a file in a folder of this user. The kernel gives it back when its holder ends, however it ends.
+The place is a lock on a file in a folder of this user, and so is the ticket of each who waits: the kernel gives both back when
+their owner ends, however it ends. Tickets are in the order in which they were taken, and each waits for the one before it. They
+decide who is next, and nothing else: that nobody has the place beside another one is up to the place's own lock.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import stat
 import tempfile
 import threading
@@ -16,14 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PAUSE_S = 0.05
+_HIDDEN = "."  # how the name of a ticket begins before it is locked
 _held: set[int] = set()
 _own: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
 def hold_slot(name: str, wait_s: float) -> Iterator[None]:
-    """Within, nobody else on this machine holds ``name``. Raises TimeoutError when it is not free for ``wait_s`` seconds.
+    """Within, nobody else on this machine holds ``name``. Who asks first gets it first. Raises TimeoutError when it is not free
+    for ``wait_s`` seconds.
 
     Where nobody but others has made a folder for it, this process is alone with itself: what they put there never stops a run.
     """
@@ -36,17 +40,92 @@ def hold_slot(name: str, wait_s: float) -> Iterator[None]:
         finally:
             _own[name].release()
         return
-    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + wait_s
+    with _queue_up(folder / f"{name}.queue", deadline), _open_lock(folder / f"{name}.lock") as lock:
+        while not _try_lock(lock):  # somebody without a ticket has it
+            _wait_for(folder / f"{name}.lock", deadline)
+        yield
+
+
+@contextmanager
+def _queue_up(queue: Path, deadline: float) -> Iterator[None]:
+    """Begins when all are gone who came before."""
+    queue.mkdir(mode=0o700, exist_ok=True)
+    ticket = queue / f"{time.monotonic_ns():020}-{os.getpid()}-{secrets.token_hex(4)}"  # the same clock for all processes
+    hidden, owner = queue / f"{_HIDDEN}{ticket.name}", os.getpid()
+    try:
+        with _open_lock(hidden) as lock:
+            _try_lock(lock)
+            hidden.rename(ticket)  # from now on others see it
+            while (before := _find_before(ticket)) is not None:
+                if not _wait_for(before, deadline):
+                    before.unlink(missing_ok=True)  # its owner was killed
+            yield
+    finally:
+        if os.getpid() == owner:
+            hidden.unlink(missing_ok=True)
+            ticket.unlink(missing_ok=True)
+
+
+def _find_before(ticket: Path) -> Path | None:
+    """The last one that is before ``ticket``."""
+    names = [name for name in os.listdir(ticket.parent) if not name.startswith(_HIDDEN) and name < ticket.name]
+    return ticket.parent / max(names) if names else None
+
+
+def _wait_for(path: Path, deadline: float) -> bool:
+    """Returns when nobody has the lock of this file any more: False where nobody had it. Raises TimeoutError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    if _try_lock(file, fcntl.LOCK_SH):
+        _close(file)
+        return False
+    is_free = threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        finally:
+            _close(file)
+            is_free.set()
+
+    # The kernel wakes it. Where the time is up before, it stays until then.
+    threading.Thread(target=wait, name="node-slot", daemon=True).start()
+    if not is_free.wait(max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+    return True
+
+
+@contextmanager
+def _open_lock(path: Path) -> Iterator[int]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     owner = os.getpid()
     _held.add(lock)
     try:
-        _take(lock, time.monotonic() + wait_s)
-        yield
+        yield lock
     finally:
         if os.getpid() == owner:
             _held.discard(lock)
-            fcntl.flock(lock, fcntl.LOCK_UN)  # a process started meanwhile may have a copy of the descriptor
-            os.close(lock)
+            _close(lock)
+
+
+def _close(file: int) -> None:
+    _unlock(file)  # a process started meanwhile may have a copy of the descriptor
+    os.close(file)
+
+
+def _unlock(file: int) -> None:
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _try_lock(file: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def find_folder() -> Path | None:
@@ -70,17 +149,6 @@ def _make_own(folder: Path) -> bool:
         return False
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
     return is_own and os.access(folder, os.W_OK | os.X_OK)
-
-
-def _take(lock: int, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise TimeoutError from None
-            time.sleep(_PAUSE_S)
 
 
 def _let_go() -> None:

@@ -34,6 +34,7 @@ RECORDING_COLUMNS = {
     "archive_rows": pa.int32(),
     "done_members": pa.list_(pa.string()),
     "member_attempts": pa.map_(pa.string(), pa.int32()),
+    "ending": pa.string(),
     "error": ERROR,  # of what is not to be read at all
 }
 LOADED_COLUMNS = {
@@ -126,6 +127,7 @@ def recordings_to_table(recordings: Sequence[Recording]) -> pa.Table:
             "archive_rows": r.archive_rows,
             "done_members": r.done_members or None,
             "member_attempts": list(r.member_attempts.items()) or None,
+            "ending": r.ending,
             "error": None if r.error is None else error_row(r.error),
         }
         for r in recordings

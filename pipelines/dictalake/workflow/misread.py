@@ -7,8 +7,6 @@ again, as the next attempt.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 import duckdb
 import pyarrow as pa
 
@@ -20,6 +18,7 @@ from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.rechecks import LOST, find_lost
 from dictalake.lake.storage import open_storage
+from dictalake.records import find_ending
 from dictalake.workflow.worklist import Retry
 
 _BATCH = 10_000
@@ -41,7 +40,7 @@ def find_misread(config: Config, fingerprint: str) -> pa.Table:
             lake.execute(_NEWEST, [fingerprint, list(HEADERLESS_CONTAINERS)])
             while rows := lake.fetchmany(_BATCH):
                 for recording_id, attempt, uri, *was in rows:
-                    entry = config.archive.find_headerless(PurePosixPath(uri).suffix.lower().removeprefix("."))
+                    entry = config.archive.find_headerless(find_ending(uri))
                     if entry is not None and was != [STORED_CODECS[entry.codec], entry.rate_hz, entry.channels]:
                         ids.append(recording_id)
                         attempts.append(attempt)

@@ -37,7 +37,7 @@ _TRIES = 3
 _LEAST_BLOCKS, _SMALLEST_BLOCK = 16, 4
 _REFRESH = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _COUNTED = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
-_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "reason", "detail")
+_FOUND = ("recording_id", "uri", "version", "size_bytes", "modified_at", "metadata", "ending", "reason", "detail")
 CLAIMED = pa.schema([pa.field("recording_id", pa.string())])
 
 
@@ -248,7 +248,7 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
     """Fills the table ``found``; returns how many recordings were left out because they were erased."""
     database.execute(
         "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
-        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), reason VARCHAR, detail VARCHAR)"
+        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), ending VARCHAR, reason VARCHAR, detail VARCHAR)"
     )
     database.execute("CREATE TABLE older_names (recording_id VARCHAR, old_id VARCHAR, old_uri VARCHAR, rank BIGINT)")
     recordings = iter(found)

@@ -256,10 +256,20 @@ def test_workers_and_disk_count_what_the_container_has(
 ) -> None:
     monkeypatch.setattr(machine, "CGROUP", write_cgroup(tmp_path / "cgroup", V2))
     monkeypatch.setattr(doctor_checks, "_SPILL_GB", 0.0)
-    _, found = consult(place | {"ray.emit_memory_mb": "100"}, capsys)
-    assert found["workers"].what.startswith("1 CPUs, ")
-    assert found["workers"].what.endswith(" of 2,000 free MB")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "not/there/yet"))
+    code, found = consult(place | {"ray.emit_memory_mb": "100"}, capsys)
+    assert (code, found["workers"].state) == (0, doctor_checks.WARN)
+    assert "one recording at a time may take limits.decode_mb = 4,096 MB beside them; 2,000 MB" in found["workers"].what
     assert found["disk"].what.endswith("the machine 3.0 GB of memory")
+    less = {"ray.emit_memory_mb": "100", "ray.load_memory_mb": "900", "limits.decode_mb": "250"}
+    config = load_config(None, list((place | less).items()))
+    what = doctor_checks.check_workers(config)
+    assert what.startswith("1 CPUs, ")
+    assert what.endswith(" MB and 250 for one heavy recording, of 2,000 free MB")
+    monkeypatch.setattr(doctor_checks, "_SPILL_GB", 1e9)
+    with pytest.raises(doctor_checks.CheckFailed, match=rf"the folder for Ray's files, {tmp_path}/not/there") as caught:
+        doctor_checks.check_disk(config)
+    assert caught.value.state == doctor_checks.WARN
     code, found = consult(place | {"ray.emit_memory_mb": "2500"}, capsys)
     assert (code, found["workers"].state) == (2, doctor_checks.FAIL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from typing import Any
@@ -28,7 +29,12 @@ def behave(data: bytes, recording_id: str, settings: dict[str, Any]) -> tuple[di
             for file in received_files():
                 os.write(file, b"asleep")
             time.sleep(3600)
+        case "limit":
+            return {"processor": resource.getrlimit(resource.RLIMIT_CPU)}, np.zeros((0, 0), dtype=np.int16)
         case "spin":
+            if argument == "on":
+                signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+                signal.setitimer(signal.ITIMER_REAL, 0)
             while True:
                 pass
         case "allocate":

@@ -18,7 +18,8 @@ import pytest
 
 from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, RunError, TooLarge
 from dictalake.sandbox.messages import CallLimits
-from dictalake.sandbox.pool import Sandbox, _Child
+from dictalake.sandbox.pool import Sandbox
+from dictalake.sandbox.process import ChildProcess
 from tests.unit.sandbox.functions import behave
 
 
@@ -43,6 +44,7 @@ def test_child_that_dies_twice_is_a_crash(sandbox: Sandbox, how: signal.Signals)
     with pytest.raises(DecoderCrashed, match=how.name) as caught:
         sandbox.call(f"die {how.value}".encode(), "r1", {})
     assert (caught.value.recording_id, caught.value.reason, caught.value.retryable) == ("r1", "decoder_crashed", False)
+    assert caught.value.ended
     assert sandbox.call(b"work", "r2", {})[0]["said"] == "work"
 
 
@@ -54,10 +56,24 @@ def test_child_that_dies_once_costs_nothing(sandbox: Sandbox, tmp_path: Path) ->
         assert file.tell() == 1
 
 
+def test_the_second_try_is_in_a_child_that_has_read_nothing_else() -> None:
+    sandbox = Sandbox(behave, CallLimits(cpu_s=5.0, memory_mb=150.0))
+    for child in [sandbox._take_child(fresh=True) for _ in range(2)]:
+        sandbox._put_back(child)
+    with pytest.raises(DecoderCrashed):
+        sandbox.call(b"die", "r1", {})
+    assert len(sandbox._idle) == 1, "the other one was left alone"
+    sandbox.close()
+
+
 @pytest.mark.parametrize("what", ["sleep", "spin"])
-def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str) -> None:
+def test_child_that_never_ends_is_a_timeout(sandbox: Sandbox, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[bool] = []
+    take = sandbox._take_child
+    monkeypatch.setattr(sandbox, "_take_child", lambda *, fresh: tries.append(fresh) or take(fresh=fresh))
     with pytest.raises(DecoderTimeout, match=r"limits\.decode_s"):
         sandbox.call(what.encode(), "r1", {})
+    assert tries == [False], "it has had all of its time"
     assert sandbox.call(b"work", "r2", {})[0]["said"] == "work"
 
 
@@ -65,6 +81,38 @@ def test_child_that_allocates_without_end_is_too_large(sandbox: Sandbox) -> None
     with pytest.raises(TooLarge, match=r"150 MB of limits\.decode_mb"):
         sandbox.call(b"allocate", "r1", {})
     assert sandbox.call(b"work", "r2", {})[0]["said"] == "work"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the caller sets the limits of another process")
+class TestProcessorTime:
+    def test_a_call_and_the_life_of_a_child_have_a_limit(self) -> None:
+        sandbox = Sandbox(behave, CallLimits(cpu_s=100.0, memory_mb=150.0))
+        sandbox.call(b"work", "r1", {})
+        now, life = sandbox.call(b"limit", "r1", {})[0]["processor"]
+        (child,) = sandbox._idle
+        used = child._find_processor_s()
+        assert used is not None
+        assert 100 <= now <= used + 101
+        assert 300 <= life <= used + 301
+        sandbox.close()
+
+    def test_a_child_that_ignores_its_signals_and_has_time_by_the_clock_is_ended_by_the_kernel(self) -> None:
+        class Patient(CallLimits):
+            clock_s = 600.0  # type: ignore[assignment]
+
+        sandbox = Sandbox(behave, Patient(cpu_s=0.3, memory_mb=150.0))
+        with pytest.raises(DecoderTimeout, match=r"limits\.decode_s"):
+            sandbox.call(b"spin on", "r1", {})
+        sandbox.close()
+
+    def test_a_child_that_has_not_enough_left_for_another_call_is_replaced(self) -> None:
+        sandbox = Sandbox(behave, CallLimits(cpu_s=100.0, memory_mb=150.0))
+        first = sandbox.call(b"pid", "r1", {})[0]["pid"]
+        (child,) = sandbox._idle
+        child._limits = CallLimits(cpu_s=400.0, memory_mb=150.0)
+        assert sandbox.call(b"pid", "r1", {})[0]["pid"] == first
+        assert sandbox.call(b"pid", "r1", {})[0]["pid"] != first
+        sandbox.close()
 
 
 def test_neighbours_of_those_that_die_and_hang_are_unharmed() -> None:
@@ -133,16 +181,16 @@ def test_children_go_when_their_caller_is_killed() -> None:
 
 def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has not seen a byte yet: that says nothing of the recording."""
-    real, started = _Child._receive, []
+    real, started = ChildProcess._receive, []
 
-    def receive(child: _Child, deadline: float, *nonce: str) -> Any:
+    def receive(child: ChildProcess, deadline: float, *nonce: str) -> Any:
         if child.calls == 0:
             started.append(child._process.pid)
             if len(started) < 3:
                 child._process.kill()
         return real(child, deadline, *nonce)
 
-    monkeypatch.setattr(_Child, "_receive", receive)
+    monkeypatch.setattr(ChildProcess, "_receive", receive)
     sandbox = Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0))
     assert sandbox.call(b"work", "r1", {})[0]["said"] == "work"
     assert len(started) == 3

@@ -24,7 +24,7 @@ import pyarrow as pa
 from dictalake.archive.budget import ObjectBudget
 from dictalake.archive.descriptors import find_sha256
 from dictalake.archive.fetch import fetch
-from dictalake.archive.listing import compile_globs
+from dictalake.archive.globs import compile_globs
 from dictalake.archive.members import Member
 from dictalake.archive.unpack import Contents, find_kind, open_members
 from dictalake.audio.load import DECODERS, LOADER_VERSION, AudioLoader
