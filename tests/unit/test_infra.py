@@ -383,3 +383,9 @@ def test_make_says_which_pythons_it_tried(tmp_path: Path) -> None:
     assert f"Python 3.11, 3.12 or 3.13 is needed; tried: {tmp_path}/old." in done.stderr
     assert done.returncode == 2
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_image_is_thinned_where_its_libraries_lie() -> None:
+    dockerfile = (INFRA / "Dockerfile").read_text(encoding="utf-8")
+    (python,) = set(re.findall(r"^FROM python:(3\.\d+)\.", dockerfile, re.M))
+    assert f"WORKDIR /opt/dictalake/lib/python{python}/site-packages\nRUN rm -rf " in dockerfile
