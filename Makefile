@@ -1,5 +1,7 @@
-# A fresh machine needs Python 3.11 or 3.12, a C++ compiler (kenlm is compiled) and GNU make.
-PYTHON ?= python3
+# A fresh machine needs Python 3.11, 3.12 or 3.13 with venv, and GNU make. Everything comes as wheels: no compiler.
+# The first of these that runs and fits is taken. PYTHON=python3.14 names another one.
+PYTHONS = python3 python3.13 python3.12 python3.11
+PYTHON ?=
 VENV ?= .venv
 INFRA_VENV ?= .venv-infra
 BIN := $(VENV)/bin
@@ -21,9 +23,25 @@ env: $(VENV)/.ready ## create the environment in .venv with what a run needs
 
 test-env: $(VENV)/.ready-for-tests ## add what the tests need to the same environment
 
+# A name may be on the path and not run (pyenv's shims), so each one is tried.
+IS_FIT = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(if $(PYTHON),14,13)))
+define find_python
+python=; for name in $(or $(PYTHON),$(PYTHONS)); do \
+  if "$$name" -c '$(IS_FIT)' 2>/dev/null; then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "Python 3.11, 3.12 or 3.13 is needed; tried: $(or $(PYTHON),$(PYTHONS)). Install one of them, or set PYTHON=its path" >&2; \
+  exit 1; \
+fi
+endef
+
+# An environment that is there stays, unless PYTHON names one or its own does not fit.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"Python 3.11 or 3.12 is needed, {sys.version.split()[0]} found; set PYTHON=python3.11")'
-	@started=$$SECONDS; $(PYTHON) -m venv $(VENV) && $(INSTALL) --editable . \
+	@started=$$SECONDS; \
+	if [ -n "$(PYTHON)" ] || ! $(BIN)/python -c '$(IS_FIT)' 2>/dev/null; then \
+	  $(find_python); echo "$(VENV): $$("$$python" --version), $$(command -v "$$python")"; "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi; \
+	$(INSTALL) --editable . \
 	  && touch $@ && echo "environment for runs: ready after $$((SECONDS - started)) s, $$(du -sm $(VENV) | cut -f1) MB"
 
 $(VENV)/.ready-for-tests: $(VENV)/.ready
@@ -72,7 +90,7 @@ lint-infra: $(INFRA_VENV)/.ready ## check infra/: schemas, Terraform's reference
 
 # checkov's dependencies conflict with ours, so it has an environment of its own.
 $(INFRA_VENV)/.ready: infra/requirements-lint.txt
-	@started=$$SECONDS; $(PYTHON) -m venv --clear $(INFRA_VENV) \
+	@$(find_python); started=$$SECONDS; "$$python" -m venv --clear $(INFRA_VENV) \
 	  && $(INFRA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
 	  && touch $@ && echo "environment of lint-infra ready after $$((SECONDS - started)) s"
 

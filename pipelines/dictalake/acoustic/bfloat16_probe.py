@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -113,10 +114,11 @@ def _try_out() -> None:
         if not all(bool((result == 1).all()) for result in results):
             return
         print("plain", flush=True)
+        onednn = runpy.run_path(str(Path(__file__).with_name("onednn.py")))
         try:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-            is_right = bool((torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "") == 256).all())
-        except RuntimeError as error:  # how oneDNN refuses
+            packed = onednn["pack_weight"](weight)
+            is_right = bool((onednn["multiply"](rows, packed, None, "none") == 256).all())
+        except onednn["REFUSALS"] as error:
             if "memory" in str(error):
                 raise
             return

@@ -6,12 +6,14 @@ A check returns what it found. It raises CheckFailed with what to do, or lets th
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +28,7 @@ _READ_AT_MOST, _READ_FOR_S = 20, 30.0  # recordings that are tried; no more once
 _REFUSED = (AccessDenied.reason, CredentialsExpired.reason)  # one of these is hardly ever alone
 _SKEW_S = 30.0  # heartbeats of claims are compared across machines
 _SPILL_GB, _SHARED_SHARE = 10.0, 0.3
+_OLDEST, _NEWEST, _USE_PYTHON = (3, 11), (3, 13), "use Python 3.11, 3.12 or 3.13"
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,21 @@ class CheckFailed(Exception):
 
 def check_python(config: Config) -> str:
     version, (system, _) = sys.version_info[:2], (platform.system(), platform.machine())
-    if not (3, 11) <= version <= (3, 12):
-        raise CheckFailed(f"Python {platform.python_version()}", "use Python 3.11 or 3.12")
+    if not _OLDEST <= version <= _NEWEST:
+        state = WARN if version > _NEWEST else FAIL
+        raise CheckFailed(f"Python {platform.python_version()}, with which dictalake is not tested", _USE_PYTHON, state)
     return f"Python {platform.python_version()}, {system} {platform.machine()}"
+
+
+def _check_kenlm() -> None:
+    """Two distributions install the same file, so removing one of them takes it from the other."""
+    again = "pip install --force-reinstall --no-deps ufal-kenlm"
+    if importlib.util.find_spec("kenlm") is None:
+        raise CheckFailed("ufal-kenlm is installed, but its module kenlm is gone", again)
+    with suppress(importlib.metadata.PackageNotFoundError):
+        found = importlib.metadata.version("kenlm")
+        what = f"kenlm {found} is installed too, and has the same module as ufal-kenlm"
+        raise CheckFailed(what, f"pip uninstall kenlm, then {again}", WARN)
 
 
 def check_packages(config: Config) -> str:
@@ -70,6 +85,7 @@ def check_packages(config: Config) -> str:
             wrong.append(f"{one.name} {found or 'missing'} (required: {one.specifier or 'any'})")
     if wrong:
         raise CheckFailed(", ".join(wrong), "pip install --constraint constraints.txt dictalake")
+    _check_kenlm()
     return f"{len(wanted)} packages as required"
 
 
@@ -300,7 +316,7 @@ def check_disk(config: Config) -> str:
 
 # In the order in which a run needs them. The advice is for failures that bring none of their own.
 CHECKS: dict[str, tuple[Callable[[Config], str], str]] = {
-    "python": (check_python, "install Python 3.11 or 3.12"),
+    "python": (check_python, _USE_PYTHON),
     "packages": (check_packages, "pip install --constraint constraints.txt dictalake"),
     "patient key": (check_patient_key, "set the variable that the message names, on every machine"),
     "sandbox": (check_sandbox, "run on a kernel with Landlock and seccomp, or set sandbox.level to auto"),

@@ -1,6 +1,7 @@
 """Makes clean speech sound like dictation: speed and pitch, room, noise, telephone band, µ-law, clipping, level.
 
-All functions take and return mono float32 waveforms at 16 kHz in [-1, 1]. All random numbers come from the given generator.
+All functions take and return mono float32 waveforms at 16 kHz in [-1, 1]. librosa resamples and makes the µ-law. All random
+numbers come from the given generator.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import librosa
 import numpy as np
 import scipy.signal
-import soxr
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -33,7 +33,7 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
     """Plays ``factor`` times as fast. Pitch and formants change with it, so it sounds like another speaker."""
-    return soxr.resample(waveform, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ, quality="QQ").astype(np.float32)
+    return _resample(waveform, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ, "soxr_qq")
 
 
 def add_room(waveform: np.ndarray, rng: np.random.Generator, reverberation_s: float) -> np.ndarray:
@@ -62,10 +62,14 @@ def add_noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: float) -> 
 
 def pass_telephone(waveform: np.ndarray, *, mu_law: bool) -> np.ndarray:
     """Resamples to 8 kHz and back, with ``mu_law`` through 8-bit µ-law."""
-    narrow = soxr.resample(waveform, SAMPLE_RATE_HZ, 8_000, quality="LQ")
+    narrow = _resample(waveform, SAMPLE_RATE_HZ, 8_000, "soxr_lq")
     if mu_law:
         narrow = librosa.mu_expand(librosa.mu_compress(np.clip(narrow, -1, 1), mu=255, quantize=True), mu=255, quantize=True)
-    return soxr.resample(narrow, 8_000, SAMPLE_RATE_HZ, quality="LQ").astype(np.float32)
+    return _resample(narrow, 8_000, SAMPLE_RATE_HZ, "soxr_lq")
+
+
+def _resample(waveform: np.ndarray, from_hz: float, to_hz: float, quality: str) -> np.ndarray:
+    return librosa.resample(waveform, orig_sr=from_hz, target_sr=to_hz, res_type=quality).astype(np.float32)
 
 
 def pad_silence(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Finds KenLM's command line tools, or builds them from the ``kenlm`` source package on PyPI.
 
-The source package holds the whole of KenLM; its wheel installs only the reader.
+The source package holds the whole of KenLM. The wheels of ``ufal-kenlm``, which dictalake installs, hold only the reader.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ DEBIAN_PACKAGES = (
     "build-essential cmake libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev zlib1g-dev"
 )
 _NAMES = ("lmplz", "build_binary")
+_BUILD_CORE_S = 200.0  # of one core
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ def _find(path: str) -> KenlmTools | None:
 def _build(home: Path, say: Callable[[str], None]) -> KenlmTools:
     if shutil.which("cmake") is None:
         raise RunError(f"lmplz is not on PATH and cannot be built without cmake. {_advice()}")
-    say(f"lmplz is not on PATH: building KenLM {SOURCE_VERSION} from its source package into {home} (a few minutes, once)")
+    cores = os.cpu_count() or 1
+    say(
+        f"lmplz is not on PATH: building KenLM {SOURCE_VERSION} from its source package into {home}, once; this takes about "
+        f"{max(1, round(_BUILD_CORE_S / cores / 60))} min on {cores} cores"
+    )
+    started = time.monotonic()
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".build-kenlm-") as temporary:
         work = Path(temporary)
@@ -70,7 +77,7 @@ def _build(home: Path, say: Callable[[str], None]) -> KenlmTools:
         build = work / "build"
         configure = ["cmake", "-S", str(work / f"kenlm-{SOURCE_VERSION}"), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
         _run(configure, "configuring KenLM")
-        compile_ = ["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1), "--target", *_NAMES]
+        compile_ = ["cmake", "--build", str(build), "--parallel", str(cores), "--target", *_NAMES]
         _run(compile_, "compiling KenLM")
         (work / "bin").mkdir()
         for name in _NAMES:
@@ -80,6 +87,7 @@ def _build(home: Path, say: Callable[[str], None]) -> KenlmTools:
     found = _find(str(home))
     if found is None:
         raise RunError(f"{home}: exists, but does not hold {' and '.join(_NAMES)}; remove that folder and try again")
+    say(f"KenLM is built: {time.monotonic() - started:.0f} s")
     return found
 
 

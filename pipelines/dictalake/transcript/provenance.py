@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -47,7 +48,10 @@ NOT_HASHED = {
 # What these are without a language model, where they change nothing: the defaults of 0.1.0.
 _WITHOUT_LM = {"lm_weight": 0.5, "word_score": 1.5, "known_pieces": True}
 _COMMIT_DIGITS = 7
-_LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom", "kenlm", "pyctcdecode")
+_LIBRARIES = (
+    *("torch", "transformers", "ray", "pyarrow", "deltalake", "librosa", "soundfile", "pydicom"),
+    *("ufal-kenlm", "kenlm", "pyctcdecode"),  # KenLM comes from either distribution; pyctcdecode is not for every Python
+)
 
 
 @dataclass(frozen=True)
@@ -188,10 +192,11 @@ def hash_file(location: str, key: str) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Python's and the main libraries' versions."""
+    """Python's version, and those of the main libraries that are installed."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
-        found[name] = metadata.version(name)
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

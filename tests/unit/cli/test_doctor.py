@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -133,6 +135,45 @@ def test_files_in_archive_objects_and_vox_are_read_as_a_run_reads_them(
     assert "; 5 read and decoded, 5 s of sound in " in found["archive"].what
     code, found = consult(place | {"archive.expand": "false"}, capsys)
     assert found["archive"].what == "2 of the first 4 recordings could not be read: unsupported_container 2"
+
+
+@pytest.mark.parametrize(
+    ("module", "versions", "state", "words"),
+    [
+        ("kenlm", {"ufal-kenlm": "26.4.1"}, None, ""),
+        ("kenlm", {"ufal-kenlm": "26.4.1", "kenlm": "0.3.0"}, doctor_checks.WARN, "has the same module as ufal-kenlm"),
+        (None, {"ufal-kenlm": "26.4.1"}, doctor_checks.FAIL, "its module kenlm is gone"),
+    ],
+)
+def test_two_distributions_with_the_same_module_are_named(
+    monkeypatch: pytest.MonkeyPatch, module: str | None, versions: dict[str, str], state: str | None, words: str
+) -> None:
+    def find_version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["ufal-kenlm>=26.4"])
+    monkeypatch.setattr(importlib.metadata, "version", find_version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: module)
+    if state is None:
+        assert doctor_checks.check_packages(load_config("demo", environment={})) == "1 packages as required"
+        return
+    with pytest.raises(doctor_checks.CheckFailed, match=words) as failed:
+        doctor_checks.check_packages(load_config("demo", environment={}))
+    assert failed.value.state == state
+    assert failed.value.todo.endswith("pip install --force-reinstall --no-deps ufal-kenlm")
+
+
+@pytest.mark.parametrize(("version", "state"), [((3, 10), doctor_checks.FAIL), ((3, 13), None), ((3, 14), doctor_checks.WARN)])
+def test_a_python_without_tests_is_named(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], state: str | None) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    if state is None:
+        assert doctor_checks.check_python(load_config("demo", environment={})).startswith("Python ")
+        return
+    with pytest.raises(doctor_checks.CheckFailed, match="with which dictalake is not tested") as failed:
+        doctor_checks.check_python(load_config("demo", environment={}))
+    assert failed.value.state == state
 
 
 def test_nothing_heavy_is_imported_before_a_check_needs_it() -> None:

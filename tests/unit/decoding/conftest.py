@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,6 +18,12 @@ def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "pyctcdecode":
         pytest.importorskip("pyctcdecode")
     return str(request.param)
+
+
+@pytest.fixture
+def pyctcdecode() -> ModuleType:
+    """What the engines are compared with. It does not install on Python 3.13."""
+    return cast(ModuleType, pytest.importorskip("pyctcdecode"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
-import pyctcdecode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,9 @@ from tests.beam_inputs import LABELS, PIECES, VOCABULARY, peaky, recipe, restore
 
 
 @pytest.mark.parametrize("with_lm", [True, False])
-def test_reading_is_that_of_pyctcdecode_on_the_same_matrix(engine: str, random_lm: str, with_lm: bool) -> None:
+def test_reading_is_that_of_pyctcdecode_on_the_same_matrix(
+    engine: str, random_lm: str, with_lm: bool, pyctcdecode: ModuleType
+) -> None:
     lm = random_lm if with_lm else None
     reference = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5)
     decoder = open_decoder(recipe(engine, lm), VOCABULARY)
@@ -35,7 +37,9 @@ def test_reading_is_that_of_pyctcdecode_on_the_same_matrix(engine: str, random_l
 
 
 @pytest.mark.parametrize("with_lm", [True, False])
-def test_text_is_that_of_googles_recipe_on_full_emissions(engine: str, random_lm: str, with_lm: bool) -> None:
+def test_text_is_that_of_googles_recipe_on_full_emissions(
+    engine: str, random_lm: str, with_lm: bool, pyctcdecode: ModuleType
+) -> None:
     # Where almost every piece is a toss-up (doubt=1), rounding to float16 alone turns about one text in fifty.
     lm = random_lm if with_lm else None
     reference = pyctcdecode.build_ctcdecoder(LABELS, lm, alpha=0.5, beta=1.5)
@@ -46,7 +50,7 @@ def test_text_is_that_of_googles_recipe_on_full_emissions(engine: str, random_lm
         assert text(best) == restore(reference.decode_beams(log_probs, beam_width=8)[0][0])
 
 
-def test_scores_are_those_of_the_recipe(engine: str, random_lm: str) -> None:
+def test_scores_are_those_of_the_recipe(engine: str, random_lm: str, pyctcdecode: ModuleType) -> None:
     log_probs = peaky(3, pieces=12)
     reference = pyctcdecode.build_ctcdecoder(LABELS, random_lm, alpha=0.5, beta=1.5)
     _, _, _, acoustic_score, total_score = reference.decode_beams(log_probs, beam_width=8)[0]

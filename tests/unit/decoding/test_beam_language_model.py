@@ -89,11 +89,11 @@ def test_language_model_of_another_tokenizer_is_refused(engine: str, tmp_path: P
     )
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [("auto", "native"), ("native", "native"), ("pyctcdecode", "pyctcdecode")])
-def test_name_says_which_engine_and_version(wanted: str, expected: str) -> None:
-    name = open_decoder(Decoding(engine=wanted, lm=None), VOCABULARY).name
-    assert name.split()[0] == expected
-    assert name.split()[1][0].isdigit()
+def test_name_says_which_engine_and_version(engine: str) -> None:
+    for wanted in (engine, "auto") if engine == "native" else (engine,):
+        name, version = open_decoder(Decoding.model_validate({"engine": wanted, "lm": None}), VOCABULARY).name.split()
+        assert name == engine
+        assert version[0].isdigit()
 
 
 @pytest.mark.parametrize("packed", ["arpa", "arpa.gz", "arpa.xz"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
-import pyctcdecode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +23,9 @@ from tests.beam_inputs import LABELS, VOCABULARY, peaky, recipe, restore, text
 
 
 @pytest.mark.parametrize("with_lm", [True, False])
-def test_long_recording_reads_in_parts_like_the_whole(engine: str, random_lm: str, with_lm: bool) -> None:
+def test_long_recording_reads_in_parts_like_the_whole(
+    engine: str, random_lm: str, with_lm: bool, pyctcdecode: ModuleType
+) -> None:
     lm = random_lm if with_lm else None
     log_probs = peaky(11, pieces=1100, doubt=0.0)
     emissions = sparsify(log_probs, -6.0, 0.999, 0)

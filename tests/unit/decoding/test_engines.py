@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from dictalake.acoustic.sparse import sparsify
 from dictalake.config.load import load_config
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import name_decoder, open_decoder
+from dictalake.decoding.native.language_model import open_language_model
+from dictalake.decoding.native.tables import ASKED
+from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from tests.beam_inputs import VOCABULARY, peaky
 
@@ -45,6 +49,15 @@ def test_what_a_worker_decoded_before_changes_nothing(random_lm: str, monkeypatc
         decoder = open_decoder(config, VOCABULARY)
         found = {index: decoder.decode(recordings[index]) for index in order}
         assert [found[index] for index in range(len(recordings))] == expected
+
+
+def test_the_embedded_language_model_is_read_as_it_is_and_nothing_is_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    opened = open_language_model(Decoding(), Vocabulary.from_pieces(["<pad>", "▁no", "▁the", "{period}"], blank_id=0))
+    assert opened.kind == ASKED, "KenLM answers, and no arrays are built before the first row"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])

@@ -18,6 +18,7 @@ from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError, RunError
+from dictalake.training import kenlm_tools
 from dictalake.training.kenlm_tools import SOURCE_VERSION, KenlmTools, default_cache, find_or_build_tools
 from dictalake.training.lm import (
     CorpusCounts,
@@ -155,6 +156,20 @@ def test_without_cmake_the_packages_to_install_are_named(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RunError, match="apt-get install build-essential cmake libboost-program-options-dev"):
         find_or_build_tools(None, tmp_path / "cache", print)
+
+
+def test_a_build_says_beforehand_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_here(command: list[str], doing: str) -> None:
+        raise RunError(doing)
+
+    (tmp_path / "cmake").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(kenlm_tools, "_run", end_here)
+    said: list[str] = []
+    with pytest.raises(RunError, match="downloading the source package kenlm from PyPI"):
+        find_or_build_tools(None, tmp_path / "cache", said.append)
+    assert said[0].endswith("once; this takes about 2 min on 2 cores")
 
 
 def tools_at_hand() -> bool:

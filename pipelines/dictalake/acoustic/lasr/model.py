@@ -23,12 +23,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import LasrCTCConfig, LasrEncoderConfig
 
+from dictalake.acoustic import onednn
 from dictalake.acoustic.bfloat16_probe import try_bfloat16
 from dictalake.acoustic.device import one_thread_each
 from dictalake.errors import ConfigError
 
-# transformers' name of an activation → oneDNN's.
-_ACTIVATIONS = {"silu": ("swish", functional.silu), "relu": ("relu", functional.relu), "none": ("none", lambda x: x)}
 _NORMS = ("norm_feed_forward1", "norm_self_att", "norm_conv", "norm_feed_forward2", "norm_out")
 _BATCH_NORM_EPS = 1e-5  # PyTorch's; the configuration has none
 
@@ -43,7 +42,7 @@ class _Product(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self._fused, self._activation = _ACTIVATIONS[activation]
+        self._fused, self._activation = onednn.ACTIVATIONS[activation]
         self._packed: torch.Tensor | None = None
 
     @property
@@ -52,14 +51,13 @@ class _Product(nn.Module):
 
     def pack(self) -> None:
         """Packs the weight for oneDNN and keeps only the packed form."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous())
+        self._packed = onednn.pack_weight(self.weight)
         self.weight = self.weight.new_empty(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._packed is None:
             return self._activation(functional.linear(x, self.weight, self.bias))
-        fused: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, self._fused, [], "")
-        return fused
+        return onednn.multiply(x, self._packed, self.bias, self._fused)
 
 
 class _Convolution(nn.Module):
@@ -118,7 +116,7 @@ class _Block(nn.Module):
         """``tensors`` have their names within the block."""
         super().__init__()
         activation = encoder.hidden_act
-        self._activation = _ACTIVATIONS[activation][1]
+        self._activation = onednn.ACTIVATIONS[activation][1]
         self._heads, self._scale = encoder.num_attention_heads, _head_size(encoder) ** -0.5
         self.norms = nn.ModuleList([_Norm(tensors[f"{name}.weight"], encoder.layer_norm_eps) for name in _NORMS])
         (self._keep_ff, add_ff), (self._keep_conv, add_conv) = (
@@ -220,7 +218,7 @@ class FastLasr(nn.Module):
         """
         for part in self.children():
             part.to(device, torch.float32 if part in (self.head, self._rotary) else dtype)
-        if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if device.type == "cpu" and torch.backends.mkldnn.is_available() and onednn.can_multiply():
             for module in self.modules():
                 if isinstance(module, _Product) and (module.weight.dtype != torch.bfloat16 or try_bfloat16() == "packed"):
                     module.pack()
