@@ -21,7 +21,9 @@ class Findings:
     without a row, ``unread_folders`` the folders that could not be listed, by reason. ``folder_aliases`` maps the URI of a
     folder to others that an older version may have given it. ``not_allowed`` and ``allowed`` count the lines of a manifest that
     name a place outside ``archive.allowed``, and the others; ``prefixes`` are the buckets of the former, and by their top
-    folders the folders that hold all of them there.
+    folders the folders that hold all of them there. Objects below ``lake_folders`` (URIs) are not listed; ``holds_lake`` says
+    that there are any. ``has_entries`` says that there is something else, whether ``archive.include`` and ``archive.since``
+    admit it or not.
     """
 
     aliases: int = 0
@@ -31,6 +33,9 @@ class Findings:
     not_allowed: int = 0
     allowed: int = 0
     prefixes: dict[str, str] = field(default_factory=dict)
+    lake_folders: tuple[str, ...] = ()
+    holds_lake: bool = False
+    has_entries: bool = False
 
     def add_folder_alias(self, old: str, new: str) -> None:
         """Notes one more URI of the folder ``new``."""
@@ -48,6 +53,12 @@ class Findings:
             common = os.path.commonpath([prefix, self.prefixes.get(key, prefix)])
         if key in self.prefixes or len(self.prefixes) <= MOST_PREFIXES:
             self.prefixes[key] = common
+
+    def is_of_lake(self, uri: str) -> bool:
+        """Whether the object at ``uri`` is below ``lake_folders``; notes it."""
+        is_inside = any(uri.startswith(f"{folder}/") for folder in self.lake_folders)
+        self.holds_lake |= is_inside
+        return is_inside
 
     def list_prefixes(self) -> list[str]:
         return sorted(self.prefixes.values())
