@@ -24,7 +24,7 @@ from dictalake.audio.formats.sniff import name_container
 from dictalake.config.headerless import USUAL
 from dictalake.config.load import Key, list_keys
 from dictalake.config.sections import Config
-from dictalake.errors import list_failures
+from dictalake.errors import list_failures, list_run_failures
 from dictalake.lake.places import OUTSIDE, PLACES
 from dictalake.observers.progress import show_stage
 
@@ -103,6 +103,14 @@ def render_failures() -> str:
         lines += [f"### {failure.reason}", "", f"{stage}. {again}", ""]
         lines += _wrap(f"- **What happened:** {failure.meaning}", "  ")
         lines += [*_wrap(f"- **What to do:** {failure.advice}", "  "), ""]
+    return "\n".join(lines)
+
+
+def render_run_failures() -> str:
+    lines = []
+    for kind in list_run_failures():
+        lines += [f"### {kind.reason}", "", *_wrap(f"- **What happened:** {kind.meaning}", "  ")]
+        lines += [*_wrap(f"- **What to do:** {kind.advice}", "  "), ""]
     return "\n".join(lines)
 
 
@@ -299,6 +307,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("formats.md", "refused"): render_refused,
     ("formats.md", "not audio"): render_not_audio,
     ("failures.md", "reasons"): render_failures,
+    ("failures.md", "runs"): render_run_failures,
     ("incomplete.md", "repairs"): render_repairs,
     ("erasure-and-privacy.md", "places"): render_places,
     ("architecture.md", "tree"): render_tree,

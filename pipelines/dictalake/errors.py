@@ -26,7 +26,18 @@ class ConfigError(DictalakeError):
 
 
 class RunError(DictalakeError):
-    """The run itself cannot start or continue (exit code 1)."""
+    """The run itself cannot start or continue (exit code 1). Those with a ``reason`` are told apart by machines."""
+
+    reason: str | None = None
+    meaning = advice = ""
+
+
+class ArchiveEmpty(RunError):
+    """The archive lists nothing, and the lake holds recordings from there."""
+
+    reason = "archive_empty"
+    meaning = "The whole archive lists nothing, and the lake holds recordings from there. No row was changed."
+    advice = "Check that its folder is mounted and that archive.uri is right. If all was deleted, add --allow-empty."
 
 
 class TranscriptionError(DictalakeError):
@@ -324,6 +335,11 @@ def list_failures() -> list[Failure]:
     return [
         Failure(reason, ", ".join(stages[reason]), kind.retryable, kind.meaning, kind.advice) for reason, kind in first.items()
     ]
+
+
+def list_run_failures() -> list[type[RunError]]:
+    """The failures of a whole run that have a reason."""
+    return [kind for kind in RunError.__subclasses__() if kind.reason is not None]
 
 
 def advise(reason: str) -> str:

@@ -34,6 +34,7 @@ _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal
 _MOST_BYTES = 16 << 20
 _HEAD_BYTES = 64 << 10  # how much of the start of a long file stays: the first complaint is often the cause
 _DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) received")  # faulthandler's words, or those of Ray
+_SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 _current: LibraryLog | None = None
 
 
@@ -53,9 +54,11 @@ class LibraryLog:
     def __init__(self, path: Path, file: int, terminal: TextIO, watcher: subprocess.Popen[bytes] | None) -> None:
         self.path, self.terminal = path, terminal
         self._file, self._watcher = file, watcher
+        self.facts: dict[str, Any] = {}
 
     def describe_to_watcher(self, **facts: Any) -> None:
         """Tells the watcher what it needs in order to report a sudden death."""
+        self.facts |= facts
         if self._watcher is not None and self._watcher.stdin is not None:
             with suppress(OSError):
                 self._watcher.stdin.write(json.dumps(facts | {"file": str(self.path)}).encode() + b"\n")
@@ -119,6 +122,19 @@ def stderr() -> TextIO:
 def library_log() -> LibraryLog | None:
     """The file of now; None where libraries write to the terminal."""
     return _current
+
+
+def say_last_words(line: str, exit_code: int) -> None:
+    """For a run that ends at once, as the user asked. It takes no lock, and the watcher then says nothing."""
+    facts = {} if _current is None else _current.facts
+    line = f"dictalake {facts.get('job', '')}: {line}"
+    if facts.get("json"):
+        line = _make_record("failed", line, facts, exit_code=exit_code)
+    descriptor = stderr().fileno()
+    cursor = _SHOW_CURSOR if os.isatty(descriptor) else ""
+    os.write(descriptor, f"{cursor}{line}\n".encode())
+    if _current is not None:
+        _current.describe_to_watcher(ended=True)
 
 
 @contextmanager
@@ -289,7 +305,11 @@ def describe_death(facts: dict[str, Any], status: int | None) -> str:
     )
     if not facts.get("json"):
         return line
-    record = {"time": datetime.now(UTC).isoformat(), "level": "ERROR", "event": "died", "message": line, "signal": number}
+    return _make_record("died", line, facts, signal=number)
+
+
+def _make_record(event: str, line: str, facts: dict[str, Any], **fields: Any) -> str:
+    record = {"time": datetime.now(UTC).isoformat(), "level": "ERROR", "event": event, "message": line} | fields
     return json.dumps(record | {name: facts[name] for name in ("job", "run_id") if name in facts})
 
 

@@ -103,7 +103,7 @@ def test_the_environment_neither_turns_the_token_off_nor_chooses_it(
 
 def test_ray_is_told_to_stay_on_this_machine_and_to_open_its_files_to_nobody(tmp_path: Path) -> None:
     start = services.ConsolePopen
-    with private_ray.private_ray() as options, private_ray.private_processes():
+    with private_ray.private_ray() as options, private_ray.private_processes([]):
         assert (options["_node_ip_address"], options["dashboard_host"]) == ("127.0.0.1", "127.0.0.1")
         assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1", "Ray replaces it by the machine's address"
         before = read_umask()

@@ -103,15 +103,35 @@ def signal_family(run: subprocess.Popen[bytes], number: int) -> list[psutil.Proc
     return family
 
 
+def wait_for_ray(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Waits until Ray is starting; returns its first process."""
+    deadline = time.monotonic() + LONGEST_RUN_S
+    while not (started := [one for one in psutil.Process(run.pid).children() if "gcs_server" in one.name()]):
+        assert run.poll() is None, "it was over before Ray started"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return started
+
+
 def test_a_run_that_is_told_to_end_commits_what_is_finished_and_gives_its_claim_back(random_lasr: Path, tmp_path: Path) -> None:
+    """The signals go to the whole process group, as those of a terminal and of timeout(1)."""
     archive, lake = write_archive(tmp_path / "archive", 10.0), tmp_path / "lake"
+    command, there = make_command(archive, lake, random_lasr), Lake.model_validate({"uri": str(lake)})
     with own_ray_folder() as folder:
-        run = start(make_command(archive, lake, random_lasr), folder, tmp_path / "output.txt")
+        run = start(command, folder, tmp_path / "output.txt")
         wait_for_rows(run, lake)
-        run.terminate()
-        assert run.wait(LONGEST_RUN_S) == 128 + signal.SIGTERM
-    there = Lake.model_validate({"uri": str(lake)})
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.wait(LONGEST_RUN_S) == 128 + signal.SIGTERM, (tmp_path / "output.txt").read_text()
     assert LeaseStore(there).read() == []
     (_, stopped) = RunLog(there).read().to_pylist()
     assert (stopped["event"], stopped["ok"]) == ("stopped", len(read_rows(lake)))
     assert stopped["ok"] > 0
+    with own_ray_folder() as folder:
+        run = start(command, folder, tmp_path / "output.txt")
+        of_ray = wait_for_ray(run)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(LONGEST_RUN_S) == 128 + signal.SIGINT, (tmp_path / "output.txt").read_text()
+        assert psutil.wait_procs(of_ray, timeout=60)[1] == []
+    assert LeaseStore(there).read() == []
+    assert [record["event"] for record in RunLog(there).read().to_pylist()] == ["started", "stopped"] * 2
+    assert len(list(lake.glob("lineage/*.abort.json"))) == 2

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pipelines/dictalake"
-FOUNDATIONS = {"records", "errors", "retries", "logs", "html", "terminal"}
+FOUNDATIONS = {"records", "errors", "retries", "logs", "html", "terminal", "stops"}
 SOUND_TO_TEXT = {"audio", "acoustic", "decoding", "transcript"}
 # Each room and the rooms that it may use; all may use the foundations.
 ROOMS: dict[str, set[str]] = {

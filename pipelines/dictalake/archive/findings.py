@@ -19,6 +19,8 @@ class Findings:
     without a row, ``unread_folders`` the folders that could not be listed, by reason. ``folder_aliases`` maps the URI of a
     folder to others that an older version may have given it. ``not_allowed`` and ``allowed`` count the lines of a manifest that
     name a place outside ``archive.allowed``, and the others; ``places`` are the buckets, hosts and top folders of the former.
+    Objects below ``lake_folders`` (URIs) are not listed; ``holds_lake`` says that there are any. ``has_entries`` says that
+    there is something else, whether ``archive.include`` and ``archive.since`` admit it or not.
     """
 
     aliases: int = 0
@@ -28,6 +30,9 @@ class Findings:
     not_allowed: int = 0
     allowed: int = 0
     places: set[str] = field(default_factory=set)
+    lake_folders: tuple[str, ...] = ()
+    holds_lake: bool = False
+    has_entries: bool = False
 
     def add_folder_alias(self, old: str, new: str) -> None:
         """Notes one more URI of the folder ``new``."""
@@ -40,6 +45,12 @@ class Findings:
         """Notes a place of ``not_allowed``. Memory is bounded."""
         if len(self.places) <= MOST_PLACES:
             self.places.add(place)
+
+    def is_of_lake(self, uri: str) -> bool:
+        """Whether the object at ``uri`` is below ``lake_folders``; notes it."""
+        is_inside = any(uri.startswith(f"{folder}/") for folder in self.lake_folders)
+        self.holds_lake |= is_inside
+        return is_inside
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

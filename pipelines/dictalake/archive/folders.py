@@ -10,6 +10,7 @@ a link to something in the archive          an alias: counted once, as what it l
 a link out of the archive                   left out and counted; with ``archive.follow_links`` what it leads to is listed
 a link to nothing, or to itself             a failed row
 a pipe, a socket, a device                  left out and counted; it is never opened
+a folder of the lake                        left out; the run says once that the lake lies inside the archive
 a folder that cannot be read                counted, with its reason; the run ends with exit code 3
 a name that the system cannot look up       a failed row with its reason
 ==========================================  ========================================================================
@@ -30,7 +31,7 @@ from dictalake.archive import storage
 from dictalake.archive.findings import Findings
 from dictalake.archive.globs import FolderGlobs
 from dictalake.archive.local_files import OutsideError, open_folder
-from dictalake.config.uris import make_file_uri, resolve_links
+from dictalake.config.uris import find_path, make_file_uri, resolve_links
 from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
 
 LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
@@ -84,6 +85,7 @@ class FolderWalk:
 
     def __init__(self, root: str, findings: Findings, globs: FolderGlobs, *, follow_links: bool = False) -> None:
         self._root, self._findings, self._globs, self._follow_links = root, findings, globs, follow_links
+        self._lake_folders = {find_path(uri) for uri in findings.lake_folders}
         self._followed: set[str] = set()  # folders outside, each listed once: links may go round in circles
         self._by_alias: Counter[str] = Counter()  # how often each folder inside was listed by other names
 
@@ -106,7 +108,9 @@ class FolderWalk:
             except Exception as error:  # one entry costs itself alone, whatever the system says of it
                 what = f"it cannot be looked at: {name_place(error)}"
                 found = None if folder.is_alias else self._refuse(folder, name.rstrip("/"), EntryFailed, what)
-            if isinstance(found, _Folder):
+            if isinstance(found, _Folder) and found.path in self._lake_folders:
+                self._findings.holds_lake = True
+            elif isinstance(found, _Folder):
                 waiting.append((found, self._read_names(found)))
             elif found is not None:
                 yield found

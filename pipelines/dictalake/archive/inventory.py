@@ -270,7 +270,12 @@ def _require_columns(names: Sequence[str], inventory: _Inventory, archive: Archi
 
 def _iterate(reader: _Reader, rows: Iterator[Row], allowed: Allowed, findings: Findings) -> Iterator[Recording]:
     for row in rows:
-        recording = None if _is_gone(row) else reader.describe(row)
+        if _is_gone(row):
+            continue
+        recording = reader.describe(row)
+        if recording is not None and findings.lake_folders and findings.is_of_lake(recording.uri):
+            continue
+        findings.has_entries = True
         if recording is None:
             continue
         if recording.error is not None:

@@ -64,7 +64,8 @@ def list_recordings(archive: Archive, findings: Findings | None = None) -> Itera
         first = list(islice(entries, 1))
     except storage.storage_errors() as error:
         raise storage.explain(error, _KEY, archive.uri) from None
-    return _iterate(archive, filesystem, select, root, chain(first, entries))
+    findings = Findings() if findings is None else findings
+    return _iterate(archive, filesystem, select, root, chain(first, entries), findings)
 
 
 def _list_local(location: str, archive: Archive, select: Selection, findings: Findings) -> Iterator[Recording]:
@@ -76,7 +77,7 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{_KEY}: this is a pipe or a device; give a folder or a file")
         entry = FolderEntry(os.path.basename(root), root, storage.make_local_state(status))
-        recording = _make_local(entry)
+        recording, findings.has_entries = _make_local(entry), True
         old_uris = (old,) if old != recording.uri else ()
         return iter([replace(recording, old_uris=old_uris)] if select(entry.relative, entry.state) else [])
     findings.add_folder_alias(old, make_file_uri(root))
@@ -89,10 +90,12 @@ def _describe_entries(
     entries: Iterator[FolderEntry], archive: Archive, select: Selection, findings: Findings
 ) -> Iterator[Recording]:
     for entry in entries:
+        findings.has_entries = True
         # What a link leads to is listed by itself; where only the link's name is asked for, it would be in no listing at all.
         is_listed_itself = entry.alias_of is not None and select(entry.alias_of, entry.state)
         if select(entry.relative, entry.state) and not is_listed_itself:
             yield name_ending(_make_local(entry), entry.relative, archive)
+    findings.has_entries |= bool(findings.left_out or findings.unread_folders or findings.aliases)
     if count := findings.left_out[LINK_OUTSIDE]:
         what = "1 link leads" if count == 1 else f"{count} links lead"
         line = f"{what} out of the archive; archive.follow_links: true follows {'it' if count == 1 else 'them'}"
@@ -201,6 +204,7 @@ def _iterate(
     select: Selection,
     root: str,
     entries: Iterator[Entry],
+    findings: Findings,
 ) -> Iterator[Recording]:
     try:
         for path, info in entries:
@@ -208,6 +212,9 @@ def _iterate(
                 continue  # object stores match prefixes: `dictations-old/` begins with `dictations`
             relative = path[len(root) + 1 :] if path != root else path.rsplit("/", 1)[-1]
             recording = _describe_object(filesystem, path, info)
+            if findings.lake_folders and findings.is_of_lake(recording.uri):
+                continue
+            findings.has_entries |= not relative.endswith("/") and relative != ""
             if select(relative, storage.ObjectState(recording.version, recording.size_bytes, recording.modified_at)):
                 yield recording
     except storage.storage_errors() as error:

@@ -114,11 +114,13 @@ def check_archive(config: Config) -> str:
     from dictalake.archive.load_recording import load_recording
     from dictalake.archive.manifest import scan_recordings
     from dictalake.audio.load import AudioLoader
+    from dictalake.workflow.archive_checks import begin_findings
 
     if config.archive.uri is None and config.archive.manifest is None and config.archive.inventory is None:
         raise CheckFailed("no archive is given", "give --archive.uri, --archive.manifest or --archive.inventory")
     started = time.monotonic()
-    recordings = list(islice(scan_recordings(config.archive), _READ_AT_MOST))
+    findings = begin_findings(config, config.archive)
+    recordings = list(islice(scan_recordings(config.archive, findings), _READ_AT_MOST))
     if not recordings:
         raise CheckFailed("the listing holds no recording", "check archive.uri and archive.include")
     listed_s, reasons, read_s = time.monotonic() - started, Counter[str](), list[float]()

@@ -18,8 +18,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
+
+from dictalake import stops
 
 if TYPE_CHECKING:
     from dictalake.cli.options import CommandParser
@@ -67,9 +69,8 @@ COMMANDS = {name: summary for group in GROUPS.values() for name, summary in grou
 RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget"}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
-RESUME = "stopped; what was committed stays, run the same command again to resume"
+RESUME = f"stopped; {stops.RESUME}"
 _CLOSED = "standard output is closed, so there is nowhere to print to"
-_received: list[int] = []  # signals that asked the command to stop
 _BENCH = "the benchmarks are not installed with dictalake: in a checkout run python -m jobs.benchmarks NAME"
 
 
@@ -97,12 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"dictalake{' bench' if name == 'bench' else ''}: {explain_unknown(name)}", file=sys.stderr)
         return EXIT_BAD_CONFIG
-    _received.clear()
-    signal.signal(signal.SIGTERM, _stop)
+    stops.forget()
+    signal.signal(signal.SIGTERM, stops.handle)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGINT, stops.handle)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that closes; nohup has it ignored
-        signal.signal(signal.SIGHUP, _stop)
+        signal.signal(signal.SIGHUP, stops.handle)
     if sys.stdout is None and name not in RESUMABLE:  # closed, and what this command is for is what it prints
         sys.stdout = ClosedOutput()
     return _run_safely(name, arguments[1:], is_program=is_program)
@@ -176,10 +177,6 @@ def _run_safely(name: str, argv: Sequence[str], *, is_program: bool) -> int:
     """Every import is in here: Ctrl-C may come while they are under way."""
     try:
         return _run_and_explain(name, argv, is_program=is_program)
-    except RuntimeError:  # what DuckDB makes of the exception that a handler of a signal raises
-        if not _received:
-            raise
-        exit_code = 128 + _received[0]
     except BrokenPipeError:  # whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_OK
@@ -196,20 +193,22 @@ def _run_and_explain(name: str, argv: Sequence[str], *, is_program: bool) -> int
     from dictalake.errors import ConfigError, DictalakeError
 
     try:
-        return run_command(name, argv, is_program=is_program)
+        with stops.converted():
+            return run_command(name, argv, is_program=is_program)
     except ConfigError as error:
         return _end(name, str(error), EXIT_BAD_CONFIG)
     except DictalakeError as error:
-        return _end(name, str(error), EXIT_RUN_FAILED)
+        reason = getattr(error, "reason", None)
+        return _end(name, str(error), EXIT_RUN_FAILED, **({"reason": reason} if reason else {}))
 
 
-def _end(name: str, line: str, exit_code: int) -> int:
+def _end(name: str, line: str, exit_code: int, **fields: str) -> int:
     from dictalake import logs
 
     def show(text: str) -> None:
         print(text, file=sys.stderr)
 
-    logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code)
+    logs.log_event("failed", f"dictalake {name}: {line}", show, logs.ERROR, exit_code=exit_code, **fields)
     return exit_code
 
 
@@ -220,14 +219,6 @@ def explain_unknown(name: str) -> str:
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(COMMANDS)}"
     return f"unknown {'option' if name.startswith('-') else 'command'} {name}: {hint}"
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """A machine that is taken away says so with SIGTERM: finished work is committed, and the run's lease is given back."""
-    _received.append(number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

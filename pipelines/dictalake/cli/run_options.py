@@ -39,6 +39,15 @@ def add_retry(parser: CommandParser) -> None:
     )
 
 
+def add_allow_empty(parser: CommandParser) -> None:
+    """The option --allow-empty."""
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="go on where the archive lists nothing although the lake holds recordings from there",
+    )
+
+
 def read_retry(arguments: argparse.Namespace) -> Retry | None:
     """None where nothing is tried again. Raises ConfigError for what is no reason."""
     is_lost, is_misread = arguments.retry == "lost", arguments.retry == "headerless"

@@ -24,9 +24,9 @@ from pyarrow import fs
 
 from dictalake import retries
 from dictalake.config.sections import Lake
-from dictalake.errors import RunError
+from dictalake.errors import RunError, name_place
 from dictalake.lake.places import CLAIMS_FOLDER
-from dictalake.lake.storage import open_storage
+from dictalake.lake.storage import is_transient, open_storage
 
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
@@ -125,6 +125,11 @@ class LeaseStore:
         self._ahead_s, self._measured_at = (0.0, 0.0), -float("inf")
 
     @property
+    def lease_s(self) -> float:
+        """The seconds after which a lease that nobody rewrites expires."""
+        return self._lease_s
+
+    @property
     def beat_s(self) -> float:
         """The seconds between two writes of a lease."""
         return self._lease_s / BEATS_PER_LEASE
@@ -210,41 +215,17 @@ class LeaseStore:
         return peers
 
     @contextmanager
-    def hold(self, lease: Lease, progress: Callable[[Lease], Lease]) -> Iterator[Callable[[Lease], None]]:
-        """Keeps rewriting ``lease`` while the context is open, and removes it at the end.
-
-        Yields a function that replaces the lease. ``progress`` fills in the current counts. A beat that cannot be written is
-        skipped: the lease only decides which run does the work.
+    def hold(self, lease: Lease, progress: Callable[[Lease], Lease]) -> Iterator[Heartbeat]:
+        """Keeps rewriting ``lease`` while the context is open, and removes it at the end. ``progress`` fills in the current
+        counts.
         """
-        current = [lease]
-        stop = threading.Event()
-        lock = threading.Lock()
-
-        def beat() -> None:
-            with lock:
-                current[0] = replace(progress(current[0]), beats=current[0].beats + 1)
-                self.write(current[0])
-
-        def keep_beating() -> None:
-            while not stop.wait(self.beat_s):
-                try:
-                    beat()
-                except (RunError, OSError):
-                    continue
-
-        def change(to: Lease) -> None:
-            with lock:
-                current[0] = replace(to, beats=current[0].beats)
-            beat()
-
         self.write(lease)
-        thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
-        thread.start()
+        heartbeat = Heartbeat(self, lease, progress)
+        heartbeat.start()
         try:
-            yield change
+            yield heartbeat
         finally:
-            stop.set()
-            thread.join()
+            heartbeat.stop()
             with suppress(RunError):  # it expires by itself
                 self.remove(lease.run_id)
 
@@ -289,6 +270,70 @@ class LeaseStore:
             yield
         except OSError as error:
             raise RunError(f"cannot {action} the leases at {self._storage.uri}: {type(error).__name__}") from error
+
+
+class Heartbeat:
+    """A thread that keeps rewriting a lease. Call it to replace the lease.
+
+    A beat that cannot be written is made up for by the next one. It is over, and ``check`` raises RunError, when the storage
+    refused every beat for ``lake.lease_s`` seconds, or at once for an error that no new try mends: other runs would take this
+    one for dead and do its work too.
+    """
+
+    def __init__(self, store: LeaseStore, lease: Lease, progress: Callable[[Lease], Lease]) -> None:
+        self._store, self._lease, self._progress = store, lease, progress
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._lost: RunError | None = None
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+
+    def __call__(self, lease: Lease) -> None:
+        self.check()
+        with self._lock:
+            self._lease = replace(lease, beats=self._lease.beats)
+        self._beat()
+
+    def check(self) -> None:
+        """Raises RunError where the lease is lost."""
+        if self._lost is not None:
+            raise self._lost
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        with self._lock:
+            self._lease = replace(self._progress(self._lease), beats=self._lease.beats + 1)
+            self._store.write(self._lease)
+
+    def _keep_beating(self) -> None:
+        failing_since: float | None = None
+        while self._lost is None and not self._stopped.wait(self._store.beat_s):
+            began = time.monotonic()
+            try:
+                self._beat()
+                failing_since = None
+            except Exception as error:  # whatever it is, the run must learn of it
+                failing_since = began if failing_since is None else failing_since
+                failing_s = time.monotonic() - failing_since
+                if not _is_transient(error) or failing_s >= self._store.lease_s:
+                    self._lost = RunError(
+                        f"the lease of this run could not be renewed ({_name_cause(error)}), and other runs will take over "
+                        "its work: check that the lake can be written; what is committed stays, run the same command again to "
+                        "resume"
+                    )
+
+
+def _is_transient(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    return is_transient(cause) if isinstance(cause, OSError) else isinstance(error, RunError)
+
+
+def _name_cause(error: Exception) -> str:
+    return type(error.__cause__).__name__ if isinstance(error.__cause__, OSError) else name_place(error)
 
 
 def _must_wait_for(peer: Lease, first_seen: Lease, mine: Lease) -> bool:

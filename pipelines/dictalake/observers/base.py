@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dictalake import logs, terminal
+from dictalake import logs, stops, terminal
 from dictalake.config.sections import Config
 from dictalake.errors import name_place
 from dictalake.transcript.provenance import Provenance
@@ -35,10 +35,10 @@ class RunEnd:
 
     @property
     def state(self) -> State:
-        """A run that a person or the machine's owner stops (Ctrl-C, SIGTERM) has not failed."""
+        """A run that is stopped (Ctrl-C, SIGTERM) has not failed."""
         if self.error is None:
             return "finished"
-        return "stopped" if isinstance(self.error, KeyboardInterrupt | SystemExit) else "failed"
+        return "stopped" if stops.is_stop(self.error) else "failed"
 
 
 class Observer:

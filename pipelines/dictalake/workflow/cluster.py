@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import Any
 
-from dictalake import logs, terminal
+from dictalake import logs, stops, terminal
 from dictalake.config.sections import Config
 from dictalake.errors import RunError, name_place
 from dictalake.records import SAMPLE_RATE_HZ
@@ -34,7 +34,7 @@ import ray._private.worker
 import ray.data
 from ray.data import DataContext
 
-from dictalake.workflow.private_ray import find_parent, private_processes, private_ray  # isort: skip  # it imports Ray
+from dictalake.workflow.private_ray import end_processes, find_parent, private_processes, private_ray  # isort: skip  # it imports Ray
 from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
 
 
@@ -75,10 +75,47 @@ def running_cluster(config: Config) -> Iterator[Resources]:
         yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, total.get("memory", 0.0) / 1e6)
 
 
-def _shut_down() -> None:
-    ray.shutdown()
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _stop:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+@contextmanager
+def _own_handlers(ending: ExitStack) -> Iterator[None]:
+    """Keeps our handler of SIGTERM in place while ``ray.init`` installs others. The process ends as it did before ``ending``.
+
+    Ray's node ends the driver before what is finished is committed, and so does Ray's core, whose handlers of crashes hide ours
+    too. A script or a notebook has no handler: the default would end it without a last commit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    is_none = before is None or before == signal.SIG_DFL
+    ours = stops.handle if is_none else before
+    make_core = ray._raylet.CoreWorker  # type: ignore[attr-defined]
+
+    def make_core_and_renew(*arguments: Any, **options: Any) -> Any:
+        try:
+            return make_core(*arguments, **options)
+        except BaseException:
+            # SIGTERM came while Ray's own handler was in place: it called ours, and has the process aborted 3 s later.
+            signal.alarm(0)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, ours)
+
+    def restore() -> None:
+        if is_none:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            stops.forget()
+
+    ending.callback(restore)
+    signal.signal(signal.SIGTERM, ours)
+    set_handler = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    ray._raylet.CoreWorker = make_core_and_renew  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = set_handler
+        ray._raylet.CoreWorker = make_core  # type: ignore[attr-defined]
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _start(config: Config, ending: ExitStack) -> None:
@@ -88,23 +125,20 @@ def _start(config: Config, ending: ExitStack) -> None:
     if config.logs.format == "json":  # what workers and Ray's core write; the driver's own lines are ours again below
         os.environ.setdefault("RAY_BACKEND_LOG_JSON", "1")
         as_json = ray.LoggingConfig(encoding="JSON", log_level="ERROR")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "logging_config": as_json}
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, logging_config=as_json)
+            ending.callback(ray.shutdown)
+            with _own_handlers(ending):
+                ray.init(address=address, **options)
         else:
             private = ending.enter_context(private_ray())
-            with private_processes():
-                ray.init(
-                    # Without an address Ray would join whatever cluster an environment variable names.
-                    address="local",
-                    num_cpus=config.ray.cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    logging_config=as_json,
-                    **private,
-                )
+            started: list[subprocess.Popen[bytes]] = []
+            ending.callback(end_processes, started)
+            ending.callback(ray.shutdown)
+            with _own_handlers(ending), private_processes(started):
+                # Without an address Ray would join whatever cluster an environment variable names.
+                ray.init(address="local", num_cpus=config.ray.cpus, include_dashboard=False, **options, **private)
     except ConnectionError:
         if address is None:
             raise RunError(_explain_no_start("ConnectionError")) from None
@@ -114,13 +148,6 @@ def _start(config: Config, ending: ExitStack) -> None:
             raise RunError(_explain_no_start(name_place(error))) from None
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(f"ray.address = {address}: the cluster there refused this driver: {why}") from None
-    finally:
-        # Ray's own handler of SIGTERM ends the driver before what is finished is committed, and its handlers of crashes hide
-        # ours. A script or a notebook has none: the default would end it without a last commit.
-        ending.callback(_shut_down)
-        if threading.current_thread() is threading.main_thread():
-            is_none = on_sigterm is None or on_sigterm == signal.SIG_DFL
-            signal.signal(signal.SIGTERM, _stop if is_none else on_sigterm)
     terminal.renew_faulthandler()
     logs.take_over_libraries()
     ray._private.worker.print_to_stdstream = _print_message
@@ -132,11 +159,6 @@ def _print_message(data: dict[str, Any], ignore_prefix: bool) -> None:
     Whatever ``log_to_driver`` says, Ray prints it to standard output, in the middle of the JSON or the table that is there.
     """
     ray._private.worker.print_worker_logs(data, sys.stderr, ignore_prefix)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Ends the run as a stopped one: what is finished is committed."""
-    raise SystemExit(128 + number)
 
 
 def _explain_no_start(what: str) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
+from dictalake import stops
 from dictalake.errors import RunError
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import Observer
 from dictalake.observers.stats import RunStats
+
+_STOPPING = "stopping: what is finished is being committed; Ctrl-C again ends at once"
 
 
 def commit_as_they_come(
@@ -53,6 +56,10 @@ def commit_as_they_come(
                 last_commit = time.monotonic()
             require_storage(stats, most_storage_failures)
             observers.time_passed()
+    except BaseException as error:
+        if stops.is_stop(error):
+            observers.step_started(_STOPPING)
+        raise
     finally:
         if not has_given_up:  # a commit that has tried for long enough is not tried for as long once more
             for report in take_arrived():

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dictalake.acoustic.checkpoint import find_checkpoint
-from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
@@ -21,6 +20,7 @@ from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import DONE
 from dictalake.lake.tombstones import read_erased
+from dictalake.workflow.archive_checks import begin_findings, check_listing
 from dictalake.workflow.estimates import estimate_work
 from dictalake.workflow.fingerprint_change import NewFingerprint, find_new, take_name
 from dictalake.workflow.identity import identify
@@ -46,17 +46,18 @@ class DryRun:
     new: NewFingerprint | None
 
 
-def plan_dry_run(config: Config, retry: Retry | None = None) -> DryRun:
+def plan_dry_run(config: Config, retry: Retry | None = None, *, allow_empty: bool = False) -> DryRun:
     """Raises ConfigError, RunError as a run would before it begins."""
     if config.lake.uri is None:
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
+    findings = begin_findings(config, config.archive)
     provenance = take_name(config, identify(config, find_checkpoint(config.acoustic)))
     new = find_new(config, provenance)
     erased = read_erased(config.lake)
     lost = find_again(config, provenance.fingerprint, retry)
     with TemporaryDirectory(prefix="dictalake-") as folder:
-        findings = Findings()
         work = WorkList(scan_recordings(config.archive, findings), erased, config, Path(folder), findings)
+        check_listing(config, config.archive, findings, allow_empty=allow_empty)
         work.refresh(
             lambda: _find_done(config, provenance.fingerprint), lambda: ds.dataset(CLAIMED.empty_table()), retry, lost=lost
         )

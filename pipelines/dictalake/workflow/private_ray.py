@@ -11,14 +11,14 @@ The user's environment cannot turn any of it off. A cluster that was joined is a
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 import secrets
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ _KEPT_S = 86_400.0
 _OWNER_ONLY = 0o077
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 5.0
+_END_S = 1.0
 _LONGEST_PARENT = 29  # bytes; 78 more lead to Ray's sockets, and the kernel takes 107
 
 
@@ -49,8 +50,9 @@ def private_ray() -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def private_processes() -> Iterator[None]:
-    """Has ``ray.init`` inside the block start processes that listen on 127.0.0.1 and create files for their owner alone.
+def private_processes(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Has ``ray.init`` inside the block start processes that listen on 127.0.0.1 and create files for their owner alone. They
+    are added to ``started``.
 
     Ray's autoscaler, the server of its web page and the process that follows its logs are left out: one machine does not grow,
     and nobody looks at the others. They take a quarter of the processor time that Ray needs to start.
@@ -61,12 +63,31 @@ def private_processes() -> Iterator[None]:
             changes.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
 
-        change(services, "ConsolePopen", functools.partial(services.ConsolePopen, umask=_OWNER_ONLY))
+        start_process = services.ConsolePopen
+
+        def start_private(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+            # A signal to the whole process group, as timeout(1) and a terminal send it, would end Ray before the last commit.
+            started.append(start_process(*arguments, umask=_OWNER_ONLY, start_new_session=True, **options))
+            return started[-1]
+
+        change(services, "ConsolePopen", start_private)
         # Else Ray takes 127.0.0.1 for a slip and listens on every address.
         change(ray_constants, "ENABLE_RAY_CLUSTER", False)
         for start in ("start_monitor", "start_log_monitor", "start_api_server"):
             change(Node, start, lambda *_, **__: None)
         yield
+
+
+def end_processes(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends what ``ray.shutdown`` leaves: the processes of a start that was stopped half-way, of which Ray knows nothing yet."""
+    left = [process for process in started if process.poll() is None]
+    for process in left:
+        process.terminate()  # a node ends its workers
+    for process in left:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        process.kill()
+        process.wait()
 
 
 def is_open(address: str) -> bool | None:

@@ -14,24 +14,24 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from rich.console import Console
 
-from dictalake import logs, terminal
+from dictalake import logs, stops, terminal
 from dictalake.acoustic.checkpoint import find_checkpoint, freeze_config
 from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
-from dictalake.errors import ConfigError, DictalakeError, RunError, name_place
-from dictalake.lake.claims import LeaseStore, make_lease
+from dictalake.errors import ArchiveEmpty, ConfigError, DictalakeError, RunError, name_place
+from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
 from dictalake.lake.erasers import blank_manifests
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
@@ -47,6 +47,7 @@ from dictalake.reporting.subprocess_writer import ReportWriter
 from dictalake.sandbox.levels import describe_briefly, probe
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow import cluster, columns
+from dictalake.workflow.archive_checks import begin_findings, check_listing
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new, tell_of_work
@@ -74,6 +75,7 @@ _PATIENCE_S = 10.0  # with the thread that reads from Ray, once the run is over
 _ROUNDS = 3  # over what is still missing
 _MOST_TASKS = 4096  # of the first stage: each costs Ray some of the driver's time and memory before any work begins
 _HOW = {"failed": "failed", "stopped": "was stopped", "finished": "finished"}
+Item = TypeVar("Item")
 _ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
@@ -92,6 +94,7 @@ class _Run:
     log: RunLog
     stats: RunStats
     observers: Observers
+    findings: Findings
     others: tuple[str, ...] = ()
     is_new: bool = False  # whether the lake did not know the fingerprint
 
@@ -105,16 +108,18 @@ def transcribe(
     *,
     promote: bool = False,
     on_new: OnNew = "tell",
+    allow_empty: bool = False,
 ) -> RunSummary:
     """Transcribes what is in the archive and not yet in the lake, and with ``retry`` what failed or lost sound before.
 
     ``listing`` is read for ``config.archive`` where that only says in the run's records where the recordings were. With
     ``promote`` the run's fingerprint becomes production once all of the archive has its rows. ``on_new`` says what becomes
-    of a fingerprint that is new to the lake: before anything is listed, it is told, refused or passed over.
+    of a fingerprint that is new to the lake: before anything is listed, it is told, refused or passed over. With
+    ``allow_empty`` an archive may list nothing although the lake holds recordings from there.
 
     Raises ConfigError, RunError; the message of a RunError names the file that holds what libraries wrote, if they did.
     """
-    with terminal.quiet_libraries(job) as library_log:
+    with terminal.quiet_libraries(job) as library_log, stops.second_ends_at_once(terminal.say_last_words):
         if console is None or console.stderr:  # the terminal, which is no longer behind sys.stderr
             console = Console(file=terminal.stderr())
         # Piped, the nightly job prints one line at most: its other lines go to logs.file, and beside what libraries wrote.
@@ -130,10 +135,10 @@ def transcribe(
                 serve_metrics(config.metrics, job, stats),
             ]
             try:
-                with observing(observers) as everybody:
+                with observing(observers) as everybody, stops.converted():
                     everybody.step_started("reading the model's files")
                     run = _open_run(config, listing or config.archive, job, stats, everybody, on_new)
-                    summary = _carry_out(run, retry, promote=promote)
+                    summary = _carry_out(run, retry, promote=promote, allow_empty=allow_empty)
             except BaseException as error:
                 _name_library_log(error, library_log)
                 raise
@@ -150,6 +155,7 @@ def _open_run(
         raise ConfigError("lake.uri is missing: say where the transcripts go, e.g. --lake.uri ./lake")
     # Both refuse what is wrong before anything starts.
     open_storage(config.lake, TRANSCRIPTS_FOLDER)
+    findings = begin_findings(config, listing)
     Load(config)
     checkpoint = find_checkpoint(config.acoustic)
     # Workers that start later, or elsewhere, take the weights that are hashed here, whatever the hub holds by then.
@@ -167,26 +173,28 @@ def _open_run(
         library_log.name_run(provenance.run_id, json=logs.is_json())
     warn_of_model(config, job)
     table, log = TranscriptTable(config.lake), RunLog(config.lake)
-    return _Run(config, job, provenance, reading, listing, table, log, stats, observers, is_new=is_new)
+    return _Run(config, job, provenance, reading, listing, table, log, stats, observers, findings, is_new=is_new)
 
 
-def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
+def _carry_out(run: _Run, retry: Retry | None, *, promote: bool, allow_empty: bool) -> RunSummary:
     """The run from its claim to its end. Observers, run records and the claim tell how it ends."""
-    config, provenance, stats = run.config, run.provenance, run.stats
+    config, provenance, stats, findings = run.config, run.provenance, run.stats, run.findings
     stats.started = time.monotonic()  # a run's time begins when it has a name
     board, claim = LeaseStore(config.lake), make_lease(provenance.run_id, run.job, provenance.fingerprint)
     run.observers.run_started(RunStart(config, provenance, run.job))
     with (
         board.hold(claim, stats.put_into) as renew,
         _recorded(run),
+        stops.converted(),
         TemporaryDirectory(prefix="dictalake-") as folder,
     ):
         record_request(config, provenance)
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
         run = replace(run, others=tuple(other.run_id for other in others))
-        findings = Findings()
-        work = WorkList(scan_recordings(run.listing, findings), run.table.read_erasures(), config, Path(folder), findings)
+        listed = _while_alive(scan_recordings(run.listing, findings), renew)
+        work = WorkList(listed, run.table.read_erasures(), config, Path(folder), findings)
+        check_listing(config, run.listing, findings, allow_empty=allow_empty)
         _find_work(run, work, retry)
         counts = work.counts
         if run.is_new:
@@ -196,9 +204,17 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool) -> RunSummary:
         else:
             places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
-            _do_work(run, work, places)
+            _do_work(run, work, places, renew)
         standing = settle(config, provenance, promote=promote, is_complete=counts.claimed == 0)
     return replace(summarise(config, provenance, counts, run.others, stats, findings), standing=standing)
+
+
+def _while_alive(items: Iterable[Item], heartbeat: Heartbeat) -> Iterator[Item]:
+    """``items``, until this run has lost its lease or is asked to stop; what was given by then has been taken in."""
+    for item in items:
+        yield item
+        heartbeat.check()
+        stops.check()
 
 
 @contextmanager
@@ -220,7 +236,7 @@ def _recorded(run: _Run) -> Iterator[None]:
 
 def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> None:
     """Has the message of a failure name the file where Ray and others say more, if they wrote anything."""
-    if log is None or log.is_empty() or RunEnd(error).state == "stopped" or isinstance(error, ConfigError):
+    if log is None or log.is_empty() or RunEnd(error).state == "stopped" or isinstance(error, ConfigError | ArchiveEmpty):
         return
     where = f"what Ray and other libraries wrote is in {log.path}"
     if type(error) is RunError:
@@ -245,7 +261,7 @@ def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: b
     run.stats.claimed = work.counts.claimed
 
 
-def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
+def _do_work(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) -> None:
     """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
     config, stats, table, wanted = run.config, run.stats, run.table, work.counts
     stats.expect(wanted.pending, work.done_before)
@@ -266,7 +282,8 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table) -> None:
             reader = _open_reader(places, run, plan, ledger)
             readers.callback(reader.stop, _PATIENCE_S)
             limits = config.lake.commit_every_s, config.limits.storage_failures
-            commit_as_they_come(reader, table, stats, observers, *limits, reader.take_arrived)
+            reports = _while_alive(reader, heartbeat)
+            commit_as_they_come(reports, table, stats, observers, *limits, reader.take_arrived)
             _find_work(run, work, None, is_same_run=True)
             if work.counts.pending == 0:
                 break

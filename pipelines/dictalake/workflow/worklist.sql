@@ -10,6 +10,7 @@
 --          retry_lost     whether good recordings whose newest row is among lost_rows are done again
 --          is_same_run    whether this run has been over its manifest and only looks for what has no row yet
 --          older_names    ids and URIs that an older version may have given to recordings of the archive (old_names.py)
+-- Keeps    asked, planned what the run was to do again when it was planned
 -- Writes   states         each recording is 'new', 'retry' or 'done'
 --          pending        the work: listed, with attempt, retried, done_members and member_attempts
 --          counts         one row: found, skipped, skipped_failed, claimed, pending, retried
@@ -24,11 +25,17 @@ DROP TABLE IF EXISTS free;
 DROP TABLE IF EXISTS pending;
 DROP TABLE IF EXISTS counts;
 
+-- What this run does again, by rows as they were when it was planned. In its later rounds a recording is still to be done again
+-- while the same row is its newest one.
+CREATE TABLE IF NOT EXISTS asked (recording_id VARCHAR, attempt INTEGER);
+CREATE TABLE IF NOT EXISTS planned (recording_id VARCHAR, attempt INTEGER, stamp HUGEINT);
+
 -- The newest row of each recording, and whether it is to be done again. archive_id is null if no row of the recording says
 -- that it is an archive object or a member of one.
 CREATE TABLE newest AS
   SELECT *,
-    CASE WHEN status = 'failed' THEN CASE getvariable('retry')
+    CASE WHEN getvariable('is_same_run') THEN (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM asked)
+      WHEN status = 'failed' THEN CASE getvariable('retry')
         WHEN 'retryable' THEN retryable
         WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
         ELSE false END
@@ -40,6 +47,9 @@ CREATE TABLE newest AS
            max(archive_id) AS archive_id, arg_max_null(archive_rows, attempt) AS archive_rows,
            arg_max_null(archive_id, attempt) AS newest_archive_id
     FROM done_rows GROUP BY recording_id);
+
+DELETE FROM asked WHERE NOT getvariable('is_same_run');
+INSERT INTO asked SELECT recording_id, attempt FROM newest WHERE again AND NOT getvariable('is_same_run');
 
 CREATE TABLE members AS
   SELECT * FROM newest WHERE archive_id <> recording_id;
@@ -69,16 +79,17 @@ UPDATE listed SET recording_id = a.old_id, uri = a.old_uri FROM adopted AS a WHE
 --   'none'         missing, or from another reading, such as one before archives were unpacked.
 -- An object is complete when as many rows are committed as its members say that it makes, or when it is given up.
 CREATE TABLE archives AS
-  SELECT archive_id, again, own_row,
+  SELECT archive_id, again, own_row, stamp,
          member_rows + (own_row = 'same_look')::INT >= expected_rows
            OR (own_row = 'failed_look'
                AND (NOT own_retryable OR own_reason = 'worker_crashed' OR getvariable('is_same_run'))) AS is_complete
   FROM (
-    SELECT m.*, own.retryable AS own_retryable, own.reason AS own_reason,
+    SELECT m.*, member_stamp + coalesce(own.attempt + 1, 0) AS stamp, own.retryable AS own_retryable, own.reason AS own_reason,
            CASE WHEN own.archive_rows = m.expected_rows THEN 'same_look'
                 WHEN own.newest_archive_id IS NOT NULL AND own.archive_rows IS NULL THEN 'failed_look'
                 ELSE 'none' END AS own_row
-    FROM (SELECT archive_id, count(*) AS member_rows, max(archive_rows) AS expected_rows, bool_or(again) AS again
+    FROM (SELECT archive_id, count(*) AS member_rows, max(archive_rows) AS expected_rows, bool_or(again) AS again,
+                 sum(attempt + 1) AS member_stamp
           FROM members GROUP BY archive_id) AS m
     LEFT JOIN newest AS own ON own.recording_id = m.archive_id);
 
@@ -87,6 +98,11 @@ CREATE TABLE states AS
     CASE
       WHEN a.archive_id IS NOT NULL THEN
         CASE WHEN NOT a.is_complete THEN 'new'
+             WHEN getvariable('is_same_run') THEN
+               CASE WHEN a.own_row = 'failed_look' AND n.attempt >= p.attempt THEN 'done'  -- it could not be read this time
+                    WHEN a.again THEN 'retry'
+                    WHEN a.own_row = 'failed_look' AND n.again AND a.stamp = p.stamp THEN 'retry'  -- no row of it came
+                    ELSE 'done' END
              WHEN a.again OR (a.own_row <> 'none' AND coalesce(n.again, false)) THEN 'retry'
              ELSE 'done' END
       WHEN n.recording_id IS NULL THEN 'new'
@@ -96,7 +112,8 @@ CREATE TABLE states AS
       ELSE 'done' END AS state
   FROM listed AS l
   LEFT JOIN newest AS n USING (recording_id)
-  LEFT JOIN archives AS a ON a.archive_id = l.recording_id;
+  LEFT JOIN archives AS a ON a.archive_id = l.recording_id
+  LEFT JOIN planned AS p ON p.recording_id = l.recording_id;
 
 CREATE TABLE free AS
   SELECT * FROM states
@@ -115,6 +132,11 @@ CREATE TABLE pending AS
                     map_from_entries(list((recording_id, (attempt + 1)::INT)) FILTER (again)) AS attempts
              FROM members WHERE archive_id IN (SELECT opened FROM free) GROUP BY archive_id) AS m
     ON m.archive_id = f.opened;
+
+DELETE FROM planned WHERE NOT getvariable('is_same_run');
+INSERT INTO planned
+  SELECT f.recording_id, f.attempt, a.stamp
+  FROM free AS f JOIN archives AS a ON a.archive_id = f.opened WHERE NOT getvariable('is_same_run');
 
 CREATE TABLE counts AS
   SELECT (SELECT count(*) FROM states) AS found,

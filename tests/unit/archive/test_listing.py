@@ -12,6 +12,7 @@ from fsspec.registry import known_implementations
 
 from dictalake.archive import listing, objects
 from dictalake.archive.fetch import fetch
+from dictalake.archive.findings import Findings
 from dictalake.archive.listing import list_recordings
 from dictalake.archive.storage import open_location
 from dictalake.config.sections import Archive
@@ -42,6 +43,30 @@ def test_local_recordings_have_uri_version_size_time_and_id(folder: Path) -> Non
     assert first.modified_at is not None
     assert abs(first.modified_at - datetime(2023, 11, 14, 22, 13, 20, 123_456, tzinfo=UTC)).total_seconds() < 1e-5
     assert first.recording_id == make_recording_id(first.uri, first.version)
+
+
+def test_the_folders_of_a_lake_are_left_out(folder: Path) -> None:
+    lake = f"file://{folder}/ward"
+    findings = Findings(lake_folders=(f"{lake}/deep", f"{lake}/not-there"))
+    found = [one.uri.removeprefix(f"file://{folder}/") for one in list_recordings(Archive(uri=str(folder)), findings)]
+    assert found == ["a.wav", "b.wav", "ward/.hidden", "ward/c.wav", "wards-old/e.wav"]
+    assert (findings.holds_lake, findings.has_entries) == (True, True)
+
+
+def test_the_folders_of_a_lake_are_left_out_of_a_bucket_too() -> None:
+    files = fsspec.filesystem("memory")
+    for name in ("a.wav", "lake/runs/1.parquet", "lake/runs-of-dogs.wav"):
+        files.pipe_file(f"/bucket/{name}", b"x")
+    try:
+        findings = Findings(lake_folders=("memory:///bucket/lake/runs",))
+        found = [one.uri for one in list_recordings(Archive(uri="memory://bucket"), findings)]
+        assert found == ["memory:///bucket/a.wav", "memory:///bucket/lake/runs-of-dogs.wav"]
+        assert findings.holds_lake
+        empty = Findings(lake_folders=("memory:///bucket/lake/runs",))
+        assert list(list_recordings(Archive(uri="memory://bucket/lake/runs"), empty)) == []
+        assert not empty.has_entries
+    finally:
+        files.rm("/bucket", recursive=True)
 
 
 @pytest.mark.parametrize(

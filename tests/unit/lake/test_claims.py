@@ -135,6 +135,42 @@ def test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next(lake: Lake, mo
     assert failed == [1]
 
 
+def lose(lake: Lake, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run none of whose beats can be written, until it learns of that."""
+    store, real = LeaseStore(lake), LeaseStore.write
+
+    def fail(self: LeaseStore, lease: Lease) -> None:
+        if lease.beats:
+            raise error
+        real(self, lease)
+
+    monkeypatch.setattr(LeaseStore, "write", fail)
+    with store.hold(make_lease("r1", "backfill", "f1"), lambda lease: lease) as heartbeat:
+        heartbeat._thread.join(timeout=60)
+        heartbeat.check()
+
+
+def make_refusal(cause: OSError) -> RunError:
+    error = RunError("cannot write")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), make_refusal(PermissionError("no"))], ids=["defect", "no right"])
+def test_a_heartbeat_that_no_new_try_mends_ends_the_run(lake: Lake, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = lake.model_copy(update={"lease_s": 0.06})
+    monkeypatch.setattr(LeaseStore, "lease_s", float("inf"))
+    name = "ValueError" if isinstance(error, ValueError) else "PermissionError"
+    with pytest.raises(RunError, match=rf"^the lease of this run could not be renewed \({name}"):
+        lose(long, error, monkeypatch)
+
+
+def test_a_lease_that_the_storage_refuses_for_its_whole_life_ends_the_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = lake.model_copy(update={"lease_s": 0.06})
+    with pytest.raises(RunError, match=r"could not be renewed \(TimeoutError\).* run the same command again to resume"):
+        lose(short, make_refusal(TimeoutError("503")), monkeypatch)
+
+
 def test_a_run_waits_for_one_that_has_no_ticket_yet(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have looked before this run's ticket was written, and take the same one."""
     store, waits = LeaseStore(lake), [0]

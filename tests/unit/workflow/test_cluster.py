@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from ray._private import services
 
+from dictalake import stops
 from dictalake.config.sections import Config
 from dictalake.errors import RunError
 from dictalake.workflow import cluster
@@ -23,6 +26,7 @@ from dictalake.workflow import cluster
 def sigterm() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
+    stops.forget()
     signal.signal(signal.SIGTERM, before)
 
 
@@ -57,6 +61,50 @@ def test_the_handler_of_a_command_stays_in_place(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cluster.ray, "init", ray_installs_its_own)
     cluster._start(Config(), ending)
     assert signal.getsignal(signal.SIGTERM) is stop
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_start_that_is_stopped_half_way_is_a_stop_and_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch, ending: ExitStack
+) -> None:
+    """Ray's node installs a handler first, and starts processes that Ray does not know of yet."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def be_stopped(**_: Any) -> None:
+        cluster.ray._private.utils.set_sigterm_handler(lambda number, frame: None)
+        started.append(services.ConsolePopen(["sleep", "600"]))
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(cluster.ray, "init", be_stopped)
+    with pytest.raises(SystemExit, match="143"):
+        cluster._start(Config(), ending)
+    assert os.getpgid(started[0].pid) != os.getpgid(0)  # a signal to the group of the run does not reach Ray
+    ending.close()
+    assert started[0].poll() is not None
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    stops.check()  # the request is forgotten with the run
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_stop_while_rays_core_starts_is_not_followed_by_the_alarm_that_aborts(
+    monkeypatch: pytest.MonkeyPatch, ending: ExitStack
+) -> None:
+    def make_core() -> None:
+        ours = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        signal.alarm(3600)
+        assert callable(ours)
+        ours(signal.SIGTERM, None)
+
+    monkeypatch.setattr(cluster.ray._raylet, "CoreWorker", make_core)
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: cluster.ray._raylet.CoreWorker())  # type: ignore[attr-defined]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(SystemExit, match="143"):
+        cluster._start(Config(), ending)
+    assert signal.alarm(0) == 0
+    assert signal.getsignal(signal.SIGTERM) is stops.handle
+    assert cluster.ray._raylet.CoreWorker is make_core  # type: ignore[attr-defined]
 
 
 def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, ending: ExitStack) -> None:

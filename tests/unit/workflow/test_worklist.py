@@ -191,6 +191,48 @@ def test_what_is_still_missing_after_a_run_is_found_again() -> None:
     assert [recording.recording_id for block in work.blocks() for recording in block] == ["a", "b"]
 
 
+def look_again(work: WorkList, rows: list[dict[str, Any]]) -> list[Recording]:
+    """What a later round of the same run still has to do."""
+    done, nobody = as_done(rows), CLAIMED.empty_table()
+    work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(nobody), is_same_run=True)
+    return [recording for block in work.blocks() for recording in block]
+
+
+def test_a_retry_that_got_no_row_is_a_retry_in_the_next_round_too() -> None:
+    before = [failed("a"), failed("b"), failed("c"), make_row("d"), failed("e", "not_audio", retryable=False)]
+    found = [make(name) for name in "abcde"]
+    work = find(found, as_done(before), retry=Retry(lost=True), lost=[("d", 0)])
+    assert work.counts.retried == 4
+    came = [make_row("a", attempt=1), failed("b", attempt=1)]  # one that fails again is not tried for ever
+    again = [replace(make(name), attempt=1) for name in "cd"]
+    assert look_again(work, before + came) == again
+    assert look_again(work, before + came) == again
+    assert look_again(work, [*before, *came, failed("c", attempt=1), make_row("d", attempt=1)]) == []
+    assert pending_of(found, as_done(before)) == []
+
+
+def test_of_an_archive_object_too_only_what_got_no_row_is_tried_again() -> None:
+    z = {"archive_id": "z", "archive_rows": 2}
+    before = [failed("m1", **z), failed("m2", **z)]
+    recording = Recording("z", "gs://a/z.zip", "1", 10)
+    work = find([recording], as_done(before), retry=Retry())
+    [left] = look_again(work, [*before, make_row("m1", attempt=1, **z)])
+    assert (left.done_members, left.member_attempts) == (("m1",), {"m2": 1})
+    assert look_again(work, [*before, make_row("m1", attempt=1, **z), failed("m2", attempt=1, **z)]) == []
+    # It could not be read any more: that is its row.
+    assert look_again(work, [*before, failed("z", archive_id="z")]) == []
+
+
+def test_a_given_up_archive_object_that_is_tried_again_and_got_no_row_is_tried_once_more() -> None:
+    z = {"archive_id": "z", "archive_rows": 2}
+    before = [make_row("m1", **z), failed("z", "not_found", retryable=False, archive_id="z")]
+    work = find([Recording("z", "gs://a/z.zip", "1", 10)], as_done(before), retry=Retry(("not_found",)))
+    assert work.counts.retried == 1
+    assert [one.recording_id for one in look_again(work, before)] == ["z"]
+    assert look_again(work, [*before, make_row("m2", **z)]) == []
+    assert look_again(work, [*before, failed("z", "not_found", retryable=False, archive_id="z", attempt=1)]) == []
+
+
 def test_files_of_the_lake_that_vanish_are_looked_up_anew(tmp_path: Path) -> None:
     """A table that is put together meanwhile names other files."""
     work = WorkList([make("a"), make("b")], ErasedSubjects(), Config(), tmp_path)

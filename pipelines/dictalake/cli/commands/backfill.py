@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 
 from dictalake.cli.options import RUN_KEYS, CommandParser, read_config
-from dictalake.cli.run_options import add_places, add_retry, read_retry
+from dictalake.cli.run_options import add_allow_empty, add_places, add_retry, read_retry
 
 
 def add_arguments(parser: CommandParser) -> None:
     add_places(parser)
     add_retry(parser)
+    add_allow_empty(parser)
     parser.add_argument(
         "--promote", action="store_true", help="once everything has its row, make it what the view transcripts shows"
     )
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         from dictalake.cli.dry_run import show_dry_run
         from dictalake.workflow.dry_run import plan_dry_run
 
-        show_dry_run(plan_dry_run(config, retry), arguments.format)
+        show_dry_run(plan_dry_run(config, retry, allow_empty=arguments.allow_empty), arguments.format)
         return 0
     from rich.console import Console
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dictalake.workflow.run import transcribe
     from dictalake.workflow.summary import number_summary
 
-    summary = transcribe(config, retry=retry, promote=arguments.promote)
+    summary = transcribe(config, retry=retry, promote=arguments.promote, allow_empty=arguments.allow_empty)
 
     def show(line: str) -> None:
         if arguments.format == "json":

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 
 from dictalake.cli.options import RUN_KEYS, CommandParser, read_config
-from dictalake.cli.run_options import add_places, add_retry, read_retry
+from dictalake.cli.run_options import add_allow_empty, add_places, add_retry, read_retry
 
 
 def add_arguments(parser: CommandParser) -> None:
     add_places(parser)
     add_retry(parser)
+    add_allow_empty(parser)
     parser.add_argument(
         "--new-fingerprint",
         action="store_true",
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dictalake.workflow.run import transcribe
 
     on_new: OnNew = "tell" if arguments.new_fingerprint else "refuse"
-    summary = transcribe(config, job="nightly", retry=retry, on_new=on_new)
+    summary = transcribe(config, job="nightly", retry=retry, on_new=on_new, allow_empty=arguments.allow_empty)
     line = describe(summary)
     log_end(summary, line or f"run {summary.run_id}: nothing to do", print if line else None)
     return summary.exit_code
