@@ -23,7 +23,7 @@ DEBIAN_PACKAGES = (
     "build-essential cmake libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev zlib1g-dev"
 )
 _NAMES = ("lmplz", "build_binary")
-_BUILD_CORE_S = 200.0  # of one core
+_BUILD_CORE_S = 200.0  # of one core; an estimate, not measured
 
 
 @dataclass(frozen=True)
