@@ -37,6 +37,8 @@ from ray.data import DataContext
 from dictalake.workflow.private_ray import end_processes, find_parent, private_processes, private_ray  # isort: skip  # it imports Ray
 from dictalake.workflow.heavy_memory import name_node  # isort: skip  # it imports Ray
 
+_TOO_SLOW = "timed out during startup"  # what ray._private.node.Node says then
+
 
 def make_interrupt(flow: ray.data.Dataset) -> Callable[[], None]:
     """A function that ends ``flow`` while it runs. Ray Data has none for an iteration that waits; its executor has.
@@ -132,13 +134,14 @@ def _start(config: Config, ending: ExitStack) -> None:
             with _own_handlers(ending):
                 ray.init(address=address, **options)
         else:
-            private = ending.enter_context(private_ray())
-            started: list[subprocess.Popen[bytes]] = []
-            ending.callback(end_processes, started)
-            ending.callback(ray.shutdown)
-            with _own_handlers(ending), private_processes(started):
-                # Without an address Ray would join whatever cluster an environment variable names.
-                ray.init(address="local", num_cpus=config.ray.cpus, include_dashboard=False, **options, **private)
+            try:
+                _start_here(config, options, ending)
+            except Exception as error:
+                # On a busy machine a start takes longer than the 30 s that Ray allows; the next one finds all files in memory.
+                if _TOO_SLOW not in str(error):
+                    raise
+                ending.close()
+                _start_here(config, options, ending)
     except ConnectionError:
         if address is None:
             raise RunError(_explain_no_start("ConnectionError")) from None
@@ -151,6 +154,16 @@ def _start(config: Config, ending: ExitStack) -> None:
     terminal.renew_faulthandler()
     logs.take_over_libraries()
     ray._private.worker.print_to_stdstream = _print_message
+
+
+def _start_here(config: Config, options: dict[str, Any], ending: ExitStack) -> None:
+    private = ending.enter_context(private_ray())
+    started: list[subprocess.Popen[bytes]] = []
+    ending.callback(end_processes, started)
+    ending.callback(ray.shutdown)
+    with _own_handlers(ending), private_processes(started):
+        # Without an address Ray would join whatever cluster an environment variable names.
+        ray.init(address="local", num_cpus=config.ray.cpus, include_dashboard=False, **options, **private)
 
 
 def _print_message(data: dict[str, Any], ignore_prefix: bool) -> None:

@@ -107,6 +107,28 @@ def test_a_stop_while_rays_core_starts_is_not_followed_by_the_alarm_that_aborts(
     assert cluster.ray._raylet.CoreWorker is make_core  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("sigterm")
+@pytest.mark.parametrize("slow_starts", [1, 2])
+def test_a_start_that_was_too_slow_is_tried_once_more(
+    slow_starts: int, monkeypatch: pytest.MonkeyPatch, ending: ExitStack, tmp_path: Path
+) -> None:
+    folders = list[str]()
+
+    def be_slow(*, _temp_dir: str, **_: Any) -> None:
+        folders.append(_temp_dir)
+        if len(folders) <= slow_starts:
+            raise Exception("The current node timed out during startup. This could happen because some of the raylet failed")
+
+    monkeypatch.setattr(cluster.ray, "init", be_slow)
+    if slow_starts == 1:
+        cluster._start(Config(), ending)
+    else:
+        with pytest.raises(RunError, match="Ray cannot start on this machine"):
+            cluster._start(Config(), ending)
+    assert len({*folders}) == 2
+    assert len(list(tmp_path.glob("dl-*/token"))) == 1, "of the first start nothing is left"
+
+
 def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, ending: ExitStack) -> None:
     def refuse(**_: Any) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with Python 3.12\nand more")
