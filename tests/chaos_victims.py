@@ -13,7 +13,7 @@ _GONE_S = 60.0
 _TITLES = {
     "worker": re.compile(r"ray::MapBatches\("),
     "actor": re.compile(r"ray::(MapWorker\(|CrashLedger)"),
-    "sandbox": re.compile(r".*dictalake\.audio\.sandbox import serve"),
+    "sandbox": re.compile(r".*dictalake\.sandbox\.child import serve"),
 }
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from dictalake import stops
+
 if TYPE_CHECKING:  # Ray and the servers take seconds to import: only tests that use one pay for it
     from dictalake.workflow.plan import Resources
     from tests.emulators import ObjectStore
@@ -24,6 +26,13 @@ hypothesis.settings.load_profile("dictalake")
 # A shell starts what it puts into the background with Ctrl-C ignored, and whoever the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_stop_is_left() -> Iterator[None]:
+    """A test in which a run is asked to stop leaves none that waits for the next test."""
+    yield
+    stops.forget()
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ CATCH_ALLS = {
     "sandbox/child.py": 1,
     # A thread hands its error to the one that waits for it.
     "sandbox/spawner.py": 1,
+    "lake/claims.py": 1,
     # Who watches a run never fails it.
     "observers/base.py": 2,
     "observers/openlineage.py": 1,
@@ -39,7 +40,7 @@ CATCH_ALLS = {
     "workflow/report_reader.py": 1,
     "archive/deadlines.py": 1,
     # Libraries that raise bare Exceptions, put into words at the one call.
-    "workflow/cluster.py": 1,
+    "workflow/cluster.py": 2,  # the second looks whether a new start may help
     "workflow/identity.py": 1,
     "acoustic/engines/qwen.py": 1,
     "acoustic/engines/whisper.py": 1,

@@ -67,7 +67,7 @@ def private_processes(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
         def start_private(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
             # A signal to the whole process group, as timeout(1) and a terminal send it, would end Ray before the last commit.
-            started.append(start_process(*arguments, umask=_OWNER_ONLY, start_new_session=True, **options))
+            started.append(start_process(*arguments, umask=_OWNER_ONLY, process_group=0, **options))
             return started[-1]
 
         change(services, "ConsolePopen", start_private)
