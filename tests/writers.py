@@ -42,7 +42,7 @@ from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
-WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 20, 5
+WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 12, 4
 STORES = ("local", "gcs", "s3")
 
 

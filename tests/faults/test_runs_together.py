@@ -17,7 +17,7 @@ from dictalake.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 
-RECORDINGS = 24
+RECORDINGS = 16
 LONGEST_RUN_S = 300.0
 
 
@@ -68,7 +68,7 @@ def test_two_runs_started_together_do_the_work_once(random_lasr: Path, tmp_path:
 
 
 def test_a_run_that_lost_its_heartbeat_wakes_up_and_writes_nothing_twice(random_lasr: Path, tmp_path: Path) -> None:
-    archive, lake = write_archive(tmp_path / "archive", 10.0), tmp_path / "lake"
+    archive, lake = write_archive(tmp_path / "archive", 6.0), tmp_path / "lake"
     command = make_command(archive, lake, random_lasr)
     with own_ray_folder() as first_folder, own_ray_folder() as second_folder:
         asleep = start(command, first_folder, tmp_path / "first.txt")
@@ -115,7 +115,7 @@ def wait_for_ray(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def test_a_run_that_is_told_to_end_commits_what_is_finished_and_gives_its_claim_back(random_lasr: Path, tmp_path: Path) -> None:
     """The signals go to the whole process group, as those of a terminal and of timeout(1)."""
-    archive, lake = write_archive(tmp_path / "archive", 10.0), tmp_path / "lake"
+    archive, lake = write_archive(tmp_path / "archive", 6.0), tmp_path / "lake"
     command, there = make_command(archive, lake, random_lasr), Lake.model_validate({"uri": str(lake)})
     with own_ray_folder() as folder:
         run = start(command, folder, tmp_path / "output.txt")
