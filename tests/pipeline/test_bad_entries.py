@@ -1,4 +1,5 @@
-"""A folder with every kind of bad entry beside twenty good recordings: twenty transcripts, and rows or counts for the rest."""
+"""A folder with every kind of bad entry beside twenty good recordings: twenty good rows, and rows or counts for the rest. The
+model is a stub; what lists and reads is real."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def _make_deep(root: Path) -> None:
     os.close(here)
 
 
-def test_each_bad_entry_is_a_row_or_a_count_and_the_others_are_transcribed(
+def test_each_bad_entry_is_a_row_or_a_count_and_the_others_are_good_rows(
     stub_stages: None,
     two_cpus: Resources,
     random_lasr: Path,

@@ -32,7 +32,7 @@ DETAILS = {
 }
 
 
-def test_bad_lines_of_a_manifest_are_rows_once_and_the_rest_is_transcribed(
+def test_bad_lines_of_a_manifest_are_rows_once_and_the_rest_goes_through(
     stub_stages: None, two_cpus: Resources, random_lasr: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for seed, name in enumerate("abc"):
