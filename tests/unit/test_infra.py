@@ -324,7 +324,7 @@ def test_scripts_call_the_installed_command() -> None:
     assert {"pipelines", "conf", "pyproject.toml", "README.md"} <= copied, "what a wheel is built from"
 
 
-def test_the_image_is_thinned_where_its_libraries_lie() -> None:
+def test_the_dockerfile_removes_files_from_the_folder_of_its_python() -> None:
     dockerfile = (INFRA / "Dockerfile").read_text(encoding="utf-8")
     (python,) = set(re.findall(r"^FROM python:(3\.\d+)\.", dockerfile, re.M))
     assert f"WORKDIR /opt/dictalake/lib/python{python}/site-packages\nRUN rm -rf " in dockerfile
