@@ -1,11 +1,13 @@
-# A fresh machine needs Python 3.11, 3.12 or 3.13 with venv, and GNU make. Everything comes as wheels: no compiler.
+# A fresh machine needs Python 3.11, 3.12 or 3.13 with venv (Debian's python3-venv), and GNU make. Everything comes as
+# wheels: no compiler.
 # The first of these that runs and fits is taken. PYTHON=python3.14 names another one.
 PYTHONS = python3 python3.13 python3.12 python3.11
 PYTHON ?=
 VENV ?= .venv
 INFRA_VENV ?= .venv-infra
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP = $(BIN)/python -m pip
+INSTALL = $(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt
 SET ?= evaluation-set
 SEED ?= 1
 # One worker for each core, each with files of its own. A test that runs Ray takes two cores, so more than four gain little.
@@ -23,24 +25,39 @@ env: $(VENV)/.ready ## create the environment in .venv with what a run needs
 
 test-env: $(VENV)/.ready-for-tests ## add what the tests need to the same environment
 
-# A name may be on the path and not run (pyenv's shims), so each one is tried.
-IS_FIT = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(if $(PYTHON),14,13)))
+# A name may be on the path and not run (pyenv's shims) or have no venv (Debian without python3-venv): each one is tried.
+IS_FIT = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(if $(PYTHON),14,13)))
 define find_python
 python=; for name in $(or $(PYTHON),$(PYTHONS)); do \
   if "$$name" -c '$(IS_FIT)' 2>/dev/null; then python=$$name; break; fi; \
 done; \
 if [ -z "$$python" ]; then \
-  echo "Python 3.11, 3.12 or 3.13 is needed; tried: $(or $(PYTHON),$(PYTHONS)). Install one of them, or set PYTHON=its path" >&2; \
+  echo "Python 3.11, 3.12 or 3.13 with venv is needed; tried: $(or $(PYTHON),$(PYTHONS))." \
+    "Install one of them (on Debian and Ubuntu also python3-venv), or set PYTHON=its path" >&2; \
   exit 1; \
 fi
 endef
 
-# An environment that is there stays, unless PYTHON names one or its own does not fit.
+# An environment that is there stays, unless PYTHON names another Python, its own does not fit, or it was left half-made.
+BUILD = import sys; print(sys.version)
+ifneq ($(PYTHON),)
+ifneq ($(shell "$(PYTHON)" -c '$(BUILD)' 2>/dev/null),$(shell $(BIN)/python -c '$(BUILD)' 2>/dev/null))
+IS_OTHER = yes
+$(VENV)/.ready: other-python
+endif
+endif
+.PHONY: other-python
+other-python:
+STAYS = [ -z "$(IS_OTHER)" ] && $(PIP) --version >/dev/null 2>&1 \
+  && $(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
+
+# kenlm and ufal-kenlm bring the same file, so that removing the older one alone would break the other.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@started=$$SECONDS; \
-	if [ -n "$(PYTHON)" ] || ! $(BIN)/python -c '$(IS_FIT)' 2>/dev/null; then \
+	if ! { $(STAYS); }; then \
 	  $(find_python); echo "$(VENV): $$("$$python" --version), $$(command -v "$$python")"; "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi; \
+	if $(PIP) show kenlm >/dev/null 2>&1; then $(PIP) uninstall --yes --quiet --quiet kenlm ufal-kenlm || exit 1; fi; \
 	$(INSTALL) --editable . \
 	  && touch $@ && echo "environment for runs: ready after $$((SECONDS - started)) s, $$(du -sm $(VENV) | cut -f1) MB"
 
@@ -90,7 +107,7 @@ lint-infra: $(INFRA_VENV)/.ready ## check infra/: schemas, Terraform's reference
 
 # checkov's dependencies conflict with ours, so it has an environment of its own.
 $(INFRA_VENV)/.ready: infra/requirements-lint.txt
-	@$(find_python); started=$$SECONDS; "$$python" -m venv --clear $(INFRA_VENV) \
+	@started=$$SECONDS; if $(STAYS); then python=$(BIN)/python; else $(find_python); fi; "$$python" -m venv --clear $(INFRA_VENV) \
 	  && $(INFRA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
 	  && touch $@ && echo "environment of lint-infra ready after $$((SECONDS - started)) s"
 

@@ -7,7 +7,6 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,10 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from dictalake.cli.main import COMMANDS, EXIT_BAD_CONFIG, EXIT_OK, EXIT_RUN_FAILED, EXIT_SOME_FAILED, make_command_parser
 from dictalake.config.load import list_keys, load_config
@@ -329,63 +324,7 @@ def test_scripts_call_the_installed_command() -> None:
     assert {"pipelines", "conf", "pyproject.toml", "README.md"} <= copied, "what a wheel is built from"
 
 
-# The environment
-
-
-REQUIREMENTS = [Requirement(text) for text in PROJECT["dependencies"]]
-PYTHONS = [f"3.{minor}" for minor in range(11, 15)]
-
-
-@pytest.mark.parametrize("python", PYTHONS)
-def test_every_dependency_has_one_tested_version_for_each_python(python: str) -> None:
-    assert Version(python) in SpecifierSet(PROJECT["requires-python"])
-    where = {"python_version": python, "extra": ""}
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins: dict[str, list[Requirement]] = {}
-    for pin in map(Requirement, (line for line in lines if not line.startswith("#"))):
-        if pin.marker is None or pin.marker.evaluate(where):
-            pins.setdefault(canonicalize_name(pin.name), []).append(pin)
-    for wanted in (one for one in REQUIREMENTS if one.marker is None or one.marker.evaluate(where)):
-        (pin,) = pins[canonicalize_name(wanted.name)]
-        (version,) = (clause.version for clause in pin.specifier)
-        assert wanted.specifier.contains(version), f"{wanted} on Python {python}"
-    assert "kenlm" not in pins, "it has the same module as ufal-kenlm, and no wheels"
-
-
-def make_env(tmp_path: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    """``make env`` in an empty checkout, which installs nothing."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    environment = {"PATH": path or os.environ["PATH"], "HOME": str(tmp_path)}
-    command = ["make", "env", "INSTALL=true", *arguments]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-
-
-def write_program(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-    path.chmod(0o755)
-
-
-def test_make_takes_a_python_that_runs_and_fits_and_says_which(tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
-    write_program(programs / "python3", "exit 1")  # too old
-    write_program(programs / "python3.13", "echo 'python3.13: command not found' >&2; exit 127")  # as pyenv's shims
-    write_program(programs / "python3.12", 'case $1 in --version) echo Python 3.12.9;; -m) mkdir -p "$4/bin";; esac')
-    done = make_env(tmp_path, path=f"{programs}{os.pathsep}{os.environ['PATH']}")
-    assert done.stdout.startswith(f".venv: Python 3.12.9, {programs}/python3.12\nenvironment for runs: ready after ")
-    assert done.stderr == ""
-
-
-def test_make_says_which_pythons_it_tried(tmp_path: Path) -> None:
-    write_program(tmp_path / "old", "exit 1")
-    done = make_env(tmp_path, f"PYTHON={tmp_path}/old")
-    assert f"Python 3.11, 3.12 or 3.13 is needed; tried: {tmp_path}/old." in done.stderr
-    assert done.returncode == 2
-    assert not (tmp_path / ".venv").exists()
-
-
-def test_the_image_is_thinned_where_its_libraries_lie() -> None:
+def test_the_dockerfile_removes_files_from_the_folder_of_its_python() -> None:
     dockerfile = (INFRA / "Dockerfile").read_text(encoding="utf-8")
     (python,) = set(re.findall(r"^FROM python:(3\.\d+)\.", dockerfile, re.M))
     assert f"WORKDIR /opt/dictalake/lib/python{python}/site-packages\nRUN rm -rf " in dockerfile

@@ -63,7 +63,7 @@ def _build(home: Path, say: Callable[[str], None]) -> KenlmTools:
         raise RunError(f"lmplz is not on PATH and cannot be built without cmake. {_advice()}")
     cores = os.cpu_count() or 1
     say(
-        f"lmplz is not on PATH: building KenLM {SOURCE_VERSION} from its source package into {home}, once; this takes about "
+        f"lmplz is not on PATH: building KenLM {SOURCE_VERSION} from its source package into {home}, once; this takes perhaps "
         f"{max(1, round(_BUILD_CORE_S / cores / 60))} min on {cores} cores"
     )
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,13 @@ def test_the_installed_pytorch_has_operators_that_are_right(asked_anew: None) ->
     assert onednn.can_multiply()
 
 
+def listen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The warnings from here on."""
+    warnings: list[str] = []
+    monkeypatch.setattr(logging.getLogger("dictalake"), "warning", lambda message, **_: warnings.append(message))
+    return warnings
+
+
 def miss(*_: Any) -> torch.Tensor:
     raise TypeError("_linear_pointwise() expected at most 5 arguments")
 
@@ -52,6 +60,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
 def test_another_pytorch_gives_the_same_numbers_by_the_usual_product(
     random_lasr: Path, monkeypatch: pytest.MonkeyPatch, asked_anew: None, how: str
 ) -> None:
+    warnings = listen(monkeypatch)
     windows = [np.rint(make_sound(1.0, seed=1) * 32_767).astype(np.int16)]
     keys = Acoustic.model_validate({"model": str(random_lasr), "device": "cpu", "dtype": "float32"})
     expected = CtcModel.load(keys).emit(windows)[0]
@@ -59,3 +68,17 @@ def test_another_pytorch_gives_the_same_numbers_by_the_usual_product(
     monkeypatch.setattr(torch.ops, "mkldnn", OTHERS[how]())
     assert not onednn.can_multiply()
     assert CtcModel.load(keys).emit(windows)[0] == pytest.approx(expected, abs=1e-3)
+    (warning,) = warnings
+    assert "without weights packed for oneDNN" in warning
+
+
+def test_sums_in_another_order_are_still_right(monkeypatch: pytest.MonkeyPatch, asked_anew: None) -> None:
+    def multiply(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, name: str, *_: Any) -> torch.Tensor:
+        activate = next(activate for fused, activate in onednn.ACTIVATIONS.values() if fused == name)
+        return activate(torch.nn.functional.linear(x, packed, bias)) + 5e-6  # what a sum of 16 numbers may lose
+
+    others = SimpleNamespace(_reorder_linear_weight=lambda weight: weight, _linear_pointwise=multiply)
+    monkeypatch.setattr(torch.ops, "mkldnn", others)
+    warnings = listen(monkeypatch)
+    assert onednn.can_multiply()
+    assert warnings == []

@@ -169,7 +169,7 @@ def test_a_build_says_beforehand_how_long_it_takes(tmp_path: Path, monkeypatch: 
     said: list[str] = []
     with pytest.raises(RunError, match="downloading the source package kenlm from PyPI"):
         find_or_build_tools(None, tmp_path / "cache", said.append)
-    assert said[0].endswith("once; this takes about 2 min on 2 cores")
+    assert said[0].endswith("once; this takes perhaps 2 min on 2 cores")
 
 
 def tools_at_hand() -> bool:
