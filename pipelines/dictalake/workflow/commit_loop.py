@@ -37,10 +37,17 @@ def commit_as_they_come(
     has_given_up = False
 
     def take_in(report: pa.Table) -> None:
-        for row in report.to_pylist():
-            waiting.append(StagedFile.from_row(row))
+        rows = report.to_pylist()
+        waiting.extend([StagedFile.from_row(row) for row in rows])  # first: what may be stopped meanwhile is only counted
+        for row in rows:
             stats.add_report(row)
             observers.block_finished()
+
+    def commit_rest() -> None:
+        for report in take_arrived():
+            take_in(report)
+        if waiting:
+            _commit(waiting, table, stats)
 
     try:
         for report in reports:
@@ -62,10 +69,13 @@ def commit_as_they_come(
         raise
     finally:
         if not has_given_up:  # a commit that has tried for long enough is not tried for as long once more
-            for report in take_arrived():
-                take_in(report)
-            if waiting:
-                _commit(waiting, table, stats)
+            try:
+                commit_rest()
+            except BaseException as error:
+                if stops.is_stop(error):  # the first request came only now; those after it are ignored
+                    observers.step_started(_STOPPING)
+                    commit_rest()
+                raise
 
 
 def _commit(batch: list[StagedFile], table: TranscriptTable, stats: RunStats) -> None:
