@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dictalake import stops
 from dictalake.errors import RunError
+from dictalake.lake.delta import is_storage_failure
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import Observer
@@ -56,8 +57,8 @@ def commit_as_they_come(
             if waiting and time.monotonic() - last_commit >= every_s:
                 try:
                     _commit(waiting, table, stats)
-                except RunError:
-                    has_given_up = True
+                except RunError as error:
+                    has_given_up = is_storage_failure(error)
                     raise
                 waiting.clear()
                 last_commit = time.monotonic()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dictalake.config.sections import Lake
+from dictalake.errors import RunError
 from dictalake.lake.staged_files import StagedFile, write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
 from dictalake.observers.base import Observer
@@ -46,4 +47,22 @@ def test_a_stop_during_the_last_commit_ends_the_run_after_that_commit(
     with pytest.raises(type(stop)):
         commit_as_they_come(iter([make_report("a", lake)]), table, stats, Observer(), every_s=1000)
     assert (tries, stats.ok) == ([1, 1], 1)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0)]
+
+
+def test_a_commit_that_did_not_run_out_of_patience_is_made_once_more_at_the_end(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, commit, tries = TranscriptTable(lake), TranscriptTable.commit, list[int]()
+
+    def fail_once(self: TranscriptTable, files: Sequence[StagedFile]) -> CommitResult:
+        tries.append(len(files))
+        if len(tries) == 1:
+            raise RunError("files that workers wrote are not there")
+        return commit(self, files)
+
+    monkeypatch.setattr(TranscriptTable, "commit", fail_once)
+    with pytest.raises(RunError, match="are not there"):
+        commit_as_they_come(iter([make_report("a", lake)]), table, RunStats(), Observer(), every_s=0)
+    assert tries == [1, 1]
     assert done_ids(TranscriptTable(lake)) == [("a", 0)]
