@@ -27,9 +27,11 @@ def begin_findings(config: Config, archive: Archive) -> Findings:
     """Findings for a listing of ``archive`` that leaves the folders of the lake out. Raises ConfigError where that cannot be:
     the archive is the lake, or lies in a folder of the lake.
     """
-    if archive.uri is None or archive.manifest is not None or config.lake.uri is None:
+    if archive.manifest is not None or config.lake.uri is None:
         return Findings()
-    root, lake = split_place(resolve(archive.uri)), split_place(config.lake.uri)
+    if archive.uri is None:  # an inventory may be of the lake's bucket
+        return Findings(lake_folders=_name_folders(config) if archive.inventory is not None else ())
+    root, lake = split_place(resolve(archive.uri)), split_place(open_storage(config.lake, "").uri)
     if root is None or lake is None:
         return Findings()
     folders = {(*lake, place.folder) for place in PLACES}
@@ -38,10 +40,9 @@ def begin_findings(config: Config, archive: Archive) -> Findings:
             f"lake.uri = {config.lake.uri}: the archive is {'there too' if root == lake else 'inside of the lake'}, so the "
             "files of the lake would be taken for recordings; give the lake a folder of its own"
         )
-    if lake[: len(root)] != root:
-        # Nothing of it is listed, unless links lead there.
-        return Findings(lake_folders=_name_folders(config) if archive.follow_links else ())
-    return Findings(lake_folders=_name_folders(config))
+    # Elsewhere nothing of it is listed, unless links lead there.
+    is_listed = lake[: len(root)] == root or archive.follow_links
+    return Findings(lake_folders=_name_folders(config) if is_listed else ())
 
 
 def check_listing(config: Config, archive: Archive, findings: Findings, *, allow_empty: bool) -> None:
@@ -58,8 +59,7 @@ def check_listing(config: Config, archive: Archive, findings: Findings, *, allow
 
 
 def _name_folders(config: Config) -> tuple[str, ...]:
-    lake = canonical_uri(str(config.lake.uri))
-    return tuple(f"{lake.rstrip('/')}/{place.folder}" for place in PLACES)
+    return tuple(canonical_uri(open_storage(config.lake, place.folder).uri) for place in PLACES)
 
 
 def _knows_recordings(config: Config, archive_uri: str) -> bool:
