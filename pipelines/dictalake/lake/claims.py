@@ -168,6 +168,7 @@ class LeaseStore:
         mine: Lease,
         renew: Callable[[Lease], None] | None = None,
         report: Callable[[str], None] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> list[Lease]:
         """Waits until this run may plan; returns the leases of the other live runs of its fingerprint.
 
@@ -177,12 +178,14 @@ class LeaseStore:
         and waits for the smaller ones and for runs that have no ticket yet (Lamport's bakery algorithm, which needs neither a
         clock nor a lock). Leases of dead runs are removed.
 
-        ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute.
+        ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute. ``check`` is
+        called again and again, and may raise to end the wait.
         """
         mine = self._take_ticket(mine, renew)
         first_seen: dict[str, Lease] = {}
         reported = time.monotonic()
         while True:
+            check()
             peers = self._read_peers(mine)
             awaited = [peer.run_id for peer in peers if _must_wait_for(peer, first_seen.setdefault(peer.run_id, peer), mine)]
             if not awaited:

@@ -189,6 +189,20 @@ def test_a_run_waits_for_one_that_has_no_ticket_yet(lake: Lake, monkeypatch: pyt
     assert waits == [3]
 
 
+def test_a_lease_that_is_lost_while_a_run_waits_ends_the_wait(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, waits = LeaseStore(lake), list[float]()
+    store.write(foreign("r9", ticket=1))
+    monkeypatch.setattr("dictalake.retries.pause", waits.append)
+
+    def be_lost() -> None:
+        if len(waits) == 2:
+            raise RunError("the lease is lost")
+        assert len(waits) < 2
+
+    with pytest.raises(RunError, match="the lease is lost"):
+        store.await_peers(foreign("r2"), check=be_lost)
+
+
 def test_of_many_that_plan_at_once_each_waits_for_those_before_it(lake: Lake) -> None:
     planning, most = [0], [0]
     lock = threading.Lock()
