@@ -7,19 +7,21 @@ that was emptied. A run that found nothing to do would hide that.
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake.exceptions import DeltaError
 
-from dictalake import logs
+from dictalake import logs, stops
 from dictalake.archive.findings import Findings
 from dictalake.archive.places import split_place
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.config.uris import canonical_uri, list_spellings
 from dictalake.errors import ArchiveEmpty, ConfigError, RunError
-from dictalake.lake.delta import has_table
+from dictalake.lake.delta import has_table, open_dataset
 from dictalake.lake.places import PLACES, TRANSCRIPTS_FOLDER
-from dictalake.lake.query import connect
+from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 
 
@@ -64,12 +66,16 @@ def _name_folders(config: Config) -> tuple[str, ...]:
 
 def _knows_recordings(config: Config, archive_uri: str) -> bool:
     """Whether the lake has a row, under any fingerprint, of an object below ``archive_uri``. Raises RunError."""
-    if not has_table(open_storage(config.lake, TRANSCRIPTS_FOLDER)):
+    storage = open_storage(config.lake, TRANSCRIPTS_FOLDER)
+    if not has_table(storage):
         return False
     below = [f"{uri.rstrip('/')}/" for uri in list_spellings(resolve(archive_uri))]
     try:
-        with connect(str(config.lake.uri), config.lake.storage_options) as lake:
-            is_below = " OR ".join("starts_with(source.uri, ?)" for _ in below)
-            return lake.execute(f"SELECT 1 FROM transcript_rows WHERE {is_below} LIMIT 1", below).fetchone() is not None
-    except (duckdb.Error, OSError, pa.ArrowException) as error:  # their messages may quote paths
+        uris = open_dataset(storage, TRANSCRIPTS).to_batches(columns={"uri": ds.field("source", "uri")})
+        for batch in uris:
+            stops.check()
+            if any(pc.any(pc.starts_with(batch["uri"], start)).as_py() for start in below):
+                return True
+        return False
+    except (OSError, pa.ArrowException, DeltaError) as error:  # their messages may quote paths
         raise RunError(f"cannot read the lake ({type(error).__name__}); run the same command again") from None

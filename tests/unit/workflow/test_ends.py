@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dictalake import stops
+from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.cli.main import main
 from dictalake.config.load import load_config
@@ -18,7 +19,7 @@ from dictalake.errors import ArchiveEmpty, ConfigError, RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.runs import RunLog
 from dictalake.workflow import run
-from dictalake.workflow.archive_checks import begin_findings
+from dictalake.workflow.archive_checks import begin_findings, check_listing
 from tests.truth_lake import commit, make_version
 
 
@@ -68,6 +69,15 @@ def test_a_listing_that_is_empty_where_the_lake_knows_recordings_fails_the_run(c
     [start, end] = RunLog(config.lake).read().to_pylist()
     assert (start["event"], end["event"]) == ("started", "failed")
     assert run.transcribe(config, allow_empty=True).found == 0
+
+
+def test_the_look_at_what_the_lake_knows_can_be_stopped(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_asked() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stops, "check", be_asked)
+    with pytest.raises(KeyboardInterrupt):
+        check_listing(config, config.archive, Findings(), allow_empty=False)
 
 
 def test_a_night_without_its_archive_is_an_error_of_one_line(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
