@@ -67,7 +67,7 @@ def transcribe(archive: str | Path, lake: str | Path, config: str | Path | None 
 
     if loaded.logs.format != "text" or loaded.logs.file is not None:
         logs.set_up("transcribe", loaded.logs.format, loaded.logs.file)
-    return run(loaded, job="transcribe")
+    return run(loaded, job="transcribe", allow_empty=True)
 
 
 def load_config(path: str | Path | None = None, **keys: Any) -> Config:

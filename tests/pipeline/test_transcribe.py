@@ -349,7 +349,7 @@ def test_a_commit_that_failed_is_not_tried_as_long_again_at_the_end(tmp_path: Pa
 
     def fail(self: TranscriptTable, files: Any) -> Any:
         tries.append(len(files))
-        raise RunError("the lake cannot be written")
+        raise RunError("the lake cannot be written") from OSError("503")
 
     monkeypatch.setattr(TranscriptTable, "commit", fail)
     late = make_report("b", lake)

@@ -58,7 +58,15 @@ def transcribe_places(config: Config, places: Sequence[Place], arguments: argpar
         recorded = listing.model_copy(update={"uri": find_common_folder(places), "manifest": None})
         run_config = config.model_copy(update={"archive": recorded})
         console = Console(stderr=True)
-        summary = transcribe(run_config, console, job="transcribe", retry=retry, listing=listing, on_new="pass")
+        summary = transcribe(
+            run_config,
+            console,
+            job="transcribe",
+            retry=retry,
+            listing=listing,
+            on_new="pass",
+            allow_empty=True,  # a person who names a folder sees what is in it
+        )
     outcomes = read_outcomes(config, places, summary.fingerprint)
 
     def show(line: str) -> None:

@@ -26,7 +26,7 @@ from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError, name_place
 from dictalake.lake.places import CLAIMS_FOLDER
-from dictalake.lake.storage import is_transient, open_storage
+from dictalake.lake.storage import open_storage
 
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
@@ -168,6 +168,7 @@ class LeaseStore:
         mine: Lease,
         renew: Callable[[Lease], None] | None = None,
         report: Callable[[str], None] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> list[Lease]:
         """Waits until this run may plan; returns the leases of the other live runs of its fingerprint.
 
@@ -177,12 +178,14 @@ class LeaseStore:
         and waits for the smaller ones and for runs that have no ticket yet (Lamport's bakery algorithm, which needs neither a
         clock nor a lock). Leases of dead runs are removed.
 
-        ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute.
+        ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute. ``check`` is
+        called again and again, and may raise to end the wait.
         """
         mine = self._take_ticket(mine, renew)
         first_seen: dict[str, Lease] = {}
         reported = time.monotonic()
         while True:
+            check()
             peers = self._read_peers(mine)
             awaited = [peer.run_id for peer in peers if _must_wait_for(peer, first_seen.setdefault(peer.run_id, peer), mine)]
             if not awaited:
@@ -275,9 +278,9 @@ class LeaseStore:
 class Heartbeat:
     """A thread that keeps rewriting a lease. Call it to replace the lease.
 
-    A beat that cannot be written is made up for by the next one. It is over, and ``check`` raises RunError, when the storage
-    refused every beat for ``lake.lease_s`` seconds, or at once for an error that no new try mends: other runs would take this
-    one for dead and do its work too.
+    A beat that cannot be written is made up for by the next one. It is over, and ``check`` raises RunError, when every beat
+    failed for ``lake.lease_s`` seconds, whatever the error: a network share denies a right or a file for a moment too. Other
+    runs would then take this one for dead and do its work too.
     """
 
     def __init__(self, store: LeaseStore, lease: Lease, progress: Callable[[Lease], Lease]) -> None:
@@ -318,18 +321,12 @@ class Heartbeat:
                 failing_since = None
             except Exception as error:  # whatever it is, the run must learn of it
                 failing_since = began if failing_since is None else failing_since
-                failing_s = time.monotonic() - failing_since
-                if not _is_transient(error) or failing_s >= self._store.lease_s:
+                if time.monotonic() - failing_since >= self._store.lease_s:
                     self._lost = RunError(
                         f"the lease of this run could not be renewed ({_name_cause(error)}), and other runs will take over "
                         "its work: check that the lake can be written; what is committed stays, run the same command again to "
                         "resume"
                     )
-
-
-def _is_transient(error: Exception) -> bool:
-    cause = error.__cause__ or error
-    return is_transient(cause) if isinstance(cause, OSError) else isinstance(error, RunError)
 
 
 def _name_cause(error: Exception) -> str:

@@ -245,6 +245,11 @@ def _refusal(uri: str, version: int | None, difference: Difference) -> RunError:
     )
 
 
+def is_storage_failure(error: BaseException | None) -> bool:
+    """Whether the storage of a table failed, here or where a RunError says so: a new try may succeed."""
+    return isinstance(error.__cause__ if isinstance(error, RunError) else error, OSError | DeltaError)
+
+
 def _unreachable(action: str, storage: Storage, error: Exception) -> RunError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return RunError(f"cannot {action} the table at {storage.uri}: {reason}; check lake.uri and its credentials")

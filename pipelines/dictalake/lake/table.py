@@ -23,12 +23,12 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from dictalake import retries
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake.delta import open_or_create_table, open_table, read_parquet
+from dictalake.lake.delta import is_storage_failure, open_or_create_table, open_table, read_parquet
 from dictalake.lake.erased_rows import drop_erased
 from dictalake.lake.log_tail import Commit, LogTail
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
@@ -173,11 +173,12 @@ class TranscriptTable:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
 
         Safe to call again with the same files, and beside any number of other writers. Raises RunError when a file is not
-        where it should be, the lake cannot be written, or other writers come first for COMMIT_PATIENCE_S.
+        where it should be, the lake cannot be written, or other writers come first for COMMIT_PATIENCE_S; of the last two,
+        which were tried for long, ``is_storage_failure`` knows.
         """
         attempt = _Attempt(list(files))
         retrying = Retrying(
-            retry=retry_if_exception_type((OSError, _Overtaken)),
+            retry=retry_if_exception(lambda error: isinstance(error, _Overtaken) or is_storage_failure(error)),
             stop=attempt.is_over,
             wait=attempt.find_pause_s,
             sleep=lambda seconds: retries.pause(seconds),
@@ -196,7 +197,8 @@ class TranscriptTable:
         return attempt.make_result(self._log.version)
 
     def _try_once(self, attempt: _Attempt) -> None:
-        """Takes out of ``attempt`` what must not be committed now, and commits the rest. Raises _Overtaken and OSError."""
+        """Takes out of ``attempt`` what must not be committed now, and commits the rest. Raises _Overtaken, and what
+        ``is_storage_failure`` knows."""
         try:
             self._catch_up(sorted({file.fingerprint for file in attempt.remaining}))
             if not attempt.is_present:
@@ -209,9 +211,9 @@ class TranscriptTable:
             attempt.remaining, erased = self._without_erased(attempt.remaining)
             attempt.erased += erased
             refusal = self._try_commit(attempt.remaining) if attempt.remaining else None
-        except OSError:
+        except (OSError, DeltaError, RunError) as error:
             # The commit may have succeeded although its answer was lost: the next try finds out.
-            attempt.storage_failures, attempt.is_present = attempt.storage_failures + 1, False
+            attempt.storage_failures, attempt.is_present = attempt.storage_failures + is_storage_failure(error), False
             raise
         if refusal is not None:
             attempt.refusals += 1

@@ -7,19 +7,21 @@ that was emptied. A run that found nothing to do would hide that.
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake.exceptions import DeltaError
 
-from dictalake import logs
+from dictalake import logs, stops
 from dictalake.archive.findings import Findings
 from dictalake.archive.places import split_place
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.config.uris import canonical_uri, list_spellings
 from dictalake.errors import ArchiveEmpty, ConfigError, RunError
-from dictalake.lake.delta import has_table
+from dictalake.lake.delta import has_table, open_dataset
 from dictalake.lake.places import PLACES, TRANSCRIPTS_FOLDER
-from dictalake.lake.query import connect
+from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 
 
@@ -27,9 +29,11 @@ def begin_findings(config: Config, archive: Archive) -> Findings:
     """Findings for a listing of ``archive`` that leaves the folders of the lake out. Raises ConfigError where that cannot be:
     the archive is the lake, or lies in a folder of the lake.
     """
-    if archive.uri is None or archive.manifest is not None or config.lake.uri is None:
+    if archive.manifest is not None or config.lake.uri is None:
         return Findings()
-    root, lake = split_place(resolve(archive.uri)), split_place(config.lake.uri)
+    if archive.uri is None:  # an inventory may be of the lake's bucket
+        return Findings(lake_folders=_name_folders(config) if archive.inventory is not None else ())
+    root, lake = split_place(resolve(archive.uri)), split_place(open_storage(config.lake, "").uri)
     if root is None or lake is None:
         return Findings()
     folders = {(*lake, place.folder) for place in PLACES}
@@ -38,10 +42,9 @@ def begin_findings(config: Config, archive: Archive) -> Findings:
             f"lake.uri = {config.lake.uri}: the archive is {'there too' if root == lake else 'inside of the lake'}, so the "
             "files of the lake would be taken for recordings; give the lake a folder of its own"
         )
-    if lake[: len(root)] != root:
-        # Nothing of it is listed, unless links lead there.
-        return Findings(lake_folders=_name_folders(config) if archive.follow_links else ())
-    return Findings(lake_folders=_name_folders(config))
+    # Elsewhere nothing of it is listed, unless links lead there.
+    is_listed = lake[: len(root)] == root or archive.follow_links
+    return Findings(lake_folders=_name_folders(config) if is_listed else ())
 
 
 def check_listing(config: Config, archive: Archive, findings: Findings, *, allow_empty: bool) -> None:
@@ -58,18 +61,21 @@ def check_listing(config: Config, archive: Archive, findings: Findings, *, allow
 
 
 def _name_folders(config: Config) -> tuple[str, ...]:
-    lake = canonical_uri(str(config.lake.uri))
-    return tuple(f"{lake.rstrip('/')}/{place.folder}" for place in PLACES)
+    return tuple(canonical_uri(open_storage(config.lake, place.folder).uri) for place in PLACES)
 
 
 def _knows_recordings(config: Config, archive_uri: str) -> bool:
     """Whether the lake has a row, under any fingerprint, of an object below ``archive_uri``. Raises RunError."""
-    if not has_table(open_storage(config.lake, TRANSCRIPTS_FOLDER)):
+    storage = open_storage(config.lake, TRANSCRIPTS_FOLDER)
+    if not has_table(storage):
         return False
     below = [f"{uri.rstrip('/')}/" for uri in list_spellings(resolve(archive_uri))]
     try:
-        with connect(str(config.lake.uri), config.lake.storage_options) as lake:
-            is_below = " OR ".join("starts_with(source.uri, ?)" for _ in below)
-            return lake.execute(f"SELECT 1 FROM transcript_rows WHERE {is_below} LIMIT 1", below).fetchone() is not None
-    except (duckdb.Error, OSError, pa.ArrowException) as error:  # their messages may quote paths
+        uris = open_dataset(storage, TRANSCRIPTS).to_batches(columns={"uri": ds.field("source", "uri")})
+        for batch in uris:
+            stops.check()
+            if any(pc.any(pc.starts_with(batch["uri"], start)).as_py() for start in below):
+                return True
+        return False
+    except (OSError, pa.ArrowException, DeltaError) as error:  # their messages may quote paths
         raise RunError(f"cannot read the lake ({type(error).__name__}); run the same command again") from None

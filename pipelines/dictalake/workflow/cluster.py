@@ -131,7 +131,7 @@ def _start(config: Config, ending: ExitStack) -> None:
     try:
         if address:
             ending.callback(ray.shutdown)
-            with _own_handlers(ending):
+            with _own_handlers(ending), stops.converted():
                 ray.init(address=address, **options)
         else:
             try:
@@ -161,7 +161,8 @@ def _start_here(config: Config, options: dict[str, Any], ending: ExitStack) -> N
     started: list[subprocess.Popen[bytes]] = []
     ending.callback(end_processes, started)
     ending.callback(ray.shutdown)
-    with _own_handlers(ending), private_processes(started):
+    # A stop that Ray turned into an error of its own must not be followed by a second start; ``ending`` forgets it.
+    with _own_handlers(ending), stops.converted(), private_processes(started):
         # Without an address Ray would join whatever cluster an environment variable names.
         ray.init(address="local", num_cpus=config.ray.cpus, include_dashboard=False, **options, **private)
 

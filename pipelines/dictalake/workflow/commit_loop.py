@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dictalake import stops
 from dictalake.errors import RunError
+from dictalake.lake.delta import is_storage_failure
 from dictalake.lake.staged_files import StagedFile
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import Observer
@@ -37,10 +38,17 @@ def commit_as_they_come(
     has_given_up = False
 
     def take_in(report: pa.Table) -> None:
-        for row in report.to_pylist():
-            waiting.append(StagedFile.from_row(row))
+        rows = report.to_pylist()
+        waiting.extend([StagedFile.from_row(row) for row in rows])  # first: what may be stopped meanwhile is only counted
+        for row in rows:
             stats.add_report(row)
             observers.block_finished()
+
+    def commit_rest() -> None:
+        for report in take_arrived():
+            take_in(report)
+        if waiting:
+            _commit(waiting, table, stats)
 
     try:
         for report in reports:
@@ -49,8 +57,8 @@ def commit_as_they_come(
             if waiting and time.monotonic() - last_commit >= every_s:
                 try:
                     _commit(waiting, table, stats)
-                except RunError:
-                    has_given_up = True
+                except RunError as error:
+                    has_given_up = is_storage_failure(error)
                     raise
                 waiting.clear()
                 last_commit = time.monotonic()
@@ -62,10 +70,13 @@ def commit_as_they_come(
         raise
     finally:
         if not has_given_up:  # a commit that has tried for long enough is not tried for as long once more
-            for report in take_arrived():
-                take_in(report)
-            if waiting:
-                _commit(waiting, table, stats)
+            try:
+                commit_rest()
+            except BaseException as error:
+                if stops.is_stop(error):  # the first request came only now; those after it are ignored
+                    observers.step_started(_STOPPING)
+                    commit_rest()
+                raise
 
 
 def _commit(batch: list[StagedFile], table: TranscriptTable, stats: RunStats) -> None:

@@ -190,7 +190,7 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool, allow_empty: bo
     ):
         record_request(config, provenance)
         run.observers.step_started("listing the archive")
-        others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line))
+        others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line), renew.check)
         run = replace(run, others=tuple(other.run_id for other in others))
         listed = _while_alive(scan_recordings(run.listing, findings), renew)
         work = WorkList(listed, run.table.read_erasures(), config, Path(folder), findings)

@@ -26,6 +26,7 @@ from dictalake.workflow.run import _Run
 from dictalake.workflow.summary import Standing, start_record
 from dictalake.workflow.worklist import WorkList
 from tests.recordings import make_sound, write_wav
+from tests.truth_lake import commit, make_version
 from tests.unit.cli.test_operators_commands import NOTHING
 
 
@@ -118,6 +119,13 @@ def test_a_run_over_several_paths_records_nothing_that_is_gone_after_it(here: Pa
     archive = json.loads(started["config"])["archive"]
     assert (started["archive_uri"], archive["uri"], archive["manifest"]) == (str(here), str(here), None)
     assert started["recordings"] == 2
+
+
+def test_a_folder_that_was_emptied_since_is_no_error(here: Path) -> None:
+    commit(Lake.model_validate({"uri": "lake"}), make_version(f"file://{here}/recs/gone.wav"))
+    shutil.rmtree(here / "recs")
+    (here / "recs").mkdir()
+    assert run_command("transcribe", ["recs", "--lake", "lake"]) == 0
 
 
 @pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0", "blank.wav\u200b"])

@@ -117,21 +117,30 @@ def test_a_run_takes_a_ticket_after_those_of_others(lake: Lake) -> None:
     assert taken == [5]
 
 
-def test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, written = LeaseStore(lake), threading.Event()
+REFUSALS = [RunError("503"), PermissionError("no"), FileNotFoundError("gone"), ValueError("a defect")]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next(
+    error: Exception, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share denies a right, or knows no file, for a moment too."""
+    store, written = LeaseStore(lake.model_copy(update={"lease_s": 0.06})), threading.Event()
+    monkeypatch.setattr(LeaseStore, "lease_s", float("inf"))
     real, failed = LeaseStore.write, list[int]()
 
     def fail_once(self: LeaseStore, lease: Lease) -> None:
         if lease.beats and not failed:
             failed.append(lease.beats)
-            raise RunError("503")
+            raise make_refusal(error) if isinstance(error, OSError) else error
         real(self, lease)
         if failed:
             written.set()
 
     monkeypatch.setattr(LeaseStore, "write", fail_once)
-    with store.hold(make_lease("r1", "backfill", "f1"), lambda lease: lease):
+    with store.hold(make_lease("r1", "backfill", "f1"), lambda lease: lease) as heartbeat:
         assert written.wait(timeout=60)
+        heartbeat.check()
     assert failed == [1]
 
 
@@ -156,19 +165,13 @@ def make_refusal(cause: OSError) -> RunError:
     return error
 
 
-@pytest.mark.parametrize("error", [ValueError("a defect"), make_refusal(PermissionError("no"))], ids=["defect", "no right"])
-def test_a_heartbeat_that_no_new_try_mends_ends_the_run(lake: Lake, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = lake.model_copy(update={"lease_s": 0.06})
-    monkeypatch.setattr(LeaseStore, "lease_s", float("inf"))
-    name = "ValueError" if isinstance(error, ValueError) else "PermissionError"
-    with pytest.raises(RunError, match=rf"^the lease of this run could not be renewed \({name}"):
-        lose(long, error, monkeypatch)
-
-
-def test_a_lease_that_the_storage_refuses_for_its_whole_life_ends_the_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = lake.model_copy(update={"lease_s": 0.06})
-    with pytest.raises(RunError, match=r"could not be renewed \(TimeoutError\).* run the same command again to resume"):
-        lose(short, make_refusal(TimeoutError("503")), monkeypatch)
+@pytest.mark.parametrize("name", ["TimeoutError", "PermissionError"])
+def test_a_lease_that_the_storage_refuses_for_its_whole_life_ends_the_run(
+    name: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, cause = lake.model_copy(update={"lease_s": 0.06}), {"TimeoutError": TimeoutError, "PermissionError": PermissionError}
+    with pytest.raises(RunError, match=rf"could not be renewed \({name}\).* run the same command again to resume"):
+        lose(short, make_refusal(cause[name]("503")), monkeypatch)
 
 
 def test_a_run_waits_for_one_that_has_no_ticket_yet(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +187,20 @@ def test_a_run_waits_for_one_that_has_no_ticket_yet(lake: Lake, monkeypatch: pyt
     monkeypatch.setattr("dictalake.retries.pause", let_the_other_live)
     assert store.await_peers(make_lease("r2", "backfill", "f1")) == []
     assert waits == [3]
+
+
+def test_a_lease_that_is_lost_while_a_run_waits_ends_the_wait(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, waits = LeaseStore(lake), list[float]()
+    store.write(foreign("r9", ticket=1))
+    monkeypatch.setattr("dictalake.retries.pause", waits.append)
+
+    def be_lost() -> None:
+        if len(waits) == 2:
+            raise RunError("the lease is lost")
+        assert len(waits) < 2
+
+    with pytest.raises(RunError, match="the lease is lost"):
+        store.await_peers(foreign("r2"), check=be_lost)
 
 
 def test_of_many_that_plan_at_once_each_waits_for_those_before_it(lake: Lake) -> None:

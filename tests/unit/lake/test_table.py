@@ -5,16 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake import tombstones
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.schema import PARTITIONS, SCHEMA_VERSION, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, write_staged
@@ -252,6 +254,31 @@ def test_a_storage_that_fails_eight_times_ends_the_commit(lake: Lake, no_pauses:
     with pytest.raises(RunError, match=r"^cannot commit to the table at .*: 503; run the same command again to resume$"):
         table.commit(write_staged(make_rows(["a"]), lake))
     assert (len(no_pauses), done_ids(table)) == (7, [])
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: Exception) -> None:
+    real, failed = getattr(owner, name), list[int]()
+
+    def fail_then_work(*arguments: Any, **options: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail_then_work)
+
+
+@pytest.mark.parametrize("error", [OSError("503"), PermissionError("no"), DeltaError("Generic S3 error")], ids=repr)
+@pytest.mark.parametrize(("owner", "name"), [(tombstones, "read_parquet"), (DeltaTable, "__init__")])
+def test_a_storage_that_fails_while_a_commit_looks_around_is_tried_again(
+    owner: object, name: str, error: Exception, lake: Lake, no_pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first commit opens the table anew, and reads what was erased."""
+    table, staged = TranscriptTable(lake), write_staged(make_rows(["a"]), lake)
+    fail_once(monkeypatch, owner, name, error)
+    result = table.commit(staged)
+    assert (result.rows, result.storage_retries, len(no_pauses)) == (1, 1, 1)
+    assert done_ids(TranscriptTable(lake)) == [("a", 0)]
 
 
 commits = st.lists(

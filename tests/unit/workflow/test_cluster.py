@@ -129,6 +129,28 @@ def test_a_start_that_was_too_slow_is_tried_once_more(
     assert len(list(tmp_path.glob("dl-*/token"))) == 1, "of the first start nothing is left"
 
 
+@pytest.mark.usefixtures("sigterm")
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+@pytest.mark.parametrize("words", ["The current node timed out during startup", "The raylet died"])
+def test_a_stop_that_ray_turns_into_an_error_of_its_own_is_followed_by_no_second_start(
+    words: str, address: str | None, monkeypatch: pytest.MonkeyPatch, ending: ExitStack
+) -> None:
+    starts = list[int]()
+
+    def lose_the_stop(**_: Any) -> None:
+        starts.append(len(starts))
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise Exception(words) from None
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(cluster.ray, "init", lose_the_stop)
+    with pytest.raises(SystemExit, match="143"):
+        cluster._start(Config.model_validate({"ray": {"address": address}}), ending)
+    assert starts == [0]
+
+
 def test_a_cluster_that_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, ending: ExitStack) -> None:
     def refuse(**_: Any) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with Python 3.12\nand more")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from dictalake import stops
+from dictalake.archive.findings import Findings
+from dictalake.archive.manifest import scan_recordings
 from dictalake.cli.main import main
 from dictalake.config.load import load_config
 from dictalake.config.sections import Config
@@ -17,7 +19,7 @@ from dictalake.errors import ArchiveEmpty, ConfigError, RunError
 from dictalake.lake.claims import LeaseStore
 from dictalake.lake.runs import RunLog
 from dictalake.workflow import run
-from dictalake.workflow.archive_checks import begin_findings
+from dictalake.workflow.archive_checks import begin_findings, check_listing
 from tests.truth_lake import commit, make_version
 
 
@@ -69,6 +71,15 @@ def test_a_listing_that_is_empty_where_the_lake_knows_recordings_fails_the_run(c
     assert run.transcribe(config, allow_empty=True).found == 0
 
 
+def test_the_look_at_what_the_lake_knows_can_be_stopped(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_asked() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stops, "check", be_asked)
+    with pytest.raises(KeyboardInterrupt):
+        check_listing(config, config.archive, Findings(), allow_empty=False)
+
+
 def test_a_night_without_its_archive_is_an_error_of_one_line(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
     keys = [
         str(config.archive.uri),
@@ -102,7 +113,13 @@ def test_an_archive_of_which_nothing_is_asked_for_is_not_empty(keys: dict[str, A
 
 @pytest.mark.parametrize(
     ("archive", "lake"),
-    [("/a", "/a"), ("/a/lake/reports", "/a/lake"), ("s3://b/x", "s3a://b/x/"), ("gs://b/x/runs/y", "gs://b/x")],
+    [
+        ("/a", "/a"),
+        ("/a/my lake", "file:///a/my%20lake"),
+        ("/a/lake/reports", "/a/lake"),
+        ("s3a://b/x", "s3://b/x/"),
+        ("gs://b/x/runs/y", "gs://b/x"),
+    ],
 )
 def test_a_lake_that_cannot_be_told_from_the_archive_is_refused(archive: str, lake: str) -> None:
     config = Config.model_validate({"archive": {"uri": archive}, "lake": {"uri": lake}})
@@ -114,6 +131,27 @@ def test_a_lake_that_cannot_be_told_from_the_archive_is_refused(archive: str, la
 def test_a_lake_beside_the_archive_or_around_it_is_none_of_its_business(archive: str, lake: str) -> None:
     config = Config.model_validate({"archive": {"uri": archive}, "lake": {"uri": lake}})
     assert begin_findings(config, config.archive).lake_folders == ()
+
+
+def test_a_lake_inside_the_archive_is_left_out_however_its_place_is_spelled(tmp_path: Path) -> None:
+    for name in ("a.wav", "my lake/runs/1.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"RIFF")
+    config = Config.model_validate({"archive": {"uri": str(tmp_path)}, "lake": {"uri": f"file://{tmp_path}/my%20lake"}})
+    findings = begin_findings(config, config.archive)
+    assert [one.uri for one in scan_recordings(config.archive, findings)] == [f"file://{tmp_path}/a.wav"]
+    assert findings.holds_lake
+
+
+@pytest.mark.parametrize("place", [{"uri": "gs://b"}, {"allowed": ("gs://b",)}], ids=["archive.uri", "archive.allowed"])
+def test_a_lake_in_the_bucket_of_an_inventory_is_left_out(place: dict[str, Any], tmp_path: Path) -> None:
+    rows = [f"b,{name},1,2026-01-01T00:00:00Z,,1\n" for name in ("a.wav", "lake/runs/1.parquet")]
+    (tmp_path / "inventory").write_text("bucket,name,size,updated,timeDeleted,generation\n" + "".join(rows))
+    archive = {"inventory": str(tmp_path / "inventory"), "storage_options": {"token": "anon"}, **place}
+    config = Config.model_validate({"archive": archive, "lake": {"uri": "gs://b/lake"}})
+    findings = begin_findings(config, config.archive)
+    assert [one.uri for one in scan_recordings(config.archive, findings)] == ["gs://b/a.wav"]
+    assert findings.holds_lake
 
 
 def test_what_came_is_taken_in_before_a_run_without_a_lease_ends() -> None:
