@@ -121,6 +121,15 @@ def test_a_link_of_another_ending_says_how_headerless_sound_is_read(root: Path) 
     assert look(root, include=["**/*.vox"])[0][0].ending is None
 
 
+def test_an_archive_that_is_itself_a_link_to_headerless_sound_is_read_by_the_name_of_the_link(root: Path) -> None:
+    (root / "cdef").write_bytes(b"sound")
+    (root / "note.vox").symlink_to("cdef")
+    for include in ("**", "*.vox", "cdef"):
+        (found,), _ = look(root / "note.vox", include=[include], vox_rate_hz=8_000)
+        assert (found.uri, found.ending, found.old_uris) == (f"file://{root}/cdef", "vox", (f"file://{root}/note.vox",))
+    assert look(root / "note.vox", include=["*.wav"])[0] == []
+
+
 def test_a_followed_link_out_of_the_archive_counts_by_the_name_that_is_asked_for(root: Path, tmp_path: Path) -> None:
     for name in ("1-first", "2026-11"):
         (root / name).symlink_to("../elsewhere")
