@@ -7,7 +7,8 @@ a file                                      a recording
 a link to something in the archive          an alias: counted once, as what it leads to is a recording of its own. A file
                                             below a folder's alias comes once more by that name, where
                                             ``archive.include`` may ask for it by the folder
-a link out of the archive                   left out and counted; with ``archive.follow_links`` what it leads to is listed
+a link out of the archive                   left out and counted; with ``archive.follow_links`` what it leads to is listed,
+                                            a folder also by further names that ``archive.include`` may ask for
 a link to nothing, or to itself             a failed row
 a pipe, a socket, a device                  left out and counted; it is never opened
 a folder of the lake                        left out; the run says once that the lake lies inside the archive
@@ -23,20 +24,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dictalake.archive import storage
 from dictalake.archive.findings import Findings
-from dictalake.archive.globs import FolderGlobs
+from dictalake.archive.globs import FolderGlobs, State
 from dictalake.archive.local_files import OutsideError, open_folder
 from dictalake.config.uris import find_path, make_file_uri, resolve_links
 from dictalake.errors import AccessDenied, EntryFailed, LinkLoop, NameTooLong, TranscriptionError, name_place
 
 LINK_OUTSIDE, SPECIAL = "link_outside", "special_file"  # why an entry is left out
-TOO_MANY_LINKS = "too_many_links"  # why a folder is not listed by one more name
-_MOST_NAMES = 4  # by which a folder is listed, beside its own
 _FOLDER_REASONS = {
     errno.EACCES: "no_permission",
     errno.EPERM: "no_permission",
@@ -86,8 +84,7 @@ class FolderWalk:
     def __init__(self, root: str, findings: Findings, globs: FolderGlobs, *, follow_links: bool = False) -> None:
         self._root, self._findings, self._globs, self._follow_links = root, findings, globs, follow_links
         self._lake_folders = {find_path(uri) for uri in findings.lake_folders}
-        self._followed: set[str] = set()  # folders outside, each listed once: links may go round in circles
-        self._by_alias: Counter[str] = Counter()  # how often each folder inside was listed by other names
+        self._seen: dict[str, frozenset[State]] = {}  # of each folder that a link leads to what it was listed for so far
 
     def __iter__(self) -> Iterator[FolderEntry]:
         top = _Folder(self._root, "", "")
@@ -154,7 +151,10 @@ class FolderWalk:
             self._count_unread(error)
             return None
         if stat.S_ISDIR(status.st_mode):
-            return _Folder(folder.root, _join(folder.below, name), _join(folder.relative, name))
+            below, relative = _join(folder.below, name), _join(folder.relative, name)
+            if folder.root != self._root:
+                return self._enter(folder.root, below, relative)
+            return _Folder(folder.root, below, relative)
         return self._look_at_file(folder, name, path, status)
 
     def _look_at_file(self, folder: _Folder, name: str, path: str, status: os.stat_result) -> FolderEntry | None:
@@ -164,53 +164,76 @@ class FolderWalk:
         return FolderEntry(_join(folder.relative, name), path, storage.make_local_state(status))
 
     def _look_at_link(self, folder: _Folder, name: str, path: str) -> FolderEntry | _Folder | None:
-        target = resolve_links(path)
-        if is_below(target, self._root):
-            status = os.stat(path)  # raises for a link to nothing or to itself
-            self._findings.aliases += 1
-            relative = _join(folder.relative, name)
-            if stat.S_ISDIR(status.st_mode) and not is_below(path, target):
-                self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
-                inside = target[len(self._root.rstrip("/")) + 1 :]
-                return self._enter_by_alias(inside, relative) if self._globs.may_tell_apart(relative) else None
-            return self._make_alias(relative, target, status) if stat.S_ISREG(status.st_mode) else None
-        if not self._follow_links:
-            self._findings.left_out[LINK_OUTSIDE] += 1
+        target, relative = resolve_links(path), _join(folder.relative, name)
+        is_inside = is_below(target, self._root)
+        if not is_inside and not self._follow_links:
+            self._count(folder, LINK_OUTSIDE)
             return None
-        status = os.stat(path)
-        if not stat.S_ISDIR(status.st_mode):
-            found = self._look_at_file(folder, name, target, status)
-            return None if found is None else replace(found, link=os.path.join(self._root, found.relative))
-        relative = _join(folder.relative, name)
-        if target in self._followed or not self._globs.may_admit_below(relative):
+        status = os.stat(path)  # raises for a link to nothing or to itself
+        if is_inside and not folder.is_alias:
             self._findings.aliases += 1
+        if stat.S_ISDIR(status.st_mode):
+            return self._follow_to_folder(folder, target, relative, path, is_inside=is_inside)
+        if not stat.S_ISREG(status.st_mode):
+            if not is_inside:
+                self._count(folder, SPECIAL)
             return None
-        self._followed.add(target)
-        self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
-        return _Folder(target, "", relative)
+        if is_inside:
+            return self._make_alias(relative, target, status)
+        return FolderEntry(relative, target, storage.make_local_state(status), link=os.path.join(self._root, relative))
 
-    def _enter_by_alias(self, inside: str, relative: str) -> _Folder | None:
-        """Links that lead to folders above each other could have the whole archive listed for each of them."""
-        if self._by_alias[inside] >= _MOST_NAMES:
-            self._findings.unread_folders[TOO_MANY_LINKS] += 1
+    def _count(self, folder: _Folder, why: str) -> None:
+        if not folder.is_alias:
+            self._findings.left_out[why] += 1
+
+    def _follow_to_folder(self, folder: _Folder, target: str, relative: str, path: str, *, is_inside: bool) -> _Folder | None:
+        found = None
+        if not is_below(path, target):
+            root, below = (self._root, self._cut_root(target)) if is_inside else (target, "")
+            found = self._enter(root, below, relative)
+            self._findings.add_folder_alias(make_file_uri(os.path.join(self._root, relative)), make_file_uri(target))
+        if not is_inside and not folder.is_alias and (found is None or found.is_alias):
+            self._findings.aliases += 1
+        return found
+
+    def _enter(self, root: str, below: str, relative: str) -> _Folder | None:
+        """The folder by one more name, if the globs may admit below it what they do not by the names that it had before. So it
+        is listed no more often than the globs have parts, however many links lead to it and to each other."""
+        states, path = self._globs.find_states(relative), os.path.join(root, below) if below else root
+        own = self._globs.find_states(self._cut_root(path)) if is_below(path, self._root) else None
+        seen = self._seen.get(path, own)
+        if states <= (seen or frozenset()):
             return None
-        self._by_alias[inside] += 1
-        return _Folder(self._root, inside, relative, is_alias=True)
+        self._seen[path] = states | (seen or frozenset())
+        return _Folder(root, below, relative, is_alias=seen is not None)
+
+    def _cut_root(self, path: str) -> str:
+        return path[len(self._root.rstrip("/")) + 1 :]
 
     def _look_by_alias(self, folder: _Folder, name: str) -> FolderEntry | _Folder | None:
-        """A file as an alias of itself, or of what a link leads to. Links to folders are followed only from where they are."""
+        """What ``_look`` says, by another name, and nothing is counted again."""
         path, relative = os.path.join(folder.path, name), _join(folder.relative, name)
+        try:
+            return self._look_again(folder, name, path, relative)
+        except OSError as error:
+            refused = self._explain(folder, name, error)
+            return replace(refused, alias_of=self._cut_root(path)) if is_below(path, self._root) else refused
+
+    def _look_again(self, folder: _Folder, name: str, path: str, relative: str) -> FolderEntry | _Folder | None:
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
-            return self._enter_by_alias(_join(folder.below, name), relative)
-        target = resolve_links(path)
-        status = os.stat(target)
-        is_file = is_below(target, self._root) and stat.S_ISREG(status.st_mode)
-        return self._make_alias(relative, target, status) if is_file else None
+            return self._enter(folder.root, _join(folder.below, name), relative)
+        if stat.S_ISLNK(status.st_mode):
+            return self._look_at_link(folder, name, path)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if is_below(path, self._root):
+            return self._make_alias(relative, path, status)
+        return FolderEntry(relative, path, storage.make_local_state(status))
 
     def _make_alias(self, relative: str, target: str, status: os.stat_result) -> FolderEntry:
-        link, inside = os.path.join(self._root, relative), target[len(self._root.rstrip("/")) + 1 :]
-        return FolderEntry(relative, target, storage.make_local_state(status), link=link, alias_of=inside)
+        link = os.path.join(self._root, relative)
+        return FolderEntry(relative, target, storage.make_local_state(status), link=link, alias_of=self._cut_root(target))
 
     def _explain(self, folder: _Folder, name: str, error: OSError) -> FolderEntry:
         """A row for what cannot be looked at. ``fetch`` says of it what it says of any file that is not there any more."""

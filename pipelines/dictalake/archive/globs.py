@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from fsspec.utils import glob_translate
 
 from dictalake.errors import ConfigError
-
-_ANYWHERE = re.compile(r"\*\*/[^/]+")  # the folder does not matter
 
 
 def compile_globs(patterns: Iterable[str], key: str) -> Callable[[str], bool]:
@@ -23,22 +21,43 @@ def compile_globs(patterns: Iterable[str], key: str) -> Callable[[str], bool]:
     return lambda path: any(pattern.match(path) for pattern in compiled)
 
 
+State = tuple[int, int]  # which pattern, and which of its parts the next name has to match
+
+
 class FolderGlobs:
     """What ``patterns``, none of them a bad one, say of a folder before anything in it is known."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         given = [pattern.lstrip("/") for pattern in patterns]
-        self._all = [_compile_parts(pattern) for pattern in given]
-        by_folder = [] if "**" in given else [one for one in given if not _ANYWHERE.fullmatch(one)]
-        self._by_folder = [_compile_parts(pattern) for pattern in by_folder]
+        everything = "**"  # beside it no other says anything
+        self._patterns = [_compile_parts(one) for one in ([everything] if everything in given else given)]
 
-    def may_admit_below(self, folder: str) -> bool:
-        """Whether a file below this path can be admitted."""
-        return _may_match(self._all, folder)
+    def find_states(self, folder: str) -> frozenset[State]:
+        """What is left of the patterns below this path: two paths with the same states have the same files admitted below them,
+        and below one without a state none is. There are no more states than the patterns have parts."""
+        states = self._skip_folders({(number, 0) for number in range(len(self._patterns))})
+        for name in folder.split("/") if folder else ():
+            states = self._skip_folders({after for state in states if (after := self._match(state, name)) is not None})
+        return frozenset(states)
 
-    def may_tell_apart(self, folder: str) -> bool:
-        """Whether a file below this path can be admitted because it is there, and not for its own name alone."""
-        return _may_match(self._by_folder, folder)
+    def _match(self, state: State, name: str) -> State | None:
+        number, place = state
+        part = self._patterns[number][place]
+        if part is None:
+            return state
+        return (number, place + 1) if part.match(name) else None
+
+    def _skip_folders(self, states: set[State]) -> set[State]:
+        """Of ``**`` also what comes after it; and none at the end of a pattern, which leaves nothing for a file."""
+        found = set[State]()
+        for number, first in states:
+            pattern, place = self._patterns[number], first
+            while place < len(pattern):
+                found.add((number, place))
+                if pattern[place] is not None:
+                    break
+                place += 1
+        return found
 
 
 _Part = re.Pattern[str] | None  # None: any number of folders
@@ -46,17 +65,3 @@ _Part = re.Pattern[str] | None  # None: any number of folders
 
 def _compile_parts(pattern: str) -> list[_Part]:
     return [None if part == "**" else re.compile(glob_translate(part)) for part in pattern.split("/")]
-
-
-def _may_match(patterns: Iterable[Sequence[_Part]], folder: str) -> bool:
-    names = folder.split("/")
-    return any(_may_match_one(pattern, names) for pattern in patterns)
-
-
-def _may_match_one(pattern: Sequence[_Part], names: Sequence[str]) -> bool:
-    for part, name in zip(pattern, names, strict=False):
-        if part is None:
-            return True
-        if not part.match(name):
-            return False
-    return len(pattern) > len(names)  # something is left for the file

@@ -78,8 +78,9 @@ def _list_local(location: str, archive: Archive, select: Selection, findings: Fi
             raise ConfigError(f"{_KEY}: this is a pipe or a device; give a folder or a file")
         entry = FolderEntry(os.path.basename(root), root, storage.make_local_state(status))
         recording, findings.has_entries = _make_local(entry), True
-        old_uris = (old,) if old != recording.uri else ()
-        return iter([replace(recording, old_uris=old_uris)] if select(entry.relative, entry.state) else [])
+        named = os.path.basename(find_path(location) or location)  # it may be a link with another name
+        recording = name_ending(replace(recording, old_uris=(old,) if old != recording.uri else ()), named, archive)
+        return iter([recording] if select(entry.relative, entry.state) or select(named, entry.state) else [])
     findings.add_folder_alias(old, make_file_uri(root))
     walk = iter(FolderWalk(root, findings, FolderGlobs(archive.include), follow_links=archive.follow_links))
     first = list(islice(walk, 1))  # a root that cannot be read ends the run at once

@@ -28,6 +28,7 @@ _HTTP = ("http", "https")
 _WITH_ACCOUNT = ("abfs", "abfss", "az")  # what is before an @ is the container, as in container@account.dfs.core.windows.net
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._@-]{0,221}")
 _IPV6 = re.compile(r"[0-9a-f.]*:[0-9a-f:.]*")
+_NO_FOLDER = "a folder that this machine does not have"
 Parts = tuple[str, ...]
 
 
@@ -176,7 +177,7 @@ def name_place_above(uri: str) -> str:
     path = find_path(uri)
     if path is not None:
         top = show_path(path).split("/", 2)[1:-1]
-        return f"/{top[0]}" if top and top[0] in _list_top_folders() else "/"
+        return f"/{top[0]}" if top and top[0] in _list_top_folders() else _NO_FOLDER
     scheme, rest = split_scheme(uri)
     if scheme not in _HTTP:
         bucket, has_key, _ = rest.partition("/")
@@ -211,8 +212,9 @@ def report_outside(findings: Findings, allowed: Allowed, key: str) -> str | None
     names = sorted(findings.places)
     more = ", …" if len(names) > MOST_PLACES else ""
     line = (
-        f"{key}: {findings.not_allowed} of its lines name places outside {_KEY}, in [{', '.join(names[:MOST_PLACES])}{more}]; "
-        f"if you trust it, set {_KEY} to all buckets, hosts and folders that it may name"
+        f"{key}: {findings.not_allowed} of its lines {'names a place' if findings.not_allowed == 1 else 'name places'} outside "
+        f"{_KEY}, in [{', '.join(names[:MOST_PLACES])}{more}]; if you trust it, set {_KEY} to the places that it may name. "
+        "These are only where they begin: name the narrowest folders, never / or /home"
     )
     if not findings.allowed and not allowed.is_set:
         raise ConfigError(line)

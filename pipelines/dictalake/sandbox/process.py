@@ -137,8 +137,10 @@ class ChildProcess:
         """The child has set it, and nobody can raise it: processor seconds after which the kernel ends it."""
         if sys.platform != "linux":
             return math.inf
-        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
-        return math.inf if most == resource.RLIM_INFINITY else most
+        limits = self._call_prlimit()
+        if limits is not None:
+            self._call_prlimit(limits)  # whoever refuses it shall do so now, and not when a recording is read
+        return math.inf if limits is None or limits[1] == resource.RLIM_INFINITY else limits[1]
 
     def _limit_processor(self) -> None:
         """For one call. The child cannot change it, but may ignore it: then ``_life_s`` and the clock end it."""
@@ -146,8 +148,17 @@ class ChildProcess:
             return
         most = resource.RLIM_INFINITY if self._life_s == math.inf else int(self._life_s)
         now = int(min(self._used_s + self._limits.cpu_s, self._life_s - 1)) + 1
-        with contextlib.suppress(OSError):  # it is gone
-            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (now, most))
+        self._call_prlimit((now, most))
+
+    def _call_prlimit(self, *limits: tuple[int, int]) -> tuple[int, int] | None:
+        """None of a child that is gone."""
+        try:
+            return resource.prlimit(self._process.pid, resource.RLIMIT_CPU, *limits)
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            what = f"this machine refuses prlimit on the decoder's process: {type(error).__name__} {error.errno}"
+            raise ChildDiedError(what) from None
 
     def _find_worked_s(self) -> float | None:
         """Processor seconds of the last call."""

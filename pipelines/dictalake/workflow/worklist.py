@@ -302,9 +302,13 @@ def _add_aliases(
     return len(erased)
 
 
+# The first of each counts; of its ending the first that says something.
 _DEDUPLICATE = """
     CREATE TABLE listed AS
-      SELECT * EXCLUDE (seq) FROM found QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1;
+      SELECT * EXCLUDE (seq) REPLACE (arg_min(ending, seq) OVER same AS ending)
+      FROM found
+      WINDOW same AS (PARTITION BY recording_id)
+      QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1;
     DROP TABLE found;
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,13 +17,14 @@ from dictalake.sandbox import node_slot
 
 pytestmark = pytest.mark.timeout(60)
 
-# Waits for the place, and is never woken.
+# Waits for the place; without another argument it is never woken.
 _SLEEPER = """
 import sys
 from pathlib import Path
 from dictalake.sandbox import node_slot
 node_slot.find_folder = lambda: Path(sys.argv[1])
-node_slot._wait_for = lambda *_: print("waits", flush=True) or input()
+if len(sys.argv) == 2:
+    node_slot._wait_for = lambda *_: print("waits", flush=True) or input()
 with node_slot.hold_slot("test", 60):
     pass
 """
@@ -31,7 +33,7 @@ with node_slot.hold_slot("test", 60):
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(node_slot, "find_folder", lambda: tmp_path)
-    return tmp_path / "test.queue"
+    return node_slot.find_queue(tmp_path, "test")
 
 
 def test_who_waits_has_the_place_in_the_order_in_which_they_came(queue: Path) -> None:
@@ -92,3 +94,49 @@ def test_who_waits_in_vain_leaves_the_queue(queue: Path) -> None:
             with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0.01):
                 pass
         assert len(os.listdir(queue)) == 1
+
+
+def test_who_is_stopped_while_it_waits_is_passed_and_comes_when_it_goes_on(
+    queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_slot, "_SLICE_S", 0.05)
+    taken: list[int] = []
+
+    def take(number: int) -> None:
+        with node_slot.hold_slot("test", 40):
+            taken.append(number)
+
+    with node_slot.hold_slot("test", 60):
+        waiter = subprocess.Popen([sys.executable, "-c", _SLEEPER, str(queue.parent), "is woken"])
+        while len([name for name in os.listdir(queue) if not name.startswith(".")]) < 2:
+            time.sleep(0.001)
+        waiter.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(take, range(2)))
+        assert sorted(taken) == [0, 1]
+        with node_slot.hold_slot("test", 40):
+            waiter.send_signal(signal.SIGCONT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiter.wait(0.2)
+        assert waiter.wait(40) == 0
+    finally:
+        waiter.kill()
+        waiter.wait()
+
+
+def test_who_has_the_place_removes_what_those_left_who_were_killed_long_ago(queue: Path) -> None:
+    old = queue.parent / "test.another-boot.queue"
+    old.mkdir()
+    queue.mkdir()
+    for path in (old / "0001", old / ".0002", queue / ".0003", queue / ("9" * 30), queue / ".new"):
+        path.touch()
+        if path.name != ".new":
+            os.utime(path, (0, 0))
+    with node_slot._open_lock(queue / "9") as theirs:
+        assert node_slot._try_lock(theirs)
+        os.utime(queue / "9", (0, 0))
+        with node_slot.hold_slot("test", 0):
+            pass
+        assert sorted(os.listdir(queue)) == [".new", "9"], "what is new or locked is somebody's"
+    assert os.listdir(old) == []

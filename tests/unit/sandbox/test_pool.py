@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from dictalake.errors import CorruptAudio, DecoderCrashed, DecoderTimeout, InternalError, RunError, TooLarge
+from dictalake.sandbox import pool
 from dictalake.sandbox.messages import CallLimits
 from dictalake.sandbox.pool import Sandbox
 from dictalake.sandbox.process import ChildProcess
@@ -196,6 +198,22 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch: py
     assert len(started) == 3
     assert not any(psutil.pid_exists(pid) for pid in started[:2])
     sandbox.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no prlimit")
+@pytest.mark.parametrize("arguments", [2, 3])
+def test_a_prlimit_that_is_refused_is_named(arguments: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = resource.prlimit
+
+    def refuse(*given: Any) -> Any:
+        if len(given) == arguments:
+            raise PermissionError(1, "Operation not permitted")
+        return real(*given)
+
+    monkeypatch.setattr(resource, "prlimit", refuse)
+    monkeypatch.setattr(pool, "_START_PAUSE_S", 0.0)
+    with pytest.raises(RunError, match=r"\(this machine refuses prlimit on the decoder's process: PermissionError 1\)"):
+        Sandbox(behave, CallLimits(cpu_s=2.0, memory_mb=150.0)).call(b"work", "r1", {})
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/not/there"])

@@ -74,6 +74,11 @@ def test_metadata_and_times_are_kept_and_the_first_of_two_lines_counts() -> None
     assert pending_of([first, make("a", metadata={"ward": "4a"}), bare], as_done([])) == [first, bare]
 
 
+def test_of_two_links_to_one_object_the_first_that_says_how_to_read_it_counts() -> None:
+    first, second, third = make("a", metadata={"ward": "3b"}), make("a", ending="vox"), make("a", ending="gsm")
+    assert pending_of([make("b"), first, second, third], as_done([])) == [replace(first, ending="vox"), make("b")]
+
+
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_name_of_an_older_version_is_kept_with_another_model_too(is_done: bool) -> None:
     old_uri = "gs://a/old"
