@@ -73,7 +73,7 @@ ERASURE_MUTATIONS = (
     Mutation(
         "an erasure leaves the manifests as they are",
         "erasers.py",
-        '    return {"manifest_rows": blank_manifests(Manifests(lake), forbidden)}',
+        '    return {"manifest_rows": blank_manifests_by_rows(lake, forbidden)}',
         "    return {}",
         ("test_erase.py::test_an_erased_recording_is_in_no_file_of_the_lake[uri]",),
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -39,7 +39,7 @@ from dictalake.lake.places import (
     Place,
 )
 from dictalake.lake.reports import Reports
-from dictalake.lake.row_search import is_not_erased, iter_scan, list_files, scan
+from dictalake.lake.row_search import find_erased, is_not_erased, iter_scan, list_files, scan
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.tombstones import ErasedSubjects
@@ -69,11 +69,19 @@ def sweep_transcripts(lake: Lake, forbidden: ErasedSubjects) -> Counts:
 
 
 def sweep_manifests(lake: Lake, forbidden: ErasedSubjects) -> Counts:
-    return {"manifest_rows": blank_manifests(Manifests(lake), forbidden)}
+    return {"manifest_rows": blank_manifests_by_rows(lake, forbidden)}
 
 
-def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
-    """Blanks what is forbidden in the manifests of all runs, or of one; returns how many rows.
+def blank_manifests_by_rows(lake: Lake, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
+    """As ``blank_manifests``, and also what has a row that says it was erased: only its bytes named the study or patient."""
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    return blank_manifests(Manifests(lake), forbidden, run_id, find_erased(open_table(storage, TRANSCRIPTS), storage))
+
+
+def blank_manifests(
+    manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None, erased_ids: Collection[str] = ()
+) -> int:
+    """Blanks what is forbidden, or has one of these ids, in the manifests of all runs, or of one; returns how many rows.
 
     An erased recording keeps its place and its id there, so that a live run finds its blocks unchanged.
     """
@@ -82,8 +90,10 @@ def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str
         parts = manifests.read_part(path)
         changed = []
         for block in parts:
-            named = zip(block["uri"].to_pylist(), block["version"].to_pylist(), strict=True)
-            covered = [bool(uri) and forbidden.covers_recording(uri, version) for uri, version in named]
+            named = zip(*(block[name].to_pylist() for name in ("recording_id", "uri", "version")), strict=True)
+            covered = [
+                bool(uri) and (one in erased_ids or forbidden.covers_recording(uri, version)) for one, uri, version in named
+            ]
             blanked += sum(covered)
             rows = block.to_pylist() if any(covered) else []
             for row, is_covered in zip(rows, covered, strict=False):

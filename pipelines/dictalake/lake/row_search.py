@@ -169,10 +169,7 @@ class RowSearch:
 
     def find_erased(self, recording_ids: Iterable[str]) -> set[str]:
         """Those of ``recording_ids`` that have a row which only says that they were erased."""
-        ids = pa.array(sorted(recording_ids), pa.string())
-        wanted = ds.field("recording_id").isin(ids) & ~is_not_erased()
-        found = scan(list_files(self._delta), TRANSCRIPTS, self._storage, ["recording_id"], wanted)
-        return set(found["recording_id"].to_pylist())
+        return find_erased(self._delta, self._storage).intersection(recording_ids)
 
     def count_without_hash(self, columns: Iterable[str]) -> dict[str, int]:
         """How many rows of each run are of DICOM objects and lack the hash of a patient in one of ``columns``."""
@@ -187,6 +184,12 @@ class RowSearch:
             for found in batch["run_id"].value_counts().to_pylist():
                 counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
         return counts
+
+
+def find_erased(delta: DeltaTable, storage: Storage) -> set[str]:
+    """The ids of recordings that have a row which only says that they were erased."""
+    found = scan(list_files(delta), TRANSCRIPTS, storage, ["recording_id"], ~is_not_erased())
+    return set(found["recording_id"].to_pylist())
 
 
 def list_files(delta: DeltaTable) -> list[str]:
