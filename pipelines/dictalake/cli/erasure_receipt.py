@@ -83,6 +83,8 @@ def _tell_unknown(plan: Plan, *, is_forced: bool) -> Iterator[str]:
         for one in getattr(plan.unknown, name):
             outcome = "it is kept out from now on" if is_forced and name != "recordings" else "it is not kept out"
             yield f"--{word} {one}: matches nothing in the lake, check the spelling; {outcome}"
+    for row in plan.doubtful:
+        yield f"--recording {row['recording_id']}: may be meant too, but its path leads to another file now; it is left"
     if plan.unhashed:
         yield f"{plan.unhashed} rows of DICOM objects have no such hash of the patient: nobody can tell whose they are"
 
