@@ -53,7 +53,7 @@ _ERASED = "erased"
 # A file that was being written when its process was killed, also by delta-rs (object_store: ``name#1``).
 _UNFINISHED = re.compile(r".*(\.partial|\.tmp|#\d+)")
 # Keys of ``archive`` that name places: below ``archive.uri`` those with a mark.
-_PLACE_KEYS = {"uri": "", "manifest": "", "inventory": "", "allowed": "", "include": "/", "member_include": "#"}
+_PLACE_KEYS = {"uri": "", "allowed": "", "include": "/", "member_include": "#"}
 _GLOB = re.compile(r"[*?\[{]")
 _BUSY_S, _IDLE_S = 3600.0, 300.0  # how long a file may be written to while runs are at work, and while none is
 
@@ -116,7 +116,7 @@ def blank_run_records(lake: Lake, forbidden: ErasedSubjects) -> Counts:
         of_run = scan(list_files(delta), RUNS, storage, RUNS.names, ds.field("run_id") == run_id).to_pylist()
         covered = [row for row in of_run if names_erased(row, forbidden)]
         for row in covered:
-            row.update(archive_uri=_ERASED, config=_ERASED)
+            row.update(archive_uri=_ERASED, config=_blank_config(row["config"]))
         replace_rows(delta, storage, pa.Table.from_pylist(of_run, schema=without_docs(RUNS)), f"run_id = '{run_id}'")
         return len(covered)
 
@@ -130,11 +130,22 @@ def blank_run_records(lake: Lake, forbidden: ErasedSubjects) -> Counts:
 
 def names_erased(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
     """Whether a run record names something erased, as its archive or in a key of it: ``archive.include`` without a star."""
+    archive = _read_archive(row["config"])
+    lists = {archive.get("manifest"), archive.get("inventory")}  # they name recordings, and are none
+    return any(_covers_place(place, forbidden) for place in {row["archive_uri"] or "", *_list_places(archive)} - lists)
+
+
+def _read_archive(config: str | None) -> dict[str, Any]:
     try:
-        archive = json.loads(row["config"] or "{}").get("archive", {})
+        return json.loads(config or "{}").get("archive", {})
     except ValueError:  # blanked, or of another version
-        archive = {}
-    return any(_covers_place(place, forbidden) for place in {row["archive_uri"] or "", *_list_places(archive)})
+        return {}
+
+
+def _blank_config(config: str | None) -> str:
+    """Keeps of which fields of patients the run made hashes: without that, nobody could tell whose its other rows are."""
+    fields = _read_archive(config).get("patient_fields")
+    return _ERASED if not fields else json.dumps({"archive": {"patient_fields": fields}})
 
 
 def _list_places(archive: Mapping[str, Any]) -> Iterator[str]:

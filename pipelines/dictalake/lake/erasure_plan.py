@@ -51,6 +51,7 @@ class Plan:
     erased_before: Subjects
     unhashed: int = 0
     doubtful: tuple[Row, ...] = ()
+    asked: Subjects = Subjects()
 
     @property
     def recordings(self) -> int:
@@ -89,11 +90,16 @@ class Planner:
         waiting = len(in_manifests.pending - {row["recording_id"] for row in rows})
         found = {row["recording_id"] for row in rows}
         doubtful = tuple(row for one, row in sorted(self._match.doubtful.items()) if one not in found)
-        return Plan(tuple(rows), waiting, unknown, before, unhashed, doubtful)
+        return Plan(tuple(rows), waiting, unknown, before, unhashed, doubtful, self._subjects)
 
     def list_tombstones(self, left_out: Subjects) -> Iterator[Tombstone]:
         """For what was named and for the URIs of what was found, but not for ``left_out``."""
         uris = self._match.uris - {spelling for uri in left_out.uris for spelling in self._spellings[uri]}
+        # Of a manifest only the lines that were found are kept out, not those to come.
+        lists = {one for uri in self._subjects.uris if self._is_list(uri) for one in self._spellings[uri]}
+        uris -= lists
+        for uri in sorted(lists):
+            yield Tombstone("uri", hash_subject("list", uri))
         # A row may have the URI that an older version wrote. A path through a link keeps out nothing by itself.
         uris = {one for one in uris if not leads_through_link(one)} | set(map(today_uri, uris)) | self._match.today
         kept = _without(self._subjects, left_out)
@@ -103,6 +109,11 @@ class Planner:
         for kind, values in (("uri", sorted(uris)), ("study", kept.studies), ("patient", kept.patients)):
             for value in values:
                 yield Tombstone(kind, hash_subject(kind, value))
+
+    def _is_list(self, uri: str) -> bool:
+        """Whether what was named is a manifest that matched by its bad lines, and nothing else."""
+        spellings = self._spellings[uri]
+        return not self._match.lists.isdisjoint(spellings) and self._match.objects.isdisjoint(spellings)
 
     def _look_into_manifests(self) -> _InManifests:
         """Finds the named recordings in what runs were asked to do: they may have no row yet."""
@@ -144,7 +155,7 @@ class Planner:
         erased_ids = in_manifests.ids | self.search.find_erased(unfound.recordings)
         before = Subjects(
             tuple(one for one in unfound.recordings if one in erased_ids),
-            tuple(one for one in unfound.uris if any(map(erased.covers_uri, self._spellings[one]))),
+            tuple(one for one in unfound.uris if any(map(erased.covers_name, self._spellings[one]))),
             tuple(one for one in unfound.studies if hash_subject("study", one) in erased.hashes),
             tuple(one for one in unfound.patients if hash_subject("patient", one) in erased.hashes),
         )

@@ -18,7 +18,7 @@ from dictalake.errors import BadManifestLine, Erased
 from dictalake.lake.delta import LeanDataset
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage
-from dictalake.records import list_subject_uris, make_local_version
+from dictalake.records import BAD_LINE_VERSION, list_subject_uris, make_local_version
 
 Row = dict[str, Any]
 
@@ -55,6 +55,8 @@ class Match:
         self.linked: set[tuple[str, str]] = set()
         self.today: set[str] = set()
         self.doubtful: dict[str, Row] = {}
+        self.lists: set[str] = set()  # manifests with bad lines that were found
+        self.objects: set[str] = set()  # what else was found, and what it is in
         self._links: set[str] = set()  # the URIs of ``linked``
         self._objects = set(self.uris)  # what may have files in it
         # A link above a file gave it another URI before 0.2: the same name in another folder.
@@ -72,6 +74,9 @@ class Match:
         if not row["uri"]:
             return
         own, *of = list_subject_uris(row["uri"], row["version"], row["archive_id"])
+        is_line = row["version"] == BAD_LINE_VERSION
+        for uri in of if is_line else (own, *of):
+            (self.lists if is_line else self.objects).update((uri, today_uri(uri)))
         if any(map(_is_linked, of or (own,))):
             self._add_linked(row, own, of)
             return

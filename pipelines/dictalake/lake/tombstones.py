@@ -55,6 +55,10 @@ class ErasedSubjects:
         """Whether this URI was the name of something erased, which may be a path through a link."""
         return self.covers_uri(uri) or (bool(self.hashes) and hash_subject("place", uri) in self.hashes)
 
+    def covers_name(self, uri: str) -> bool:
+        """Whether this URI was named for an erasure: also that of a manifest with bad lines, of which others may come."""
+        return self.covers_uri(uri) or (bool(self.hashes) and hash_subject("list", uri) in self.hashes)
+
     def covers_recording(self, uri: str, version: str | None = None, archive_id: str | None = None) -> bool:
         """Whether a recording was erased, or the archive object or manifest that it is in (``list_subject_uris``)."""
         return bool(self.hashes) and any(
