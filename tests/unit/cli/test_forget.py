@@ -168,9 +168,12 @@ def test_a_patient_is_not_taken_for_erased_where_rows_were_made_without_hashes(
     assert run_command("forget", [*arguments, "--dry-run"]) == 0
     for run_id, fields in (("early", []), ("of another field", ["PatientName"]), ("unrecorded", None)):
         commit_dicom(lake, run_id, fields)
-    capsys.readouterr()
-    with pytest.raises(ConfigError, match=r"^--patient: 3 rows of DICOM objects were made without this hash"):
-        run_command("forget", arguments)
+    for dry_run in (["--dry-run"], []):
+        capsys.readouterr()
+        with pytest.raises(ConfigError, match=r"^--patient: 3 rows of DICOM objects were made without this hash"):
+            run_command("forget", [*arguments, *dry_run])
+        assert "3 rows of DICOM objects have no such hash" in capsys.readouterr().out
+    assert run_command("forget", [*arguments, "--dry-run", "--leave-unhashed"]) == 0
     assert "hashed" in read_ids(lake)
     assert run_command("forget", [*arguments, "--leave-unhashed"]) == 0
     assert read_ids(lake) == ["b", "early", "nameless", "of another field", "unrecorded"]

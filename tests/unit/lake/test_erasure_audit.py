@@ -14,6 +14,7 @@ from dictalake.lake.erase import forget
 from dictalake.lake.erasers import ERASERS, list_steps
 from dictalake.lake.places import PLACES, Place
 from dictalake.lake.query import open_lake
+from dictalake.workflow import private_ray
 from tests.audited_lake import CORRECTIONS, NAMED, UNTOUCHED, fill_lake, list_leaks, register
 
 
@@ -50,6 +51,10 @@ def test_a_place_whose_step_is_left_out_fails_the_audit(lake: Lake, monkeypatch:
     monkeypatch.setitem(ERASERS, folder, lambda lake, forbidden: {})
     forget(lake, NAMED, leave_unhashed=True)
     assert {path.split("/")[0] for path in list_leaks(lake)} == {folder}
+
+
+def test_the_table_names_the_folder_where_a_run_starts_its_ray() -> None:
+    assert any(f"`{private_ray._PREFIX}*`" in place.where for place in places.OUTSIDE)
 
 
 def test_a_place_that_erasure_does_not_know_stops_it_before_it_begins() -> None:
