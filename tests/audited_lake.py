@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from dictalake.config.sections import Config, Lake
-from dictalake.errors import BadManifestLine, ConfigError
+from dictalake.errors import BadManifestLine, ConfigError, Erased
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.contract import TABLES, Table, without_docs
 from dictalake.lake.delta import append_rows, open_or_create_table
@@ -48,7 +48,8 @@ WARD = f"gs://archive/{CANARY}"
 OBJECT, PACKED, LIST = f"{WARD}/a#1.wav", f"{WARD}/b#2.zip", f"{WARD}.csv"
 PLAIN = f"gs://archive/{CANARY} plain.wav"
 NAMED = Subjects(uris=(OBJECT, PACKED, LIST, PLAIN), studies=(STUDY,), patients=(PATIENT,))
-UNTOUCHED = {"b", "c"}  # the ids of the other rows
+LATE = "late"  # of the erased study, but it came after that erasure: its row says so, and its manifest names it
+UNTOUCHED = {"b", "c", LATE}  # the ids of the other rows
 
 # What is to come: people's corrections of texts. Nothing but this line makes an erasure reach them.
 CORRECTIONS = Place(
@@ -84,6 +85,8 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     commit(lake, object_row, make_row("b"))
     commit(lake, newer, *inside, make_row("c"))
     commit(lake, bad_row, {**object_row, "fingerprint": OTHER}, make_row("b", fingerprint=OTHER))
+    erased = {"stage": "load", "reason": Erased.reason, "detail": "it was erased and is kept out", "retryable": False}
+    commit(lake, make_row(LATE, status="failed", error=erased, source=None, dicom=None))
     commit(lake, make_canary_row("dicom", f"{WARD}/d.dcm"), make_canary_row("plain", PLAIN, dicom=None))
     compact(lake)  # the files of before stay for a week
     write_staged(make_transcripts([{**object_row, "attempt": 1}, make_row("b", attempt=1)]), lake)  # its run was killed
@@ -91,6 +94,7 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
         Recording(object_row["recording_id"], OBJECT, "1", 10, metadata={"reference": CANARY}),
         Recording(packed, PACKED, "1", 10),
         Recording("bad", bad, BAD_LINE_VERSION, 0, error=BadManifestLine("bad", "line 3 of the manifest has no uri")),
+        Recording(LATE, f"{WARD}/late.dcm", "1", 10, metadata={"reference": CANARY}),
         Recording("b", "gs://archive/b.wav", "1", 10),
     ]
     block = columns.recordings_to_table(recordings)

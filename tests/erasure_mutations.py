@@ -73,7 +73,7 @@ ERASURE_MUTATIONS = (
     Mutation(
         "an erasure leaves the manifests as they are",
         "erasers.py",
-        '    return {"manifest_rows": blank_manifests(Manifests(lake), forbidden)}',
+        '    return {"manifest_rows": blank_manifests_by_rows(lake, forbidden)}',
         "    return {}",
         ("test_erase.py::test_an_erased_recording_is_in_no_file_of_the_lake[uri]",),
     ),
@@ -94,16 +94,23 @@ ERASURE_MUTATIONS = (
     Mutation(
         "an object whose name begins as another's and a # is erased with it",
         "row_search.py",
-        "        return bool(self._names) and not self.uris.isdisjoint(_list_today(own, of))",
-        "        return True",
+        "            return is_named or (bool(self._names)",
+        "            return True or (bool(self._names)",
         ("test_erase.py::test_a_name_with_a_hash_is_an_object_of_its_own_and_its_files_are_erased_with_it",),
     ),
     Mutation(
         "a row that went through a link is not found by today's path",
         "row_search.py",
-        "        return bool(self._names) and not self.uris.isdisjoint(_list_today(own, of))",
-        "        return False",
+        "                if there or (there is None",
+        "                if (there is None",
         ("attacks/test_identity.py::test_forget_erases_what_an_old_lake_reached_through_a_link",),
+    ),
+    Mutation(
+        "a row is taken for the file that is at its path now, whatever its version",
+        "row_search.py",
+        'return make_local_version(os.lstat(find_path(uri) or "")) == version',
+        'return bool(os.lstat(find_path(uri) or ""))',
+        ("attacks/test_identity.py::test_forget_takes_nobody_else_where_a_link_has_been_turned_to_another_folder",),
     ),
     Mutation(
         "an erasure leaves lineage as it is",

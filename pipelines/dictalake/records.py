@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,6 +55,11 @@ def make_member_id(archive_id: str, uri: str, name: str, version: str) -> str:
     if "#" not in uri or archive_id == make_recording_id(uri, version):
         return make_recording_id(f"{uri}#{name}", version)
     return _hash(f"\n{len(uri)}\n{uri}\n{len(name)}\n{name}\n{version}")
+
+
+def make_local_version(status: os.stat_result) -> str:
+    """The version of a file on a disk."""
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def list_subject_uris(uri: str, version: str | None = None, archive_id: str | None = None) -> tuple[str, ...]:

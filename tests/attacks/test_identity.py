@@ -347,6 +347,45 @@ def test_forget_erases_what_an_old_lake_reached_through_a_link(tmp_path: Path) -
     assert run_command("forget", [str(lake.uri), "--yes", "--uri", today[0], "--uri", today[1]]) == 0
     assert open_lake(str(lake.uri)).to_table()["recording_id"].to_pylist() == ["b"]
     erased = Erasures(lake).read()
-    assert all(
-        erased.covers_uri(uri) for uri in (f"{old}/y#1.wav", f"{old}/z.zip#m/y.wav", *(f"file://{one}" for one in today))
+    assert all(erased.covers_uri(f"file://{one}") for one in today)
+    assert erased.covers_recording(f"{old}/y#1.wav", VERSION, None)
+    assert erased.covers_recording(f"{old}/z.zip#m/y.wav", VERSION, zipped)
+
+
+def test_forget_takes_nobody_else_where_a_link_has_been_turned_to_another_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``current`` led to October when the row was made, and leads to the November of other people."""
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    put(tmp_path / "archive/2026-11/1.wav", b"another person")
+    (tmp_path / "archive/current").symlink_to("2026-11")
+    old, today = f"file://{tmp_path}/archive/current/1.wav", f"file://{tmp_path}/archive/2026-11/1.wav"
+    of_november = "1700000000000000000-14"
+    rows = [
+        make_row("october", source={"uri": old, "version": VERSION}),
+        make_row("november", source={"uri": old, "version": of_november}),
+        make_row("november", source={"uri": old, "version": of_november}, fingerprint="another"),
+    ]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+
+    def read_ids() -> set[str]:
+        return set(open_lake(str(lake.uri)).to_table()["recording_id"].to_pylist())
+
+    assert run_command("forget", [str(lake.uri), "--recording", "october", "--yes"]) == 0
+    assert read_ids() == {"november"}
+    assert "--recording november: may be meant too" in capsys.readouterr().out
+    work = work_on([], Erasures(lake).read(), uri=f"{tmp_path}/archive/current")
+    assert (work.counts.pending, work.counts.erased) == (1, 0)
+    TranscriptTable(lake).commit(
+        write_staged(make_transcripts([make_row("older", source={"uri": old, "version": "1-5"})]), lake)
     )
+    capsys.readouterr()
+    assert run_command("forget", [str(lake.uri), "--uri", today, "--yes"]) == 0
+    assert read_ids() == {"older"}
+    assert "--recording older: may be meant too" in capsys.readouterr().out
+    assert work_on([], Erasures(lake).read(), uri=f"{tmp_path}/archive").counts.erased == 1
+    put(tmp_path / "archive/2026-12/1.wav", b"yet another person")
+    (tmp_path / "archive/current").unlink()
+    (tmp_path / "archive/current").symlink_to("2026-12")
+    work = work_on([], Erasures(lake).read(), uri=f"{tmp_path}/archive")
+    assert (work.counts.pending, work.counts.erased) == (1, 1)

@@ -21,6 +21,7 @@ from dictalake import retries
 from dictalake.archive.deadlines import REQUEST_S, call_within
 from dictalake.config.uris import make_file_uri, read_path, split_scheme
 from dictalake.errors import ConfigError, DictalakeError, RunError
+from dictalake.records import make_local_version as make_local_version
 
 MISSING = "missing"  # the version of an object that was not there when its manifest was read
 _OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "http", "https")
@@ -238,10 +239,6 @@ def make_local_state(status: os.stat_result) -> ObjectState:
     except (ValueError, OverflowError, OSError):  # a disk can hold times that no calendar has
         modified_at = None
     return ObjectState(make_local_version(status), status.st_size, modified_at)
-
-
-def make_local_version(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def _read_time(entry: Mapping[str, Any]) -> datetime | None:

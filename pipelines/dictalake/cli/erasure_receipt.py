@@ -1,12 +1,13 @@
 """What ``dictalake forget`` would erase, the question whether it should, and what it erased, in numbers.
 
-What was named and matches nothing is told one by one, on standard output alone: a URI is for no log.
+What was named and matches nothing is told one by one, on standard output alone: by value on a terminal, else by its number,
+as what is piped may be kept. JSON, for programs, has all values.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,7 +39,7 @@ def show_plan(plan: Plan, *, is_forced: bool = False, console: Console | None = 
         print_table(columns, rows, console=console)
         if len(found) > _SHOWN:
             print_lines(console, f"… and {len(found) - _SHOWN} more; --format json --dry-run lists them all")
-    print_lines(console, *_tell_unknown(plan, is_forced=is_forced))
+    print_lines(console, *_tell_unknown(plan, is_forced=is_forced, is_kept=not console.is_terminal))
 
 
 def _describe(plan: Plan) -> list[tuple[str, str]]:
@@ -76,15 +77,24 @@ def _group(plan: Plan) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: (one["month"], one["recording_id"]), reverse=True)
 
 
-def _tell_unknown(plan: Plan, *, is_forced: bool) -> Iterator[str]:
+def _tell_unknown(plan: Plan, *, is_forced: bool, is_kept: bool) -> Iterator[str]:
+    """With ``is_kept`` the output may be kept: it says which of the options of a kind is meant, and no value."""
     for name, word in _WORDS.items():
+        asked = getattr(plan.asked, name)
         for one in getattr(plan.erased_before, name):
-            yield f"--{word} {one}: was erased before"
+            yield f"{_call(word, one, asked, is_kept=is_kept)}: was erased before"
         for one in getattr(plan.unknown, name):
             outcome = "it is kept out from now on" if is_forced and name != "recordings" else "it is not kept out"
-            yield f"--{word} {one}: matches nothing in the lake, check the spelling; {outcome}"
+            told = _call(word, one, asked, is_kept=is_kept)
+            yield f"{told}: matches nothing in the lake, check the spelling; {outcome}"
+    for row in plan.doubtful:
+        yield f"--recording {row['recording_id']}: may be meant too, but its path leads to another file now; it is left"
     if plan.unhashed:
         yield f"{plan.unhashed} rows of DICOM objects have no such hash of the patient: nobody can tell whose they are"
+
+
+def _call(word: str, value: str, asked: Sequence[str], *, is_kept: bool) -> str:
+    return f"--{word} number {asked.index(value) + 1}" if is_kept else f"--{word} {value}"
 
 
 def ask(plan: Plan) -> bool:

@@ -109,6 +109,15 @@ def today_uri(uri: str) -> str:
     return make_file_uri(os.path.join(resolve_links(folder), name) + inside)
 
 
+def leads_through_link(uri: str) -> bool:
+    """Whether the folder of a local object is reached through a link, which may lead elsewhere another day."""
+    path = find_path(uri)
+    if path is None:
+        return False
+    folder = os.path.dirname(split_member(path)[0])
+    return resolve_links(folder) != os.path.normpath(f"/{folder.lstrip('/')}")
+
+
 def split_member(path: str) -> tuple[str, str]:
     """The path of an object, and ``#PATH`` of a file in it, which is no path of this machine."""
     marks = [place for place, mark in enumerate(path) if mark == "#"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -39,7 +39,7 @@ from dictalake.lake.places import (
     Place,
 )
 from dictalake.lake.reports import Reports
-from dictalake.lake.row_search import is_not_erased, iter_scan, list_files, scan
+from dictalake.lake.row_search import find_erased, is_not_erased, iter_scan, list_files, scan
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.tombstones import ErasedSubjects
@@ -53,7 +53,7 @@ _ERASED = "erased"
 # A file that was being written when its process was killed, also by delta-rs (object_store: ``name#1``).
 _UNFINISHED = re.compile(r".*(\.partial|\.tmp|#\d+)")
 # Keys of ``archive`` that name places: below ``archive.uri`` those with a mark.
-_PLACE_KEYS = {"uri": "", "manifest": "", "inventory": "", "allowed": "", "include": "/", "member_include": "#"}
+_PLACE_KEYS = {"uri": "", "allowed": "", "include": "/", "member_include": "#"}
 _GLOB = re.compile(r"[*?\[{]")
 _BUSY_S, _IDLE_S = 3600.0, 300.0  # how long a file may be written to while runs are at work, and while none is
 
@@ -69,11 +69,19 @@ def sweep_transcripts(lake: Lake, forbidden: ErasedSubjects) -> Counts:
 
 
 def sweep_manifests(lake: Lake, forbidden: ErasedSubjects) -> Counts:
-    return {"manifest_rows": blank_manifests(Manifests(lake), forbidden)}
+    return {"manifest_rows": blank_manifests_by_rows(lake, forbidden)}
 
 
-def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
-    """Blanks what is forbidden in the manifests of all runs, or of one; returns how many rows.
+def blank_manifests_by_rows(lake: Lake, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
+    """As ``blank_manifests``, and also what has a row that says it was erased: only its bytes named the study or patient."""
+    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    return blank_manifests(Manifests(lake), forbidden, run_id, find_erased(open_table(storage, TRANSCRIPTS), storage))
+
+
+def blank_manifests(
+    manifests: Manifests, forbidden: ErasedSubjects, run_id: str | None = None, erased_ids: Collection[str] = ()
+) -> int:
+    """Blanks what is forbidden, or has one of these ids, in the manifests of all runs, or of one; returns how many rows.
 
     An erased recording keeps its place and its id there, so that a live run finds its blocks unchanged.
     """
@@ -82,8 +90,10 @@ def blank_manifests(manifests: Manifests, forbidden: ErasedSubjects, run_id: str
         parts = manifests.read_part(path)
         changed = []
         for block in parts:
-            named = zip(block["uri"].to_pylist(), block["version"].to_pylist(), strict=True)
-            covered = [bool(uri) and forbidden.covers_recording(uri, version) for uri, version in named]
+            named = zip(*(block[name].to_pylist() for name in ("recording_id", "uri", "version")), strict=True)
+            covered = [
+                bool(uri) and (one in erased_ids or forbidden.covers_recording(uri, version)) for one, uri, version in named
+            ]
             blanked += sum(covered)
             rows = block.to_pylist() if any(covered) else []
             for row, is_covered in zip(rows, covered, strict=False):
@@ -106,7 +116,7 @@ def blank_run_records(lake: Lake, forbidden: ErasedSubjects) -> Counts:
         of_run = scan(list_files(delta), RUNS, storage, RUNS.names, ds.field("run_id") == run_id).to_pylist()
         covered = [row for row in of_run if names_erased(row, forbidden)]
         for row in covered:
-            row.update(archive_uri=_ERASED, config=_ERASED)
+            row.update(archive_uri=_ERASED, config=_blank_config(row["config"]))
         replace_rows(delta, storage, pa.Table.from_pylist(of_run, schema=without_docs(RUNS)), f"run_id = '{run_id}'")
         return len(covered)
 
@@ -120,11 +130,22 @@ def blank_run_records(lake: Lake, forbidden: ErasedSubjects) -> Counts:
 
 def names_erased(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
     """Whether a run record names something erased, as its archive or in a key of it: ``archive.include`` without a star."""
+    archive = _read_archive(row["config"])
+    lists = {archive.get("manifest"), archive.get("inventory")}  # they name recordings, and are none
+    return any(_covers_place(place, forbidden) for place in {row["archive_uri"] or "", *_list_places(archive)} - lists)
+
+
+def _read_archive(config: str | None) -> dict[str, Any]:
     try:
-        archive = json.loads(row["config"] or "{}").get("archive", {})
+        return json.loads(config or "{}").get("archive", {})
     except ValueError:  # blanked, or of another version
-        archive = {}
-    return any(_covers_place(place, forbidden) for place in {row["archive_uri"] or "", *_list_places(archive)})
+        return {}
+
+
+def _blank_config(config: str | None) -> str:
+    """Keeps of which fields of patients the run made hashes: without that, nobody could tell whose its other rows are."""
+    fields = _read_archive(config).get("patient_fields")
+    return _ERASED if not fields else json.dumps({"archive": {"patient_fields": fields}})
 
 
 def _list_places(archive: Mapping[str, Any]) -> Iterator[str]:

@@ -12,14 +12,14 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from dictalake.config.sections import PATIENT_HASHES, Lake
-from dictalake.config.uris import list_spellings, today_uri
+from dictalake.config.uris import leads_through_link, list_spellings, today_uri
 from dictalake.lake.delta import has_table, open_table
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import RUNS_FOLDER
 from dictalake.lake.row_search import Match, Row, RowSearch, iter_scan, list_files
 from dictalake.lake.schema import RUNS
 from dictalake.lake.storage import Storage, open_storage
-from dictalake.lake.tombstones import Tombstone, hash_subject, read_erased
+from dictalake.lake.tombstones import Tombstone, hash_subject, hash_version, read_erased
 from dictalake.records import BAD_LINE_VERSION, list_subject_uris
 
 
@@ -41,7 +41,8 @@ class Plan:
     """What an erasure would take: rows of the lake, and how many recordings that a run was asked to do and that have none.
 
     ``unknown`` is what matches nothing, ``erased_before`` what matches only that it was erased. ``unhashed`` rows of DICOM
-    objects were made without hashes of patients: those that were named by a hash may be in them.
+    objects were made without hashes of patients: those that were named by a hash may be in them. ``doubtful`` rows have a path
+    through a link that leads to another file now: they may be of what was named, and are left.
     """
 
     rows: tuple[Row, ...]
@@ -49,6 +50,8 @@ class Plan:
     unknown: Subjects
     erased_before: Subjects
     unhashed: int = 0
+    doubtful: tuple[Row, ...] = ()
+    asked: Subjects = Subjects()
 
     @property
     def recordings(self) -> int:
@@ -85,16 +88,32 @@ class Planner:
         unknown, before = self._find_unknown(rows, in_manifests)
         unhashed = self._count_unhashed(rows) if self._subjects.patients else 0
         waiting = len(in_manifests.pending - {row["recording_id"] for row in rows})
-        return Plan(tuple(rows), waiting, unknown, before, unhashed)
+        found = {row["recording_id"] for row in rows}
+        doubtful = tuple(row for one, row in sorted(self._match.doubtful.items()) if one not in found)
+        return Plan(tuple(rows), waiting, unknown, before, unhashed, doubtful, self._subjects)
 
     def list_tombstones(self, left_out: Subjects) -> Iterator[Tombstone]:
         """For what was named and for the URIs of what was found, but not for ``left_out``."""
         uris = self._match.uris - {spelling for uri in left_out.uris for spelling in self._spellings[uri]}
-        uris |= set(map(today_uri, uris))  # a row may have the URI that an older version wrote
+        # Of a manifest only the lines that were found are kept out, not those to come.
+        lists = {one for uri in self._subjects.uris if self._is_list(uri) for one in self._spellings[uri]}
+        uris -= lists
+        for uri in sorted(lists):
+            yield Tombstone("uri", hash_subject("list", uri))
+        # A row may have the URI that an older version wrote. A path through a link keeps out nothing by itself.
+        uris = {one for one in uris if not leads_through_link(one)} | set(map(today_uri, uris)) | self._match.today
         kept = _without(self._subjects, left_out)
+        for uri, version in sorted(self._match.linked):
+            yield Tombstone("uri", hash_version(uri, version))
+            yield Tombstone("uri", hash_subject("place", uri))
         for kind, values in (("uri", sorted(uris)), ("study", kept.studies), ("patient", kept.patients)):
             for value in values:
                 yield Tombstone(kind, hash_subject(kind, value))
+
+    def _is_list(self, uri: str) -> bool:
+        """Whether what was named is a manifest that matched by its bad lines, and nothing else."""
+        spellings = self._spellings[uri]
+        return not self._match.lists.isdisjoint(spellings) and self._match.objects.isdisjoint(spellings)
 
     def _look_into_manifests(self) -> _InManifests:
         """Finds the named recordings in what runs were asked to do: they may have no row yet."""
@@ -113,7 +132,7 @@ class Planner:
                     if row["recording_id"] in self._match.ids or named:
                         found.ids.add(row["recording_id"])
                         found.uris.update(named)
-                        self._match.add_uris([row["uri"]] if row["uri"] else [])
+                        self._match.add_row(row | {"archive_id": None})
                         found.pending.update([row["recording_id"]] if row["uri"] else [])
         return found
 
@@ -136,7 +155,7 @@ class Planner:
         erased_ids = in_manifests.ids | self.search.find_erased(unfound.recordings)
         before = Subjects(
             tuple(one for one in unfound.recordings if one in erased_ids),
-            tuple(one for one in unfound.uris if any(map(erased.covers_uri, self._spellings[one]))),
+            tuple(one for one in unfound.uris if any(map(erased.covers_name, self._spellings[one]))),
             tuple(one for one in unfound.studies if hash_subject("study", one) in erased.hashes),
             tuple(one for one in unfound.patients if hash_subject("patient", one) in erased.hashes),
         )

@@ -123,7 +123,11 @@ OUTSIDE = (
         "the listing of the archive, and rows on their way, of a run or query whose machine or process was killed",
         "yours, when nothing is at work",
     ),
-    OutsidePlace("Ray's session folder (`/tmp/ray`)", "sound and texts on their way, of a cluster that was killed", "yours"),
+    OutsidePlace(
+        "Ray's session folder: `dl-*` in `RAY_TMPDIR`, else in the folder for temporary files",
+        "sound and texts on their way, of a run that was killed; a cluster that you join has its own, mostly `/tmp/ray`",
+        "yours",
+    ),
     OutsidePlace("what you wrote elsewhere", "exports, pages, evaluations, metrics pages with texts", "yours"),
     OutsidePlace("a server of `lineage.server`", "the events that runs sent there", "yours"),
     OutsidePlace(

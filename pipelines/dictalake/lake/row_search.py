@@ -13,12 +13,12 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from dictalake.config.sections import PATIENT_HASHES
-from dictalake.config.uris import find_path, show_path, split_member, today_uri
+from dictalake.config.uris import find_path, leads_through_link, show_path, split_member, today_uri
 from dictalake.errors import BadManifestLine, Erased
 from dictalake.lake.delta import LeanDataset
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage
-from dictalake.records import list_subject_uris
+from dictalake.records import BAD_LINE_VERSION, list_subject_uris, make_local_version
 
 Row = dict[str, Any]
 
@@ -42,12 +42,22 @@ class Match:
 
     It grows: the URI of a row that was found also finds the object's other versions. ``growth`` counts the changes that can
     find more rows.
+
+    A row of an older version may have a path through a link, which may lead elsewhere since. It is meant by its path where the
+    file that is there now has its version. Such rows that were found are in ``linked``, as URIs with versions, and ``today``
+    has the URIs that a listing of today gives them. ``doubtful`` are rows that may be meant: only their id tells.
     """
 
     def __init__(self, recordings: Iterable[str], uris: Iterable[str], studies: Iterable[str], patients: Iterable[str]) -> None:
         self.ids, self.uris = set(recordings), set(uris)
         self.studies, self.patients = set(studies), set(patients)
         self.growth = 0
+        self.linked: set[tuple[str, str]] = set()
+        self.today: set[str] = set()
+        self.doubtful: dict[str, Row] = {}
+        self.lists: set[str] = set()  # manifests with bad lines that were found
+        self.objects: set[str] = set()  # what else was found, and what it is in
+        self._links: set[str] = set()  # the URIs of ``linked``
         self._objects = set(self.uris)  # what may have files in it
         # A link above a file gave it another URI before 0.2: the same name in another folder.
         self._names = {name for uri in self.uris if (name := _find_name(uri))}
@@ -64,6 +74,12 @@ class Match:
         if not row["uri"]:
             return
         own, *of = list_subject_uris(row["uri"], row["version"], row["archive_id"])
+        is_line = row["version"] == BAD_LINE_VERSION
+        for uri in of if is_line else (own, *of):
+            (self.lists if is_line else self.objects).update((uri, today_uri(uri)))
+        if any(map(_is_linked, of or (own,))):
+            self._add_linked(row, own, of)
+            return
         if row["archive_id"] in (None, row["recording_id"]):
             self.add_uris([own])
         elif own not in self.uris and self._objects.isdisjoint(of):
@@ -71,6 +87,17 @@ class Match:
             self.growth += 1
         if row["archive_id"] in self.ids:
             self.add_uris(of)
+
+    def _add_linked(self, row: Mapping[str, Any], own: str, of: Sequence[str]) -> None:
+        """Takes the versions of a row that were found, and no others: the URI may have been that of other files too."""
+        is_whole = row["archive_id"] in self.ids
+        self.growth += row["recording_id"] not in self.ids or own not in self._links
+        self.ids.add(row["recording_id"])
+        self._links.add(own)
+        self.linked.update((uri, row["version"] or "") for uri in (own, *(of if is_whole else ())))
+        for today_object, today in _list_today(own, of):
+            if _has_version(today_object, row["version"]):
+                self.today.update((today, today_object) if is_whole else (today,))
 
     def filter(self) -> ds.Expression:
         """The rows that are meant, and some that ``means`` refuses. A row that only says that it was erased is none."""
@@ -81,15 +108,15 @@ class Match:
             for one in sorted(self._objects):
                 begins = begins | pc.starts_with(uri, pattern=f"{one}#")
             is_inside = is_inside & begins
-        found = found | is_inside
+        found = found | is_inside | uri.isin(pa.array(sorted(self.uris | self._links), pa.string()))
         for one in sorted(self._names):
             found = found | (pc.starts_with(uri, pattern="file:") & pc.match_substring(uri, pattern=f"/{one}"))
         return found & is_not_erased()
 
     def _name_rows(self) -> ds.Expression:
-        """Rows that are meant by their own columns."""
-        ids, uris = pa.array(sorted(self.ids), pa.string()), pa.array(sorted(self.uris), pa.string())
-        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids) | ds.field("source", "uri").isin(uris)
+        """Rows that are meant by their own columns, whatever their URI."""
+        ids = pa.array(sorted(self.ids), pa.string())
+        found = ds.field("recording_id").isin(ids) | ds.field("archive_id").isin(ids)
         found = found | ds.field("dicom", "study_instance_uid").isin(pa.array(sorted(self.studies), pa.string()))
         for name in PATIENT_HASHES.values():
             found = found | ds.field("dicom", name).isin(pa.array(sorted(self.patients), pa.string()))
@@ -103,9 +130,18 @@ class Match:
         if row.pop(_IS_NAMED):
             return True
         own, *of = list_subject_uris(row["uri"] or "", row["version"], row["archive_id"])
-        if not self._objects.isdisjoint(of):
-            return True
-        return bool(self._names) and not self.uris.isdisjoint(_list_today(own, of))
+        is_named = own in self.uris or not self._objects.isdisjoint(of)
+        if not any(map(_is_linked, of or (own,))):
+            return is_named or (bool(self._names) and any(not self.uris.isdisjoint(uris) for uris in _list_today(own, of)))
+        may_be = own in self._links
+        for today_object, today in _list_today(own, of):
+            if is_named or not self.uris.isdisjoint((today_object, today)):
+                may_be, there = True, _has_version(today_object, row["version"])
+                if there or (there is None and is_named):
+                    return True
+        if may_be:
+            self.doubtful[row["recording_id"]] = row
+        return False
 
 
 def _find_name(uri: str) -> str | None:
@@ -114,21 +150,35 @@ def _find_name(uri: str) -> str | None:
     return show_path(os.path.basename(split_member(path)[0])) if path is not None else None
 
 
-def _list_today(own: str, of: Sequence[str]) -> Iterator[str]:
-    """What a listing of today calls a recording, given by its URI, and the object that it is in."""
-    if not own.startswith("file:"):
-        return
-    for uri in of:
-        today = _resolve_folder(uri)
-        yield today
-        yield today + own[len(uri) :]
-    if not of:
-        yield _resolve_folder(own)
+def _list_today(own: str, of: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What a listing of today calls the object that a recording is or is in, and the recording, given by their URIs."""
+    if own.startswith("file:"):
+        for uri in of or (own,):
+            today = _resolve_folder(uri)
+            yield today, today + own[len(uri) :]
+
+
+def _has_version(uri: str, version: str | None) -> bool | None:
+    """Whether the local file at ``uri`` has this version; None where there is none."""
+    try:
+        return make_local_version(os.lstat(find_path(uri) or "")) == version
+    except (OSError, ValueError):
+        return None
+
+
+def _is_linked(uri: str) -> bool:
+    """Whether the path of an object leads through a link."""
+    return uri.startswith("file:") and _has_link(uri.rpartition("/")[0])
 
 
 def _resolve_folder(uri: str) -> str:
     folder, slash, name = uri.rpartition("/")
     return _read_links(folder) + slash + name
+
+
+@lru_cache(maxsize=4096)
+def _has_link(folder: str) -> bool:
+    return leads_through_link(f"{folder}/x")
 
 
 @lru_cache(maxsize=4096)
@@ -169,10 +219,7 @@ class RowSearch:
 
     def find_erased(self, recording_ids: Iterable[str]) -> set[str]:
         """Those of ``recording_ids`` that have a row which only says that they were erased."""
-        ids = pa.array(sorted(recording_ids), pa.string())
-        wanted = ds.field("recording_id").isin(ids) & ~is_not_erased()
-        found = scan(list_files(self._delta), TRANSCRIPTS, self._storage, ["recording_id"], wanted)
-        return set(found["recording_id"].to_pylist())
+        return find_erased(self._delta, self._storage).intersection(recording_ids)
 
     def count_without_hash(self, columns: Iterable[str]) -> dict[str, int]:
         """How many rows of each run are of DICOM objects and lack the hash of a patient in one of ``columns``."""
@@ -187,6 +234,12 @@ class RowSearch:
             for found in batch["run_id"].value_counts().to_pylist():
                 counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
         return counts
+
+
+def find_erased(delta: DeltaTable, storage: Storage) -> set[str]:
+    """The ids of recordings that have a row which only says that they were erased."""
+    found = scan(list_files(delta), TRANSCRIPTS, storage, ["recording_id"], ~is_not_erased())
+    return set(found["recording_id"].to_pylist())
 
 
 def list_files(delta: DeltaTable) -> list[str]:

@@ -33,6 +33,11 @@ def hash_subject(kind: str, value: str) -> str:
     return blake2b(f"{kind}\n{value}".encode(), digest_size=16).hexdigest()
 
 
+def hash_version(uri: str, version: str) -> str:
+    """Of what a URI led to at one version: that of a path through a link, which may lead to other files later."""
+    return hash_subject("version", f"{uri}\n{version}")
+
+
 @dataclass(frozen=True)
 class ErasedSubjects:
     """The hashes of what was erased and must not be transcribed again."""
@@ -46,9 +51,20 @@ class ErasedSubjects:
         """Whether what has this very URI was erased."""
         return bool(self.hashes) and hash_subject("uri", uri) in self.hashes
 
+    def covers_place(self, uri: str) -> bool:
+        """Whether this URI was the name of something erased, which may be a path through a link."""
+        return self.covers_uri(uri) or (bool(self.hashes) and hash_subject("place", uri) in self.hashes)
+
+    def covers_name(self, uri: str) -> bool:
+        """Whether this URI was named for an erasure: also that of a manifest with bad lines, of which others may come."""
+        return self.covers_uri(uri) or (bool(self.hashes) and hash_subject("list", uri) in self.hashes)
+
     def covers_recording(self, uri: str, version: str | None = None, archive_id: str | None = None) -> bool:
         """Whether a recording was erased, or the archive object or manifest that it is in (``list_subject_uris``)."""
-        return bool(self.hashes) and any(map(self.covers_uri, list_subject_uris(uri, version, archive_id)))
+        return bool(self.hashes) and any(
+            self.covers_uri(one) or hash_version(one, version or "") in self.hashes
+            for one in list_subject_uris(uri, version, archive_id)
+        )
 
     def covers_dicom(self, dicom: Mapping[str, Any] | None) -> bool:
         """Whether the study, or the patient by hash, was erased."""

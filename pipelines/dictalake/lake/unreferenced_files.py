@@ -99,4 +99,4 @@ def _is_forbidden(row: Mapping[str, Any], forbidden: ErasedSubjects) -> bool:
 
 def covers_location(location: str | None, forbidden: ErasedSubjects) -> bool:
     """Whether the location was erased. A run may have recorded a local path without its scheme."""
-    return bool(location) and any(forbidden.covers_uri(name) for name in (str(location), f"file://{location}"))
+    return bool(location) and any(forbidden.covers_place(name) for name in (str(location), f"file://{location}"))

@@ -30,9 +30,9 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
-from dictalake.errors import ArchiveEmpty, ConfigError, DictalakeError, RunError, name_place
+from dictalake.errors import ArchiveEmpty, ConfigError, DictalakeError, Erased, RunError, name_place
 from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
-from dictalake.lake.erasers import blank_manifests
+from dictalake.lake.erasers import blank_manifests, blank_manifests_by_rows
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import RunLog
@@ -287,6 +287,8 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) 
             _find_work(run, work, None, is_same_run=True)
             if work.counts.pending == 0:
                 break
+        if any(kind.reason == Erased.reason for kind in stats.failures):
+            blank_manifests_by_rows(config.lake, table.forbidden, run.provenance.run_id)
         _require_all(work.counts.pending, wanted.pending)
 
 

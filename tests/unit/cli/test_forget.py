@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from platformdirs import user_cache_path
+from rich.console import Console
 
+from dictalake.cli.erasure_receipt import show_plan
 from dictalake.cli.main import run_command
 from dictalake.cli.search import default_folder
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.erase import Erasure, Subjects
 from dictalake.lake.query import open_lake
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
@@ -94,8 +97,9 @@ def test_what_matches_nothing_is_named_one_by_one_and_leaves_no_tombstone_and_no
     arguments = [str(lake.uri), "--recording", "a", "--recording", "typo", "--uri", TYPO, "--study", "1.2.3"]
     assert run_command("forget", [*arguments, "--yes", "--logs.file", str(tmp_path / "log")]) == 3
     shown = capsys.readouterr().out
-    for one in ("--recording typo", f"--uri {TYPO}", "--study 1.2.3"):
+    for one in ("--recording number 2", "--uri number 1", "--study number 1"):
         assert f"{one}: matches nothing in the lake, check the spelling; it is not kept out\n" in shown
+    assert "Zebrafinch" not in shown, "piped output may be kept"
     assert read_ids(lake) == ["b"]
     erased = Erasures(lake).read()
     assert erased.covers_uri(A)
@@ -122,7 +126,7 @@ def test_where_nothing_matches_nothing_is_changed_unless_it_is_forced(
     assert "it is kept out from now on" in capsys.readouterr().out
     assert Erasures(lake).read().covers_uri(TYPO)
     assert run_command("forget", [str(lake.uri), "--uri", TYPO, "--yes"]) == 0
-    assert f"--uri {TYPO}: was erased before" in capsys.readouterr().out
+    assert "--uri number 1: was erased before" in capsys.readouterr().out
     assert run_command("forget", [str(lake.uri), "--recording", "typo", "--yes", "--force"]) == 3  # no id can be kept out
 
 
@@ -134,6 +138,16 @@ def test_a_program_gets_all_of_it_as_json(lake: Lake, capsys: pytest.CaptureFixt
     assert [(one["recording_id"], one["uri"], one["rows"]) for one in told["found"]] == [("a", A, 1)]
     assert run_command("forget", [*arguments, "--yes"]) == 3
     assert json.loads(capsys.readouterr().out)["tombstones"] == 1
+
+
+def test_on_a_terminal_what_matches_nothing_is_named_by_its_value(lake: Lake) -> None:
+    plan = Erasure(lake, Subjects(uris=(A, TYPO))).look()
+    for is_terminal in (True, False):
+        out = io.StringIO()
+        show_plan(plan, console=Console(file=out, force_terminal=is_terminal, width=200))
+        told = f"--uri {TYPO}" if is_terminal else "--uri number 2"
+        assert f"{told}: matches nothing in the lake" in out.getvalue()
+        assert (TYPO in out.getvalue()) == is_terminal
 
 
 def commit_dicom(lake: Lake, run_id: str, fields: list[str] | None, **dicom: Any) -> None:
@@ -154,9 +168,12 @@ def test_a_patient_is_not_taken_for_erased_where_rows_were_made_without_hashes(
     assert run_command("forget", [*arguments, "--dry-run"]) == 0
     for run_id, fields in (("early", []), ("of another field", ["PatientName"]), ("unrecorded", None)):
         commit_dicom(lake, run_id, fields)
-    capsys.readouterr()
-    with pytest.raises(ConfigError, match=r"^--patient: 3 rows of DICOM objects were made without this hash"):
-        run_command("forget", arguments)
+    for dry_run in (["--dry-run"], []):
+        capsys.readouterr()
+        with pytest.raises(ConfigError, match=r"^--patient: 3 rows of DICOM objects were made without this hash"):
+            run_command("forget", [*arguments, *dry_run])
+        assert "3 rows of DICOM objects have no such hash" in capsys.readouterr().out
+    assert run_command("forget", [*arguments, "--dry-run", "--leave-unhashed"]) == 0
     assert "hashed" in read_ids(lake)
     assert run_command("forget", [*arguments, "--leave-unhashed"]) == 0
     assert read_ids(lake) == ["b", "early", "nameless", "of another field", "unrecorded"]

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import BadManifestLine, ConfigError
 from dictalake.lake.erase import Subjects, forget, sweep
-from dictalake.lake.erasers import ERASERS
+from dictalake.lake.erasers import ERASERS, names_erased
 from dictalake.lake.maintenance import compact
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.lake.query import open_lake
@@ -23,10 +23,10 @@ from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
-from dictalake.lake.tombstones import Erasures
-from dictalake.records import Recording, make_member_id, make_object_id
+from dictalake.lake.tombstones import ErasedSubjects, Erasures, hash_subject
+from dictalake.records import BAD_LINE_VERSION, Recording, make_member_id, make_object_id
 from dictalake.workflow import columns
-from tests.lake_rows import FINGERPRINT, make_row
+from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 CANARY = "Zebrafinch"
 STUDY, PATIENT = "1.2.840.99.7", "f00d" * 16
@@ -275,6 +275,36 @@ def test_a_bad_line_of_a_manifest_that_is_erased_is_no_longer_one(lake: Lake) ->
     blanked, kept = Manifests(lake).read_block("r9", place).to_pylist()
     assert (blanked["uri"], blanked["error"]) == ("", None)  # so that its row says that it was erased
     assert kept["error"]["reason"] == BadManifestLine.reason
+
+
+def test_of_an_erased_manifest_later_lines_and_the_runs_over_it_are_left(lake: Lake) -> None:
+    manifest = "gs://archive/list.csv"
+    lines = [f"{manifest}#line-{number}-00" for number in (3, 4)]
+    error = {"stage": "load", "reason": BadManifestLine.reason, "detail": "no uri", "retryable": False}
+    rows = [make_failed_row(one, source={"uri": one, "version": BAD_LINE_VERSION}, error=error) for one in lines]
+    write(lake, rows[:1])
+    text, config_hash = describe_config(Config.model_validate({"archive": {"manifest": manifest}}))
+    RunLog(lake).append(RunRecord(run_id="r3", event="started", config=text, config_hash=config_hash, archive_uri=manifest))
+    receipt = forget(lake, Subjects(uris=(manifest,)))
+    assert (receipt.recordings, receipt.run_records) == (1, 0)
+    erased = Erasures(lake).read()
+    assert [erased.covers_recording(one, BAD_LINE_VERSION) for one in (*lines, manifest)] == [True, False, False]
+    assert write(lake, rows).rows == 1
+    assert forget(lake, Subjects(uris=(manifest,))).recordings == 1
+    assert forget(lake, Subjects(uris=(manifest,))).unknown == 0  # it was erased before
+    before = ErasedSubjects(frozenset({hash_subject("uri", manifest)}))  # as older versions wrote it
+    assert not names_erased({"archive_uri": manifest, "config": text}, before)
+
+
+def test_a_blanked_run_record_still_says_which_hashes_of_patients_the_run_made(lake: Lake) -> None:
+    uri = f"gs://archive/{CANARY}/a.wav"
+    config = Config.model_validate({"archive": {"uri": uri, "patient_fields": ["PatientID"]}})
+    text, config_hash = describe_config(config)
+    RunLog(lake).append(RunRecord(run_id="r3", event="started", config=text, config_hash=config_hash, archive_uri=uri))
+    forget(lake, SUBJECTS["uri"])
+    (row,) = [row for row in RunLog(lake).read().to_pylist() if row["run_id"] == "r3"]
+    assert json.loads(row["config"]) == {"archive": {"patient_fields": ["PatientID"]}}
+    assert holds_canary(lake) == []
 
 
 def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:

@@ -14,6 +14,7 @@ from dictalake.lake.erase import forget
 from dictalake.lake.erasers import ERASERS, list_steps
 from dictalake.lake.places import PLACES, Place
 from dictalake.lake.query import open_lake
+from dictalake.workflow import private_ray
 from tests.audited_lake import CORRECTIONS, NAMED, UNTOUCHED, fill_lake, list_leaks, register
 
 
@@ -39,10 +40,10 @@ def test_the_word_is_in_every_place_that_can_hold_it_and_afterwards_in_no_byte(l
     assert (receipt.unknown, receipt.unfinished_left, receipt.log_files_left) == (0, 0, 0)
     counts = (receipt.run_records, receipt.lineage_events, receipt.report_lines, receipt.rechecks, receipt.superseded)
     assert counts == (2, 2, 1, 1, 1)
-    assert (receipt.manifest_rows, receipt.other_rows) == (3, 1)
+    assert (receipt.manifest_rows, receipt.other_rows) == (4, 1)
     rows = open_lake(str(lake.uri)).to_table().to_pylist()
     assert {row["recording_id"] for row in rows} == UNTOUCHED
-    assert len(rows) == 3
+    assert len(rows) == 4
 
 
 @pytest.mark.parametrize("folder", sorted(ERASERS))
@@ -50,6 +51,10 @@ def test_a_place_whose_step_is_left_out_fails_the_audit(lake: Lake, monkeypatch:
     monkeypatch.setitem(ERASERS, folder, lambda lake, forbidden: {})
     forget(lake, NAMED, leave_unhashed=True)
     assert {path.split("/")[0] for path in list_leaks(lake)} == {folder}
+
+
+def test_the_table_names_the_folder_where_a_run_starts_its_ray() -> None:
+    assert any(f"`{private_ray._PREFIX}*`" in place.where for place in places.OUTSIDE)
 
 
 def test_a_place_that_erasure_does_not_know_stops_it_before_it_begins() -> None:

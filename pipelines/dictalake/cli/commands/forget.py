@@ -80,5 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         receipts.show_receipt(receipt, plan, dry_run=arguments.dry_run, form=arguments.format)
 
     logs.log_event("erased", line, show, **counts)
+    if arguments.dry_run:  # it has shown all: a script learns what the command itself would answer
+        erasure.require_hashes(leave_unhashed=arguments.leave_unhashed)
     is_unknown = bool(plan.unknown.recordings or (plan.unknown and not arguments.force))
     return _SOME_UNKNOWN if is_unknown or receipt.log_files_left or receipt.unfinished_left else 0
