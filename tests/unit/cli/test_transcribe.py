@@ -19,14 +19,13 @@ from dictalake.cli.own_recordings import choose_lake, find_common_folder, find_p
 from dictalake.cli.transcribe import _SMALL_MODEL as SMALL
 from dictalake.cli.transcribe import Outcome, make_archive, name_as_given, show_next, show_outcomes
 from dictalake.config.sections import Archive, Config, Lake
-from dictalake.errors import ConfigError
+from dictalake.errors import ConfigError, RunError
 from dictalake.lake.claims import Heartbeat
 from dictalake.lake.runs import RunLog
 from dictalake.workflow.run import _Run
 from dictalake.workflow.summary import Standing, start_record
 from dictalake.workflow.worklist import WorkList
 from tests.recordings import make_sound, write_wav
-from tests.truth_lake import commit, make_version
 from tests.unit.cli.test_operators_commands import NOTHING
 
 
@@ -121,11 +120,16 @@ def test_a_run_over_several_paths_records_nothing_that_is_gone_after_it(here: Pa
     assert started["recordings"] == 2
 
 
-def test_a_folder_that_was_emptied_since_is_no_error(here: Path) -> None:
-    commit(Lake.model_validate({"uri": "lake"}), make_version(f"file://{here}/recs/gone.wav"))
-    shutil.rmtree(here / "recs")
-    (here / "recs").mkdir()
-    assert run_command("transcribe", ["recs", "--lake", "lake"]) == 0
+@pytest.mark.usefixtures("here")
+def test_a_bucket_that_was_emptied_since_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local folder without files is refused by name, a bucket is listed first; the command has no --allow-empty."""
+
+    def see(*_: object, allow_empty: bool = False, **__: object) -> None:
+        raise RunError(f"allow_empty={allow_empty}")
+
+    monkeypatch.setattr("dictalake.cli.transcribe.transcribe", see)
+    with pytest.raises(RunError, match="allow_empty=True"):
+        run_command("transcribe", ["recs", "--lake", "lake"])
 
 
 @pytest.mark.parametrize("name", ["end .wav ", " begin.wav", "two\nlines.wav", 'a,b"c.wav', "#1.wav\u00a0", "blank.wav\u200b"])
