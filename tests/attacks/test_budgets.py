@@ -243,7 +243,9 @@ def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
         assert holder.stdout is not None
         fork, folder = int(holder.stdout.readline()), node_slot.find_folder()
         assert folder is not None
-        assert [name for name in os.listdir(folder / "test.queue") if f"-{holder.pid}-" in name], "its fork left it the ticket"
+        assert [name for name in os.listdir(node_slot.find_queue(folder, "test")) if f"-{holder.pid}-" in name], (
+            "its fork left it the ticket"
+        )
         with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
             pass
         holder.kill()
