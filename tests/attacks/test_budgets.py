@@ -170,7 +170,7 @@ def test_many_that_need_much_memory_never_have_it_at_once(little_memory: Config,
 
 def test_a_place_that_others_keep_is_waited_for_within_bounds(little_memory: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "_WAITS", 1e-4)
-    needs = r"no_memory_slot.*it needs more memory than its decoder's share of 48 MB.* others had the one place"
+    needs = r"no_memory_slot.*it needs more memory than the 48 MB of its decoder's share.* others had the one place"
     with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match=needs):
         AudioLoader(little_memory).load(LONG, RECORDING)
     monkeypatch.setattr(audio, "_WAITS", 4)  # another run of these tests may be at work
@@ -243,7 +243,9 @@ def test_a_fork_neither_keeps_nor_gives_back_its_parents_place() -> None:
         assert holder.stdout is not None
         fork, folder = int(holder.stdout.readline()), node_slot.find_folder()
         assert folder is not None
-        assert [name for name in os.listdir(folder / "test.queue") if f"-{holder.pid}-" in name], "its fork left it the ticket"
+        assert [name for name in os.listdir(node_slot.find_queue(folder, "test")) if f"-{holder.pid}-" in name], (
+            "its fork left it the ticket"
+        )
         with pytest.raises(TimeoutError), node_slot.hold_slot("test", 0):
             pass
         holder.kill()
@@ -269,7 +271,7 @@ def test_a_decoder_that_dies_in_little_memory_is_tried_in_much(little_memory: Co
     crash.ended = True
     assert loader.load(sound, RECORDING).duration_s == 0.5
     monkeypatch.setattr(audio, "_WAITS", 0)
-    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match="its decoder ended, as for want of more memory"):
+    with node_slot.hold_slot(audio.HEAVY, 60), pytest.raises(LoadError, match="perhaps because it needed more memory, and"):
         loader.load(sound, RECORDING)
 
 

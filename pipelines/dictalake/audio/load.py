@@ -99,7 +99,7 @@ class AudioLoader:
         """In a child with a share of the worker's memory. What needs more, or may have ended that child for want of it, is then
         tried in one that has it all, alone on this machine.
         """
-        why = "it needs more memory than its decoder's share"
+        why = f"it needs more memory than the {self._first_try.memory_mb:.0f} MB of its decoder's share"
         if len(data) <= self._first_try.memory_mb * 1e6 / 2:
             last = self._first_try == self._limits
             sandbox = _open_sandbox(self._first_try, self._children, *self._kind)
@@ -111,7 +111,7 @@ class AudioLoader:
             except DecoderCrashed as crash:  # a library that gets no memory may end its process
                 if last or not crash.ended:
                     raise
-                why = "its decoder ended, as for want of more memory than its share"
+                why = f"its decoder crashed with {self._first_try.memory_mb:.0f} MB, perhaps because it needed more memory"
         wait_s = _WAITS * self._limits.clock_s
         try:
             with hold_slot(HEAVY, wait_s):
@@ -123,8 +123,8 @@ class AudioLoader:
         except TimeoutError:
             raise NoMemorySlot(
                 recording_id,
-                f"{why} of {self._first_try.memory_mb:.0f} MB, and for {wait_s:g} s others had the one place that this machine "
-                "has for recordings that need more; run again with --retry-failed no_memory_slot",
+                f"{why}, and for {wait_s:g} s others had the one place that this machine has for recordings that need more; "
+                "run again with --retry-failed no_memory_slot",
             ) from None
 
 
