@@ -30,6 +30,7 @@ from dictalake.lake.delta import has_table, open_table, read_parquet, retry_on_c
 from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import (
+    CLAIMS_FOLDER,
     LINEAGE_FOLDER,
     MANIFESTS_FOLDER,
     PLACES,
@@ -55,6 +56,7 @@ _UNFINISHED = re.compile(r".*(\.partial|\.tmp|#\d+)")
 # Keys of ``archive`` that name places: below ``archive.uri`` those with a mark.
 _PLACE_KEYS = {"uri": "", "allowed": "", "include": "/", "member_include": "#"}
 _GLOB = re.compile(r"[*?\[{]")
+_LOOK_AGAIN_S = 1.0
 _BUSY_S, _IDLE_S = 3600.0, 300.0  # how long a file may be written to while runs are at work, and while none is
 
 Counts = dict[str, int]
@@ -299,7 +301,8 @@ def delete_named(storage: Storage, paths: set[str]) -> int:
 
 def remove_unfinished(lake: Lake, folder: str, *, is_idle: bool) -> Counts:
     """Removes files of writers that were killed, as they may hold anything. ``is_idle``: no run is at work, and the time after
-    which a file counts as abandoned is short. Object stores show no such files."""
+    which a file counts as abandoned is short. Left are those that stand still: a live run writes some all the time. Object
+    stores show no such files."""
     storage = open_storage(lake, folder)
     if not storage.is_local:
         return {}
@@ -307,7 +310,12 @@ def remove_unfinished(lake: Lake, folder: str, *, is_idle: bool) -> Counts:
     found = [info for info in storage.filesystem.get_file_info(selector) if _UNFINISHED.fullmatch(info.base_name)]
     latest = time.time() - (_IDLE_S if is_idle else _BUSY_S)
     old = [info.path for info in found if info.type == fs.FileType.File and (info.mtime_ns or 0) / 1e9 < latest]
-    return {"files_deleted": delete_named(storage, set(old)), "unfinished_left": len(found) - len(old)}
+    sizes = {info.path: info.size for info in found if info.path not in old}
+    if sizes and folder != CLAIMS_FOLDER:
+        time.sleep(_LOOK_AGAIN_S)
+    again = storage.filesystem.get_file_info(list(sizes)) if folder != CLAIMS_FOLDER else []
+    left = [info for info in again if info.type != fs.FileType.NotFound and info.size == sizes[info.path]]
+    return {"files_deleted": delete_named(storage, set(old)), "unfinished_left": len(left)}
 
 
 def _make_dropper(place: Place) -> Step:

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import BadManifestLine, ConfigError
+from dictalake.lake import erasers
 from dictalake.lake.erase import Subjects, forget, sweep
 from dictalake.lake.erasers import ERASERS, names_erased
 from dictalake.lake.maintenance import compact
@@ -327,3 +328,19 @@ def test_what_the_lake_does_not_know_is_said(lake: Lake) -> None:
     assert forget(lake, Subjects(recordings=("unheard",))).unknown == 1
     with pytest.raises(ConfigError, match=r"^forget: name what to erase with --recording, --uri, --study or --patient$"):
         forget(lake, Subjects())
+
+
+def test_files_that_a_live_run_is_writing_are_not_counted_as_left(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, growing, still, claim = (
+        Path(str(lake.uri), name) for name in ("manifests/a.partial", "manifests/b.partial", "runs/c.tmp", "claims/d.partial")
+    )
+    for path in (gone, growing, still, claim):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+
+    def go_on(seconds: float) -> None:
+        gone.unlink(missing_ok=True)
+        growing.write_bytes(growing.read_bytes() + b"x")
+
+    monkeypatch.setattr(erasers.time, "sleep", go_on)
+    assert forget(lake, SUBJECTS["uri"]).unfinished_left == 1
