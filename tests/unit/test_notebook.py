@@ -164,12 +164,16 @@ def test_transcribe_refuses_a_bad_key_by_name(keys: dict[str, Any], told: str, t
 
 
 def test_transcribe_hands_the_call_to_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: list[tuple[Config, str]] = []
-    monkeypatch.setattr("dictalake.workflow.run.transcribe", lambda config, job: seen.append((config, job)))
+    seen: list[tuple[Config, str, bool]] = []
+
+    def run(config: Config, job: str, *, allow_empty: bool) -> None:
+        seen.append((config, job, allow_empty))
+
+    monkeypatch.setattr("dictalake.workflow.run.transcribe", run)
     dictalake.transcribe("archive", tmp_path / "lake", "demo", acoustic_device="cpu")
-    ((config, job),) = seen
+    ((config, job, allow_empty),) = seen
     assert (config.archive.uri, config.lake.uri) == ("archive", str(tmp_path / "lake"))
-    assert (config.acoustic.device, job) == ("cpu", "transcribe")
+    assert (config.acoustic.device, job, allow_empty) == ("cpu", "transcribe", True)
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
