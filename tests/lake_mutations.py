@@ -151,8 +151,8 @@ MUTATIONS = (
     Mutation(
         "after a failure of the storage files are not looked for again",
         "table.py",
-        "attempt.storage_failures + 1, False",
-        "attempt.storage_failures + 1, attempt.is_present",
+        "attempt.storage_failures + is_storage_failure(error), False",
+        "attempt.storage_failures + is_storage_failure(error), attempt.is_present",
         (f"{TWO}::test_an_erasure_during_a_commit_whose_storage_fails_is_obeyed_by_the_next_try",),
     ),
     Mutation(
@@ -221,8 +221,8 @@ MUTATIONS = (
     Mutation(
         "a beat that fails ends the heartbeat",
         "claims.py",
-        "                    continue\n",
-        "                    return\n",
+        "                if time.monotonic() - failing_since >= self._store.lease_s:",
+        "                if True:",
         ("test_claims.py::test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next",),
     ),
     Mutation(
