@@ -11,18 +11,8 @@ from dictalake.archive import folders
 from dictalake.archive.manifest import find_recordings
 from dictalake.config.sections import Archive
 from dictalake.workflow import columns
-from tests.attacks.test_local_archives import GOOD, look, names
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "archive"
-    for name in GOOD:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/secret.wav").write_bytes(b"another ward")
-    return folder
+from tests.attacks.conftest import GOOD
+from tests.attacks.test_local_archives import look, names
 
 
 def test_a_folder_link_whose_name_alone_is_asked_for_lists_what_is_below_it(root: Path) -> None:

@@ -21,19 +21,7 @@ from dictalake.config.sections import Archive
 from dictalake.config.uris import resolve_links
 from dictalake.errors import ChangedDuringRead, ConfigError
 from dictalake.records import Recording
-
-GOOD = ["a.wav", "ward/b.wav", "ward/deep/c.wav"]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "archive"
-    for name in GOOD:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/secret.wav").write_bytes(b"another ward")
-    return folder
+from tests.attacks.conftest import GOOD
 
 
 @pytest.fixture

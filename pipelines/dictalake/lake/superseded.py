@@ -14,15 +14,14 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
-from dictalake.errors import Erased, RunError
+from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_or_create_table, open_table, retry_on_conflict
+from dictalake.lake.delta import has_table, make_dataset, open_or_create_table, open_table, retry_on_conflict
 from dictalake.lake.fingerprints import KnownFingerprints, open_fingerprints, read_fingerprints
 from dictalake.lake.places import FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import SUPERSEDED, TRANSCRIPTS
@@ -152,32 +151,3 @@ def _has_new_rows(storage: Storage, after: int, until: int) -> bool:
         if any(action["add"]["dataChange"] for action in actions if "add" in action):
             return True
     return False
-
-
-def drop_gone(lake: Lake) -> int:
-    """Removes the pairs of recordings that no longer have a row; returns how many. Raises RunError, OSError, DeltaError."""
-    storage, rows = open_storage(lake, SUPERSEDED_FOLDER), open_storage(lake, TRANSCRIPTS_FOLDER)
-    if not has_table(storage):
-        return 0
-    delta = open_table(storage, SUPERSEDED)
-
-    def change() -> int:
-        delta.update_incremental()
-        there = make_dataset(delta, storage, SUPERSEDED).to_table()
-        named = pa.chunked_array([*there["recording_id"].chunks, *there["superseded_by"].chunks], pa.string()).unique()
-        alive = _find_alive(open_dataset(rows, TRANSCRIPTS), named)
-        is_whole = pc.and_(pc.is_in(there["recording_id"], value_set=alive), pc.is_in(there["superseded_by"], value_set=alive))
-        kept = there.filter(is_whole)
-        if kept.num_rows < there.num_rows:
-            options = dict(storage.delta_options)
-            write_deltalake(delta, kept.cast(without_docs(SUPERSEDED)), mode="overwrite", storage_options=options)
-        return there.num_rows - kept.num_rows
-
-    return retry_on_conflict(delta, change)
-
-
-def _find_alive(rows: ds.Dataset, named: pa.Array) -> pa.Array:
-    """Those of ``named`` that have a row. A row that only says that its recording was erased is none."""
-    reason = ds.field("error", "reason")
-    wanted = ds.field("recording_id").isin(named) & (reason.is_null() | (reason != Erased.reason))
-    return rows.scanner(columns=["recording_id"], filter=wanted, cache_metadata=False).to_table()["recording_id"].unique()
