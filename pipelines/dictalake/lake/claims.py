@@ -30,6 +30,7 @@ from dictalake.lake.storage import open_storage
 
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
+_FIRST_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,9 @@ class LeaseStore:
     @contextmanager
     def hold(self, lease: Lease, progress: Callable[[Lease], Lease]) -> Iterator[Heartbeat]:
         """Keeps rewriting ``lease`` while the context is open, and removes it at the end. ``progress`` fills in the current
-        counts.
+        counts. The first write is tried a few times: nobody sees the run before it.
         """
-        self.write(lease)
+        retries.call_with_retries(lambda: self.write(lease), _FIRST_TRIES, lambda error: isinstance(error, RunError))
         heartbeat = Heartbeat(self, lease, progress)
         heartbeat.start()
         try:
@@ -278,22 +279,23 @@ class LeaseStore:
 class Heartbeat:
     """A thread that keeps rewriting a lease. Call it to replace the lease.
 
-    A beat that cannot be written is made up for by the next one. It is over, and ``check`` raises RunError, when every beat
-    failed for ``lake.lease_s`` seconds, whatever the error: a network share denies a right or a file for a moment too. Other
-    runs would then take this one for dead and do its work too.
+    A write that fails is made up for by the next one, whether the thread or a caller made it: until then others see the lease
+    as it was, and wait longer than they must. It is over, and ``check`` raises RunError, when every write failed for
+    ``lake.lease_s`` seconds, whatever the error: a network share denies a right or a file for a moment too. Other runs would
+    then take this one for dead and do its work too.
     """
 
     def __init__(self, store: LeaseStore, lease: Lease, progress: Callable[[Lease], Lease]) -> None:
         self._store, self._lease, self._progress = store, lease, progress
         self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._failing_since: float | None = None
         self._lost: RunError | None = None
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def __call__(self, lease: Lease) -> None:
         self.check()
-        with self._lock:
-            self._lease = replace(lease, beats=self._lease.beats)
-        self._beat()
+        self._beat(lease)
+        self.check()
 
     def check(self) -> None:
         """Raises RunError where the lease is lost."""
@@ -307,21 +309,23 @@ class Heartbeat:
         self._stopped.set()
         self._thread.join()
 
-    def _beat(self) -> None:
-        with self._lock:
-            self._lease = replace(self._progress(self._lease), beats=self._lease.beats + 1)
-            self._store.write(self._lease)
-
     def _keep_beating(self) -> None:
-        failing_since: float | None = None
         while self._lost is None and not self._stopped.wait(self._store.beat_s):
+            self._beat()
+
+    def _beat(self, lease: Lease | None = None) -> None:
+        """Writes the lease, or ``lease`` in its place, once."""
+        with self._lock:
             began = time.monotonic()
+            lease = replace(lease or self._lease, beats=self._lease.beats)
             try:
-                self._beat()
-                failing_since = None
+                self._lease = lease
+                self._lease = replace(self._progress(lease), beats=lease.beats + 1)
+                self._store.write(self._lease)
+                self._failing_since = None
             except Exception as error:  # whatever it is, the run must learn of it
-                failing_since = began if failing_since is None else failing_since
-                if time.monotonic() - failing_since >= self._store.lease_s:
+                self._failing_since = began if self._failing_since is None else self._failing_since
+                if time.monotonic() - self._failing_since >= self._store.lease_s:
                     self._lost = RunError(
                         f"the lease of this run could not be renewed ({_name_cause(error)}), and other runs will take over "
                         "its work: check that the lake can be written; what is committed stays, run the same command again to "

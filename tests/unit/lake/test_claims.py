@@ -144,6 +144,47 @@ def test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next(
     assert failed == [1]
 
 
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_ticket_that_cannot_be_written_is_made_up_for_by_the_next_beat(
+    error: Exception, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that plans tolerates what one at work tolerates."""
+    store, written, failed = LeaseStore(lake), threading.Event(), list[int]()
+    real = LeaseStore.write
+
+    def fail_once(self: LeaseStore, lease: Lease) -> None:
+        if lease.ticket == 7 and not failed:
+            failed.append(lease.beats)
+            raise make_refusal(error) if isinstance(error, OSError) else error
+        real(self, lease)
+        if failed and lease.ticket == 7:
+            written.set()
+
+    monkeypatch.setattr(LeaseStore, "write", fail_once)
+    mine = make_lease("r1", "backfill", "f1")
+    with store.hold(mine, lambda lease: lease) as heartbeat:
+        heartbeat(replace(mine, ticket=7))
+        assert failed
+        assert written.wait(timeout=60)
+        heartbeat.check()
+
+
+def test_a_lease_that_is_refused_at_its_first_write_is_written_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real, failed = LeaseStore(lake), LeaseStore.write, list[int]()
+
+    def fail_twice(self: LeaseStore, lease: Lease) -> None:
+        if len(failed) < 2:
+            failed.append(lease.beats)
+            raise RunError("503")
+        real(self, lease)
+
+    monkeypatch.setattr("dictalake.retries.pause", lambda _: None)
+    monkeypatch.setattr(LeaseStore, "write", fail_twice)
+    with store.hold(make_lease("r1", "backfill", "f1"), lambda lease: lease):
+        assert [seen.lease.run_id for seen in store.read()] == ["r1"]
+    assert failed == [0, 0]
+
+
 def lose(lake: Lake, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run none of whose beats can be written, until it learns of that."""
     store, real = LeaseStore(lake), LeaseStore.write
