@@ -6,7 +6,8 @@ A run ends as ``finished``, ``stopped`` (by a person or the system) or ``failed`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -16,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
-from dictalake.config.sections import Config, Lake
+from dictalake.config.locations import EMBEDDED
+from dictalake.config.sections import Archive, Config, Lake
+from dictalake.config.uris import canonical_uri, find_path, make_file_uri
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import append_rows, open_or_create_table, open_table, read_parquet
@@ -28,12 +31,33 @@ MASK = "***"
 
 
 def describe_config(config: Config) -> tuple[str, str]:
-    """``config`` as JSON, and its hash (16 hex digits). Values of storage options are masked: they may be credentials."""
-    document = config.model_dump(mode="json")
+    """``config`` as JSON, and its hash (16 hex digits). Values of storage options are masked: they may be credentials. Places of
+    the archive are as ``name_places``."""
+    document = config.model_copy(update={"archive": name_places(config.archive)}).model_dump(mode="json")
     for section in ("archive", "lake"):
         document[section]["storage_options"] = dict.fromkeys(document[section]["storage_options"], MASK)
     text = json.dumps(document, sort_keys=True)
     return text, blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def name_places(archive: Archive) -> Archive:
+    """``archive`` with names for its places that any folder and any later day understand. A relative path, or one through a
+    link, says by itself neither where the recordings were nor, once they are erased, that it named one of them."""
+
+    def name(place: str, canonical: Callable[[str], str] = canonical_uri) -> str:
+        path = None if place.startswith(EMBEDDED) else find_path(place)
+        return place if path is None or canonical(path) == make_file_uri(path) else canonical(path)
+
+    def name_list(place: str) -> str:  # a link to a list is in the folder that the list's paths are relative to
+        return name(place, lambda path: make_file_uri(os.path.abspath(path)))
+
+    given = {"uri": archive.uri, "manifest": archive.manifest, "inventory": archive.inventory}
+    named: dict[str, object] = {
+        key: name(place) if key == "uri" else name_list(place) for key, place in given.items() if place is not None
+    }
+    return archive.model_copy(
+        update={**named, "allowed": None if archive.allowed is None else tuple(map(name, archive.allowed))}
+    )
 
 
 def _now() -> datetime:

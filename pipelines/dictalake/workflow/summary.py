@@ -18,7 +18,7 @@ from dictalake import logs
 from dictalake.archive.findings import Findings
 from dictalake.config.locations import EMBEDDED
 from dictalake.config.sections import Config
-from dictalake.lake.runs import RunRecord, describe_config
+from dictalake.lake.runs import RunRecord, describe_config, name_places
 from dictalake.observers.base import State
 from dictalake.observers.stats import RunStats
 from dictalake.transcript.provenance import Provenance
@@ -127,6 +127,7 @@ def start_record(
     """The record of the start. ``cpus`` and ``gpus`` of the cluster are None if there was nothing to do; ``counts`` is None if
     the work is not known."""
     text, config_hash = describe_config(config)
+    archive = name_places(config.archive)
     return RunRecord(
         run_id=provenance.run_id,
         event="started",
@@ -143,7 +144,7 @@ def start_record(
         host=platform.node(),
         cpus=cpus,
         gpus=gpus,
-        archive_uri=config.archive.manifest or config.archive.uri,
+        archive_uri=archive.manifest or archive.uri,
         recordings=None if counts is None else counts.found,
         skipped=None if counts is None else counts.skipped,
         claimed=None if counts is None else counts.claimed,

@@ -25,9 +25,14 @@ from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import CommitResult, TranscriptTable
 from dictalake.lake.tombstones import ErasedSubjects, Erasures, hash_subject
+from dictalake.observers.base import RunStart, observing
+from dictalake.observers.openlineage import LineageEmitter
+from dictalake.observers.stats import RunStats
 from dictalake.records import BAD_LINE_VERSION, Recording, make_member_id, make_object_id
 from dictalake.workflow import columns
+from dictalake.workflow.summary import start_record
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+from tests.lineage_runs import PROVENANCE
 
 CANARY = "Zebrafinch"
 STUDY, PATIENT = "1.2.840.99.7", "f00d" * 16
@@ -305,6 +310,30 @@ def test_a_blanked_run_record_still_says_which_hashes_of_patients_the_run_made(l
     forget(lake, SUBJECTS["uri"])
     (row,) = [row for row in RunLog(lake).read().to_pylist() if row["run_id"] == "r3"]
     assert json.loads(row["config"]) == {"archive": {"patient_fields": ["PatientID"]}}
+    assert holds_canary(lake) == []
+
+
+@pytest.mark.parametrize("spelled", [f"{CANARY}.wav", f"./wards/../{CANARY}.wav", "linked"])
+def test_a_run_that_named_its_one_recording_from_its_own_folder_is_blanked(
+    lake: Lake, spelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure is made from another folder, and the link leads elsewhere by then."""
+    here = tmp_path / "here"
+    (here / "wards").mkdir(parents=True)
+    (here / f"{CANARY}.wav").touch()
+    (here / "linked").symlink_to(f"{CANARY}.wav")
+    config = Config.model_validate({"archive": {"uri": spelled}, "lake": lake.model_dump()})
+    monkeypatch.chdir(here)
+    record = start_record(config, PROVENANCE, "backfill")
+    RunLog(lake).append(record)
+    with observing([LineageEmitter(RunStats())]) as observers:
+        observers.run_started(RunStart(config, PROVENANCE, "backfill"))
+    assert record.archive_uri == f"file://{here}/{CANARY}.wav"
+    monkeypatch.chdir(tmp_path)
+    (here / "linked").unlink()
+    uri = f"file://{here}/{CANARY}.wav"
+    write(lake, [canary_row("local", source={"uri": uri, "version": "1"}, dicom=None)])
+    forget(lake, Subjects(uris=(uri, *SUBJECTS["uri"].uris)))
     assert holds_canary(lake) == []
 
 
