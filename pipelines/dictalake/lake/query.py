@@ -35,7 +35,7 @@ from dictalake.lake.rechecks import open_rechecks
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.superseded import RecordingVersions, open_superseded
-from dictalake.lake.views import STORED_SUPERSEDED
+from dictalake.lake.views import STORED_SUPERSEDED, TRANSCRIPTS_OF_SINGLE_KEYS
 from dictalake.lake.views import VIEWS as VIEWS
 
 _FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER)
@@ -78,16 +78,18 @@ def connect(
     table = open_table(transcripts, TRANSCRIPTS, to_read=True)
     fingerprints = open_fingerprints(folders[FINGERPRINTS_FOLDER])
     rows = make_dataset(table, transcripts, TRANSCRIPTS)
-    stored = open_superseded(folders[SUPERSEDED_FOLDER], table, transcripts, read_records(fingerprints))
+    written = open_superseded(folders[SUPERSEDED_FOLDER], table, transcripts, read_records(fingerprints))
     database.register("transcript_rows", rows)
     database.register("recording_versions", RecordingVersions(rows))
     database.register("run_records", _open_runs(folders[RUNS_FOLDER]))
     database.register("recheck_records", open_rechecks(folders[RECHECKS_FOLDER]))
     database.register("fingerprint_records", fingerprints)
     views = dict(VIEWS)
-    if stored is not None:
-        database.register("superseded_records", stored)
+    if written.pairs is not None:
+        database.register("superseded_records", written.pairs)
         views["superseded"] = STORED_SUPERSEDED
+    if written.has_single_keys:
+        views["transcripts"] = TRANSCRIPTS_OF_SINGLE_KEYS
     for name, query in views.items():
         database.execute(f"CREATE TEMP VIEW {name} AS {query}")
     return database

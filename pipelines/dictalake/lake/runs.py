@@ -31,8 +31,8 @@ MASK = "***"
 
 
 def describe_config(config: Config) -> tuple[str, str]:
-    """``config`` as JSON, and its hash (16 hex digits). Values of storage options are masked: they may be credentials. Places of
-    the archive are as ``name_places``."""
+    """``config`` as JSON, and its hash (16 hex digits). Values of storage options are masked: they may be credentials. The
+    places of the archive are as ``name_places`` names them."""
     document = config.model_copy(update={"archive": name_places(config.archive)}).model_dump(mode="json")
     for section in ("archive", "lake"):
         document[section]["storage_options"] = dict.fromkeys(document[section]["storage_options"], MASK)

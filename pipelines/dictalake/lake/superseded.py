@@ -3,14 +3,21 @@
 To find them, a query must look at the URI of every row of every month. A run does so once, at its end, and writes the few
 pairs that it finds into the Delta table ``superseded``, with the version of the table of transcripts that it looked at. A
 reader takes them from there if no row came since; else it looks itself. So the answer is right in both cases.
+
+Beside them it writes down that no key of a row is there twice. Our own commits see to that, but a foreign writer, or an older
+version, may have written a key again. Readers for whom that is certain need not look for the copies, which costs them as much
+as a second look at every key.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -30,7 +37,14 @@ from dictalake.lake.views import COMPUTE_SUPERSEDED, VIEWS
 
 _MEMORY = "256MB"
 _MOST_VERSIONS = 100  # of the log that a reader looks through for new rows
+_MOST_OWN_COMMITS = 25  # that a reader looks through to see whether others wrote rows: each is a request
+_AGED = 20  # versions after which what was found is written down again, though it is the same
 _ERASURE_MARK = "dictalake.erasure"  # as table.ERASURE_MARK
+_KEY = {name: ds.field(name) for name in ("recording_id", "recorded_month", "fingerprint", "attempt", "status")}
+_A_DOUBLED_KEY = """
+    SELECT 1 FROM keys WHERE status = 'ok'
+    GROUP BY recording_id, recorded_month, fingerprint, attempt HAVING count(*) > 1 LIMIT 1
+"""
 _VERSIONS = {
     "recording_id": ds.field("recording_id"),
     "fingerprint": ds.field("fingerprint"),
@@ -47,24 +61,36 @@ class RecordingVersions:
     DuckDB takes it as a table that can be read again and again. Nothing is read before it asks.
     """
 
-    def __init__(self, rows: ds.Dataset) -> None:
-        self._rows = rows
+    def __init__(self, rows: ds.Dataset, columns: Mapping[str, ds.Expression] = _VERSIONS) -> None:
+        self._rows, self._columns = rows, dict(columns)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        reader = self._rows.scanner(columns=_VERSIONS, cache_metadata=False).to_reader()
+        reader = self._rows.scanner(columns=self._columns, cache_metadata=False).to_reader()
         return reader.__arrow_c_stream__(requested_schema)
 
 
-def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, known: KnownFingerprints) -> ds.Dataset | None:
-    """The pairs that were written down; None where rows of ``transcripts`` came since, others count, or nobody wrote any."""
+class WrittenDown(NamedTuple):
+    """What a run found out and what still holds. ``pairs`` is None where rows came since, others count, or nobody wrote any.
+    ``has_single_keys``: no key of a row is there twice.
+    """
+
+    pairs: ds.Dataset | None
+    has_single_keys: bool
+
+
+def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, known: KnownFingerprints) -> WrittenDown:
+    """What was written down about this version of ``transcripts``, whose files are in ``rows``."""
     if not has_table(storage):
-        return None
+        return WrittenDown(None, False)
     delta = open_table(storage, SUPERSEDED, to_read=True)
-    covered = delta.transaction_version(_name_turn(transcripts, known))
-    version = transcripts.version()
-    if covered is None or covered > version or _has_new_rows(rows, covered, version):
-        return None
-    return make_dataset(delta, storage, SUPERSEDED)
+    version, log = transcripts.version(), _Log(rows)
+    covered, single = (
+        delta.transaction_version(_name_turn(transcripts, known)),
+        delta.transaction_version(_name_single(transcripts)),
+    )
+    holds = covered is not None and covered <= version and not log.has_new_rows(covered, version)
+    is_single = single is not None and single <= version and log.has_own_rows_alone(single, version, _MOST_OWN_COMMITS)
+    return WrittenDown(make_dataset(delta, storage, SUPERSEDED) if holds else None, is_single)
 
 
 def refresh_superseded(lake: Lake) -> int:
@@ -83,13 +109,17 @@ def refresh_superseded(lake: Lake) -> int:
         def change() -> int:
             delta.update_incremental()
             covered, version = delta.transaction_version(turn), transcripts.version()
-            there = make_dataset(delta, storage, SUPERSEDED).to_table()
-            if covered is not None and (covered >= version or not _has_new_rows(rows, covered, version)):
+            there, log = make_dataset(delta, storage, SUPERSEDED).to_table(), _Log(rows)
+            has_new = covered is None or (covered < version and log.has_new_rows(covered, version))
+            if covered is not None and not has_new and version - covered < _AGED:
                 return there.num_rows
-            found = _find(
-                make_dataset(transcripts, rows, TRANSCRIPTS), open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER))
-            )
-            properties = CommitProperties(app_transactions=[Transaction(turn, version)])
+            files, marks = make_dataset(transcripts, rows, TRANSCRIPTS), [Transaction(turn, version)]
+            found = _find(files, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER))) if has_new else there
+            single = delta.transaction_version(_name_single(transcripts))
+            is_single = single is not None and log.has_own_rows_alone(single, version, _MOST_VERSIONS)
+            if is_single or not _has_doubled_key(files):
+                marks.append(Transaction(_name_single(transcripts), version))
+            properties = CommitProperties(app_transactions=marks)
             new, is_gone = _compare(found, there)
             options = dict(storage.delta_options)
             if new.num_rows == 0 and not is_gone:
@@ -109,16 +139,28 @@ def refresh_superseded(lake: Lake) -> int:
         ) from error
 
 
-def _find(rows: ds.Dataset, fingerprints: ds.Dataset) -> pa.Table:
+@contextmanager
+def _small_database() -> Iterator[duckdb.DuckDBPyConnection]:
     with TemporaryDirectory(prefix="dictalake-superseded-") as folder, duckdb.connect() as database:
         database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
         database.execute("SET temp_directory = ?", [folder])
+        yield database
+
+
+def _find(rows: ds.Dataset, fingerprints: ds.Dataset) -> pa.Table:
+    with _small_database() as database:
         database.register("recording_versions", RecordingVersions(rows))
         database.register("fingerprint_records", fingerprints)
         database.execute(f"CREATE TEMP VIEW promotions AS {VIEWS['promotions']}")
         found = database.sql(COMPUTE_SUPERSEDED).to_arrow_table()
     at = pa.array([datetime.now(UTC)] * found.num_rows, pa.timestamp("us", tz="UTC"))
     return found.append_column("at", at).cast(without_docs(SUPERSEDED))
+
+
+def _has_doubled_key(rows: ds.Dataset) -> bool:
+    with _small_database() as database:
+        database.register("keys", RecordingVersions(rows, _KEY))
+        return bool(database.sql(_A_DOUBLED_KEY).fetchall())
 
 
 def _compare(found: pa.Table, there: pa.Table) -> tuple[pa.Table, bool]:
@@ -136,18 +178,54 @@ def _name_turn(transcripts: DeltaTable, known: KnownFingerprints) -> str:
     return f"dictalake.covers.{transcripts.metadata().id}.{blake2b(','.join(counted).encode(), digest_size=4).hexdigest()}"
 
 
-def _has_new_rows(storage: Storage, after: int, until: int) -> bool:
-    """Whether a version after ``after`` brought rows; compaction and erasure bring none. True where the log does not say."""
-    if until - after > _MOST_VERSIONS:
-        return True
-    for version in range(after + 1, until + 1):
+def _name_single(transcripts: DeltaTable) -> str:
+    """The application transaction whose version is that of the transcripts in which each key was there once."""
+    return f"dictalake.single.{transcripts.metadata().id}"
+
+
+class _Log:
+    """The commits of the table of transcripts, each read once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._read: dict[int, list[Mapping[str, Any]]] = {}
+
+    def has_new_rows(self, after: int, until: int) -> bool:
+        """Whether a version after ``after`` brought rows; compaction and erasure bring none. True where the log does not
+        say."""
+        if until - after > _MOST_VERSIONS:
+            return True
         try:
-            with storage.filesystem.open_input_stream(f"_delta_log/{version:020}.json") as stream:
-                actions = [json.loads(line) for line in stream.read().decode().splitlines() if line]
+            return any(_list_brought(self._actions(version)) for version in range(after + 1, until + 1))
         except FileNotFoundError:
             return True
-        if any(_ERASURE_MARK in action.get("commitInfo", {}) for action in actions):
-            continue
-        if any(action["add"]["dataChange"] for action in actions if "add" in action):
-            return True
-    return False
+
+    def has_own_rows_alone(self, after: int, until: int, most: int) -> bool:
+        """Whether all rows that came after ``after`` were written as dictalake does, which looks whether they are there. False
+        where the log does not say, and beyond ``most`` versions.
+        """
+        if until - after > most:
+            return False
+        try:
+            return all(_is_own(self._actions(version)) for version in range(after + 1, until + 1))
+        except FileNotFoundError:
+            return False
+
+    def _actions(self, version: int) -> list[Mapping[str, Any]]:
+        if version not in self._read:
+            with self._storage.filesystem.open_input_stream(f"_delta_log/{version:020}.json") as stream:
+                self._read[version] = [json.loads(line) for line in stream.read().decode().splitlines() if line]
+        return self._read[version]
+
+
+def _list_brought(actions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The files of a commit that bring rows."""
+    if any(_ERASURE_MARK in action.get("commitInfo", {}) for action in actions):
+        return []
+    return [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
+
+
+def _is_own(actions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a commit that brings rows carries the application transactions of their fingerprints (``table.py``)."""
+    turns = {action["txn"]["appId"] for action in actions if "txn" in action}
+    return all(file["partitionValues"].get("fingerprint") in turns for file in _list_brought(actions))

@@ -43,6 +43,53 @@ STORED_SUPERSEDED = """
     QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY "at" DESC) = 1
 """
 
+# The keys of the view transcripts. ``copies`` counts the good rows with such a key.
+_CHOSEN = """
+            SELECT n.recording_id, n.recorded_month, n.fingerprint, n.attempt{copies}
+            FROM (
+                SELECT recording_id, recorded_month, fingerprint, attempt, quality.lost_s AS row_lost_s,
+                    provenance.transcribed_at AS made_at
+                FROM transcript_rows WHERE status = 'ok'
+            ) AS n LEFT JOIN promotions AS p ON p.fingerprint = n.fingerprint
+            LEFT JOIN superseded AS s ON s.recording_id = n.recording_id
+            LEFT JOIN (
+                SELECT recording_id, fingerprint, attempt, verdict, missing_s FROM recheck_records
+                WHERE recording_id IN (SELECT recording_id FROM recheck_records WHERE verdict = 'lost')
+                QUALIFY row_number() OVER (
+                    PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC
+                ) = 1
+            ) AS r ON r.recording_id = n.recording_id AND r.fingerprint = n.fingerprint AND r.attempt = n.attempt{some}
+            WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
+            QUALIFY row_number() OVER (
+                PARTITION BY n.recording_id, n.recorded_month
+                ORDER BY coalesce(p.place, 0), round(CASE
+                        WHEN r.verdict = 'lost'
+                            THEN CASE WHEN n.row_lost_s > r.missing_s THEN n.row_lost_s ELSE r.missing_s END
+                        WHEN r.verdict = 'complete' THEN coalesce(n.row_lost_s, r.missing_s)
+                        ELSE n.row_lost_s
+                    END, 1) NULLS LAST,
+                    CASE WHEN r.verdict = 'lost' THEN 0 ELSE 1 END DESC, n.made_at DESC, n.attempt DESC
+            ) = 1""".strip()
+_COPIES = ", count(*) OVER (PARTITION BY n.recording_id, n.recorded_month, n.fingerprint, n.attempt) AS copies"
+# The rows of the recordings with a doubled key, in a form that lets DuckDB skip the files of other months.
+_OF_DOUBLED_KEYS = """
+            JOIN (
+                SELECT DISTINCT recording_id, recorded_month
+                FROM (
+                    SELECT recording_id, recorded_month FROM transcript_rows WHERE status = 'ok'
+                    GROUP BY recording_id, recorded_month, fingerprint, attempt HAVING count(*) > 1
+                ) AS k
+            ) AS d ON d.recording_id = n.recording_id AND d.recorded_month = n.recorded_month""".rstrip()
+_IS_CHOSEN = """c.recording_id = h.recording_id AND c.recorded_month = h.recorded_month
+            AND c.fingerprint = h.fingerprint AND c.attempt = h.attempt AND h.status = 'ok'"""
+# The view transcripts of a lake in which no key is there twice.
+TRANSCRIPTS_OF_SINGLE_KEYS = f"""
+        SELECT h.*
+        FROM transcript_rows AS h JOIN (
+            {_CHOSEN.format(copies="", some="")}
+        ) AS c ON {_IS_CHOSEN}
+    """
+
 # What the columns of the view recordings mean; the other views have the columns of their tables.
 RECORDINGS = {
     "recording_id": "blake2b-128 of URI and object version, 32 hex digits",
@@ -98,36 +145,22 @@ VIEWS = {
     # through the window and choose the rows, so no text or word waits in memory. The month is a key
     # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
     # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
-    "transcripts": """
+    # A foreign writer, or an old version, may have written a key twice: then its best row shows. Only the rows of such keys go
+    # through a window as a whole. ``superseded.has_single_keys`` knows of most lakes that they have none.
+    "transcripts": f"""
         SELECT h.*
         FROM transcript_rows AS h JOIN (
-            SELECT n.recording_id, n.recorded_month, n.fingerprint, n.attempt
-            FROM (
-                SELECT recording_id, recorded_month, fingerprint, attempt, quality.lost_s AS row_lost_s,
-                    provenance.transcribed_at AS made_at
-                FROM transcript_rows WHERE status = 'ok'
-            ) AS n LEFT JOIN promotions AS p ON p.fingerprint = n.fingerprint
-            LEFT JOIN superseded AS s ON s.recording_id = n.recording_id
-            LEFT JOIN (
-                SELECT recording_id, fingerprint, attempt, verdict, missing_s FROM recheck_records
-                WHERE recording_id IN (SELECT recording_id FROM recheck_records WHERE verdict = 'lost')
-                QUALIFY row_number() OVER (
-                    PARTITION BY recording_id, fingerprint, attempt ORDER BY loader DESC, "at" DESC
-                ) = 1
-            ) AS r ON r.recording_id = n.recording_id AND r.fingerprint = n.fingerprint AND r.attempt = n.attempt
-            WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
-            QUALIFY row_number() OVER (
-                PARTITION BY n.recording_id, n.recorded_month
-                ORDER BY coalesce(p.place, 0), round(CASE
-                        WHEN r.verdict = 'lost'
-                            THEN CASE WHEN n.row_lost_s > r.missing_s THEN n.row_lost_s ELSE r.missing_s END
-                        WHEN r.verdict = 'complete' THEN coalesce(n.row_lost_s, r.missing_s)
-                        ELSE n.row_lost_s
-                    END, 1) NULLS LAST,
-                    CASE WHEN r.verdict = 'lost' THEN 0 ELSE 1 END DESC, n.made_at DESC, n.attempt DESC
-            ) = 1
-        ) AS c ON c.recording_id = h.recording_id AND c.recorded_month = h.recorded_month
-            AND c.fingerprint = h.fingerprint AND c.attempt = h.attempt
+            {_CHOSEN.format(copies=_COPIES, some="")}
+        ) AS c ON {_IS_CHOSEN} AND c.copies = 1
+        UNION ALL
+        SELECT h.*
+        FROM transcript_rows AS h JOIN (
+            {_CHOSEN.format(copies=_COPIES, some=_OF_DOUBLED_KEYS)}
+        ) AS c ON {_IS_CHOSEN} AND c.copies > 1
+        QUALIFY row_number() OVER (
+            PARTITION BY h.recording_id, h.recorded_month
+            ORDER BY round(h.quality.lost_s, 1) NULLS LAST, h.provenance.transcribed_at DESC, h.run_id
+        ) = 1
     """,
     # Recordings whose last attempt under a fingerprint failed.
     "failures": """

@@ -48,9 +48,9 @@ READ = {  # by each view, beside external tables
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
 
-def parse(name: str) -> exp.Expression:
+def parse(name: str) -> exp.Query:
     [statement] = sqlglot.parse(FILES[name], read="bigquery", error_level=sqlglot.ErrorLevel.RAISE)
-    assert isinstance(statement, exp.Select)
+    assert isinstance(statement, exp.Query)
     return statement
 
 

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.contract import without_docs
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import (
     FingerprintLog,
@@ -22,6 +23,8 @@ from dictalake.lake.fingerprints import (
 )
 from dictalake.lake.maintenance import compact
 from dictalake.lake.runs import RunLog
+from dictalake.lake.schema import PARTITIONS, make_transcripts
+from dictalake.lake.search import TextIndex
 from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import open_superseded, refresh_superseded
 from dictalake.lake.views import RECORDINGS
@@ -247,11 +250,94 @@ def test_pairs_that_name_rows_which_a_reader_does_not_see_yet_are_not_taken(lake
     commit(lake, make_version("gs://a/1", 2, day=2))
     refresh_superseded(lake)
     known = read_fingerprints(lake)
-    assert open_superseded(storage, seen, rows, known) is None
+    assert open_superseded(storage, seen, rows, known).pairs is None
     seen.update_incremental()
-    assert open_superseded(storage, seen, rows, known) is not None
+    assert open_superseded(storage, seen, rows, known).pairs is not None
 
 
 def test_rows_without_a_uri_replace_nothing(lake: Lake) -> None:
     commit(lake, *(make_version("", version, recording_id=f"r{version}") for version in (1, 2)))
     assert ask(lake, "SELECT count(*) FROM transcripts") == [(2,)]
+
+
+def double(lake: Lake) -> None:
+    """What a foreign writer may do: it appends all rows once more."""
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    write_deltalake(table, table.to_pyarrow_table(), mode="append")
+
+
+@pytest.mark.parametrize("is_written_down", [False, True])
+def test_a_key_that_a_foreign_writer_doubled_shows_once(lake: Lake, is_written_down: bool) -> None:
+    words = [{"word": word, "start_s": 0.5, "end_s": 1.0, "confidence": 0.5, "channel": 0} for word in ("no", "fracture")]
+    commit(lake, make_version("gs://a/1", words=words), make_version("gs://a/2"), make_version("gs://a/2", day=2, attempt=1))
+    commit(lake, make_version("gs://a/1", fingerprint=B), make_version("gs://a/3", status="failed"))
+    promote(lake, A)
+    if is_written_down:
+        refresh_superseded(lake)
+    double(lake)
+    double(lake)
+    if is_written_down:
+        refresh_superseded(lake)
+    commit(lake, make_version("gs://a/4"))
+    wanted = [(f"gs://a/{number}",) for number in (1, 2, 4)]
+    assert ask(lake, "SELECT source.uri FROM transcripts ORDER BY ALL") == wanted
+    assert ask(lake, "SELECT source.uri, attempt FROM transcripts WHERE source.uri = 'gs://a/2'") == [("gs://a/2", 1)]
+    assert ask(lake, "SELECT uri, status FROM recordings ORDER BY ALL") == [
+        *((*one, "ok") for one in wanted[:2]),
+        ("gs://a/3", "failed"),
+        ("gs://a/4", "ok"),
+    ]
+    assert ask(lake, f"SELECT word FROM transcript_words WHERE recording_id = '{name_recording('gs://a/1', 1)}'") == [
+        ("no",),
+        ("fracture",),
+    ]
+    index = TextIndex(lake, Path(f"{lake.uri}-index"))
+    assert (index.refresh().added, index.refresh().added) == (3, 0)
+
+
+def test_of_a_doubled_key_the_copy_that_lost_least_shows_and_no_failed_one(lake: Lake) -> None:
+    rows = [
+        make_version("gs://a/1", quality={"duration_s": 8.0, "lost_s": lost_s}, text=f"{lost_s}") for lost_s in (2.0, 0.5, 1.0)
+    ]
+    commit(lake, rows[0])
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    others = make_transcripts([*rows[1:], make_version("gs://a/1", status="failed")])
+    write_deltalake(table, others.cast(without_docs(others.schema)), mode="append")
+    assert ask(lake, "SELECT text FROM transcripts") == [("0.5",)]
+
+
+def looks_for_copies(lake: Lake) -> bool:
+    ((sql,),) = ask(lake, "SELECT sql FROM duckdb_views() WHERE view_name = 'transcripts'")
+    return "UNION ALL" in sql
+
+
+def test_readers_look_for_doubled_keys_only_where_others_than_dictalake_wrote_rows(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1"))
+    assert looks_for_copies(lake)  # nobody knows yet
+    refresh_superseded(lake)
+    assert not looks_for_copies(lake)
+    commit(lake, make_version("gs://a/2"))
+    compact(lake)
+    forget(lake, Subjects(uris=("gs://a/2",)))
+    assert not looks_for_copies(lake)
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    foreign = make_transcripts([make_version("gs://a/3")])
+    write_deltalake(table, foreign.cast(without_docs(foreign.schema)), mode="append")
+    assert looks_for_copies(lake)
+    refresh_superseded(lake)
+    assert not looks_for_copies(lake)  # it added no key again
+    double(lake)
+    refresh_superseded(lake)
+    assert looks_for_copies(lake)
+
+
+def test_what_was_found_is_written_down_again_before_it_is_too_old(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1"))
+    refresh_superseded(lake)
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    for _ in range(21):
+        table.create_write_transaction([], mode="append", schema=table.schema(), partition_by=list(PARTITIONS))
+    refresh_superseded(lake)
+    for _ in range(10):
+        table.create_write_transaction([], mode="append", schema=table.schema(), partition_by=list(PARTITIONS))
+    assert not looks_for_copies(lake)
