@@ -2,6 +2,8 @@
 experiments, promotions, erasures, two runs at once, and runs that are killed before they write down what was replaced.
 
     python -m tests.truth_machine --nights 365 --seed 1
+
+There two runs at once are those of ``tests/two_runs.py``, with real leases; and foreign writers double rows.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ import argparse
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from deltalake import DeltaTable, write_deltalake
 
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import FingerprintLog, keep_what_counts, promote
@@ -24,11 +29,14 @@ from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.superseded import refresh_superseded
 from dictalake.lake.table import TranscriptTable
-from tests.truth_lake import A, B, C, make_lake, make_version, name_recording
+from dictalake.records import Recording
+from tests.truth_lake import FIRST_DAY, A, B, C, make_lake, make_version, name_recording
+from tests.two_runs import Shared, run_two
 
 URIS = ("/data/a", "/data/b", "/data/c", "gs://bucket/a", "gs://bucket/b", "gs://bucket/c")
 FINGERPRINTS = (A, B, C)
 Key = tuple[str, int, str]  # URI, version, fingerprint
+Together = Literal["leased", "asleep"]  # asleep: each lease has run out
 _GONE = {"stage": "load", "reason": "changed_during_read", "detail": "", "retryable": True}
 
 
@@ -43,6 +51,7 @@ class Model:
     counted: set[Key] = field(default_factory=set)  # rows that tell of a version
     promoted: list[frozenset[str]] = field(default_factory=list)  # the newest first
     erased: set[str] = field(default_factory=set)
+    copies: dict[tuple[str, int, str, int], int] = field(default_factory=dict)  # of an attempt's row, where there are several
 
     def place(self, fingerprint: str) -> int | None:
         if not self.promoted:
@@ -132,18 +141,23 @@ class Nights:
         gone: str = "",
         is_killed: bool = False,
         beside: bool = False,
+        together: Together | None = None,
     ) -> None:
-        """A run over ``uris``: all at night, a few in an experiment. ``beside`` is a second run of the same at once."""
+        """A run over ``uris``: all at night, a few in an experiment. ``beside`` is a second run that commits the same after it,
+        ``together`` two runs at once, which look at each other's leases or not."""
         self.run_number += 1
         if any(self.model.rows):
             keep_what_counts(self.lake)
             if not self.model.promoted:
                 self.model.promoted = [frozenset(name for _, _, name in self.model.rows)]
-        rows = []
+        rows, listed = [], []
         for uri, version in sorted(self.model.archive.items()):
             key = (uri, version, fingerprint)
             attempts = self.model.rows.get(key, [])
-            if uri not in uris or uri in self.model.erased or (attempts and attempts[-1][1]):
+            if uri not in uris or uri in self.model.erased:
+                continue
+            listed.append(Recording(name_recording(uri, version), uri, str(version), 10, FIRST_DAY))
+            if attempts and attempts[-1][1]:
                 continue
             is_good = uri not in (bad, gone)
             changes: dict[str, Any] = {} if is_good else {"status": "failed"}
@@ -156,7 +170,12 @@ class Nights:
             self.model.seen.setdefault((uri, version), self.run_number)
             if uri != gone:
                 self.model.counted.add(key)
-        if rows:
+        if together is not None:
+            by_id = {row["recording_id"]: row for row in rows}
+            shared = run_two(self.lake, fingerprint, listed, by_id, looks_at_leases=together == "leased")
+            repeated = 0 if together == "leased" else len(rows)
+            assert shared == Shared(len(rows) + repeated, len(rows) - repeated, len(rows), repeated)
+        elif rows:
             writers = [TranscriptTable(self.lake) for _ in range(2 if beside else 1)]
             staged = [write_staged(make_transcripts(rows), self.lake) for _ in writers]
             for writer, files in zip(writers, staged, strict=True):
@@ -182,10 +201,22 @@ class Nights:
         for key in [key for key in self.model.rows if key[0] == uri]:
             del self.model.rows[key]
             self.model.counted.discard(key)
+        self.model.copies = {key: count for key, count in self.model.copies.items() if key[0] != uri}
         self.model.seen = {key: run for key, run in self.model.seen.items() if key[0] != uri}
 
     def compact(self) -> None:
         compact(self.lake)
+
+    def double(self, fingerprint: str) -> None:
+        """A foreign writer appends the rows of a fingerprint once more."""
+        table = DeltaTable(f"{self.lake.uri}/transcripts")
+        rows = table.to_pyarrow_table(partitions=[("fingerprint", "=", fingerprint)])
+        if rows.num_rows:
+            write_deltalake(table, rows, mode="append")
+        for (uri, version, name), attempts in self.model.rows.items():
+            for attempt in range(len(attempts)) if name == fingerprint else ():
+                key = (uri, version, name, attempt)
+                self.model.copies[key] = 2 * self.model.copies.get(key, 1)
 
     def check(self) -> None:
         """Every view is as the model says."""
@@ -195,6 +226,7 @@ class Nights:
             for (uri, version, fingerprint), attempts in model.rows.items()
             for name in [name_recording(uri, version)]
             for attempt in range(len(attempts))
+            for _ in range(model.copies.get((uri, version, fingerprint, attempt), 1))
         ]
         wanted = {
             "SELECT recording_id, source.version, fingerprint FROM transcripts": [
@@ -216,7 +248,7 @@ def live(nights: int, seed: int) -> None:
     """A year, or as many nights, of random events; every view is checked after each night."""
     chance = random.Random(seed)
     lake = Nights(Path(tempfile.mkdtemp(prefix="truth-")))
-    production = A
+    production, events = A, Counter[str]()
     try:
         for night in range(1, nights + 1):
             for _ in range(chance.randrange(3)):
@@ -224,21 +256,29 @@ def live(nights: int, seed: int) -> None:
             if chance.random() < 0.1:
                 lake.vanish(chance.choice(URIS))
             bad, gone = (chance.choice(URIS) if chance.random() < 0.2 else "" for _ in range(2))
-            lake.run(production, bad=bad, gone=gone, is_killed=chance.random() < 0.1, beside=chance.random() < 0.2)
+            together: Together | None = chance.choice(("leased", "asleep")) if chance.random() < 0.2 else None
+            lake.run(production, bad=bad, gone=gone, is_killed=chance.random() < 0.1, together=together)
+            events[together or "run"] += 1
             if chance.random() < 0.1:
                 lake.run(chance.choice(FINGERPRINTS), chance.sample(URIS, 2))
+                events["experiment"] += 1
             if chance.random() < 0.03:
                 production = chance.choice(FINGERPRINTS)
                 lake.run(production)
                 lake.promote(production)
+                events["promotion"] += 1
             if chance.random() < 0.01 and len(lake.model.erased) < len(URIS) - 2:
                 lake.erase(chance.choice(URIS))
+                events["erasure"] += 1
+            if chance.random() < 0.01:
+                lake.double(chance.choice(FINGERPRINTS))
+                events["doubled by a foreign writer"] += 1
             if night % 30 == 0:
                 lake.compact()
             lake.check()
             if night % 50 == 0:
                 print(f"{night} nights, {sum(map(len, lake.model.rows.values()))} rows", flush=True)
-        print(f"{nights} nights: every view was as the model says")
+        print(f"{nights} nights: every view was as the model says; {', '.join(f'{n} {what}' for what, n in events.items())}")
     finally:
         lake.close()
 
