@@ -30,6 +30,7 @@ STATISTICS = ("recording_id", "status", "run_id", "attempt")  # the only columns
 # hundredth commit took eight times as long as the first.
 _CHECKPOINT_INTERVAL = 25
 _RETENTION_KEY, _RETENTION, _RETENTION_BEFORE = "delta.logRetentionDuration", "interval 1 days", "interval 7 days"
+_RETENTION_MARK = "dictalake.logRetentionDuration"  # what dictalake set, once: another value, or the same again, is the owner's
 _PATIENCE_S = 600.0  # give up when other writers have come first for this long
 Result = TypeVar("Result")
 
@@ -134,7 +135,8 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
     there = delta.metadata().configuration
     wanted = _make_properties(schema)
     # The lake's owner may have chosen the intervals. What the log may hold is not the owner's choice.
-    given = {key: value for key, value in there.items() if (key, value) != (_RETENTION_KEY, _RETENTION_BEFORE)}
+    is_default_of_before = there.get(_RETENTION_KEY) == _RETENTION_BEFORE and _RETENTION_MARK not in there
+    given = {key: value for key, value in there.items() if not (is_default_of_before and key == _RETENTION_KEY)}
     lacking = {
         key: value for key, value in wanted.items() if key not in given or (key == _STATISTICS_KEY and given[key] != value)
     }
@@ -204,6 +206,7 @@ def _make_properties(schema: pa.Schema) -> dict[str, str]:
         "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
         # A long run makes many commits, and each checkpoint names every file.
         _RETENTION_KEY: _RETENTION,
+        _RETENTION_MARK: _RETENTION,
         # Without it, compaction and erasure would write minimum and maximum of every column into the log, texts and URIs too.
         _STATISTICS_KEY: ",".join(name for name in STATISTICS if name in schema.names),
     }

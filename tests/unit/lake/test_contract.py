@@ -25,7 +25,7 @@ from dictalake.lake.contract import (
     list_columns,
     read_snapshots,
 )
-from dictalake.lake.delta import open_dataset, open_table
+from dictalake.lake.delta import open_dataset, open_table, set_properties
 from dictalake.lake.query import connect, open_lake
 from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import ERASURES, PARTITIONS, RUNS, SCHEMA_VERSION, TRANSCRIPTS
@@ -330,6 +330,24 @@ def test_the_properties_are_there_before_the_version_that_lets_writers_in(lake: 
         assert configuration["dictalake.schemaVersion"] == "3"
     assert 0 < version < delta.version() + 1
     assert {"delta.dataSkippingStatsColumns", "delta.checkpointInterval", "delta.logRetentionDuration"} <= set(configuration)
+
+
+def test_the_log_of_an_older_table_is_kept_for_a_day_until_its_owner_says_otherwise(lake: Lake) -> None:
+    write_lake(lake, 3, schemas_of(3), "a")
+    key, days = "delta.logRetentionDuration", []
+    for _ in range(2):
+        DeltaTable(f"{lake.uri}/transcripts").alter.set_table_properties({key: "interval 7 days"})
+        run_command("schema", ["--upgrade", "--lake.uri", str(lake.uri)])
+        days.append(DeltaTable(f"{lake.uri}/transcripts").metadata().configuration[key])
+    assert days == ["interval 1 days", "interval 7 days"]
+
+
+def test_what_the_owner_of_a_new_table_set_stays_in_the_words_of_older_versions_too(lake: Lake) -> None:
+    TranscriptTable(lake)
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 7 days"})
+    set_properties(table, TRANSCRIPTS)
+    assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 7 days"
 
 
 def test_a_doc_that_was_worded_anew_does_not_keep_runs_from_a_lake(lake: Lake) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.truth_machine import FINGERPRINTS, URIS, Nights
+from tests.truth_machine import FINGERPRINTS, URIS, Nights, Together
 
 uris, fingerprints = st.sampled_from(URIS), st.sampled_from(FINGERPRINTS)
 perhaps = st.one_of(st.just(""), uris)
@@ -57,3 +58,15 @@ def test_any_nights_give_the_views_that_a_model_predicts() -> None:
         max_examples=3, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
     run_state_machine_as_test(NightsOfViews, settings=settings_of_suite)
+
+
+@pytest.mark.parametrize("together", ["leased", "asleep"])
+def test_two_runs_at_once_write_each_row_once(together: Together, tmp_path: Path) -> None:
+    """The first night all is new, in the second one recording is tried again and one was replaced."""
+    nights = Nights(tmp_path)
+    for uri in URIS:
+        nights.arrive(uri)
+    nights.run(FINGERPRINTS[0], bad=URIS[0], together=together)
+    nights.arrive(URIS[1])
+    nights.run(FINGERPRINTS[0], together=together)
+    nights.check()
