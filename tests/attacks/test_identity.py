@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 import zipfile
@@ -380,6 +381,9 @@ def test_forget_takes_nobody_else_where_a_link_has_been_turned_to_another_folder
         write_staged(make_transcripts([make_row("older", source={"uri": old, "version": "1-5"})]), lake)
     )
     capsys.readouterr()
+    assert run_command("forget", [str(lake.uri), "--uri", today, "--dry-run", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [(one["recording_id"], one["uri"]) for one in shown["doubtful"]] == [("older", old)]
     assert run_command("forget", [str(lake.uri), "--uri", today, "--yes"]) == 0
     assert read_ids() == {"older"}
     assert "--recording older: may be meant too" in capsys.readouterr().out

@@ -28,7 +28,7 @@ def show_plan(plan: Plan, *, is_forced: bool = False, console: Console | None = 
     console = console or Console()
     if plan.rows or plan.waiting:
         print_fields(_describe(plan), title="to be erased", console=console)
-    found = _group(plan)
+    found = _group(plan.rows)
     if found:
         columns = [Column("recording_id"), Column("month"), Column("transcribed"), Column("rows", is_number=True)]
         columns += [Column("uri", may_wrap=True)] if console.is_terminal else []
@@ -57,10 +57,10 @@ def _describe(plan: Plan) -> list[tuple[str, str]]:
     return fields
 
 
-def _group(plan: Plan) -> list[dict[str, Any]]:
+def _group(of: Sequence[Row]) -> list[dict[str, Any]]:
     """The recordings with their rows counted, the newest month first."""
     grouped: dict[str, list[Row]] = {}
-    for row in plan.rows:
+    for row in of:
         grouped.setdefault(row["recording_id"], []).append(row)
     found = []
     for recording_id, rows in grouped.items():
@@ -120,8 +120,9 @@ def clear_search_indexes(table_id: str) -> None:
 def show_receipt(receipt: Receipt, plan: Plan, console: Console | None = None, *, dry_run: bool, form: str = "table") -> None:
     """Numbers only; as JSON also what was found and what was not, for the program that asked."""
     if form == "json":
-        named = {"unknown_named": _name(plan.unknown), "erased_before": _name(plan.erased_before)}
-        print_json(asdict(receipt) | {"dry_run": dry_run, "unhashed": plan.unhashed, "found": _group(plan), **named})
+        named: dict[str, Any] = {"unknown_named": _name(plan.unknown), "erased_before": _name(plan.erased_before)}
+        named["doubtful"] = _group(plan.doubtful)
+        print_json(asdict(receipt) | {"dry_run": dry_run, "unhashed": plan.unhashed, "found": _group(plan.rows), **named})
         return
     if dry_run:
         return

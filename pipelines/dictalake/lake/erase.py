@@ -118,7 +118,9 @@ class Erasure:
         if plan.unhashed and not leave_unhashed:
             raise ConfigError(
                 f"--patient: {plan.unhashed} rows of DICOM objects were made without this hash (archive.patient_fields), so "
-                "nobody can tell whose they are; erase those of the patient by --study or --uri, then give --leave-unhashed"
+                "nobody can tell whose they are. Find them by `dictalake query LAKE 'SELECT source.uri, dicom.* FROM history "
+                "WHERE dicom.patient_id_hash IS NULL'` (or the hash of your field), erase those of the patient by --study or "
+                "--uri, then give --leave-unhashed"
             )
 
     def carry_out(self, *, force: bool = False, leave_unhashed: bool = False) -> Receipt:
