@@ -2,7 +2,8 @@
 
 The first request raises in the main thread, so that what is finished is committed and the lease is given back. A library may
 turn that exception into an error of its own, as DuckDB does, or lose it in a callback. So the request is noted here too:
-``converted`` makes a stop of such an error, and ``check`` raises a stop that was lost.
+``converted`` makes a stop of such an error, and ``check`` raises a stop that was lost. A query of DuckDB would wait for its
+threads to end their work; ``interrupted_by_stops`` has them told.
 
 While a run is at work, a second Ctrl-C ends the process at once: what is committed stays, and Ray's processes end with this
 one. All other requests after the first are ignored then: ``timeout`` and some supervisors send each signal twice.
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 RESUME = "what was committed stays, run the same command again to resume"
 _TWICE_S = 0.5  # a wrapper that hands Ctrl-C on makes two of one
@@ -28,19 +31,34 @@ class _Request:
     at: float
 
 
+class _Interruptible(Protocol):
+    def interrupt(self) -> None: ...
+
+
+Connection = TypeVar("Connection", bound=_Interruptible)
+_connections: WeakSet[_Interruptible] = WeakSet()
 _requests: list[_Request] = []  # the first one, if any
 _last_words: list[Callable[[str, int], None]] = []
 
 
 def handle(number: int, frame: FrameType | None) -> None:
     """The handler of the signals that ask this process to stop."""
-    if not _requests:
+    is_first = not _requests
+    if is_first:
         _requests.append(_Request(number, time.monotonic()))
-        raise _make_stop()
-    if not _last_words:
+    if is_first or not _last_words:
+        for one in list(_connections):
+            with suppress(Exception):  # it is closed
+                one.interrupt()
         raise _make_stop()
     if number == signal.SIGINT and time.monotonic() - _requests[0].at > _TWICE_S:
         _end_at_once()
+
+
+def interrupted_by_stops(connection: Connection) -> Connection:
+    """``connection`` to DuckDB, whose queries end when this process is asked to stop."""
+    _connections.add(connection)
+    return connection
 
 
 def forget() -> None:

@@ -7,10 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dictalake import stops
+from dictalake.config.sections import Config, Lake
+from dictalake.lake.query import connect
+from dictalake.lake.superseded import refresh_superseded
+from dictalake.lake.table import TranscriptTable
+from dictalake.lake.tombstones import ErasedSubjects
+from dictalake.workflow.worklist import WorkList
+from tests.truth_lake import commit, make_version
 
 TERM, INT = int(signal.SIGTERM), int(signal.SIGINT)
 
@@ -84,3 +92,85 @@ with terminal.quiet_libraries("backfill") as log, stops.second_ends_at_once(term
     else:
         record = json.loads(done.stderr)
         assert (record["message"], record["exit_code"], record["run_id"]) == (line, 130, "r1")
+
+
+# Two kinds of work that the driver does in DuckDB and that would not end: a stream that Python feeds, as the listing of an
+# archive and the rows of a lake are, and a computation of DuckDB's own threads.
+ENDLESS = {
+    "stream": "SELECT count(DISTINCT number) FROM numbers",
+    "computation": "SELECT sum(a.range * b.range % 7) FROM range(1_000_000_000_000) AS a, range(1_000) AS b",
+}
+
+
+@pytest.mark.parametrize(("kind", "number", "code"), [("stream", signal.SIGINT, 130), ("computation", signal.SIGTERM, 143)])
+def test_a_stop_ends_the_work_of_duckdb_in_the_driver(kind: str, number: signal.Signals, code: int) -> None:
+    script = f"""
+import os, signal, sys, threading, time
+import pyarrow as pa
+from dictalake import stops
+from dictalake.lake.superseded import _small_database
+
+def tell_when_busy():
+    while time.process_time() < began + 0.2:
+        time.sleep(0.01)
+    print("busy", flush=True)
+
+def give():
+    while True:
+        yield pa.record_batch([pa.array(range(1000))], schema=schema)
+
+schema, began = pa.schema([("number", pa.int64())]), time.process_time()
+for one in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(one, stops.handle)
+threading.Thread(target=tell_when_busy, daemon=True).start()
+try:
+    with stops.converted(), _small_database() as database:
+        database.register("numbers", pa.RecordBatchReader.from_batches(schema, give()))
+        database.sql({ENDLESS[kind]!r}).fetchall()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "busy\n"
+            process.send_signal(number)
+            assert process.wait(timeout=60) == code
+        finally:
+            process.kill()
+
+
+def test_each_stop_interrupts_duckdb_whose_threads_may_else_work_on() -> None:
+    """Without it about one query in three of two threads worked on to its end, and the process waited."""
+    interrupted = list[str]()
+
+    class Connection:
+        def interrupt(self) -> None:
+            interrupted.append("told")
+            raise RuntimeError("it is closed")
+
+    connection = stops.interrupted_by_stops(Connection())
+    ask(TERM)
+    ask(INT)
+    assert interrupted == ["told", "told"]
+    del connection
+    ask(TERM)
+    assert len(interrupted) == 2
+
+
+@pytest.mark.parametrize("make", ["work list", "superseded", "views"])
+def test_each_connection_of_a_run_is_interrupted(make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[object]()
+    monkeypatch.setattr(stops, "interrupted_by_stops", lambda connection: made.append(connection) or connection)
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake)
+    match make:
+        case "work list":
+            WorkList([], ErasedSubjects(), Config(), tmp_path)
+        case "superseded":
+            commit(lake, make_version("gs://a/1"))
+            refresh_superseded(lake)
+        case "views":
+            connect(str(lake.uri)).close()
+    assert made

@@ -21,6 +21,7 @@ from tempfile import mkdtemp
 import duckdb
 import pyarrow.dataset as ds
 
+from dictalake import stops
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_table
 from dictalake.lake.fingerprints import open_fingerprints, read_records
@@ -67,7 +68,7 @@ def connect(
 
     It takes half of the memory, then up to ``spill_gb`` of a folder for temporary files that only its owner can enter.
     """
-    database = duckdb.connect(config={**_BOUNDS, "max_temp_directory_size": f"{spill_gb:g}GB"})
+    database = stops.interrupted_by_stops(duckdb.connect(config={**_BOUNDS, "max_temp_directory_size": f"{spill_gb:g}GB"}))
     spill = mkdtemp(prefix="dictalake-query-")
     weakref.finalize(database, shutil.rmtree, spill, ignore_errors=True)
     database.execute("SET temp_directory = ?", [spill])

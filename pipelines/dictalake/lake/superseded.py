@@ -25,6 +25,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from dictalake import stops
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
@@ -142,6 +143,7 @@ def refresh_superseded(lake: Lake) -> int:
 @contextmanager
 def _small_database() -> Iterator[duckdb.DuckDBPyConnection]:
     with TemporaryDirectory(prefix="dictalake-superseded-") as folder, duckdb.connect() as database:
+        stops.interrupted_by_stops(database)
         database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
         database.execute("SET temp_directory = ?", [folder])
         yield database

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from dictalake import logs
+from dictalake import logs, stops
 from dictalake.archive.findings import Findings
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, RunError, list_reasons, make_error
@@ -232,7 +232,7 @@ def _plain_errors() -> Iterator[None]:
 
 def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
     """The database in ``folder``, created if it is missing."""
-    database = duckdb.connect(str(folder / "work.duckdb"))
+    database = stops.interrupted_by_stops(duckdb.connect(str(folder / "work.duckdb")))
     database.execute(f"SET threads = {_THREADS}; SET memory_limit = '{_MEMORY}'; SET temp_directory = '{folder / 'spill'}'")
     database.execute("SET preserve_insertion_order = false")
     return database
