@@ -210,7 +210,7 @@ class Nights:
     def double(self, fingerprint: str) -> None:
         """A foreign writer appends the rows of a fingerprint once more."""
         table = DeltaTable(f"{self.lake.uri}/transcripts")
-        rows = table.to_pyarrow_table(partitions=[("fingerprint", "=", fingerprint)])
+        rows = table.to_pyarrow_table(filters=[("fingerprint", "=", fingerprint)])
         if rows.num_rows:
             write_deltalake(table, rows, mode="append")
         for (uri, version, name), attempts in self.model.rows.items():

@@ -112,11 +112,11 @@ def refresh_superseded(lake: Lake) -> int:
             covered, version = delta.transaction_version(turn), transcripts.version()
             there, log = make_dataset(delta, storage, SUPERSEDED).to_table(), _Log(rows)
             has_new = covered is None or (covered < version and log.has_new_rows(covered, version))
-            if covered is not None and not has_new and version - covered < _AGED:
+            single = delta.transaction_version(_name_single(transcripts))
+            if covered is not None and single is not None and not has_new and version - covered < _AGED:
                 return there.num_rows
             files, marks = make_dataset(transcripts, rows, TRANSCRIPTS), [Transaction(turn, version)]
             found = _find(files, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER))) if has_new else there
-            single = delta.transaction_version(_name_single(transcripts))
             is_single = single is not None and log.has_own_rows_alone(single, version, _MOST_VERSIONS)
             if is_single or not _has_doubled_key(files):
                 marks.append(Transaction(_name_single(transcripts), version))

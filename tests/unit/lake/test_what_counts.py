@@ -11,6 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake import superseded
 from dictalake.lake.contract import without_docs
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import (
@@ -329,6 +330,16 @@ def test_readers_look_for_doubled_keys_only_where_others_than_dictalake_wrote_ro
     double(lake)
     refresh_superseded(lake)
     assert looks_for_copies(lake)
+
+
+def test_a_run_with_nothing_to_do_looks_for_doubled_keys_where_nobody_has(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, make_version("gs://a/1"))
+    with monkeypatch.context() as before:  # a version that wrote down the pairs alone
+        before.setattr(superseded, "_has_doubled_key", lambda rows: True)
+        refresh_superseded(lake)
+    assert looks_for_copies(lake)
+    refresh_superseded(lake)
+    assert not looks_for_copies(lake)
 
 
 def test_what_was_found_is_written_down_again_before_it_is_too_old(lake: Lake) -> None:
