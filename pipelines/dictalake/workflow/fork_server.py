@@ -23,11 +23,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _SOCKET, RAYS_FOLDER = "fork", "r"  # side by side
-_SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio")
-_WITH_FIRST_WORKER = ("ray.data", "ray._private.node", "ray._private.parameter", "ray._private.runtime_env.setup_hook")
+SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio", "av", "pydicom")
+WITH_FIRST_WORKER = ("ray", "ray.data", "ray._private.node", "ray._private.parameter", "ray._private.runtime_env.setup_hook")
 _SERVE, _STARTED, _REFUSED = "serve", b"\1", b"\0"
 _LENGTH, _STREAMS = struct.Struct("!I"), 3  # standard input, output and error
 _OWNER_ONLY = 0o077
@@ -54,11 +54,11 @@ class _Request(NamedTuple):
 
 @contextmanager
 def fork_server(
-    folder: Path, flags: Sequence[str] = (), *, soon: Sequence[str] = _SOON, later: Sequence[str] = _WITH_FIRST_WORKER
+    folder: Path, flags: Sequence[str] = (), *, soon: Sequence[str] | None = None, later: Sequence[str] = WITH_FIRST_WORKER
 ) -> Iterator[None]:
     """Runs one until the block ends, with its socket in ``folder`` beside Ray's own folder. ``flags`` go to Python.
 
-    It imports ``soon`` at once, while Ray starts, and ``later`` with the first worker, whose environment Ray reads then.
+    It imports ``soon``, or ``SOON``, while Ray starts, and ``later`` with the first worker, whose variables Ray reads then.
     """
     if not sys.platform.startswith("linux"):  # elsewhere system libraries do not survive a fork
         yield
@@ -70,7 +70,8 @@ def fork_server(
             listener.bind(str(address))
             listener.listen(_MOST_WAITING)
             descriptors = listener.fileno(), theirs.fileno()
-            command = [sys.executable, *flags, __file__, _SERVE, *map(str, descriptors), ",".join(soon), ",".join(later)]
+            names = [",".join(names) for names in (SOON if soon is None else soon, later)]
+            command = [sys.executable, *flags, __file__, _SERVE, *map(str, descriptors), *names]
             server = subprocess.Popen(
                 [*command, _ROOM_FOR_NAME],
                 pass_fds=descriptors,
@@ -120,9 +121,33 @@ def serve(
     return None
 
 
+@contextmanager
+def own_class_ids() -> Iterator[None]:
+    """Gives the actors' classes of Ray Data their ids, which else come from the random numbers of Ray's core.
+
+    Forks would inherit the state of those, and choose the same ids for their objects.
+    """
+    if (actor := sys.modules.get("ray.actor")) is None:
+        yield
+        return
+    kind = actor.ActorClassID
+
+    class ClassIds:
+        @staticmethod
+        def from_random() -> Any:
+            return kind(os.urandom(kind.size()))
+
+    actor.ActorClassID = ClassIds
+    try:
+        yield
+    finally:
+        actor.ActorClassID = kind
+
+
 def _import(names: Iterable[str]) -> None:
     for name in names:
-        importlib.import_module(name)
+        with own_class_ids():
+            importlib.import_module(name)
 
 
 def become_worker(request: _Request) -> None:
@@ -181,7 +206,7 @@ def main() -> None:
         start_worker(sys.argv[1:])
         return
     listener, driver = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
-    if (request := serve(listener, driver, *(names.split(",") for names in sys.argv[4:6]))) is not None:
+    if (request := serve(listener, driver, *(filter(None, names.split(",")) for names in sys.argv[4:6]))) is not None:
         become_worker(request)
 
 

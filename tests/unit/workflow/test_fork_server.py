@@ -111,6 +111,15 @@ def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_pat
     require_own_start()
 
 
+def test_no_two_workers_choose_the_same_ids(worker: Path, tmp_path: Path) -> None:
+    """Ray's core draws them from random numbers of which forks must not inherit the state."""
+    worker.write_text("import ray, sys; print(ray.ObjectID.from_random().hex(), 'ray.data' in sys.modules)")
+    with fork_server.fork_server(tmp_path):
+        first, second = (start(worker).stdout.split() for _ in range(2))
+    assert (first[1], second[1]) == ("True", "True")
+    assert first[0] != second[0]
+
+
 def test_what_ray_has_to_set_up_for_a_worker_is_left_to_ray(server: None, worker: Path) -> None:
     context = '--serialized-runtime-env-context={"env_vars": {"A": "b"}}'
     assert start(worker, context).stdout == f"set up {[*arguments(worker), context, '--language=PYTHON']}\n"
