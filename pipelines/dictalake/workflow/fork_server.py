@@ -127,7 +127,8 @@ def own_class_ids() -> Iterator[None]:
 
     Forks would inherit the state of those, and choose the same ids for their objects.
     """
-    if (actor := sys.modules.get("ray.actor")) is None:
+    actor: Any = sys.modules.get("ray.actor")
+    if actor is None:
         yield
         return
     kind = actor.ActorClassID
