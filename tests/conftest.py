@@ -75,9 +75,12 @@ def random_lasr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_cpus() -> Iterator[Resources]:
     """A Ray of two logical CPUs that all runs of this process use; ``transcribe`` leaves a Ray alone that it did not start."""
     from dictalake.config.sections import Config
+    from dictalake.workflow import fork_server
     from dictalake.workflow.cluster import running_cluster
 
     with pytest.MonkeyPatch.context() as environment:
+        # Each run of these tests starts actors that need torch; users have one run, and its actor imports it.
+        environment.setattr(fork_server, "SOON", (*fork_server.SOON, "torch"))
         folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray's sockets lie below it
         environment.setenv("RAY_TMPDIR", folder)
         with running_cluster(Config.model_validate({"ray": {"cpus": 2}})) as resources:

@@ -113,11 +113,12 @@ def parts_schema() -> Any:
 @contextmanager
 def writers(count: int = WRITERS) -> Iterator[list[Connection]]:
     """The processes, started once, and a pipe to each."""
-    spawn = multiprocessing.get_context("spawn")
-    start, pipes, processes = spawn.Barrier(count), [], []
+    context = multiprocessing.get_context("forkserver")  # which imports once for all what each of them needs
+    context.set_forkserver_preload([be_writer.__module__])
+    start, pipes, processes = context.Barrier(count), [], []
     for number in range(count):
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=be_writer, args=(number, start, theirs), daemon=True)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=be_writer, args=(number, start, theirs), daemon=True)
         process.start()
         pipes.append(ours)
         processes.append(process)

@@ -126,9 +126,9 @@ def run_once(command: Sequence[str]) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - started
         output.seek(0)
-        told = output.read().decode()
-    if process.returncode != 0 or "nothing to do" not in told:
-        raise RuntimeError(f"the run should have found nothing to do; it ended with {process.returncode}: {told[-500:]}")
+        printed = output.read().decode()
+    if process.returncode != 0 or "nothing to do" not in printed:
+        raise RuntimeError(f"the run should have found nothing to do; it ended with {process.returncode}: {printed[-500:]}")
     return seconds, usage.ru_maxrss / 1000
 
 

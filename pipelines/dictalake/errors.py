@@ -1,12 +1,12 @@
-"""One tree of errors, and the one place that says of each failure what happened and what to do about it.
+"""All errors of dictalake, and for each failure what happened and what to do about it.
 
-Every reason for which a recording can fail is a class below TranscriptionError. The class holds the ``reason`` and the
-``stage`` that are written to the row, whether a new try may succeed (``retryable``), and two sentences for the person who
-reads them: the ``meaning`` (what happened) and the ``advice`` (what to do). The documentation, the report and ``doctor``
-take them from ``list_failures()``.
+Each reason why a recording can fail is a subclass of TranscriptionError. The class holds the ``reason`` and the ``stage``
+that are written to the row, and whether a retry may succeed (``retryable``). It also holds two texts for people: the
+``meaning`` (what happened) and the ``advice`` (what to do). The documentation, the report and ``doctor`` take these from
+``list_failures()``.
 
-The ``detail`` of an error describes the one case. It may name sizes, rates, tags and formats. It never holds transcript
-text, a URI or a patient's data.
+The ``detail`` of an error describes the single case. It may name sizes, rates, tags and formats. It never holds transcript
+text, a URI or patient data.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class ConfigError(DictalakeError):
 
 
 class RunError(DictalakeError):
-    """The run itself cannot start or continue (exit code 1). Those with a ``reason`` are told apart by machines."""
+    """The run itself cannot start or continue (exit code 1). Programs tell the subclasses apart by ``reason``."""
 
     reason: str | None = None
     meaning = advice = ""
 
 
 class ArchiveEmpty(RunError):
-    """The archive lists nothing, and the lake holds recordings from there."""
+    """The archive lists nothing, although the lake holds recordings from it."""
 
     reason = "archive_empty"
-    meaning = "The whole archive lists nothing, and the lake holds recordings from there. No row was changed."
-    advice = "Check that its folder is mounted and that archive.uri is right. If all was deleted, add --allow-empty."
+    meaning = "The archive lists nothing, although the lake holds recordings from it. No row was changed."
+    advice = "Check that its folder is mounted and that archive.uri is right. If everything was deleted, add --allow-empty."
 
 
 class TranscriptionError(DictalakeError):
@@ -65,7 +65,7 @@ class TranscriptionError(DictalakeError):
 
 
 class LoadError(TranscriptionError):
-    """Base of the failures to fetch a recording or to decode it to samples."""
+    """Base of failures to fetch a recording or to decode it to samples."""
 
     stage = "load"
 
@@ -182,16 +182,16 @@ class NoMemorySlot(LoadError):
     reason = "no_memory_slot"
     retryable = True
     meaning = (
-        "The recording needs more memory than a decoder's share, or ended its decoder as if it did. For all the time that it "
-        "waited, others had the one place for such recordings on its machine. Nothing is known to be wrong with it."
+        "The recording needs more memory than a decoder's share, or its decoder ended as if it did. A machine decodes one "
+        "such recording at a time, and this one waited too long for its turn. Nothing is known to be wrong with it."
     )
-    advice = "Run again with --retry-failed; if many recordings meet this, raise ray.load_memory_mb."
+    advice = "Run again with --retry-failed; if many recordings fail like this, raise ray.load_memory_mb."
 
 
 class DecoderCrashed(LoadError):
     reason = "decoder_crashed"
-    meaning = "The decoder's process ended twice on this file, or answered as no decoder does."
-    ended = False  # whether it ended, as it may for want of memory, too
+    meaning = "The decoder's process died twice on this file, or gave an answer that no decoder gives."
+    ended = False  # whether the process died, for which lack of memory may be the cause
     advice = "Inspect the file with care: it may be an attack."
 
 
@@ -236,7 +236,7 @@ class BadManifestLine(LoadError):
 
 class NotAllowed(LoadError):
     reason = "not_allowed"
-    meaning = "A line of a manifest or inventory names an object outside archive.allowed. Nothing was asked of that place."
+    meaning = "A line of a manifest or inventory names an object outside archive.allowed. dictalake did not contact that place."
     advice = (
         "Add its folder or bucket to archive.allowed and run again: the object is then a new recording, and this row stays."
     )
@@ -244,26 +244,26 @@ class NotAllowed(LoadError):
 
 class LinkLoop(LoadError):
     reason = "link_loop"
-    meaning = "The entry of the folder is a symbolic link that leads back to itself."
-    advice = "Replace the link by the file that it should lead to, or remove it."
+    meaning = "The entry is a symbolic link that leads back to itself."
+    advice = "Replace the link with the file that it should lead to, or remove it."
 
 
 class NameTooLong(LoadError):
     reason = "name_too_long"
     meaning = "The path is longer than the operating system opens (4,096 bytes)."
-    advice = "Move the file up, or give archive.uri a folder that is nearer to it."
+    advice = "Move the file to a folder higher up, or set archive.uri to a folder closer to the file."
 
 
 class EntryFailed(LoadError):
     reason = "entry_failed"
-    meaning = "The folder or bucket lists the entry, but what it is could not be found out."
-    advice = "Look at the disk, as error.detail says, and run again: what can be read then is a new recording."
+    meaning = "The folder or bucket lists the entry, but dictalake could not find out what it is."
+    advice = "Check the disk, as error.detail says, and run again: an entry that can be read then is a new recording."
 
 
 class IdTaken(LoadError):
     reason = "id_taken"
-    meaning = "Another recording has the same recording_id, and its row was there first; error.detail names both."
-    advice = "Rename one of the two objects: they get other ids. Please report it too, as this is not supposed to happen."
+    meaning = "Another recording has the same recording_id, and its row was written first; error.detail names both."
+    advice = "Rename one of the two objects: it then gets another id. Please report this, as it is not supposed to happen."
 
 
 class Erased(LoadError):
@@ -279,7 +279,7 @@ class EmitFailed(TranscriptionError):
 
 
 class RecognizeFailed(EmitFailed):
-    """The same failure in an engine that returns text itself."""
+    """The same failure in an engine that returns text directly."""
 
     stage = "hear"
 
@@ -315,7 +315,7 @@ class InternalError(TranscriptionError):
 
 @dataclass(frozen=True)
 class Failure:
-    """One reason of a failed row. ``stage`` is where it happens: several are joined by a comma, ``any`` means every stage."""
+    """One reason why a row failed. ``stage`` says where: several stages are joined by commas, ``any`` means every stage."""
 
     reason: str
     stage: str
@@ -325,7 +325,7 @@ class Failure:
 
 
 def list_failures() -> list[Failure]:
-    """Every reason that a failed row can have, once each, in the order of this file."""
+    """Every reason that a failed row can have, each once, in the order of this file."""
     stages: dict[str, list[str]] = {}
     first: dict[str, type[TranscriptionError]] = {}
     for kind in _walk_kinds(TranscriptionError):
@@ -338,12 +338,12 @@ def list_failures() -> list[Failure]:
 
 
 def list_run_failures() -> list[type[RunError]]:
-    """The failures of a whole run that have a reason."""
+    """The failures of a whole run that have a ``reason``."""
     return [kind for kind in RunError.__subclasses__() if kind.reason is not None]
 
 
 def advise(reason: str) -> str:
-    """What to do about rows that failed for ``reason``, also for a reason that only another version knows."""
+    """What to do about rows that failed for ``reason``. A reason that this version does not know has advice too."""
     return {failure.reason: failure.advice for failure in list_failures()}.get(reason, TranscriptionError.advice)
 
 
@@ -353,7 +353,7 @@ def list_reasons() -> list[str]:
 
 
 def name_place(error: BaseException) -> str:
-    """The type and the place of an exception, without its message, which may quote audio tags, paths or rows."""
+    """The type and the place of an exception. Its message stays out, since it may quote audio tags, paths or rows."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
@@ -365,5 +365,5 @@ def _walk_kinds(kind: type[TranscriptionError]) -> Iterator[type[TranscriptionEr
 
 
 def make_error(reason: str, recording_id: str, detail: str) -> TranscriptionError:
-    """The error of a row whose ``reason`` was written down. Raises StopIteration for a reason that is not known."""
+    """The error for a ``reason`` that was stored as text. Raises StopIteration for an unknown reason."""
     return next(kind for kind in _walk_kinds(TranscriptionError) if kind.reason == reason)(recording_id, detail)

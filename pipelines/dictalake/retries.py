@@ -1,15 +1,15 @@
-"""When something is tried again, and after which pause: every policy of dictalake in one place.
+"""All retry policies of dictalake: what is retried, and how long the pauses are.
 
 =================  ==========================================  =======================  =======================
-policy             of what                                     pauses, doubling          random share
+policy             applies to                                  pauses, doubling         random share
 =================  ==========================================  =======================  =======================
-STORAGE_REQUEST    one request to the archive or the lake      0.5 s, 1 s … 30 s         up to a half is left out
-COMMIT_REQUEST     a commit whose storage fails                1 s, 2 s … 15 s           up to a half is left out
-COMMIT_CONFLICT    a commit that another writer overtook       0.04 s, 0.08 s … 2 s      all of it
-TABLE_CONFLICT     a change of a table that was overtaken      0.1 s, 0.2 s … 2 s        all of it
+STORAGE_REQUEST    one request to the archive or the lake      0.5 s, 1 s … 30 s        up to half
+COMMIT_REQUEST     a commit whose storage fails                1 s, 2 s … 15 s          up to half
+COMMIT_CONFLICT    a commit that another writer overtook       0.04 s, 0.08 s … 2 s     all
+TABLE_CONFLICT     a table change that was overtaken           0.1 s, 0.2 s … 2 s       all
 =================  ==========================================  =======================  =======================
 
-The pauses are random so that many processes that were refused together do not come back together.
+Each pause is shortened by a random share, so that processes which were refused together do not retry together.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Backoff(wait_base):
-    """Pauses that double from ``first_s`` to ``longest_s`` seconds, less a random part of at most ``random_share`` (0–1)."""
+    """Pauses that double from ``first_s`` to ``longest_s`` seconds. Each is shortened by up to ``random_share`` (0–1) of it."""
 
     first_s: float
     longest_s: float
     random_share: float
 
     def pause_s(self, failures: int) -> float:
-        """The seconds to wait after so many failures (from 1)."""
+        """The seconds to wait after this many failures (1 or more)."""
         longest_s = min(self.longest_s, self.first_s * 2 ** min(failures - 1, 30))
         return random.uniform((1 - self.random_share) * longest_s, longest_s)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        """The pause for tenacity. It is no shorter than the server asked for (``Retry-After``), up to ``longest_s``."""
+        """The pause, as tenacity asks for it: at least what the server asked for (``Retry-After``), at most ``longest_s``."""
         error = retry_state.outcome.exception() if retry_state.outcome is not None else None
         asked_s = 0.0 if error is None else find_retry_after_s(error)
         return max(self.pause_s(retry_state.attempt_number), min(asked_s, self.longest_s))
@@ -53,7 +53,7 @@ TABLE_CONFLICT = Backoff(0.1, 2.0, 1.0)
 
 
 def pause(seconds: float) -> None:
-    """Waits before a new try. Whatever does not bring its own way to wait waits here, so a test can replace this one."""
+    """Waits before a retry. Code without its own way to wait calls this function, so tests can replace it."""
     time.sleep(seconds)
 
 
@@ -64,10 +64,9 @@ def call_with_retries(
     sleep: Callable[[float], None] | None = None,
     on_retry: Callable[[], None] | None = None,
 ) -> Result:
-    """Returns ``call()``; tries again while its errors are transient, at most ``tries`` times. Raises the last error as it is.
+    """Returns ``call()``. Retries while its errors are transient, up to ``tries`` tries. Raises the last error unchanged.
 
-    The pauses are those of STORAGE_REQUEST; ``sleep`` (``pause`` unless given) waits. ``on_retry`` is called before each try
-    but the first.
+    The pauses follow STORAGE_REQUEST, and ``sleep`` waits (by default ``pause``). ``on_retry`` is called before each retry.
     """
 
     def count(state: RetryCallState) -> None:
@@ -86,7 +85,7 @@ def call_with_retries(
 
 
 def find_retry_after_s(error: BaseException) -> float:
-    """How many seconds the server that answered with ``error`` asked us to wait; 0 if it did not ask, or gave a date."""
+    """The seconds that the server behind ``error`` asked us to wait; 0 if it did not ask, or named a date."""
     response = getattr(error, "response", None)
     for headers in (
         getattr(error, "headers", None),  # aiohttp

@@ -5,9 +5,9 @@ Ray's processes inherit, at a file that only its owner may read:
 
     ~/.cache/dictalake/logs/20260301T013000-abcdef.log      (below $XDG_CACHE_HOME, or the folder for temporary files)
 
-Our own lines go to ``stderr()``, the terminal as it was before. A run that fails names the file. A run that dies without a word
-(a segmentation fault, the kernel's out-of-memory killer) cannot: a small process that outlives it does so. This module is also
-that process, started as a script, and therefore imports the standard library only.
+Our own lines go to ``stderr()``, the terminal as it was before. A run that fails names the file. A run that dies suddenly (a
+segmentation fault, the kernel's out-of-memory killer) cannot do so. Then a small process that outlives it names the file. That
+process runs this module as a script, so the module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from typing import Any, TextIO
 _FILES_KEPT = 20
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _MOST_BYTES = 16 << 20
-_HEAD_BYTES = 64 << 10  # how much of the start of a long file stays: the first complaint is often the cause
-_DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) received")  # faulthandler's words, or those of Ray
+_HEAD_BYTES = 64 << 10  # kept from the start of a long file, since the first complaint is often the cause
+_DEATH = re.compile(rb"Fatal Python error: ([A-Za-z ]+)|\*\*\* (SIG[A-Z]+) received")  # as faulthandler or Ray writes it
 _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 _current: LibraryLog | None = None
 
 
 def printable(text: str, keep: str = "") -> str:
-    """``text`` as a terminal may have it: all that is not printable, but the characters of ``keep``, is written as in Python.
+    """``text`` made safe for a terminal: characters that are not printable, except those in ``keep``, are escaped as in Python.
 
-    A device's name or a file's may hold an escape sequence, or a mark that turns the direction of writing.
+    The name of a device or file may hold an escape sequence, or a mark that reverses the direction of text.
     """
     if text.isprintable():
         return text
@@ -49,7 +49,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 class LibraryLog:
-    """The file that libraries write to, and the terminal that they no longer reach."""
+    """The file that libraries write to, and the terminal, which they no longer reach."""
 
     def __init__(self, path: Path, file: int, terminal: TextIO, watcher: subprocess.Popen[bytes] | None) -> None:
         self.path, self.terminal = path, terminal
@@ -64,7 +64,7 @@ class LibraryLog:
                 self._watcher.stdin.write(json.dumps(facts | {"file": str(self.path)}).encode() + b"\n")
 
     def name_run(self, run_id: str, **facts: Any) -> None:
-        """Gives the file the name of the run, once that is known."""
+        """Renames the file after the run, once its name is known."""
         with suppress(OSError):
             self.path = self.path.rename(self.path.with_name(f"{run_id}.log"))
         self.describe_to_watcher(run_id=run_id, **facts)
@@ -73,17 +73,17 @@ class LibraryLog:
         return os.fstat(self._file).st_size == 0
 
     def write(self, line: str) -> None:
-        """A line of ours that the terminal does not show."""
+        """Writes one of our own lines that the terminal does not show."""
         os.write(self._file, f"{line}\n".encode())
 
     def let_go(self) -> None:
-        """In a forked child: the watcher is the parent's, and must hear of its death however long the child lives."""
+        """For a forked child. The watcher belongs to the parent and must notice its death, even if the child lives longer."""
         if self._watcher is not None and self._watcher.stdin is not None:
             self._watcher.stdin.close()
         self._watcher = None
 
     def trim(self) -> None:
-        """Keeps the file small, however much a library writes: the start and the newest lines stay."""
+        """Keeps the file small, however much a library writes. The start and the newest lines are kept."""
         if os.fstat(self._file).st_size <= _MOST_BYTES:
             return
         with self.path.open("rb") as stream:
@@ -120,12 +120,12 @@ def stderr() -> TextIO:
 
 
 def library_log() -> LibraryLog | None:
-    """The file of now; None where libraries write to the terminal."""
+    """The current file; None where libraries write to the terminal."""
     return _current
 
 
 def say_last_words(line: str, exit_code: int) -> None:
-    """For a run that ends at once, as the user asked. It takes no lock, and the watcher then says nothing."""
+    """Writes the last line of a run that the user ends at once. It takes no lock, and the watcher then stays silent."""
     facts = {} if _current is None else _current.facts
     line = f"dictalake {facts.get('job', '')}: {line}"
     if facts.get("json"):
@@ -141,7 +141,7 @@ def say_last_words(line: str, exit_code: int) -> None:
 def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
     """Keeps what libraries write to file descriptor 2 out of the terminal, until the block ends.
 
-    Inside another such block it changes nothing. Gives None if no file can be written; then libraries write to the terminal.
+    Inside another such block it changes nothing. If it cannot write a file it yields None, and libraries write to the terminal.
     """
     global _current
     _require_descriptor()
@@ -179,7 +179,7 @@ def quiet_libraries(job: str) -> Iterator[LibraryLog | None]:
 
 
 def _require_descriptor() -> None:
-    """A process that was started with its standard error closed would give descriptor 2 to the next file that it opens."""
+    """If the process was started with standard error closed, the next file that it opens would get descriptor 2."""
     try:
         os.fstat(2)
     except OSError:
@@ -195,9 +195,9 @@ def _flush(stream: TextIO | None) -> None:
 
 
 def enable_faulthandler() -> bool:
-    """Has a crash write the Python lines of all threads to the file; returns whether somebody had asked for that already.
+    """Makes a crash write the Python stacks of all threads to the file. Returns whether that was enabled already.
 
-    Ray installs a handler of its own when it starts: to be called again then.
+    Ray installs its own handler when it starts, so call this again afterwards.
     """
     was_enabled = faulthandler.is_enabled()
     if not was_enabled:
@@ -206,14 +206,14 @@ def enable_faulthandler() -> bool:
 
 
 def renew_faulthandler() -> None:
-    """After ``ray.init``, whose handlers of signals took the place of ours."""
+    """Call it after ``ray.init``, which replaces our signal handlers."""
     if _current is not None and faulthandler.is_enabled():
         faulthandler.disable()
         faulthandler.enable(2)
 
 
 def _is_standard(stream: TextIO) -> bool:
-    """Whether it writes to file descriptor 2: not so in a notebook or under pytest."""
+    """Whether ``stream`` writes to file descriptor 2. In a notebook and under pytest it does not."""
     try:
         return stream.fileno() == 2
     except (OSError, ValueError, AttributeError):
@@ -221,13 +221,13 @@ def _is_standard(stream: TextIO) -> bool:
 
 
 def _open_file(job: str) -> tuple[Path, int] | None:
-    """A new empty file for its owner alone; the oldest ones go. None where there is no place for one."""
+    """A new empty file that only its owner can read. The oldest files are removed. None if no folder can hold one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dictalake/logs"
     for folder in (cache, Path(tempfile.gettempdir()) / f"dictalake-logs-{os.getuid()}"):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.lstat().st_uid != os.getuid() or stat.S_ISLNK(folder.lstat().st_mode):
-                continue  # a folder that somebody else laid out for us in a shared place
+                continue  # somebody else made this folder in a shared place
             path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}-{job}.log"
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         except (OSError, RuntimeError):  # RuntimeError: there is no home
@@ -238,7 +238,7 @@ def _open_file(job: str) -> tuple[Path, int] | None:
 
 
 def _remove_oldest(folder: Path) -> None:
-    with suppress(OSError):  # another run clears up too
+    with suppress(OSError):  # another run may remove files too
         files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
         for path in files[:-_FILES_KEPT]:
             path.unlink(missing_ok=True)
@@ -263,9 +263,9 @@ def _start_watcher(terminal: int) -> subprocess.Popen[bytes] | None:
 
 
 def watch(pid: int) -> None:
-    """Reads what the run tells until it ends. A run that ends without saying so has died.
+    """Reads what the run reports until it ends. A run that ends without saying so has died.
 
-    Its last word is enough: a child that it forked may hold the pipe open for longer.
+    The message that it ends is enough, because a forked child may hold the pipe open for longer.
     """
     facts: dict[str, Any] = {}
     for line in sys.stdin.buffer:
@@ -276,9 +276,9 @@ def watch(pid: int) -> None:
 
 
 def describe_death(facts: dict[str, Any], status: int | None) -> str:
-    """One line for the user: what ended the run, and where what was written in its last moments is.
+    """One line for the user: what ended the run, and which file holds what libraries wrote.
 
-    ``status`` is that of waitpid(2), None where it is not known.
+    ``status`` is as waitpid(2) returns it, or None if it is unknown.
     """
     file = Path(facts["file"])
     number = None if status is None or not status & 0x7F else status & 0x7F
@@ -314,7 +314,7 @@ def _make_record(event: str, line: str, facts: dict[str, Any], **fields: Any) ->
 
 
 def _read_status(pid: int) -> int | None:
-    """How the process ``pid`` ended, as waitpid(2) has it; None where its parent has taken note of its end (proc(5))."""
+    """The exit status of process ``pid``, as waitpid(2) returns it (proc(5)). None if its parent has already collected it."""
     for _ in range(20):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -322,7 +322,7 @@ def _read_status(pid: int) -> int | None:
             return None
         if fields[0] == "Z":
             return int(fields[49])
-        time.sleep(0.01)  # its files are closed a moment before it is over
+        time.sleep(0.01)  # a process closes its files shortly before it ends
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dictalake.workflow import fork_server
 from tests.commands import ROOT, own_ray_folder
 from tests.recordings import make_sound, write_wav
 
@@ -35,10 +36,11 @@ for _ in range(2):
     with cluster.running_cluster(Config.model_validate({"ray": {"cpus": 1}})):
         @ray.remote
         def who():
-            return [name for name in os.environ if name == "RAY_AUTH_TOKEN"]
+            parent = psutil.Process().parent()
+            return [name for name in os.environ if name == "RAY_AUTH_TOKEN"], [*parent.cmdline(), "", ""][1:3]
         kept, give_up = [ray.put(np.zeros(4_000_000)) for _ in range(3)], time.monotonic() + 60
         session = Path(ray._private.worker._global_node.get_session_dir_path())
-        in_environment = ray.get(who.remote())
+        in_environment, parent = ray.get(who.remote())
         while not list(session.rglob("ray_spilled_objects_*/*")) and time.monotonic() < give_up:
             time.sleep(0.05)
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -48,7 +50,7 @@ for _ in range(2):
             "open_ports": open_ports, "modes": modes(folder), "token": next(folder.glob("*/token")).read_text(),
             "spilled": [str(path.relative_to(folder)) for path in session.rglob("ray_spilled_objects_*/*")],
             "address": ray.get_runtime_context().gcs_address, "in_environment": in_environment,
-            "commands": [one.cmdline() for one in processes],
+            "commands": [one.cmdline() for one in processes], "parent": parent,
         })
         if not found[1:]:
             code = "from dictalake.workflow.private_ray import is_open; print(is_open(%r))" % found[0]["address"]
@@ -108,6 +110,11 @@ def test_the_token_stands_in_no_command_and_in_no_environment(seen: Seen) -> Non
     for run in seen.runs:
         assert run["in_environment"] == []
         assert [command for command in run["commands"] if any(run["token"] in part for part in command)] == []
+
+
+def test_the_workers_of_a_local_ray_are_forks_of_one_process(seen: Seen) -> None:
+    for run in seen.runs:
+        assert run["parent"] == [fork_server.__file__, "serve"]
 
 
 def test_only_its_owner_gets_at_a_session_and_at_what_it_spills(seen: Seen) -> None:

@@ -125,13 +125,13 @@ def write_list(members: Sequence[Member], damage: Damage | None) -> tuple[dict[s
         entry["time"] = math.nan if member.modified_at is None else member.modified_at.timestamp()
         entry["refusal"] = _REFUSALS.index(member.refusal)
         entry["place"][: len(member.place)] = [place if 0 <= place <= _LARGEST else _LARGEST for place in member.place]
-    told = None if damage is None else [_DAMAGES.index(damage.sentence), *damage.numbers]
-    return {"members": len(members), "damage": told}, entries.tobytes() + b"".join(names)
+    coded = None if damage is None else [_DAMAGES.index(damage.sentence), *damage.numbers]
+    return {"members": len(members), "damage": coded}, entries.tobytes() + b"".join(names)
 
 
-def read_list(told: dict[str, object], data: memoryview, bounds: Bounds) -> tuple[list[Member], str | None]:
+def read_list(answer: dict[str, object], data: memoryview, bounds: Bounds) -> tuple[list[Member], str | None]:
     """The members and the damage that a child answered. Raises ListError, TooManyMembers or ExpandsTooLarge."""
-    count, damage = told.get("members"), told.get("damage")
+    count, damage = answer.get("members"), answer.get("damage")
     if type(count) is not int or count < 0:
         raise ListError("no number of files")
     length = count * _ENTRY.itemsize
@@ -164,10 +164,10 @@ def _read_entry(entry: np.void, name: memoryview) -> Member:
     return Member(text, size, modified_at, place, _REFUSALS[refusal])
 
 
-def _read_damage(told: object) -> str:
-    if not isinstance(told, list) or not 1 <= len(told) <= 3 or any(type(number) is not int for number in told):
+def _read_damage(coded: object) -> str:
+    if not isinstance(coded, list) or not 1 <= len(coded) <= 3 or any(type(number) is not int for number in coded):
         raise ListError("a damage that there is not")
-    which, *numbers = told
+    which, *numbers = coded
     if not 0 <= which < len(_DAMAGES) or _DAMAGES[which].count("{}") != len(numbers):
         raise ListError("a damage that there is not")
     return _DAMAGES[which].format(*(min(max(number, 0), _LARGEST) for number in numbers))

@@ -193,12 +193,12 @@ class _Unpacker:
                 files.append(into)
         except OSError as error:
             raise no_room(self._recording_id, error) from None
-        told, packed = self._call(self._sandbox.call, self._recording_id, {"do": "list", **settings}, files)
+        answer, packed = self._call(self._sandbox.call, self._recording_id, {"do": "list", **settings}, files)
         if self._kind == "gzip":
             self._source = inflated
         self._stack.callback(self._forget)  # before the descriptors are closed
         try:
-            return read_list(told, packed, Bounds(self._recording_id, self._limits))
+            return read_list(answer, packed, Bounds(self._recording_id, self._limits))
         except ListError as error:
             raise DecoderCrashed(
                 self._recording_id, f"the process that lists this archive answered {error}; handle this file with caution"

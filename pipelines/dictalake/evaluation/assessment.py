@@ -1,4 +1,4 @@
-"""The figures of a system: rates with intervals, and the mistakes that hurt patients, from the counts of each recording."""
+"""The figures of a system, from the counts of each recording: rates with intervals, and mistakes that may hurt patients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUTED = (0.0, 0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 11)))
 
 @dataclass(frozen=True)
 class Assessed:
-    """One recording under one normaliser: the texts as they were scored, and what was counted."""
+    """One recording under one normaliser: the texts as they were scored, and the counts."""
 
     utterance: Utterance
     reference: str
@@ -62,9 +62,9 @@ def assess(utterance: Utterance, normalise: Callable[[str], str], terms: Terms) 
 def describe(
     assessed: Sequence[Assessed], baseline: Sequence[Assessed] | None = None, cluster: str | None = None
 ) -> dict[str, Any]:
-    """The figures of one system under one normaliser, as they go into ``scores.json``. Rates are fractions, None where there is
-    nothing to divide by. ``baseline`` is another system on the same recordings in the same order, to be compared with.
-    Recordings with the same label ``cluster`` are drawn together: those of one speaker are hard, or easy, together.
+    """The figures of one system under one normaliser, as ``scores.json`` holds them. Rates are fractions, or None where there
+    is nothing to divide by. ``baseline`` is another system on the same recordings in the same order, for comparison.
+    Recordings with the same label ``cluster`` are drawn together, because one speaker's recordings are hard or easy together.
     """
     clusters = _find_clusters(assessed, cluster)
     errors, words, character_errors, characters = (
@@ -132,9 +132,9 @@ def describe_groups(assessed: Sequence[Assessed], by: str, cluster: str | None =
 
 
 def measure_routing(assessed: Sequence[Assessed]) -> list[dict[str, float]] | None:
-    """Of sending the least confident transcripts to a human: for each share of transcripts, at least one from 0 on, the word
-    error rate of the rest (0 where none is left), and the share of all errors that the human would see. A failed recording goes
-    first. None where no transcript has a confidence.
+    """What happens if a human reads the least confident transcripts. For each share of transcripts sent to the human: the word
+    error rate of the rest (0 where none is left), and the share of all errors that the human sees. Above a share of 0 at
+    least one transcript is sent, and failed recordings go first. None where no transcript has a confidence.
     """
     sure = [one.utterance.confidence for one in assessed]
     if all(value is None for value in sure):
@@ -157,7 +157,7 @@ def measure_routing(assessed: Sequence[Assessed]) -> list[dict[str, float]] | No
 
 
 def read_terms(texts: Mapping[str, str], normalise: Callable[[str], str]) -> Terms:
-    """``texts``: category → lines of terms, a line's own category behind a tab. Raises ConfigError where there is no term."""
+    """``texts``: category → lines of terms. A line may name its own category after a tab. Raises ConfigError without terms."""
     terms: dict[str, str] = {}
     for category, text in texts.items():
         for line in text.splitlines():

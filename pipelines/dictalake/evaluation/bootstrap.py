@@ -1,5 +1,5 @@
-"""How sure is a rate? Bootstrap intervals over recordings, of a rate and of the difference of two (Bisani and Ney 2004), and an
-approximate permutation test of that difference (Noreen 1989; for recognisers, in pairs, Gillick and Cox 1989).
+"""How certain is a rate? Bootstrap intervals over recordings, for a rate and for the difference of two rates (Bisani and Ney
+2004), and an approximate permutation test of that difference (Noreen 1989; paired, for recognisers, Gillick and Cox 1989).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``delta`` is the rate of the second system less that of the first, with its 95 % interval. ``p_value`` is two-sided: how
-    often the difference would be as large if a coin said, of each recording, which system its two transcripts are from.
+    """``delta`` is the rate of the second system minus that of the first, with its 95 % interval. ``p_value`` is two-sided: how
+    often the difference would be as large if a coin decided, for each recording, which system made which transcript.
     """
 
     delta: Interval
@@ -33,9 +33,9 @@ class Comparison:
 
 
 def bootstrap_rate(errors: np.ndarray, words: np.ndarray, resamples: int = RESAMPLES) -> Interval:
-    """Of the rate sum(errors) / sum(words), both ``(recordings,)``: recordings are drawn anew, percentiles taken.
+    """The rate sum(errors) / sum(words), both ``(recordings,)``, with the percentiles of its resamples over recordings.
 
-    NaN where there is no word. Words of one recording stand or fall together, so that intervals over words would be too narrow.
+    NaN where there is no word. Errors within one recording depend on each other, so intervals over words would be too narrow.
     """
     if words.sum() == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -46,7 +46,7 @@ def bootstrap_rate(errors: np.ndarray, words: np.ndarray, resamples: int = RESAM
 
 
 def compare_rates(first: np.ndarray, second: np.ndarray, words: np.ndarray, resamples: int = RESAMPLES) -> Comparison:
-    """Errors of two systems on the same recordings, ``(recordings,)`` each: drawn in pairs, for what is hard is so for both."""
+    """Compares the errors of two systems, ``(recordings,)`` each. Drawn in pairs: hard recordings are hard for both."""
     if words.sum() == 0:
         return Comparison(Interval(float("nan"), float("nan"), float("nan")), float("nan"))
     sums = _resample(np.stack([second - first, words]), resamples)
@@ -57,8 +57,8 @@ def compare_rates(first: np.ndarray, second: np.ndarray, words: np.ndarray, resa
 
 
 def _permute(differences: np.ndarray, rounds: int) -> float:
-    """Two-sided p of the sum of ``(recordings,)`` integers under random signs; the sum as it is counts as one more round, so
-    that p is never 0. Unlike the bootstrap it finds nothing in a handful of recordings, where nothing can be found.
+    """Two-sided p of the sum of ``(recordings,)`` integers under random signs. The observed sum counts as one more round, so p
+    is never 0. Unlike the bootstrap it claims nothing about a handful of recordings, where nothing can be known.
     """
     rng = np.random.default_rng(_SEED)
     there = differences[differences != 0]
@@ -70,7 +70,7 @@ def _permute(differences: np.ndarray, rounds: int) -> float:
 
 
 def _resample(columns: np.ndarray, resamples: int) -> np.ndarray:
-    """Sums ``(columns, resamples)`` over recordings drawn with replacement; the same draws for the same number of them."""
+    """Sums ``(columns, resamples)`` over recordings drawn with replacement. Equal numbers of recordings get equal draws."""
     rng = np.random.default_rng(_SEED)
     count = columns.shape[1]
     sums = [columns[:, rng.integers(0, count, (size, count))].sum(axis=2) for size in _split(resamples, count)]
@@ -78,6 +78,6 @@ def _resample(columns: np.ndarray, resamples: int) -> np.ndarray:
 
 
 def _split(rounds: int, count: int) -> list[int]:
-    """``rounds`` in parts, in each of which at most so many numbers are drawn, ``count`` a round."""
+    """Splits ``rounds`` into parts that draw at most ``_MOST_DRAWN`` numbers each, at ``count`` numbers a round."""
     size = max(1, min(rounds, _MOST_DRAWN // max(count, 1)))
     return [min(size, rounds - start) for start in range(0, rounds, size)]

@@ -1,4 +1,4 @@
-"""Is a confidence of 0.9 right nine times in ten? Reliability, calibration error, and the fit that makes it so."""
+"""Is a confidence of 0.9 right nine times in ten? Reliability, calibration error, and the fit that corrects it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Words whose confidence lies in ``[low, high)``: how many, how sure on average, and what share of them is right."""
+    """Words whose confidence lies in ``[low, high)``: their number, their mean confidence, and the share that is right."""
 
     low: float
     high: float
@@ -26,8 +26,8 @@ class ReliabilityBin:
 
 
 def label_words(reference: str, words: Sequence[str], normalise: Callable[[str], str]) -> list[bool | None]:
-    """Whether each of the hypothesis' ``words`` is right: all that is left of it after ``normalise`` is aligned to equal
-    words of the reference. None for a word of which nothing is left.
+    """Whether each of the hypothesis' ``words`` is right: what ``normalise`` leaves of it is aligned to equal words of the
+    reference. None for a word of which nothing is left.
     """
     tokens = [(token, index) for index, word in enumerate(words) for token in normalise(word).split()]
     labels: list[bool | None] = [None] * len(words)
@@ -45,7 +45,7 @@ def label_words(reference: str, words: Sequence[str], normalise: Callable[[str],
 
 
 def measure_reliability(confidence: np.ndarray, is_right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
-    """Equal-width bins over 0–1, empty ones left out. Both arrays ``(words,)``, floats and bools."""
+    """Equal-width bins over 0–1, without the empty ones. Both arrays are ``(words,)``: floats and bools."""
     of_word = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
         ReliabilityBin(
@@ -61,7 +61,7 @@ def measure_reliability(confidence: np.ndarray, is_right: np.ndarray, bins: int 
 
 
 def expected_calibration_error(confidence: np.ndarray, is_right: np.ndarray, bins: int = BINS) -> float:
-    """Mean over words of the distance between a bin's confidence and its accuracy (Guo et al. 2017); NaN without words."""
+    """The mean over words of the distance between a bin's confidence and its accuracy (Guo et al. 2017); NaN without words."""
     if len(confidence) == 0:
         return float("nan")
     found = measure_reliability(confidence, is_right, bins)
@@ -69,7 +69,7 @@ def expected_calibration_error(confidence: np.ndarray, is_right: np.ndarray, bin
 
 
 def area_under_roc(confidence: np.ndarray, is_right: np.ndarray) -> float:
-    """The chance that a right word is surer than a wrong one (ties half); NaN where all are right, or all wrong."""
+    """The chance that a right word has a higher confidence than a wrong one (ties count half). NaN if either is missing."""
     from scipy.stats import rankdata
 
     right = int(is_right.sum())
@@ -80,15 +80,15 @@ def area_under_roc(confidence: np.ndarray, is_right: np.ndarray) -> float:
 
 
 def apply_confidence(evidence: np.ndarray, calibration: Confidence) -> np.ndarray:
-    """Confidence of words from their evidence ``(words, 2)``: logits of the sound and of the n-best's support."""
+    """Confidence of words from their evidence ``(words, 2)``: the logits of the acoustics and of the n-best support."""
     log_odds = (evidence[:, 0] + calibration.nbest_weight * evidence[:, 1]) / calibration.temperature + calibration.bias
     return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
 
 
 def fit_confidence(evidence: np.ndarray, is_right: np.ndarray) -> Confidence:
-    """Temperature, bias and n-best weight with the least negative log-likelihood on labelled words (Platt 1999).
+    """The temperature, bias and n-best weight with the lowest negative log-likelihood on labelled words (Platt 1999).
 
-    A little pull towards no calibration keeps a handful of words from being believed to the letter.
+    A weak pull towards no calibration keeps a handful of words from deciding the fit alone.
     """
 
     def loss(values: np.ndarray) -> float:

@@ -1,7 +1,7 @@
-"""The mistakes that hurt patients: negations, numbers and sides that were dropped, added or swapped; medical terms.
+"""Mistakes that may hurt patients: negations, numbers and sides that were dropped, added or swapped; and medical terms.
 
-All of it is read off the alignment of reference and hypothesis, so that a "no" that moved to another finding is an error,
-though both texts have one "no".
+They are counted in the alignment of reference and hypothesis. So a "no" that moved to another finding is an error, although
+both texts have one "no".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBERS = """zero one two three four five six seven eight nine ten eleven twelv
 eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million point half quarter first second
 third fourth fifth sixth seventh eighth ninth tenth"""
 _NUMBER_WORDS = frozenset(_NUMBERS.split())
-_MOST_CHOICES = 40_000  # of a longer run of errors nothing can be read
+_MOST_CHOICES = 40_000  # a longer run of errors tells nothing
 _DIGITS = re.compile(r"\d+(?:[.,/:]\d+)*(?:st|nd|rd|th|mg|ml|cm|mm|s|x|%)?")
 
 
@@ -40,7 +40,7 @@ Pair = tuple[str | None, str | None]  # said, heard
 
 @dataclass(frozen=True)
 class ClinicalCount:
-    """Errors of each kind, and how many places of the reference could have one; ``swapped``: the other side."""
+    """Errors of each kind, and how many places of the reference could have one. ``swapped``: left for right or the reverse."""
 
     negations: int = 0
     negation_errors: int = 0
@@ -57,8 +57,9 @@ class ClinicalCount:
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     """Pairs of words; None on the side where a word was inserted or deleted.
 
-    jiwer's alignment, as the counts of errors are. Where it is free to choose which of several words was replaced and which was
-    dropped, as in "no left" heard as "right", words of one kind (negation, side, number) go together, else those spelt alike.
+    The alignment is jiwer's, as for the counts of errors. It may be free to choose which of several words was replaced and
+    which was dropped, as in "no left" heard as "right". Then words of one kind (negation, side, number) are paired, or else
+    those spelt alike.
     """
     if not reference or not hypothesis:
         return [(word, None) for word in reference] + [(None, word) for word in hypothesis]
@@ -77,13 +78,13 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
 
 
 def _pair_up(said: Sequence[str], heard: Sequence[str]) -> list[Pair]:
-    """Aligns words that all are errors: as many are replaced as can be, in order, and what is alike is."""
+    """Aligns words that are all errors: replaces as many as possible, in order, and pairs those that are most alike."""
     if len(said) > len(heard):
         return [(one, other) for other, one in _pair_up(heard, said)]
     spare = len(heard) - len(said)
     if not said or not spare or len(said) * spare > _MOST_CHOICES:
         return list(zip_longest(said, heard))
-    # best[i][s]: likeness of the first i words of the shorter side with s words of the other skipped before or among them
+    # best[i][s]: likeness of the first i words of the shorter side, with s words of the other side skipped so far
     best = [[0.0] * (spare + 1)]
     for index, word in enumerate(said):
         row: list[float] = []
@@ -104,7 +105,7 @@ def _pair_up(said: Sequence[str], heard: Sequence[str]) -> list[Pair]:
 
 
 def _likeness(one: str, other: str) -> float:
-    """Below 1 by spelling; words of one kind are as like as can be. Equal words are no error: they are kept apart."""
+    """How alike two words are: below 1 by spelling, most for words of one kind. Equal words are no error and never paired."""
     if one == other:
         return -100.0
     is_one_kind = (one in NEGATIONS and other in NEGATIONS) or (one in SIDES and other in SIDES)
@@ -113,7 +114,7 @@ def _likeness(one: str, other: str) -> float:
 
 @dataclass(frozen=True)
 class Mistake:
-    """``kind``: negation, number or laterality. ``first`` and ``last`` are places of the alignment, the latter one after it."""
+    """``kind``: negation, number or laterality. It spans the alignment from place ``first`` up to, but not at, ``last``."""
 
     kind: str
     first: int
@@ -122,7 +123,7 @@ class Mistake:
 
 
 def find_mistakes(pairs: Sequence[Pair]) -> list[Mistake]:
-    """In an alignment, in its order. A swap of sides is one mistake, as is a number of several words in which one is wrong."""
+    """The mistakes of an alignment, in order. A swap of sides is one mistake; so is a number of which any word is wrong."""
     mistakes = []
     for place, (said, heard) in enumerate(pairs):
         if (said in NEGATIONS) != (heard in NEGATIONS):
@@ -137,7 +138,7 @@ def find_mistakes(pairs: Sequence[Pair]) -> list[Mistake]:
 
 
 def count_clinical(reference: str, hypothesis: str) -> ClinicalCount:
-    """Of one pair of normalised texts."""
+    """The errors in one pair of normalised texts."""
     pairs = align(reference.split(), hypothesis.split())
     mistakes = find_mistakes(pairs)
     errors = Counter(mistake.kind for mistake in mistakes)
@@ -153,7 +154,7 @@ def count_clinical(reference: str, hypothesis: str) -> ClinicalCount:
 
 
 def _find_numbers(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
-    """Runs of places, ``(first, one after the last)``, where either side has a number word: each is one number."""
+    """Runs of places ``(first, one after the last)`` where either side has a number word. Each run is one number."""
     runs: list[tuple[int, int]] = []
     for place, (said, heard) in enumerate(pairs):
         if is_number(said) or is_number(heard):
@@ -163,13 +164,13 @@ def _find_numbers(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 
 def is_number(word: str | None) -> bool:
-    """Digits with or without a unit, or a number word."""
+    """Whether ``word`` is a number word, or digits with or without a unit."""
     return word is not None and (word in _NUMBER_WORDS or _DIGITS.fullmatch(word) is not None)
 
 
 @dataclass(frozen=True)
 class TermCount:
-    """Medical terms: in the reference, in the hypothesis, and in both at the same place."""
+    """Counts of medical terms: in the reference, in the hypothesis, and in both at the same place."""
 
     said: int = 0
     heard: int = 0
@@ -197,7 +198,7 @@ class Terms:
     """A list of terms by category, found as whole words, the longest first."""
 
     def __init__(self, terms: Mapping[str, str]) -> None:
-        """``terms``: term as the normaliser writes it → category."""
+        """``terms``: each term, as the normaliser writes it → its category."""
         self._root = _Node()
         for term, category in terms.items():
             node = self._root
@@ -227,9 +228,9 @@ class Terms:
         return found
 
     def compare(self, reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-        """Term, category and outcome: each term of the reference, found or missed, then the additional terms, added.
+        """Term, category and outcome: each term of the reference (found or missed), then each additional term (added).
 
-        A term is found if all its words are aligned to the same words, with nothing between them, and they are that term there.
+        A term is found if all its words are aligned to equal words that are the same term there, without a word between them.
         """
         said, heard = reference.split(), hypothesis.split()
         place = _same_places(said, heard)
@@ -247,7 +248,7 @@ class Terms:
 
 
 def count_terms(compared: Iterable[tuple[str, str, str]]) -> dict[str, TermCount]:
-    """By category, of what :meth:`Terms.compare` gives."""
+    """The counts by category of what :meth:`Terms.compare` returns."""
     counts: dict[str, TermCount] = {}
     for _, category, outcome in compared:
         one = TermCount(int(outcome != "added"), int(outcome != "missed"), int(outcome == "found"))

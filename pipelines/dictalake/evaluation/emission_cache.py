@@ -1,4 +1,4 @@
-"""Emissions of labelled recordings on disk, so that searching decoder settings needs no second acoustic pass."""
+"""Keeps the emissions of labelled recordings on disk, so that a search for decoder settings runs the acoustic model once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dictalake.workflow.stages.emit import Emit
 from dictalake.workflow.stages.load import Load
 
 REFERENCE = "reference"
-_ARITHMETIC = 2  # one more whenever the same model gives other emissions than before
+_ARITHMETIC = 2  # raise it whenever the same model gives other emissions than before
 _SCHEMA = pa.schema(
     [
         pa.field("recording_id", pa.string()),
@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CachedEmissions:
-    """One recording: its reference, if it has one, and the emissions of its channels; none, and a ``reason``, if it failed."""
+    """One recording: its reference, if any, and the emissions of its channels. If it failed: no emissions, and a ``reason``."""
 
     recording_id: str
     reference: str | None
@@ -51,9 +51,9 @@ def cache_emissions(
     model_sha256: str,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> Path:
-    """The Parquet file with the emissions of ``recordings`` under this acoustic configuration; made once, then found again.
+    """The Parquet file with the emissions of ``recordings`` under this acoustic configuration. It is made once and then reused.
 
-    ``on_done`` gets the number of recordings that were done. A file appears whole or not at all.
+    ``on_done`` gets the number of recordings that are done. A file appears whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"emissions-{_key(config, recordings, model_sha256)}.parquet"
@@ -71,14 +71,14 @@ def cache_emissions(
                 is_final &= not any(error and error["retryable"] for error in emitted["error"].to_pylist())
                 writer.write_table(_select(emitted))
                 on_done(len(loaded))
-    # A retryable failure is not kept, so the recording is tried again the next time.
+    # Retryable failures are not stored, so those recordings are retried next time.
     found = path if is_final else path.with_suffix(".incomplete.parquet")
     unfinished.replace(found)
     return found
 
 
 def read_cache(path: Path) -> Iterator[CachedEmissions]:
-    """What ``cache_emissions`` wrote, in order."""
+    """The recordings that ``cache_emissions`` wrote, in order."""
     for group in pq.ParquetFile(path).iter_batches(batch_size=64):
         table = pa.Table.from_batches([group])
         for row, (recording_id, reference, reason) in enumerate(
@@ -102,7 +102,7 @@ def _select(emitted: pa.Table) -> pa.Table:
 
 
 def _key(config: Config, recordings: Sequence[Recording], model_sha256: str) -> str:
-    """Changes with whatever changes the emissions, and with the references."""
+    """A hash that changes with the references and with everything that changes the emissions."""
     parts = {
         "arithmetic": _ARITHMETIC,
         "model": model_sha256,

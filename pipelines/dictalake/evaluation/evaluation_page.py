@@ -1,6 +1,6 @@
-"""The evaluation as one HTML page without a network: tables, intervals, and the worst transcripts with their references.
+"""The evaluation as one HTML page that loads nothing: tables, intervals, and the worst transcripts with their references.
 
-It shows transcripts and plays recordings, so the page is as confidential as the archive, and says so.
+The page shows transcripts and plays recordings. It is as confidential as the archive, and says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AlignedWord:
 
 @dataclass(frozen=True)
 class Snippet:
-    """Sound of a part of a recording, as a data URI."""
+    """The sound of a part of a recording, as a data URI."""
 
     uri: str
     from_s: float
@@ -76,7 +76,7 @@ def compare_words(reference: str, hypothesis: str) -> list[AlignedWord]:
 
 
 def find_worst_passage(words: Sequence[AlignedWord]) -> float:
-    """Where among ``words``, as a share from 0 to 1, the middle of the half minute with the most errors is."""
+    """The middle of the half minute with the most errors: its place among ``words``, as a share from 0 to 1."""
     errors = [word.kind != "same" for word in words]
     starts = range(max(1, len(errors) - _PASSAGE + 1))
     start = max(starts, key=lambda start: sum(errors[start : start + _PASSAGE]))
@@ -101,7 +101,7 @@ def show_mistakes(assessed: Sequence[Assessed]) -> Iterator[ShownMistake]:
 
 
 def rank_terms(assessed: Sequence[Assessed], most: int) -> list[tuple[str, str, int, int]]:
-    """The terms that go wrong most often: term, category, times missed, times inserted."""
+    """The terms with the most errors: term, category, times missed, times inserted."""
     wrong: dict[str, Counter[tuple[str, str]]] = {"missed": Counter(), "added": Counter()}
     for one in assessed:
         for term, category, outcome in one.terms:
@@ -112,7 +112,7 @@ def rank_terms(assessed: Sequence[Assessed], most: int) -> list[tuple[str, str, 
 
 
 def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """SVG: word error rate and 95 % interval of each system (name → figures)."""
+    """An SVG of the word error rate and 95 % interval of each system (name → figures)."""
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(systems)), layout="constrained")
     axes = figure.subplots()
     for place, figures in enumerate(systems.values()):
@@ -131,7 +131,7 @@ def draw_intervals(systems: Mapping[str, Mapping[str, Any]]) -> Markup:
 
 
 def draw_routing(systems: Mapping[str, Mapping[str, Any]]) -> Markup | None:
-    """SVG: the word error rate of the rest when the least confident transcripts go to a human; None without confidences."""
+    """An SVG of the rest's word error rate when the least confident transcripts go to a human; None without confidences."""
     curves = {name: figures["routing"] for name, figures in systems.items() if figures["routing"]}
     if not curves:
         return None
@@ -156,7 +156,7 @@ def render_page(
     terms: Mapping[str, Sequence[tuple[str, str, int, int]]],
     notes: Sequence[str],
 ) -> str:
-    """The page. ``systems``: name → normaliser → figures, as in ``scores.json``; ``mistakes`` and ``terms`` by system."""
+    """The page. ``systems``: name → normaliser → figures, as in ``scores.json``. ``mistakes`` and ``terms`` are by system."""
     normalisers = list(next(iter(systems.values())))
     parts = []
     for normaliser in normalisers:

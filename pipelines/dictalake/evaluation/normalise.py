@@ -1,10 +1,10 @@
-"""Text normalisers for scoring, by name. A rate without its normaliser's name means nothing.
+"""Text normalisers for scoring, by name. An error rate means nothing without the name of its normaliser.
 
 ===========  =========================================================================================================
-medasr       lower case, only letters, digits and apostrophes; spoken markup counts as words. As MedASR is scored
-multimed     lower case, punctuation deleted: what the card of Qwen3-ASR-1.7B-EN-Medical says of its figures on MultiMed
-words        medasr without spoken punctuation, for systems that write it, or leave it out, as they like
-whisper      words, after Whisper's own English normaliser: ``forty milligrams`` and ``40 milligrams`` are the same
+medasr       lower case, only letters, digits and apostrophes; spoken markup counts as words (MedASR's own scoring)
+multimed     lower case, punctuation deleted, as the model card of Qwen3-ASR-1.7B-EN-Medical describes for MultiMed
+words        medasr without spoken punctuation, for systems that may write it or leave it out
+whisper      Whisper's own English normaliser, then words: ``forty milligrams`` equals ``40 milligrams``
 ===========  =========================================================================================================
 """
 
@@ -34,7 +34,7 @@ def normalise_medasr(text: str) -> str:
 
 
 def normalise_words_only(text: str) -> str:
-    """:func:`normalise_medasr` without spoken punctuation, for systems that write it or leave it out as they like."""
+    """:func:`normalise_medasr` without spoken punctuation, for systems that may write it or leave it out."""
     text = _SPOKEN_MARKUP.sub(" ", _TAGS.sub(" ", text))
     return " ".join(_SPOKEN_COMMANDS.sub(" ", normalise_medasr(text)).split())
 
@@ -42,10 +42,10 @@ def normalise_words_only(text: str) -> str:
 def normalise_whisper(text: str) -> str:
     """Whisper's English normaliser (Radford et al. 2022, appendix C), then spoken punctuation dropped.
 
-    Numbers become digits, contractions are spelt out, fillers go. Without its table of British spellings, which is not part
-    of transformers. Spoken punctuation goes last: before, it keeps the numbers of two sentences apart.
+    Numbers become digits, contractions are spelt out, fillers are removed. The table of British spellings is missing, since
+    transformers does not have it. Spoken punctuation is dropped last: until then it separates the numbers of two sentences.
     """
-    text = _BRACKETS.sub(" ", _TAGS.sub(" ", text))  # Whisper's normaliser would drop headings with their brackets
+    text = _BRACKETS.sub(" ", _TAGS.sub(" ", text))  # Whisper's normaliser would drop headings together with their brackets
     return " ".join(_SPOKEN_COMMANDS.sub(" ", _whisper_normaliser()(text)).split())
 
 
@@ -57,7 +57,7 @@ def _whisper_normaliser() -> Callable[[str], str]:
 
 
 def normalise_multimed(text: str) -> str:
-    """Lower case, punctuation deleted (``follow-up`` is ``followup``), spoken punctuation left out as if it were written."""
+    """Lower case, punctuation deleted (``follow-up`` is ``followup``), spoken punctuation dropped like written punctuation."""
     text = _BRACKETS.sub(" ", _SPOKEN_MARKUP.sub(" ", _TAGS.sub(" ", text))).lower()
     kept = "".join(letter for letter in text if not unicodedata.category(letter).startswith(("P", "S")) or letter in "'%+")
     return " ".join(_SPOKEN_COMMANDS.sub(" ", " ".join(kept.split())).split())

@@ -1,6 +1,6 @@
-"""What a promotion would change: recordings that two fingerprints of a lake both transcribed, word against word.
+"""What a promotion would change: compares the words of recordings that two fingerprints of a lake both transcribed.
 
-Nobody knows which of two transcripts is right. So the "errors" of the new one against the old one are differences.
+Nobody knows which of the two transcripts is right. So the "errors" of the new one against the old one are differences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dictalake.lake.query import connect
 UNKNOWN_SPECIALTY = "unknown"
 _TERMS = Path(__file__).parent / "terms"
 _BATCH = 500
-# The newest good row of each current recording, under each of the two.
+# The newest good row of each current recording, under each of the two fingerprints.
 _GOOD = """
     SELECT recording_id, fingerprint, text_raw, confidence, quality.duration_s AS duration_s,
         coalesce(metadata['specialty'], metadata['department'], 'unknown') AS specialty
@@ -52,7 +52,7 @@ _COVERED = f"""
 
 @dataclass(frozen=True)
 class ReadPair:
-    """The two transcripts of a recording: patient text, for whoever asked and for no log."""
+    """The two transcripts of a recording. They are patient text, so they go to the user who asked and into no log."""
 
     recording_id: str
     specialty: str
@@ -63,7 +63,7 @@ class ReadPair:
 
 @dataclass
 class Group:
-    """Of a specialty. The counts of recordings and the confidences are of all, the words of the ``compared`` ones."""
+    """The figures of a specialty. Counts and confidences cover all its recordings, words only the ``compared`` ones."""
 
     both: int = 0
     only_old: int = 0
@@ -108,7 +108,7 @@ class Comparison:
 
 
 def compare_fingerprints(lake: Lake, old: str, new: str, *, sample: int | None = None, pairs: int = 0) -> Comparison:
-    """Compares the words of at most ``sample`` recordings, in the order of their random ids; keeps the ``pairs`` that
+    """Compares the words of at most ``sample`` recordings, in the order of their random ids. Keeps the ``pairs`` that
     differ most.
 
     Raises ConfigError for a fingerprint without rows, RunError where the lake cannot be read.

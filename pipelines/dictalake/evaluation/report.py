@@ -56,7 +56,7 @@ UTTERANCES = pa.schema(
 
 
 def assess_all(scored: Mapping[str, Sequence[Utterance]], normalisers: Sequence[str], terms: Path | None) -> Assessments:
-    """Every recording of every system under every normaliser. ``terms``: the user's own list instead of the shipped one."""
+    """Counts every recording of every system under every normaliser. ``terms``: the user's list in place of the shipped one."""
     files = [terms] if terms else sorted(_TERMS.glob("*.txt"))
     texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
     of_normaliser = {name: read_terms(texts, NORMALISERS[name]) for name in normalisers}
@@ -70,7 +70,7 @@ def assess_all(scored: Mapping[str, Sequence[Utterance]], normalisers: Sequence[
 
 
 def make_figures(assessments: Assessments, by: str | None, cluster: str | None = None) -> Figures:
-    """The figures of ``scores.json``; each system is compared with the first. ``by`` and ``cluster`` are labels."""
+    """The figures of ``scores.json``. Each system is compared with the first one. ``by`` and ``cluster`` are labels."""
     first = next(iter(assessments.values()))
     figures: Figures = {}
     for system, of_normaliser in assessments.items():
@@ -84,7 +84,7 @@ def make_figures(assessments: Assessments, by: str | None, cluster: str | None =
 
 
 def warn_of_few(figures: Figures) -> str | None:
-    """A warning where the intervals rest on too few recordings or clusters."""
+    """A warning if the intervals rest on too few recordings or clusters."""
     total = next(iter(next(iter(figures.values())).values()))
     if total["clusters"] >= _FEW:
         return None
@@ -94,7 +94,7 @@ def warn_of_few(figures: Figures) -> str | None:
 
 
 def open_folder(out: Path) -> None:
-    """Makes the folder. Raises ConfigError, before hours of work, where there is a file instead or it cannot be written."""
+    """Makes the folder. Raises ConfigError, before hours of work, if a file is in its place or it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,8 +111,8 @@ def write_report(
     worst: int,
     find_audio: Callable[[str], Any] | None,
 ) -> None:
-    """Writes the three files into the folder ``out``, for its owner's eyes. ``reasons``: system → recording → why it failed.
-    ``find_audio`` gives a recording's first channel, int16 at 16 kHz.
+    """Writes the three files into the folder ``out``, readable by its owner only. ``reasons``: system → recording → why it
+    failed. ``find_audio`` returns a recording's first channel, int16 at 16 kHz.
     """
     open_folder(out)
     write_private(out / "scores.json", (json.dumps({"systems": figures}, indent=1) + "\n").encode())
@@ -136,7 +136,7 @@ def write_report(
 
 
 def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: Callable[[str], Any] | None) -> list[Shown]:
-    """The ``worst`` recordings of each system, the sound of each once by system while there is room for it."""
+    """The ``worst`` recordings of each system. Each has its sound once per system, as long as the page has room for it."""
     shown = []
     room = _MOST_AUDIO_BYTES
     for system, assessed in read.items():
@@ -152,7 +152,7 @@ def _show_worst(read: Mapping[str, Sequence[Assessed]], worst: int, find_audio: 
 
 
 def make_snippet(waveform: Any, words: Sequence[AlignedWord]) -> Snippet | None:
-    """Half a minute about where the errors are, as if words came evenly, as MP3; None where there is no waveform.
+    """Half a minute around the errors as MP3, assuming that words are spread evenly. None where there is no waveform.
 
     ``waveform``: int16 ``(samples,)`` at 16 kHz, or None.
     """

@@ -1,7 +1,7 @@
 """The systems that ``dictalake evaluate`` compares, and the output of each.
 
-An archive object (ZIP, TAR, gzip) in the manifest counts as one recording: its output is the text of all files in it, in the
-order of their names, and it failed where one of them did.
+An archive object (ZIP, TAR, gzip) in the manifest counts as one recording. Its output is the text of all files in it, in the
+order of their names. If one of the files failed, the recording failed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NO_ROW = "no_row"  # another run is working on the recording and has not committ
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """What a system made of one recording: raw text, readable text and confidence, or the reason and detail of its failure."""
+    """The output for one recording: raw text, readable text and confidence, or the reason and detail of the failure."""
 
     text_raw: str | None = None
     text: str | None = None
@@ -53,7 +53,7 @@ Transcripts = Mapping[str, Mapping[str, SystemOutput]]  # system → recording_i
 
 
 def make_systems(config: Config, names: list[str] | None, files: Sequence[tuple[str, str]]) -> dict[str, Config]:
-    """The configuration of each system that is a run of the pipeline. Raises ConfigError for an impossible one."""
+    """The configuration of each system that is a run of the pipeline. Raises ConfigError for one that cannot run."""
     systems = {}
     for name in names or ():
         if name == "hotwords" and config.decoding.hotwords is None:
@@ -83,7 +83,7 @@ def read_references(archive: Archive) -> list[Recording]:
 
 @contextmanager
 def lake_or_temporary(config: Config) -> Iterator[Config]:
-    """``config`` with a lake: its own, or a temporary one."""
+    """``config`` with a lake: its own if it has one, else a temporary one."""
     if config.lake.uri is not None:
         yield config
         return
@@ -117,15 +117,15 @@ def run_systems(configs: Mapping[str, Config], recordings: Sequence[Recording]) 
 
 
 def read_transcripts(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, SystemOutput]:
-    """The outputs for ``recordings`` that the lake holds under ``fingerprint``, of the last attempt at each."""
+    """The outputs for ``recordings`` that the lake holds under ``fingerprint``, from the last attempt at each."""
     outputs = _group_outputs(_read_rows(lake, fingerprint))
     return {one.recording_id: _join_outputs(outputs.get(one.recording_id, [])) for one in recordings}
 
 
 def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> dict[str, SystemOutput]:
-    """As ``read_transcripts``, for an earlier run: where the object has a new version since, takes the newest one of its URI.
+    """As ``read_transcripts``, for an earlier run. If the object has changed since, it takes the newest row of the same URI.
 
-    Raises ConfigError where the lake has no row under ``fingerprint``.
+    Raises ConfigError if the lake has no row under ``fingerprint``.
     """
     rows = _read_rows(lake, fingerprint)
     if not rows:
@@ -140,7 +140,7 @@ def join_run(lake: Lake, fingerprint: str, recordings: Sequence[Recording]) -> d
 
 
 def _read_rows(lake: Lake, fingerprint: str) -> list[dict[str, Any]]:
-    """The rows under ``fingerprint``: older versions of an object before newer ones, earlier attempts before later ones."""
+    """The rows under ``fingerprint``. Older versions of an object come first, and so do earlier attempts."""
     assert lake.uri is not None
     columns = ["recording_id", "attempt", "text", "text_raw", "error", "confidence", "source", "archive_id", "archive_rows"]
     rows = open_lake(lake.uri, lake.storage_options).to_table(columns=columns, filter=ds.field("fingerprint") == fingerprint)
@@ -148,7 +148,7 @@ def _read_rows(lake: Lake, fingerprint: str) -> list[dict[str, Any]]:
 
 
 def _group_outputs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[SystemOutput]]:
-    """Id of an object of the archive → the outputs of the last attempts at the recordings in it, in the order of their URIs."""
+    """Id of an archive's object → the outputs of the last attempts at the recordings in it, in the order of their URIs."""
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(_object_of(row), {})[row["recording_id"]] = row
@@ -159,9 +159,9 @@ def _group_outputs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[SystemOu
 
 
 def _drop_outdated(object_id: str, group: Mapping[str, Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Without the own row of an archive object whose files were all read since, such as that of a storage that did not answer.
+    """Drops an archive object's own row if all its files were read later, for example after the storage had not answered.
 
-    Its own row of the same reading stays: it says that part of the object is damaged (``same_look`` in worklist.sql).
+    A row of its own from the same reading stays: it says that part of the object is damaged (``same_look`` in worklist.sql).
     """
     members = [row for recording_id, row in group.items() if recording_id != object_id]
     expected = max((row["archive_rows"] or 0 for row in members), default=0)
@@ -172,12 +172,12 @@ def _drop_outdated(object_id: str, group: Mapping[str, Mapping[str, Any]]) -> It
 
 
 def _object_of(row: Mapping[str, Any]) -> str:
-    """The id of the object of the archive that the row comes from."""
+    """The id of the archive's object that the row comes from."""
     return str(row["archive_id"] or row["recording_id"])
 
 
 def _uris_of_object(row: Mapping[str, Any]) -> Iterator[str]:
-    """What the URI of the object may be: of ``a.zip#b#1.wav`` it is ``a.zip`` or ``a.zip#b``, as names may have a ``#`` too."""
+    """The possible URIs of the object: for ``a.zip#b#1.wav``, ``a.zip`` and ``a.zip#b``, since names may hold a ``#`` too."""
     uri = _uri_of(row)
     if _object_of(row) == row["recording_id"]:
         yield uri
@@ -192,7 +192,7 @@ def _uri_of(row: Mapping[str, Any]) -> str:
 
 
 def _join_outputs(outputs: Sequence[SystemOutput]) -> SystemOutput:
-    """The output of one object of the archive from those of the recordings in it."""
+    """The output for one object, from the outputs for the recordings in it."""
     if not outputs:
         return SystemOutput(reason=NO_ROW, detail="the lake has no row of this recording")
     if len(outputs) == 1:
@@ -219,7 +219,7 @@ def _make_output(row: Mapping[str, Any]) -> SystemOutput:
 
 
 def run_whisper(recordings: Sequence[Recording], config: Config, folder: Path | None) -> dict[str, SystemOutput]:
-    """Transcribes with the Whisper model in ``folder``, by default the packaged one, in this process."""
+    """Transcribes in this process with the Whisper model in ``folder``, by default the packaged one."""
     whisper = Whisper(folder or find_packaged_model(), config.acoustic.device)
     console = Console(stderr=True)
     shown = track(recordings, "whisper", total=len(recordings), console=console, disable=not console.is_terminal)
@@ -229,7 +229,7 @@ def run_whisper(recordings: Sequence[Recording], config: Config, folder: Path | 
 def transcribe_here(
     transcribe: Callable[[np.ndarray], str], recordings: Iterable[Recording], config: Config
 ) -> dict[str, SystemOutput]:
-    """What ``transcribe`` makes of each recording, read as a run reads it: int16 ``(channels, samples)`` at 16 kHz."""
+    """What ``transcribe`` returns for each recording, read as a run reads it: int16 ``(channels, samples)`` at 16 kHz."""
     loader = AudioLoader(config)
     joined = {}
     for recording in recordings:
@@ -245,7 +245,7 @@ def transcribe_here(
 
 
 def make_utterances(recordings: Sequence[Recording], outputs: Mapping[str, SystemOutput]) -> list[Utterance]:
-    """The recordings that have a reference, with the system's output; a failed one has no hypothesis."""
+    """The recordings that have a reference, with the system's output. A failed one has no hypothesis."""
     return [
         Utterance(
             recording.recording_id,
@@ -260,9 +260,9 @@ def make_utterances(recordings: Sequence[Recording], outputs: Mapping[str, Syste
 
 
 def make_finder(recordings: Sequence[Recording], config: Config) -> Callable[[str], np.ndarray | None]:
-    """A function from a recording's id to its first channel, int16 at 16 kHz, or None where it cannot be read.
+    """A function from a recording's id to its first channel, int16 at 16 kHz, or None if it cannot be read.
 
-    An archive object of more than one file gives None: one waveform could not be that of its text.
+    An archive object with several files gives None, since its text belongs to several waveforms.
     """
     by_id = {recording.recording_id: recording for recording in recordings}
     loader = AudioLoader(config)

@@ -1,4 +1,4 @@
-"""Finds decoder settings on labelled recordings whose emissions are cached: each trial is a search, and nothing but that."""
+"""Finds decoder settings on labelled recordings whose emissions are cached, so that a trial only runs the decoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Settings = Mapping[str, Any]  # keys of the section `decoding`
 
 @dataclass(frozen=True)
 class Decoded:
-    """One recording: reference and hypothesis as spoken, and of each word its evidence (two logits) and whether it is right."""
+    """One recording: reference and hypothesis as spoken, and each word's evidence (two logits) and whether it is right."""
 
     recording_id: str
     reference: str
@@ -43,7 +43,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of ``settings`` on the recordings. For hotwords: how often they were spoken, found, and wrongly found."""
+    """The result of ``settings`` on the recordings. For hotwords: how often they were spoken, found, and found wrongly."""
 
     settings: Settings
     decoded: tuple[Decoded, ...]
@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def evidence(self) -> np.ndarray:
-        """``(words, 2)`` of all recordings."""
+        """The evidence ``(words, 2)`` of all recordings."""
         return np.concatenate([one.evidence for one in self.decoded]) if self.decoded else np.empty((0, 2))
 
     @property
@@ -74,7 +74,7 @@ class Bench:
         self._pool, self._config, self._vocabulary, self._shards = pool, config, vocabulary, shards
 
     def try_settings(self, settings: Settings, normaliser: str) -> Trial:
-        """Raises ConfigError for settings that are none."""
+        """Raises ConfigError for invalid settings."""
         decoding = Decoding.model_validate({**self._config.decoding.model_dump(), **settings, "nbest": 1})
         parts = self._pool.map(_decode_shard, [(decoding, normaliser, shard, self._shards) for shard in range(self._shards)])
         decoded = tuple(one for part in parts for one in part)
@@ -94,7 +94,7 @@ class Bench:
 
 @contextmanager
 def open_bench(cache: Path, config: Config, vocabulary: Vocabulary, grid: FrameGrid, processes: int) -> Iterator[Bench]:
-    """A bench over the recordings of ``cache``, those that failed, or have no reference, left out."""
+    """A bench over the recordings of ``cache``, without those that failed or have no reference."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (cache, vocabulary, grid)) as pool:
         yield Bench(pool, config, vocabulary, processes)
@@ -103,8 +103,8 @@ def open_bench(cache: Path, config: Config, vocabulary: Vocabulary, grid: FrameG
 def search(
     bench: Bench, axes: Sequence[Mapping[str, Sequence[Any]]], normaliser: str, on_trial: Callable[[Trial], None]
 ) -> Trial:
-    """The trial with the fewest errors. ``axes`` are grids (key → values) gone through one after the other, each with the best
-    settings of the ones before. Between equals the one tried first wins, so give the cheaper value first.
+    """The trial with the fewest errors. ``axes`` are grids (key → values). They are searched one after another, each with the
+    best settings of those before it. Of equal trials the first one wins, so give the cheaper value first.
     """
     best: Trial | None = None
     for grid in axes:

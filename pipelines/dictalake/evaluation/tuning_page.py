@@ -1,6 +1,6 @@
-"""What tuning found, as one HTML page without a network: the surface of word errors, reliability, and what to send to people.
+"""The result of tuning as one HTML page that loads nothing: word errors by setting, reliability, and what to send to humans.
 
-Drawn with matplotlib. The page holds numbers only, no text of a recording.
+matplotlib draws the figures. The page holds numbers only, and no text of a recording.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#999999"  # Okabe and Ito: the co
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Confidence of the words of one set, before and after the fit, ``(words,)`` each, and whether each word is right."""
+    """The confidences of one set's words before and after the fit, ``(words,)`` each, and whether each word is right."""
 
     name: str
     before: np.ndarray
@@ -32,7 +32,7 @@ class Calibrated:
 
 
 def draw_surface(trials: Sequence[tuple[float, float, float]]) -> Markup:
-    """SVG of word error rate over language model weight (x) and word score (y). ``trials``: lm_weight, word_score, rate."""
+    """SVG of the word error rate by language model weight (x) and word score (y). ``trials``: lm_weight, word_score, rate."""
     weights = sorted({trial[0] for trial in trials})
     scores = sorted({trial[1] for trial in trials})
     rates = np.full((len(scores), len(weights)), np.nan)
@@ -61,7 +61,7 @@ def _frame(column: int, row: int) -> Any:
 
 
 def draw_reliability(calibrated: Sequence[Calibrated]) -> Markup:
-    """SVG: of each set the accuracy of words against their confidence, before and after; perfect is the diagonal."""
+    """An SVG of each set's accuracy of words against their confidence, before and after the fit. The diagonal is perfect."""
     figure = Figure(figsize=(4.5 * len(calibrated), 4), layout="constrained")
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(calibrated))), calibrated, strict=True):
         axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":")
@@ -74,7 +74,7 @@ def draw_reliability(calibrated: Sequence[Calibrated]) -> Markup:
 
 
 def draw_routing(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
-    """SVG: word error rate of the transcripts that are left, against the share that goes to a human, least sure first."""
+    """An SVG of the word error rate of the remaining transcripts, by the share that goes to a human, least confident first."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes: Axes = figure.subplots()
     for (name, (shares, rates)), colour in zip(curves.items(), (_BLUE, _ORANGE, _GREY), strict=False):
@@ -87,9 +87,9 @@ def draw_routing(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) 
 
 
 def route(errors: np.ndarray, words: np.ndarray, confidence: np.ndarray) -> tuple[list[float], list[float]]:
-    """Shares 0–1 of transcripts sent away, the least confident first, and the word error rate of those that stay.
+    """The shares 0–1 of transcripts that go to a human, least confident first, and the word error rate of the rest.
 
-    All three ``(transcripts,)``. The last point keeps one transcript.
+    All arrays are ``(transcripts,)``. The last point keeps one transcript.
     """
     order = np.argsort(-confidence, kind="stable")
     kept_errors, kept_words = np.cumsum(errors[order]), np.cumsum(words[order])
@@ -101,7 +101,7 @@ def route(errors: np.ndarray, words: np.ndarray, confidence: np.ndarray) -> tupl
 def render_page(
     title: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], pictures: Sequence[tuple[str, Markup]]
 ) -> str:
-    """The page: ``tables`` are caption, header and rows, ``pictures`` caption and SVG."""
+    """The page. ``tables`` hold caption, header and rows; ``pictures`` hold caption and SVG."""
     template = open_templates(Path(__file__).parent).from_string(_PAGE)
     return template.render(title=title, tables=tables, pictures=pictures)
 

@@ -1,4 +1,4 @@
-"""Scores of a system by group: voice, specialty, or whatever column the manifest has."""
+"""Scores of a system by group: voice, specialty, or any other column of the manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Score:
-    """Errors of one group; ``failed`` of its utterances failed, and all their words are among the deletions."""
+    """The errors of one group. ``failed`` of its utterances failed, and all their words count as deletions."""
 
     group: str
     errors: ErrorCount
@@ -34,7 +34,7 @@ class Score:
 
 
 def score(utterances: Sequence[Utterance], normalise: Callable[[str], str], by: str | None = None) -> list[Score]:
-    """A Score for each value of the label ``by``, sorted, and at the end one of the group TOTAL over everything."""
+    """A Score for each value of the label ``by``, sorted, and at the end one for the group TOTAL."""
     groups: dict[str, list[Utterance]] = {}
     if by is not None:
         for utterance in utterances:
@@ -51,14 +51,14 @@ def score(utterances: Sequence[Utterance], normalise: Callable[[str], str], by: 
 
 
 def relative_improvement(before: ErrorCount, after: ErrorCount) -> float | None:
-    """Share of the error rate that went away, negative where it grew; None where there was none to begin with."""
+    """The share by which the error rate fell, negative if it grew; None if there were no errors to begin with."""
     return (before.rate - after.rate) / before.rate if before.rate else None
 
 
 def find_worst(
     utterances: Sequence[Utterance], normalise: Callable[[str], str], count: int
 ) -> list[tuple[Utterance, ErrorCount]]:
-    """The ``count`` utterances with the highest error rate, worst first; those without any error are left out."""
+    """The ``count`` utterances with the highest error rates, worst first, without those that have no error."""
     counted = [(u, count_errors([(normalise(u.reference), normalise(u.hypothesis or ""))])) for u in utterances]
     counted.sort(key=lambda pair: (-pair[1].rate, pair[0].recording_id))
     return [pair for pair in counted[:count] if pair[1].rate > 0]

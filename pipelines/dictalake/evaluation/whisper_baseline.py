@@ -17,14 +17,14 @@ from dictalake.records import Word
 
 
 class Whisper:
-    """A Whisper model in CTranslate2 form. Raises ConfigError as :meth:`WhisperEngine.load`."""
+    """A Whisper model in CTranslate2 format. Raises ConfigError as :meth:`WhisperEngine.load` does."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         acoustic = Acoustic.model_validate({"kind": "whisper", "model": str(folder), "device": device})
         self._engine = WhisperEngine.load(acoustic, os.cpu_count() or 1)
 
     def transcribe(self, waveforms: np.ndarray) -> str:
-        """Text of int16 ``(channels, samples)`` at 16 kHz: segments of all channels in order of time, equal channels once."""
+        """The text of int16 ``(channels, samples)`` at 16 kHz: segments of all channels by time. Equal channels count once."""
         said: list[list[Word]] = []
         for index, waveform in enumerate(waveforms):
             if not any(np.array_equal(waveform, earlier) for earlier in waveforms[:index]):

@@ -10,7 +10,7 @@ import jiwer
 
 @dataclass(frozen=True)
 class ErrorCount:
-    """Substitutions, deletions, insertions over ``words`` reference words of ``utterances`` pairs."""
+    """Substitutions, deletions and insertions over the ``words`` reference words of ``utterances`` pairs."""
 
     utterances: int = 0
     words: int = 0
@@ -28,7 +28,7 @@ class ErrorCount:
 
 
 def count_errors(pairs: Sequence[tuple[str, str]]) -> ErrorCount:
-    """Counts over ``(reference, hypothesis)`` pairs of already normalised texts. An empty reference counts its insertions."""
+    """Counts the errors in ``(reference, hypothesis)`` pairs of normalised texts. Without a reference, all are insertions."""
     spoken = [(reference, hypothesis) for reference, hypothesis in pairs if reference]
     inserted = sum(len(hypothesis.split()) for reference, hypothesis in pairs if not reference)
     if not spoken:

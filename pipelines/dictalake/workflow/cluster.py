@@ -28,6 +28,9 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 # Beside its actors a small machine has more workers than CPUs, and Ray ends the others a second after they have nothing to do:
 # each next block of their stage then waited for a new process, which took a fifth of two CPUs away from the model.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+# Workers that Ray starts before there is work belong to no job, and the fork server starts those of one job alone.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+os.environ.setdefault("RAY_enable_worker_prestart", "0")
 
 import ray
 import ray._private.worker

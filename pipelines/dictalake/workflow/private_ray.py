@@ -28,6 +28,8 @@ from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
+from dictalake.workflow import fork_server
+
 _PREFIX, _LOCK = "dl-", "in-use"
 _KEPT_S = 86_400.0
 _OWNER_ONLY = 0o077
@@ -44,9 +46,16 @@ def private_ray() -> Iterator[dict[str, Any]]:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        with _authentication(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token)):
+        with (
+            _authentication(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token)),
+            fork_server.fork_server(folder, services._site_flags()),
+        ):
             # Ray opens its folders to everybody, again with each worker. So they lie inside of ours, where nobody gets to them.
-            yield {"_temp_dir": str(folder / "r"), "_node_ip_address": _LOOPBACK, "dashboard_host": _LOOPBACK}
+            yield {
+                "_temp_dir": str(folder / fork_server.RAYS_FOLDER),
+                "_node_ip_address": _LOOPBACK,
+                "dashboard_host": _LOOPBACK,
+            }
 
 
 @contextmanager
@@ -75,6 +84,7 @@ def private_processes(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
         change(ray_constants, "ENABLE_RAY_CLUSTER", False)
         for start in ("start_monitor", "start_log_monitor", "start_api_server"):
             change(Node, start, lambda *_, **__: None)
+        change(ray_constants, "SETUP_WORKER_FILENAME", fork_server.__file__)  # an absolute path stays what it is
         yield
 
 
@@ -157,7 +167,7 @@ def _own_folder() -> Iterator[Path]:
 def _keep_logs(folder: Path) -> None:
     """Removes all else: the token, sockets, and what was spilled and Ray did not remove itself."""
     (folder / "token").unlink(missing_ok=True)
-    for place in folder.glob("r/session_*/*"):
+    for place in folder.glob(f"{fork_server.RAYS_FOLDER}/session_*/*"):
         if place.is_dir() and place.name != "logs":
             shutil.rmtree(place, ignore_errors=True)
 

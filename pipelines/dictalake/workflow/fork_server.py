@@ -1,0 +1,215 @@
+"""Starts Ray's workers on this machine as forks of one process that has imported Ray Data already.
+
+Ray starts each worker as a new Python, which imports Ray twice and Ray Data once. On a small machine the seven workers of a
+run took most of the time until its first row. Here one process imports them once, and a worker is a fork of it.
+
+Ray runs this file in place of its own ``setup_worker.py``, once for each worker. It asks the fork server, and starts the
+worker as Ray does wherever it gets no answer. The file imports the standard library alone, and never dictalake: which one a
+worker imports is decided in the worker, and ``package_hash`` looks at it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_SOCKET, RAYS_FOLDER = "fork", "r"  # side by side
+SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio", "av", "pydicom")
+WITH_FIRST_WORKER = ("ray", "ray.data", "ray._private.node", "ray._private.parameter", "ray._private.runtime_env.setup_hook")
+_SERVE, _STARTED, _REFUSED = "serve", b"\1", b"\0"
+_LENGTH, _STREAMS = struct.Struct("!I"), 3  # standard input, output and error
+_OWNER_ONLY = 0o077
+_MOST_WAITING = 64
+_LONGEST_START_S, _END_S = 60.0, 1.0
+# Ray writes the name of what a worker does over its arguments, and takes no more room than they have.
+_ROOM_FOR_NAME = "-" * 200
+_CONTEXT, _LANGUAGE, _FOLDER = "--serialized-runtime-env-context=", "--language=", "--temp-dir="
+
+
+class _Request(NamedTuple):
+    """A worker to be: its script and arguments, and what it inherits."""
+
+    command: list[str]
+    environment: dict[str, str]
+    folder: str
+    umask: int
+    descriptors: tuple[int, ...]
+
+    @property
+    def ray_variables(self) -> dict[str, str]:
+        return {name: value for name, value in self.environment.items() if name.startswith("RAY_")}
+
+
+@contextmanager
+def fork_server(
+    folder: Path, flags: Sequence[str] = (), *, soon: Sequence[str] | None = None, later: Sequence[str] = WITH_FIRST_WORKER
+) -> Iterator[None]:
+    """Runs one until the block ends, with its socket in ``folder`` beside Ray's own folder. ``flags`` go to Python.
+
+    It imports ``soon``, or ``SOON``, while Ray starts, and ``later`` with the first worker, whose variables Ray reads then.
+    """
+    if not sys.platform.startswith("linux"):  # elsewhere system libraries do not survive a fork
+        yield
+        return
+    address = folder / _SOCKET
+    ours, theirs = socket.socketpair()  # closed with the driver, however it ends
+    with ours:
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen(_MOST_WAITING)
+            descriptors = listener.fileno(), theirs.fileno()
+            names = [",".join(names) for names in (SOON if soon is None else soon, later)]
+            command = [sys.executable, *flags, __file__, _SERVE, *map(str, descriptors), *names]
+            server = subprocess.Popen(
+                [*command, _ROOM_FOR_NAME],
+                pass_fds=descriptors,
+                # A library that starts threads when it is imported would lose them by the fork.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                umask=_OWNER_ONLY,
+                process_group=0,  # a signal to the group of the run does not reach Ray, nor this
+            )
+        try:
+            yield
+        finally:
+            address.unlink(missing_ok=True)
+            ours.close()
+            try:
+                server.wait(_END_S)
+            except subprocess.TimeoutExpired:  # it is still at its imports
+                server.kill()
+                server.wait()
+
+
+def serve(
+    listener: socket.socket, driver: socket.socket, soon: Iterable[str] = (), later: Iterable[str] = ()
+) -> _Request | None:
+    """Forks a worker for each request, until the driver is gone. Returns in each worker too, with its request."""
+    _import(soon)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a worker that ends leaves no zombie
+    known: dict[str, str] | None = None
+    with listener, driver, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(driver, selectors.EVENT_READ)
+        while driver not in {key.fileobj for key, _ in selector.select()}:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError, ValueError):
+                request = _receive(connection)
+                if known is None:
+                    # Ray reads them once, when it is imported; they name the job and the node that a worker belongs to.
+                    known = request.ray_variables
+                    os.environ.update(known)
+                    _import(later)
+                can_fork = known == request.ray_variables
+                if can_fork and os.fork() == 0:
+                    return request
+                for descriptor in request.descriptors:
+                    os.close(descriptor)
+                connection.sendall(_STARTED if can_fork else _REFUSED)
+    return None
+
+
+@contextmanager
+def own_class_ids() -> Iterator[None]:
+    """Gives the actors' classes of Ray Data their ids, which else come from the random numbers of Ray's core.
+
+    Forks would inherit the state of those, and choose the same ids for their objects.
+    """
+    actor: Any = sys.modules.get("ray.actor")
+    if actor is None:
+        yield
+        return
+    kind = actor.ActorClassID
+
+    class ClassIds:
+        @staticmethod
+        def from_random() -> Any:
+            return kind(os.urandom(kind.size()))
+
+    actor.ActorClassID = ClassIds
+    try:
+        yield
+    finally:
+        actor.ActorClassID = kind
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        with own_class_ids():
+            importlib.import_module(name)
+
+
+def become_worker(request: _Request) -> None:
+    """Runs Ray's own script for workers in this process, which is a fork."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    for target, descriptor in enumerate(request.descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.folder)
+    os.umask(request.umask)
+    sys.argv[:] = request.command
+    sys.path.insert(0, str(Path(request.command[0]).parent))
+    runpy.run_path(request.command[0], run_name="__main__")
+
+
+def _receive(connection: socket.socket) -> _Request:
+    head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _STREAMS)
+    with connection.makefile("rb") as body:
+        return _Request(**json.loads(body.read(*_LENGTH.unpack(head))), descriptors=tuple(descriptors))
+
+
+def _ask(address: Path, command: Sequence[str]) -> bool:
+    """Whether the fork server started a worker with ``command``."""
+    umask = os.umask(_OWNER_ONLY)
+    os.umask(umask)
+    request = {"command": command, "environment": dict(os.environ), "folder": os.getcwd(), "umask": umask}
+    body = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(_LONGEST_START_S)
+        connection.connect(str(address))
+        socket.send_fds(connection, [_LENGTH.pack(len(body))], range(_STREAMS))
+        connection.sendall(body)
+        return connection.recv(1) == _STARTED
+    return False
+
+
+def start_worker(arguments: Sequence[str]) -> None:
+    """What Ray's ``setup_worker.py`` does with its ``arguments``."""
+    command = [one for one in arguments if not one.startswith((_CONTEXT, _LANGUAGE))]
+    contexts = [one.removeprefix(_CONTEXT) for one in arguments if one.startswith(_CONTEXT)]
+    script = next(index for index, one in enumerate(command) if not one.startswith("-"))
+    if any(context not in ("", "{}") for context in contexts) or f"{_LANGUAGE}PYTHON" not in arguments:
+        setup = Path(command[script]).with_name("setup_worker.py")
+        os.execv(sys.executable, [sys.executable, str(setup), *arguments])
+    addresses = [Path(one.removeprefix(_FOLDER)).with_name(_SOCKET) for one in command if one.startswith(_FOLDER)]
+    if not any(_ask(address, command[script:]) for address in addresses):
+        os.execv(sys.executable, [sys.executable, *command])
+
+
+def main() -> None:
+    del sys.path[0]  # this file's folder, which has no place on the path of a worker
+    if sys.argv[1] != _SERVE:
+        start_worker(sys.argv[1:])
+        return
+    listener, driver = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
+    if (request := serve(listener, driver, *(filter(None, names.split(",")) for names in sys.argv[4:6]))) is not None:
+        become_worker(request)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Ray's workers start as forks of one process, each with what Ray gave to it; where there is none, as Ray starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dictalake.workflow import fork_server
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forks on Linux alone")
+
+WORKER = """
+import json, os, sys
+umask = os.umask(0o077)
+print(json.dumps({
+    "arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask, "parent": os.getppid(),
+    "is_leader": os.getpgid(0) == os.getpid(), "has_imported": ["colorsys" in sys.modules, "wave" in sys.modules],
+    "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
+}))
+print("a line", file=sys.stderr)
+sys.exit(3)
+"""
+OF_RAY = {"RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": "17"}
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Path:
+    """A script in the place of Ray's, and beside it one in the place of ``setup_worker.py``."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/setup_worker.py").write_text("import sys; print('set up', sys.argv[1:])")
+    script = tmp_path / "ray/default_worker.py"
+    script.write_text(WORKER)
+    return script
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[None]:
+    """A fork server that has imported two small modules, one of them with the first worker."""
+    with fork_server.fork_server(tmp_path, soon=["colorsys"], later=["wave"]):
+        yield
+
+
+def arguments(script: Path) -> list[str]:
+    return [str(script), f"--temp-dir={script.parent.parent / fork_server.RAYS_FOLDER}", "--worker-id=5"]
+
+
+def start(script: Path, *more: str, language: str = "PYTHON", **variables: str) -> subprocess.CompletedProcess[str]:
+    """As Ray's node starts a worker. A pipe stays open as long as a process holds its other end: also that of a fork."""
+    return subprocess.run(
+        [sys.executable, fork_server.__file__, *arguments(script), *more, f"--language={language}"],
+        env={**os.environ, **OF_RAY, **variables},
+        cwd=script.parent,
+        input="of its own",
+        capture_output=True,
+        text=True,
+        umask=0o027,
+        timeout=60,
+        check=False,
+    )
+
+
+def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_a_worker_is_a_fork_with_the_arguments_and_surroundings_that_ray_gave_to_it(server: None, worker: Path) -> None:
+    done = start(worker, "--serialized-runtime-env-context={}", OF_THIS_ONE="yes")
+    seen = read(done)
+    assert seen["arguments"] == arguments(worker)
+    assert seen["has_imported"] == [True, True]
+    assert (seen["folder"], seen["umask"], seen["is_leader"]) == (str(worker.parent), 0o027, True)
+    assert seen["environment"]["OF_THIS_ONE"] == "yes"
+    assert {name: seen["environment"][name] for name in OF_RAY} == OF_RAY
+    assert ("OPENBLAS_NUM_THREADS" in seen["environment"]) == ("OPENBLAS_NUM_THREADS" in os.environ)
+    assert (seen["input"], done.stderr) == ("of its own", "a line\n")
+    assert seen["parent"] == read(start(worker))["parent"]  # the server
+
+
+def test_a_worker_finds_modules_where_one_of_rays_own_would(server: None, worker: Path) -> None:
+    forked, own = read(start(worker)), read(start(worker, RAY_JOB_ID="02000000"))
+    assert forked["path"] == own["path"]
+    assert forked["path"][0] == str(worker.parent)
+    assert not forked["has_own_code"], "which dictalake a worker imports is its own business"
+
+
+def test_a_worker_of_another_job_is_no_fork_as_ray_has_read_its_variables_already(server: None, worker: Path) -> None:
+    assert read(start(worker))["has_imported"] == [True, True]
+    other = start(worker, RAY_JOB_ID="02000000")
+    assert (read(other)["has_imported"], other.returncode) == ([False, False], 3)
+    assert read(other)["environment"]["RAY_JOB_ID"] == "02000000"
+
+
+def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_path: Path) -> None:
+    def require_own_start() -> None:
+        done = start(worker)
+        assert (read(done)["arguments"], done.returncode) == (arguments(worker), 3)
+        assert read(done)["has_imported"] == [False, False]
+
+    require_own_start()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "fork"))
+    require_own_start()
+
+
+def test_no_two_workers_choose_the_same_ids(worker: Path, tmp_path: Path) -> None:
+    """Ray's core draws them from random numbers of which forks must not inherit the state."""
+    worker.write_text("import ray, sys; print(ray.ObjectID.from_random().hex(), 'ray.data' in sys.modules)")
+    with fork_server.fork_server(tmp_path):
+        first, second = (start(worker).stdout.split() for _ in range(2))
+    assert (first[1], second[1]) == ("True", "True")
+    assert first[0] != second[0]
+
+
+def test_what_ray_has_to_set_up_for_a_worker_is_left_to_ray(server: None, worker: Path) -> None:
+    context = '--serialized-runtime-env-context={"env_vars": {"A": "b"}}'
+    assert start(worker, context).stdout == f"set up {[*arguments(worker), context, '--language=PYTHON']}\n"
+    assert start(worker, language="JAVA").stdout.startswith("set up")
+
+
+def test_a_server_ends_with_its_driver_and_leaves_nothing(tmp_path: Path) -> None:
+    with fork_server.fork_server(tmp_path, soon=[], later=[]):
+        assert [path.name for path in tmp_path.iterdir()] == ["fork"]
+    assert list(tmp_path.iterdir()) == []
+    listener, ours, theirs = socket.socket(socket.AF_UNIX), *socket.socketpair()
+    with listener, theirs:
+        listener.bind(str(tmp_path / "fork"))
+        listener.listen()
+        ours.close()  # as when the driver is killed
+        assert fork_server.serve(listener, theirs) is None
