@@ -9,7 +9,7 @@ import numpy as np
 from dictalake.decoding.native.compiled import compiled
 from dictalake.decoding.native.frame_loop import add_logs, choose
 from dictalake.decoding.native.steps import complete_words, score_end
-from dictalake.decoding.native.tables import STARTS_WORD, Records
+from dictalake.decoding.native.tables import STARTS_WORD, LmTables, Records
 
 _LEAST_LOGP = math.log(1e-15)
 
@@ -73,9 +73,7 @@ def begin(settings: Records, bonuses: Records, nodes: Records, children: Records
 def finish(
     settings: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
@@ -92,10 +90,10 @@ def finish(
     list, or -1 where tables must be filled first.
     """
     state = progress[0]
-    complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
+    complete_words(settings, words, lm, hot_steps, bonuses, nodes, beams, progress, missing)
     for beam in range(state.beams):
         if nodes[beams[beam].node].done == 1:
-            score_end(nodes[beams[beam].node].next_lm_state, settings, words, ngrams, contexts, asked, progress, missing)
+            score_end(nodes[beams[beam].node].next_lm_state, settings, words, lm, progress, missing)
     if state.missing > 0:
         return -1
     state.stamp += 1
@@ -115,9 +113,7 @@ def finish(
         # In the loop the score was without the last word.
         node.lm_score = settings[0].nothing
         if node.token >= 0:
-            node.lm_score = node.next_lm_score + score_end(
-                node.next_lm_state, settings, words, ngrams, contexts, asked, progress, missing
-            )
+            node.lm_score = node.next_lm_score + score_end(node.next_lm_state, settings, words, lm, progress, missing)
         one.plain_total = one.score + node.lm_score
         one.total = one.plain_total
         if settings[0].has_hotwords == 1:

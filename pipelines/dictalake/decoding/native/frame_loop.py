@@ -15,8 +15,9 @@ import math
 import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.steps import complete_words, find_place
-from dictalake.decoding.native.tables import CONTINUES_WORD, UNKNOWN, Records
+from dictalake.decoding.native.hash_table import find_place
+from dictalake.decoding.native.steps import complete_words
+from dictalake.decoding.native.tables import CONTINUES_WORD, MAPPED, UNKNOWN, LmTables, Records
 
 DONE, MISSING, FULL = range(3)  # why the loop returned: at the last frame, to fill tables, or for larger arrays
 _NEGLIGIBLE = -37.0
@@ -31,9 +32,7 @@ def search_frames(
     logp: np.ndarray,
     tokens: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
@@ -58,10 +57,10 @@ def search_frames(
                 beams[beam].score += logp[first]
             state.frame += 1
             continue
-        if state.nodes + most > len(nodes) or state.spans + most > len(spans):
+        if state.nodes + most > len(nodes) or state.spans + most > len(spans) or not has_room(settings, lm):
             return FULL
         if not only_blank:
-            complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
+            complete_words(settings, words, lm, hot_steps, bonuses, nodes, beams, progress, missing)
             if state.missing > 0:
                 return MISSING
         count = 0
@@ -79,6 +78,16 @@ def search_frames(
                 state.quiet = 0
         state.frame += 1
     return DONE
+
+
+@compiled
+def has_room(settings: Records, lm: LmTables) -> bool:
+    """Whether all that one frame and the end of a recording can look up in a mapped KenLM file fits into its tables."""
+    _, _, table, _, _, states, filled = lm
+    most = settings[0].width + settings[0].plain_width
+    return settings[0].lm_kind != MAPPED or (
+        filled[0].places + 8 * most < len(table) // 2 and filled[0].states + 4 * most < len(states)
+    )
 
 
 @compiled_part

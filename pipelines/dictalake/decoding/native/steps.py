@@ -6,42 +6,12 @@ import math
 
 import numpy as np
 
-from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.tables import ARRAYS, NO_LM, Records
+from dictalake.decoding.native.compiled import compiled_part
+from dictalake.decoding.native.hash_table import find_place
+from dictalake.decoding.native.kenlm_lookup import look_up
+from dictalake.decoding.native.tables import ARRAYS, MAPPED, NO_LM, LmTables, Records
 
 LN_10 = 1.0 / math.log10(math.e)  # pyctcdecode's, to the last bit
-_SPREAD = 0x1E3779B97F4A7C15  # Fibonacci hashing, in 63 bits
-
-
-@compiled_part
-def find_place(table: Records, key: int) -> int:
-    """Where ``key`` stands in a hash table of 2ⁿ places, or the free place where it belongs."""
-    mask = len(table) - 1
-    place = (key * _SPREAD >> 20) & mask
-    while table[place].key != key and table[place].key != -1:
-        place = (place + 1) & mask
-    return place
-
-
-@compiled
-def insert_all(table: Records, added: Records) -> None:
-    """Adds the taken places of another table, to one that has room for them."""
-    for index in range(len(added)):
-        if added[index].key != -1:
-            place = find_place(table, added[index].key)
-            table[place].key = added[index].key
-            table[place].next = added[index].next
-            table[place].value = added[index].value
-
-
-@compiled
-def insert_one(table: Records, key: int, following: int, value: float) -> int:
-    """Adds a transition to a table that has room for it; returns how many were added."""
-    place = find_place(table, key)
-    if table[place].key == key:
-        return 0
-    table[place].key, table[place].next, table[place].value = key, following, value
-    return 1
 
 
 @compiled_part
@@ -71,9 +41,7 @@ def advance_ngram(ngrams: Records, contexts: Records, state: int, word: int) -> 
 def complete_words(
     settings: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
@@ -82,6 +50,7 @@ def complete_words(
     missing: np.ndarray,
 ) -> None:
     """Scores the last word of each beam's text; an entry in ``missing`` where a table must be filled first."""
+    ngrams, contexts, asked, data, levels, states, filled = lm
     lm_kind, has_hotwords = settings[0].lm_kind, settings[0].has_hotwords == 1
     for beam in range(progress[0].beams):
         node = nodes[beams[beam].node]
@@ -92,8 +61,11 @@ def complete_words(
             if lm_kind == ARRAYS:
                 following, logp = advance_ngram(ngrams, contexts, node.lm_state, words[node.word].lm_id)
             else:
-                place = find_place(asked, node.lm_state * len(words) + node.word)
-                if asked[place].key == -1:
+                key = node.lm_state * len(words) + node.word
+                place = find_place(asked, key)
+                if asked[place].key == -1 and lm_kind == MAPPED:
+                    place = look_up(data, levels, states, filled, asked, node.lm_state, words[node.word].lm_id, key)
+                elif asked[place].key == -1:
                     note_missing(progress, missing, 0, node.lm_state, node.word)
                     known = 0
                 following, logp = asked[place].next, asked[place].value
@@ -118,21 +90,23 @@ def score_end(
     state: int,
     settings: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     progress: Records,
     missing: np.ndarray,
 ) -> float:
     """The weighted score of the end of a recording; an entry in ``missing`` where the table must be filled first."""
     if settings[0].lm_kind == NO_LM:
         return 0.0
+    ngrams, contexts, asked, data, levels, states, filled = lm
     word = settings[0].end_word
     if settings[0].lm_kind == ARRAYS:
         logp = advance_ngram(ngrams, contexts, state, words[word].lm_id)[1]
     else:
-        place = find_place(asked, state * len(words) + word)
-        if asked[place].key == -1:
+        key = state * len(words) + word
+        place = find_place(asked, key)
+        if asked[place].key == -1 and settings[0].lm_kind == MAPPED:
+            place = look_up(data, levels, states, filled, asked, state, words[word].lm_id, key)
+        elif asked[place].key == -1:
             note_missing(progress, missing, 0, state, word)
         logp = asked[place].value
     return settings[0].lm_weight * logp * LN_10
