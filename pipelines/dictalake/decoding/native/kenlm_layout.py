@@ -18,6 +18,7 @@ from dictalake.decoding.native.tables import HASHED, LEVEL, PACKED, Records, mak
 
 MOST_ORDER = 6
 _WORD_BITS = 12  # of a word in the key of a state, five of which are one number
+_MOST_NGRAMS = (1 << 31) - 1
 _MAGIC = b"mmap lm http://kheafield.com/code format version 5\n\0"
 _FIXED = struct.Struct("<BxxxfIBxxxI")  # order, multiplier of the hash tables, kind of model, has words, version of the search
 _FIXED_AT, _COUNTS_AT = 0x58, 0x6C
@@ -59,7 +60,7 @@ def _find_levels(mapped: mmap.mmap) -> tuple[Records, int]:
     if not mapped[:64].startswith(_MAGIC) or not has_words or not 2 <= order <= MOST_ORDER:
         raise _Unreadable
     counts = struct.unpack_from(f"<{order}Q", mapped, _COUNTS_AT)
-    if counts[0] >= 1 << _WORD_BITS or sum(counts) > len(mapped):
+    if counts[0] >= 1 << _WORD_BITS or sum(counts) > min(len(mapped), _MOST_NGRAMS):
         raise _Unreadable
     levels = make_records(LEVEL, order)
     levels["count"] = counts

@@ -10,17 +10,14 @@ from dictalake.decoding.native.tables import HASHED, Records
 
 _SIGN = 0x80000000
 _WORD_BITS = 12
-_HASH_CONTEXT, _HASH_WORD = np.uint64(8978948897894561157), np.uint64(17894857484156487943)
+_HASH_CONTEXT, _HASH_WORD = 8978948897894561157, 17894857484156487943
 
 
 @compiled_part
 def _read_bits(data: np.ndarray, at: int, length: int) -> int:
-    """``length`` bits, 57 at most, from bit ``at`` of the file."""
-    place, shift = at >> 5, np.uint64(at & 31)
-    value = (np.uint64(data[place]) | np.uint64(data[place + 1]) << np.uint64(32)) >> shift
-    if shift + np.uint64(length) > np.uint64(64):
-        value |= np.uint64(data[place + 2]) << (np.uint64(64) - shift)
-    return np.int64(value & ((np.uint64(1) << np.uint64(length)) - np.uint64(1)))
+    """``length`` bits, 32 at most, from bit ``at`` of the file."""
+    place = at >> 5
+    return ((data[place] | data[place + 1] << 32) >> (at & 31)) & ((1 << length) - 1)
 
 
 @compiled_part
@@ -77,12 +74,12 @@ def _read_next(data: np.ndarray, level: Records, entry: int) -> tuple[int, int]:
         low, high = 0, level.next_count
         while high - low > 1:
             middle = (low + high) // 2
-            if _read_bits(data, (level.next_table + 8 * middle) * 8, 57) <= entry:
+            if _read_bits(data, (level.next_table + 8 * middle) * 8, 32) <= entry:
                 low = middle
             else:
                 high = middle
         first |= low << level.next_bits
-        while low + 1 < level.next_count and _read_bits(data, (level.next_table + 8 * (low + 1)) * 8, 57) <= entry + 1:
+        while low + 1 < level.next_count and _read_bits(data, (level.next_table + 8 * (low + 1)) * 8, 32) <= entry + 1:
             low += 1
         end |= low << level.next_bits
     return first, end
@@ -121,15 +118,15 @@ def look_up(
     if is_hashed:
         logp = -abs(logp)
     else:
-        node = _read_bits(data, (unigram + 8) * 8, 57)
-        end = _read_bits(data, (unigram + 24) * 8, 57)
+        node = _read_bits(data, (unigram + 8) * 8, 32)
+        end = _read_bits(data, (unigram + 24) * 8, 32)
     following.backoff[0] = backoff
     matched, kept = 1, 1 if _may_go_on(backoff) else 0
     for place in range(known):
         level, is_last = levels[place + 1], place + 2 == order
         before = context >> (3 + _WORD_BITS * place) & ((1 << _WORD_BITS) - 1)
         if is_hashed:
-            node = np.int64(np.uint64(node) * _HASH_CONTEXT ^ np.uint64(1 + before) * _HASH_WORD)
+            node = np.int64(np.uint64(node) * np.uint64(_HASH_CONTEXT) ^ np.uint64(1 + before) * np.uint64(_HASH_WORD))
             at = _find_hashed(data, level, node, 12 if is_last else 16)
             if at < 0:
                 break

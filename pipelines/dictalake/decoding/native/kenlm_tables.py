@@ -19,7 +19,7 @@ from dictalake.decoding.native.tables import FILLED, HASHED, STATE, make_records
 
 MOST_STATES = 200_000  # with their transitions 60 MB; beyond that a process forgets them between two recordings
 _FIRST_PLACES, _FIRST_STATES = 1 << 14, 1 << 12
-_WALKS, _STEPS, _TRIED = 12, 8, 4
+_WALKS, _STEPS, _TRIED = 8, 6, 12
 _UNKNOWN = 0  # of <unk>, and of all words that the model does not know
 
 

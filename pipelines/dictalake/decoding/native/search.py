@@ -10,7 +10,7 @@ import numpy as np
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotwords import HotwordScorer
 from dictalake.decoding.native.ends import begin, find_peaks, finish, list_pieces, select_tokens, share_best
-from dictalake.decoding.native.frame_loop import DONE, FULL, has_room, search_frames
+from dictalake.decoding.native.frame_loop import DONE, FULL, MISSING, search_frames
 from dictalake.decoding.native.hash_table import insert_all
 from dictalake.decoding.native.hotword_states import HotwordStates
 from dictalake.decoding.native.language_model import OpenModel, open_language_model
@@ -78,10 +78,11 @@ class NativeSearch:
         while (stopped := self._run(*tried)) != DONE:
             if stopped == FULL:
                 self._make_room()
-            else:
+            elif stopped == MISSING:
                 self._fill()
-        while (count := self._finish()) < 0:
-            self._fill()
+            elif self._lm.file is not None:
+                self._lm.file.make_room()
+        count = self._finish()
         best, plain = self._best[:count], self._best[-1:]
         if hot is None:
             return NBest(self._read(best, emissions, logp, most))
@@ -138,15 +139,13 @@ class NativeSearch:
     def _finish(self) -> int:
         return finish(
             self._settings,
-            self._words,
-            *self._automata(),
+            self._automata()[-1],
             self._nodes,
             self._beams,
             self._candidates,
             self._heap,
             self._best,
             self._progress,
-            self._missing,
         )
 
     def _fill(self) -> None:
@@ -160,10 +159,7 @@ class NativeSearch:
             states.fill(state, symbol)
 
     def _make_room(self) -> None:
-        """Doubles the room for texts and for spans, or for what is looked up in a KenLM file."""
-        if self._lm.file is not None and not has_room(self._settings, self._lm.tables()):
-            self._lm.file.make_room()
-            return
+        """Doubles the room for texts and for spans."""
         for name in ("_nodes", "_spans"):
             before = getattr(self, name)
             setattr(self, name, np.concatenate([before, np.zeros_like(before)]))

@@ -67,12 +67,13 @@ FILLED = np.dtype([("states", "i8"), ("places", "i8")], align=True)
 # What a state of the hotwords is worth: with its unfinished terms, and at the end of a recording.
 BONUS = np.dtype([("unfinished", "f8"), ("finished", "f8")], align=True)
 # A text: the parent's with one token more. ``lm_*`` and ``hot_*`` count the words before the last one, as in pyctcdecode, which
-# scores a word when the next one begins; ``next_*`` count the last one too, and hold where ``done`` is 1. ``spoken`` is the
-# last piece, or -1. The stamps find the candidate of a text within the loop over one token.
+# scores a word when the next one begins; ``next_*`` count the last one too, and hold where ``done`` is 1. ``end_score`` is that
+# of the end of a recording behind it. ``spoken`` is the last piece, or -1. The stamps find the candidate of a text within the
+# loop over one token.
 NODE = np.dtype(
     [
         *((name, "f8") for name in ("partial", "lm_score", "next_lm_score", "hot_best", "next_hot_best")),
-        *((name, "f8") for name in ("hot_score", "next_hot_score")),
+        *((name, "f8") for name in ("hot_score", "next_hot_score", "end_score")),
         *((name, "i8") for name in ("stamp", "new_stamp")),
         *((name, "i4") for name in ("slot", "new_slot", "token", "parent", "word")),
         *((name, "i4") for name in ("length", "spoken", "done", "has_child")),
