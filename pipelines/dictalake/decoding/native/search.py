@@ -68,6 +68,10 @@ class NativeSearch:
         return self._search(emissions, most, self._hot)
 
     def _search(self, emissions: Emissions, most: int | None, hot: HotwordStates | None) -> NBest:
+        if emissions.vocabulary_size != len(self._vocabulary.pieces):  # compiled code would read beyond the tokens
+            raise ValueError(
+                f"emissions of {emissions.vocabulary_size} tokens, but the vocabulary has {len(self._vocabulary.pieces)}"
+            )
         self._lm.forget()
         if hot is not None:
             hot.forget()
