@@ -31,7 +31,14 @@ from dictalake.lake.query import open_lake
 from dictalake.observers.progress import format_duration
 from dictalake.records import Recording
 
-PIPELINE_SYSTEMS = ("greedy", "lm", "hotwords")
+# Of the decoder: no search, a search that keeps one beam, and the search of the configuration.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "greedy": {"kind": "greedy"},
+    "greedy-lm": {"kind": "beam", "beam_width": 1, "nbest": 1},
+    "lm": {"kind": "beam"},
+    "hotwords": {"kind": "beam"},
+}
+PIPELINE_SYSTEMS = tuple(_CHANGES)
 SYSTEMS = (*PIPELINE_SYSTEMS, "whisper")
 REFERENCE = "reference"
 
@@ -59,10 +66,9 @@ def make_systems(config: Config, names: list[str] | None, files: Sequence[tuple[
         if name == "hotwords" and config.decoding.hotwords is None:
             raise ConfigError("the system hotwords needs decoding.hotwords: a text file with one term on each line")
         if name in PIPELINE_SYSTEMS:
-            changed = {"kind": "greedy" if name == "greedy" else "beam"}
             kept = config.decoding.hotwords if name == "hotwords" else None
             systems[name] = config.model_copy(
-                update={"decoding": config.decoding.model_copy(update={**changed, "hotwords": kept})}
+                update={"decoding": config.decoding.model_copy(update={**_CHANGES[name], "hotwords": kept})}
             )
     for name, file in files:
         if name in SYSTEMS or name in systems:

@@ -14,7 +14,7 @@ from dictalake.config.load import load_config
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import name_decoder, open_decoder
 from dictalake.decoding.native.language_model import open_language_model
-from dictalake.decoding.native.tables import ASKED
+from dictalake.decoding.native.tables import MAPPED
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.errors import ConfigError
 from tests.beam_inputs import VOCABULARY, peaky
@@ -56,7 +56,7 @@ def test_the_embedded_language_model_is_read_as_it_is_and_nothing_is_made_of_it(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     opened = open_language_model(Decoding(), Vocabulary.from_pieces(["<pad>", "▁no", "▁the", "{period}"], blank_id=0))
-    assert opened.kind == ASKED, "KenLM answers, and no arrays are built before the first row"
+    assert opened.kind == MAPPED, "it is searched as it lies, and no arrays are built before the first row"
     assert list(tmp_path.iterdir()) == []
 
 

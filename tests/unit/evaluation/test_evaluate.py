@@ -172,12 +172,19 @@ def test_two_systems_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_systems_are_configurations(tmp_path: Path) -> None:
     (tmp_path / "wide.yaml").write_text("decoding:\n  beam_width: 32\n")
     config = Config.model_validate({"decoding": {"hotwords": "drugs.txt", "lm_weight": 0.7}})
-    systems = make_systems(config, ["greedy", "lm", "hotwords", "whisper"], [("wide", str(tmp_path / "wide.yaml"))])
+    names = ["greedy", "greedy-lm", "lm", "hotwords", "whisper"]
+    systems = make_systems(config, names, [("wide", str(tmp_path / "wide.yaml"))])
     assert {name: (s.decoding.kind, s.decoding.hotwords) for name, s in systems.items()} == {
         "greedy": ("greedy", None),
+        "greedy-lm": ("beam", None),
         "lm": ("beam", None),
         "hotwords": ("beam", "drugs.txt"),
         "wide": ("beam", "drugs.txt"),
+    }
+    assert {name: s.decoding.beam_width for name, s in systems.items()} | {"greedy": 8} == {
+        **dict.fromkeys(systems, 8),
+        "greedy-lm": 1,
+        "wide": 32,
     }
     assert (systems["wide"].decoding.beam_width, systems["wide"].decoding.lm_weight) == (32, 0.7)
     with pytest.raises(ConfigError, match="--system lm: another system has this name"):

@@ -5,12 +5,12 @@
     dictalake evaluate refs.csv --system medasr=medasr.yaml --system large-v3=whisper.yaml
     dictalake evaluate refs.csv --lake.uri gs://lake/speech --run 3f09c1d2ab44=tonight
 
-The manifest has the columns `uri` and `reference`; you may give any other column to --by. The systems greedy, lm and hotwords
-run the whole pipeline, into lake.uri if you give one (run the same command again to resume), else into a lake that is thrown
-away. So does each --system, a YAML file whose keys override the configuration. --run scores rows that a lake already holds
-under a fingerprint; it transcribes nothing. whisper sends the same waveforms to faster-whisper; compare it under the normaliser
-whisper, which treats words and digits alike. A failed recording counts with all its words deleted. Each system is compared
-with the first.
+The manifest has the columns `uri` and `reference`; you may give any other column to --by. The systems greedy, greedy-lm (a
+search with the language model that keeps one beam), lm and hotwords run the whole pipeline, into lake.uri if you give one
+(run the same command again to resume), else into a lake that is thrown away. So does each --system, a YAML file whose keys
+override the configuration. --run scores rows that a lake already holds under a fingerprint; it transcribes nothing. whisper
+sends the same waveforms to faster-whisper; compare it under the normaliser whisper, which treats words and digits alike. A
+failed recording counts with all its words deleted. Each system is compared with the first.
 
 --out gets scores.json, utterances.parquet, and report.html with the worst transcripts to read and to listen to.
 """
@@ -32,7 +32,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.usage = f"{parser.prog} MANIFEST [options]"
     parser.exit_codes[3] = "scored; some recordings failed"
     parser.add_argument("manifest", nargs="?", metavar="MANIFEST", help="labelled recordings (or --archive.manifest)")
-    parser.add_argument("--systems", type=split_names, metavar="NAME,NAME", help="greedy, lm, hotwords, whisper")
+    parser.add_argument("--systems", type=split_names, metavar="NAME,NAME", help="greedy, greedy-lm, lm, hotwords, whisper")
     parser.add_argument(
         "--system",
         type=_pair("NAME=FILE"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dictalake.decoding.native.steps import insert_all, insert_one
+from dictalake.decoding.native.hash_table import insert_all, insert_one
 from dictalake.decoding.native.tables import Records, make_transitions
 
 _FIRST_PLACES = 1 << 12

@@ -8,7 +8,6 @@ import numpy as np
 
 from dictalake.decoding.native.compiled import compiled
 from dictalake.decoding.native.frame_loop import add_logs, choose
-from dictalake.decoding.native.steps import complete_words, score_end
 from dictalake.decoding.native.tables import STARTS_WORD, Records
 
 _LEAST_LOGP = math.log(1e-15)
@@ -72,11 +71,6 @@ def begin(settings: Records, bonuses: Records, nodes: Records, children: Records
 @compiled
 def finish(
     settings: Records,
-    words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
-    hot_steps: Records,
     bonuses: Records,
     nodes: Records,
     beams: Records,
@@ -84,20 +78,12 @@ def finish(
     heap: np.ndarray,
     best: Records,
     progress: Records,
-    missing: np.ndarray,
 ) -> int:
-    """Joins the beams of one text, scores their last words and the end, and writes the n-best list.
+    """Joins the beams of one text and writes the n-best list; returns its length.
 
-    The last place of ``best`` gets the hypothesis that is the best without the bonus of hotwords. Returns the length of the
-    list, or -1 where tables must be filled first.
+    The last place of ``best`` gets the hypothesis that is the best without the bonus of hotwords.
     """
     state = progress[0]
-    complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
-    for beam in range(state.beams):
-        if nodes[beams[beam].node].done == 1:
-            score_end(nodes[beams[beam].node].next_lm_state, settings, words, ngrams, contexts, asked, progress, missing)
-    if state.missing > 0:
-        return -1
     state.stamp += 1
     count = 0
     for beam in range(state.beams):
@@ -115,9 +101,7 @@ def finish(
         # In the loop the score was without the last word.
         node.lm_score = settings[0].nothing
         if node.token >= 0:
-            node.lm_score = node.next_lm_score + score_end(
-                node.next_lm_state, settings, words, ngrams, contexts, asked, progress, missing
-            )
+            node.lm_score = node.next_lm_score + node.end_score
         one.plain_total = one.score + node.lm_score
         one.total = one.plain_total
         if settings[0].has_hotwords == 1:

@@ -15,10 +15,12 @@ import math
 import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.steps import complete_words, find_place
-from dictalake.decoding.native.tables import CONTINUES_WORD, UNKNOWN, Records
+from dictalake.decoding.native.hash_table import find_place
+from dictalake.decoding.native.steps import complete_words
+from dictalake.decoding.native.tables import CONTINUES_WORD, MAPPED, UNKNOWN, LmTables, Records
 
-DONE, MISSING, FULL = range(3)  # why the loop returned: at the last frame, to fill tables, or for larger arrays
+# Why the loop returned: at the end of the recording, to fill tables, for larger arrays, or for larger tables of a KenLM file
+DONE, MISSING, FULL, TABLES_FULL = range(4)
 _NEGLIGIBLE = -37.0
 _REPEAT_BLANK, _REPEAT_TOKEN, _NEW_TOKEN = range(3)  # ``step`` of a candidate
 
@@ -31,9 +33,7 @@ def search_frames(
     logp: np.ndarray,
     tokens: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
@@ -46,11 +46,18 @@ def search_frames(
     progress: Records,
     missing: np.ndarray,
 ) -> int:
-    """Searches from frame ``progress.frame`` on; returns why it stopped. Nothing of the frame where it stopped is kept."""
+    """Searches from frame ``progress.frame`` on; returns why it stopped.
+
+    Nothing of the frame where it stopped is kept. At the end it scores the last word of each beam, and the end itself.
+    """
     blank_id, plain_width = settings[0].blank_id, settings[0].plain_width
-    state, most = progress[0], settings[0].width + plain_width
-    while state.frame < len(offsets) - 1:
-        first, end = offsets[state.frame], offsets[state.frame + 1]
+    state, most, frames = progress[0], settings[0].width + plain_width, len(offsets) - 1
+    while True:
+        first, end, is_end = 0, 0, state.frame == frames
+        if not is_end:
+            first, end = offsets[state.frame], offsets[state.frame + 1]
+            if state.nodes + most > len(nodes) or state.spans + most > len(spans):
+                return FULL
         only_blank = end - first == 1 and token_ids[first] == blank_id
         if only_blank and state.quiet == 1:
             # After a blank, another one neither makes, joins nor reorders beams.
@@ -58,12 +65,14 @@ def search_frames(
                 beams[beam].score += logp[first]
             state.frame += 1
             continue
-        if state.nodes + most > len(nodes) or state.spans + most > len(spans):
-            return FULL
         if not only_blank:
-            complete_words(settings, words, ngrams, contexts, asked, hot_steps, bonuses, nodes, beams, progress, missing)
+            if settings[0].lm_kind == MAPPED and not _has_room(most, lm):
+                return TABLES_FULL
+            complete_words(is_end, settings, words, lm, hot_steps, bonuses, nodes, beams, progress, missing)
             if state.missing > 0:
                 return MISSING
+        if is_end:
+            return DONE
         count = 0
         for index in range(first, end):
             count = _extend(token_ids[index], logp[index], count, settings, nodes, children, beams, candidates, progress)
@@ -78,7 +87,13 @@ def search_frames(
             if beams[beam].last != blank_id:
                 state.quiet = 0
         state.frame += 1
-    return DONE
+
+
+@compiled_part
+def _has_room(most: int, lm: LmTables) -> bool:
+    """Whether all that ``most`` beams can look up in a mapped KenLM file fits into its tables: two words each."""
+    _, _, table, _, _, states, filled = lm
+    return 2 * (filled[0].places + 4 * most) < len(table) and filled[0].states + 2 * most < len(states)
 
 
 @compiled_part

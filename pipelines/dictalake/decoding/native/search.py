@@ -10,10 +10,11 @@ import numpy as np
 from dictalake.config.sections import Decoding
 from dictalake.decoding.hotwords import HotwordScorer
 from dictalake.decoding.native.ends import begin, find_peaks, finish, list_pieces, select_tokens, share_best
-from dictalake.decoding.native.frame_loop import DONE, FULL, search_frames
+from dictalake.decoding.native.frame_loop import DONE, FULL, MISSING, search_frames
+from dictalake.decoding.native.hash_table import insert_all
 from dictalake.decoding.native.hotword_states import HotwordStates
 from dictalake.decoding.native.language_model import OpenModel, open_language_model
-from dictalake.decoding.native.steps import LN_10, insert_all
+from dictalake.decoding.native.steps import LN_10
 from dictalake.decoding.native.tables import (
     BEAM,
     BONUS,
@@ -25,6 +26,7 @@ from dictalake.decoding.native.tables import (
     SETTINGS,
     SPAN,
     WORD,
+    LmTables,
     Records,
     make_records,
     make_transitions,
@@ -66,21 +68,25 @@ class NativeSearch:
         return self._search(emissions, most, self._hot)
 
     def _search(self, emissions: Emissions, most: int | None, hot: HotwordStates | None) -> NBest:
-        for states in (self._lm.states, hot):
-            if states is not None:
-                states.forget()
+        if emissions.vocabulary_size != len(self._vocabulary.pieces):  # compiled code would read beyond the tokens
+            raise ValueError(
+                f"emissions of {emissions.vocabulary_size} tokens, but the vocabulary has {len(self._vocabulary.pieces)}"
+            )
+        self._lm.forget()
+        if hot is not None:
+            hot.forget()
         logp = emissions.logp.astype(np.float32)
         tried = self._select(emissions, logp)
         self._settings["has_hotwords"] = hot is not None
-        *_, bonuses = self._automata()
-        begin(self._settings, bonuses, self._nodes, self._children, self._beams, self._progress)
+        begin(self._settings, self._automata()[-1], self._nodes, self._children, self._beams, self._progress)
         while (stopped := self._run(*tried)) != DONE:
             if stopped == FULL:
                 self._make_room()
-            else:
+            elif stopped == MISSING:
                 self._fill()
-        while (count := self._finish()) < 0:
-            self._fill()
+            elif self._lm.file is not None:
+                self._lm.file.make_room()
+        count = self._finish()
         best, plain = self._best[:count], self._best[-1:]
         if hot is None:
             return NBest(self._read(best, emissions, logp, most))
@@ -96,11 +102,10 @@ class NativeSearch:
         """The bonus of the hotwords in ``pieces``."""
         return 0.0 if self._hot is None else self._hot.count_bonus([piece.token_id for piece in pieces])
 
-    def _automata(self) -> tuple[Records, Records, Records, Records, Records]:
-        """N-grams and contexts, what KenLM was asked, steps of the hotwords and what their states are worth."""
-        asked = _NO_STEPS if self._lm.states is None else self._lm.states.table.records
+    def _automata(self) -> tuple[LmTables, Records, Records]:
+        """The language model, steps of the hotwords and what their states are worth."""
         hot = (_NO_STEPS, _NO_BONUSES) if self._hot is None else (self._hot.table.records, self._hot.bonuses)
-        return self._lm.ngrams, self._lm.contexts, asked, *hot
+        return self._lm.tables(), *hot
 
     def _make_candidates(self, most: int) -> None:
         self._candidates, self._heap = make_records(CANDIDATE, most), np.zeros(most + 1, np.int64)
@@ -138,15 +143,13 @@ class NativeSearch:
     def _finish(self) -> int:
         return finish(
             self._settings,
-            self._words,
-            *self._automata(),
+            self._automata()[-1],
             self._nodes,
             self._beams,
             self._candidates,
             self._heap,
             self._best,
             self._progress,
-            self._missing,
         )
 
     def _fill(self) -> None:

@@ -6,42 +6,12 @@ import math
 
 import numpy as np
 
-from dictalake.decoding.native.compiled import compiled, compiled_part
-from dictalake.decoding.native.tables import ARRAYS, NO_LM, Records
+from dictalake.decoding.native.compiled import compiled_part
+from dictalake.decoding.native.hash_table import find_place
+from dictalake.decoding.native.kenlm_lookup import look_up
+from dictalake.decoding.native.tables import ARRAYS, MAPPED, NO_LM, LmTables, Records
 
 LN_10 = 1.0 / math.log10(math.e)  # pyctcdecode's, to the last bit
-_SPREAD = 0x1E3779B97F4A7C15  # Fibonacci hashing, in 63 bits
-
-
-@compiled_part
-def find_place(table: Records, key: int) -> int:
-    """Where ``key`` stands in a hash table of 2ⁿ places, or the free place where it belongs."""
-    mask = len(table) - 1
-    place = (key * _SPREAD >> 20) & mask
-    while table[place].key != key and table[place].key != -1:
-        place = (place + 1) & mask
-    return place
-
-
-@compiled
-def insert_all(table: Records, added: Records) -> None:
-    """Adds the taken places of another table, to one that has room for them."""
-    for index in range(len(added)):
-        if added[index].key != -1:
-            place = find_place(table, added[index].key)
-            table[place].key = added[index].key
-            table[place].next = added[index].next
-            table[place].value = added[index].value
-
-
-@compiled
-def insert_one(table: Records, key: int, following: int, value: float) -> int:
-    """Adds a transition to a table that has room for it; returns how many were added."""
-    place = find_place(table, key)
-    if table[place].key == key:
-        return 0
-    table[place].key, table[place].next, table[place].value = key, following, value
-    return 1
 
 
 @compiled_part
@@ -68,12 +38,31 @@ def advance_ngram(ngrams: Records, contexts: Records, state: int, word: int) -> 
 
 
 @compiled_part
+def score_word(
+    state: int, word: int, settings: Records, words: Records, lm: LmTables, progress: Records, missing: np.ndarray
+) -> tuple[int, float, int]:
+    """The next state and log10 P(``word`` | ``state``); then 0, with an entry in ``missing``, where KenLM must be asked."""
+    ngrams, contexts, table, data, levels, states, filled = lm
+    if settings[0].lm_kind == ARRAYS:
+        following, logp = advance_ngram(ngrams, contexts, state, words[word].lm_id)
+        return following, logp, 1
+    key = state * len(words) + word
+    place, known = find_place(table, key), 1
+    if table[place].key == -1:
+        if settings[0].lm_kind == MAPPED:
+            place = look_up(data, levels, states, filled, table, state, words[word].lm_id, key)
+        else:
+            note_missing(progress, missing, 0, state, word)
+            known = 0
+    return table[place].next, table[place].value, known
+
+
+@compiled_part
 def complete_words(
+    is_end: bool,
     settings: Records,
     words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
+    lm: LmTables,
     hot_steps: Records,
     bonuses: Records,
     nodes: Records,
@@ -81,61 +70,39 @@ def complete_words(
     progress: Records,
     missing: np.ndarray,
 ) -> None:
-    """Scores the last word of each beam's text; an entry in ``missing`` where a table must be filled first."""
-    lm_kind, has_hotwords = settings[0].lm_kind, settings[0].has_hotwords == 1
+    """Scores the last word of each beam's text, and at the end of a recording also that it ends.
+
+    There is an entry in ``missing`` where a table must be filled first.
+    """
+    has_lm, has_hotwords = settings[0].lm_kind != NO_LM, settings[0].has_hotwords == 1
+    weight = settings[0].lm_weight
     for beam in range(progress[0].beams):
         node = nodes[beams[beam].node]
-        if node.done == 1:
-            continue
-        known = 1
-        if lm_kind != NO_LM:
-            if lm_kind == ARRAYS:
-                following, logp = advance_ngram(ngrams, contexts, node.lm_state, words[node.word].lm_id)
-            else:
-                place = find_place(asked, node.lm_state * len(words) + node.word)
-                if asked[place].key == -1:
-                    note_missing(progress, missing, 0, node.lm_state, node.word)
-                    known = 0
-                following, logp = asked[place].next, asked[place].value
-            node.next_lm_state = following
-            word_score = settings[0].lm_weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
-            node.next_lm_score = node.lm_score + word_score
-        if has_hotwords:
-            state, best = 0 + node.hot_state, node.hot_best
-            if node.spoken >= 0:
-                place = find_place(hot_steps, state * settings[0].tokens + node.spoken)
-                if hot_steps[place].key == -1:
-                    note_missing(progress, missing, 1, state, node.spoken)
-                    known = 0
-                state, best = hot_steps[place].next, best + hot_steps[place].value
-            node.next_hot_state, node.next_hot_best = state, best
-            node.next_hot_score = best + bonuses[state].unfinished
-        node.done = known
-
-
-@compiled_part
-def score_end(
-    state: int,
-    settings: Records,
-    words: Records,
-    ngrams: Records,
-    contexts: Records,
-    asked: Records,
-    progress: Records,
-    missing: np.ndarray,
-) -> float:
-    """The weighted score of the end of a recording; an entry in ``missing`` where the table must be filled first."""
-    if settings[0].lm_kind == NO_LM:
-        return 0.0
-    word = settings[0].end_word
-    if settings[0].lm_kind == ARRAYS:
-        logp = advance_ngram(ngrams, contexts, state, words[word].lm_id)[1]
-    else:
-        place = find_place(asked, state * len(words) + word)
-        if asked[place].key == -1:
-            note_missing(progress, missing, 0, state, word)
-        logp = asked[place].value
-    return settings[0].lm_weight * logp * LN_10
+        if node.done == 0:
+            known = 1
+            if has_lm:
+                state = node.lm_state
+                following, logp, known = score_word(state, node.word, settings, words, lm, progress, missing)
+                node.next_lm_state = following
+                word_score = weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
+                node.next_lm_score = node.lm_score + word_score
+            if has_hotwords:
+                state, best = 0 + node.hot_state, node.hot_best
+                if node.spoken >= 0:
+                    place = find_place(hot_steps, state * settings[0].tokens + node.spoken)
+                    if hot_steps[place].key == -1:
+                        note_missing(progress, missing, 1, state, node.spoken)
+                        known = 0
+                    state, best = hot_steps[place].next, best + hot_steps[place].value
+                node.next_hot_state, node.next_hot_best = state, best
+                node.next_hot_score = best + bonuses[state].unfinished
+            node.done = known
+        if is_end and node.done == 1:
+            node.end_score = 0.0
+            if has_lm:
+                state = node.next_lm_state
+                _, logp, _ = score_word(state, settings[0].end_word, settings, words, lm, progress, missing)
+                node.end_score = weight * logp * LN_10
 
 
 @compiled_part

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 BLANK, STARTS_WORD, CONTINUES_WORD, UNKNOWN = range(4)  # what a token does to a text
-NO_LM, ARRAYS, ASKED = range(3)  # the language model: none, n-gram arrays, or a table that is filled by asking KenLM
+# The language model: none, n-gram arrays, a mapped KenLM file, or a table that is filled by asking KenLM
+NO_LM, ARRAYS, MAPPED, ASKED = range(4)
+HASHED, PACKED = range(2)  # the kinds of KenLM files: hash tables, and tries that are packed to the bit
 PLAIN_WIDTH = 8  # with hotwords: at most so many beams stay since they are the best without any bonus
 
 # What holds for a whole search. Scores and prices are in nats unless they say otherwise.
@@ -49,15 +51,29 @@ TRANSITION = np.dtype([("key", "i8"), ("value", "f8"), ("next", "i8")], align=Tr
 # models are large.
 NGRAM = np.dtype([("word", "u2"), ("logp", "f4"), ("link", "i4")])
 CONTEXT = np.dtype([("backoff", "f4"), ("first", "i4")])
+# Where a KenLM file has the n-grams of one order: see ``kenlm_layout.py``. Bytes from its beginning, and numbers of bits. Of a
+# trie ``bits`` is the size of an entry: word, probability, back-off, next level.
+LEVEL = np.dtype(
+    [
+        *((name, "i8") for name in ("kind", "start", "count", "buckets", "bits", "word_bits", "prob_bits", "backoff_bits")),
+        *((name, "i8") for name in ("next_bits", "next_table", "next_count", "prob_table", "backoff_table")),
+    ],
+    align=True,
+)
+# A state of a KenLM file: its words in one number, and the back-off of its first word, its first two words, and so on.
+STATE = np.dtype([("key", "i8"), ("backoff", "f4", (5,))], align=True)
+# How many states there are, and how many places of the table are taken.
+FILLED = np.dtype([("states", "i8"), ("places", "i8")], align=True)
 # What a state of the hotwords is worth: with its unfinished terms, and at the end of a recording.
 BONUS = np.dtype([("unfinished", "f8"), ("finished", "f8")], align=True)
 # A text: the parent's with one token more. ``lm_*`` and ``hot_*`` count the words before the last one, as in pyctcdecode, which
-# scores a word when the next one begins; ``next_*`` count the last one too, and hold where ``done`` is 1. ``spoken`` is the
-# last piece, or -1. The stamps find the candidate of a text within the loop over one token.
+# scores a word when the next one begins; ``next_*`` count the last one too, and hold where ``done`` is 1. ``end_score`` is that
+# of the end of a recording behind it. ``spoken`` is the last piece, or -1. The stamps find the candidate of a text within the
+# loop over one token.
 NODE = np.dtype(
     [
         *((name, "f8") for name in ("partial", "lm_score", "next_lm_score", "hot_best", "next_hot_best")),
-        *((name, "f8") for name in ("hot_score", "next_hot_score")),
+        *((name, "f8") for name in ("hot_score", "next_hot_score", "end_score")),
         *((name, "i8") for name in ("stamp", "new_stamp")),
         *((name, "i4") for name in ("slot", "new_slot", "token", "parent", "word")),
         *((name, "i4") for name in ("length", "spoken", "done", "has_child")),
@@ -84,6 +100,7 @@ FOUND = np.dtype(
     align=True,
 )
 
+LmTables = Any  # a tuple: ngrams, contexts, asked, data, levels, states, filled
 Records = Any  # of an array of records: mypy knows no fields, and numba reads them as attributes
 
 
