@@ -108,5 +108,5 @@ def describe_wait(plan: ResourcePlan, ledger: ClusterCrashLedger, idle_s: float)
     what = "a worker to finish what it has" if in_work else "workers to start"
     return (
         f"nothing finished for {idle_s:.0f} s, waiting for {what}: {', '.join(parts)}; the cluster has {nodes} nodes, "
-        f"{there or 'no CPUs'}; the run asks for {asks}"
+        f"{there or 'no CPUs'}; the run asks for {f'{plan.runners} runners, ' if plan.runners > 1 else ''}{asks}"
     )
