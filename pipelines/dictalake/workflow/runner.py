@@ -65,13 +65,14 @@ class Order:
 @dataclass(frozen=True)
 class Answer:
     """What a runner says to the driver: new reports with their shares, shares that are finished, how many it would like, and
-    the error that ended it. ``is_idle``: no pipeline is open."""
+    the error that ended it. ``is_idle``: no pipeline is open. ``cpu_s`` is the processor time of its process so far."""
 
     reports: pa.Table | None = None
     completed: tuple[int, ...] = ()
     wants: int = 0
     is_idle: bool = True
     error: DictalakeError | None = None
+    cpu_s: float = 0.0
 
 
 @dataclass
@@ -164,7 +165,7 @@ class Runner:
             reports, self._reports = self._reports, []
             completed, self._completed = tuple(self._completed), []
             table = pa.concat_tables(reports) if reports else None
-            return Answer(table, completed, self._find_wants(), self._is_idle, self._error)
+            return Answer(table, completed, self._find_wants(), self._is_idle, self._error, time.process_time())
 
     def take(self, pipeline: int, ticket: int) -> Share | Literal["wait", "end"]:
         """The share of task number ``ticket``."""

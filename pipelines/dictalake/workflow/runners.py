@@ -42,6 +42,7 @@ class RunnerPool:
         self._places: dict[str, int] = {}  # name → which part of the plan
         self._starts: list[tuple[float, int]] = [(0.0, place) for place in range(plan.runners)]  # when, and which part
         self._started, self._deaths = 0, 0
+        self.cpu_s: dict[str, float] = {}  # name → processor time
         self._is_over = threading.Event()
 
     def read_reports(self) -> Iterator[pa.Table]:
@@ -103,6 +104,7 @@ class RunnerPool:
     def _take_in(self, name: str, answer: Answer) -> pa.Table | None:
         if answer.error is not None:
             raise answer.error
+        self.cpu_s[name] = answer.cpu_s
         if answer.reports is not None:
             self._deaths = 0
             columns = (answer.reports[kind].to_pylist() for kind in (SHARE, "recording_ids", "archive_ids", "archive_rows"))
