@@ -7,6 +7,7 @@ figures are differences between two numbers of blocks.
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,12 +30,13 @@ from dictalake.workflow.crash_ledger import ClusterCrashLedger
 from dictalake.workflow.flow import ActorStage, Flow, connect_places, read_reports
 from dictalake.workflow.plan import Resources, make_plan
 from dictalake.workflow.report_reader import ReportReader
-from dictalake.workflow.runners import RunnerPool
+from dictalake.workflow.runner import SHARE, Answer
+from dictalake.workflow.runners import RunnerPool, take_in
 from dictalake.workflow.shares import ShareBook
 from dictalake.workflow.stages.assemble import REPORT, report_files
 
 _ROWS, _AUDIO_S = 24, 74.0  # of a block as the simulation cuts it, and of a recording
-_PATIENCE_S = 10.0
+_PATIENCE_S, _TOGETHER = 10.0, 8
 _SMALL = {"load_memory_mb": 100.0, "emit_memory_mb": 100.0, "decode_memory_mb": 100.0, "finish_memory_mb": 100.0}
 
 
@@ -81,6 +83,36 @@ def measure(runners: int, blocks: list[int]) -> dict[str, float]:
         fewer, more = (_measure_once(config, resources, count) for count in blocks)
     between = blocks[1] - blocks[0]
     return {"runners": runners, **{name: (more[name] - fewer[name]) / between for name in more}}
+
+
+def measure_reports(blocks: int) -> float:
+    """Seconds of the driver's processor time to take in the reports of one block from a runner and to commit its file.
+
+    Without Ray: what arrives is a pickled answer, as Ray hands it over, of _TOGETHER blocks at once.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.model_validate({"uri": f"{folder}/lake"})
+        write, answers = WriteNothings(lake), list[bytes]()
+        for first in range(0, blocks, _TOGETHER):
+            reports = []
+            for block in range(first, first + _TOGETHER):
+                report = write(columns.recordings_to_table([_make_up(block, row) for row in range(_ROWS)]))
+                reports.append(report.append_column(SHARE, pa.array([block] * report.num_rows, pa.int64())))
+            answers.append(pickle.dumps(Answer(pa.concat_tables(reports), tuple(range(first, first + _TOGETHER)))))
+        places = pa.table({"part": range(len(answers) * _TOGETHER), "group": [0] * len(answers) * _TOGETHER})
+        book, table, stats = ShareBook(places), TranscriptTable(lake), RunStats()
+        table.committed("bench")
+        book.take("one", len(book))
+
+        def read() -> Iterator[pa.Table]:
+            for answer in answers:
+                yield take_in(book, "one", pickle.loads(answer))
+
+        started = time.process_time()
+        commit_as_they_come(read(), table, stats, Observer(), 2.0)
+        assert book.is_over
+        assert stats.committed == len(book) * _ROWS
+        return (time.process_time() - started) / len(book)
 
 
 def _measure_once(config: Config, resources: Resources, count: int) -> dict[str, float]:

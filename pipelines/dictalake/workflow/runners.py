@@ -107,12 +107,7 @@ class RunnerPool:
         self.cpu_s[name] = answer.cpu_s
         if answer.reports is not None:
             self._deaths = 0
-            columns = (answer.reports[kind].to_pylist() for kind in (SHARE, "recording_ids", "archive_ids", "archive_rows"))
-            for number, *rows in zip(*columns, strict=True):
-                self._book.note(name, number, zip(*rows, strict=True))
-        for number in answer.completed:
-            self._book.complete(name, number)
-        return answer.reports
+        return take_in(self._book, name, answer)
 
     def _bury(self, name: str, why: str) -> None:
         """Others do the work of a runner that died, and a new one takes its place."""
@@ -130,6 +125,18 @@ class RunnerPool:
         logs.log_event("runners", line, level=logs.WARNING, shares=shares)
         pause_s = 0.0 if self._deaths <= len(self._plans) else min(_MOST_PAUSE_S, 2.0 ** (self._deaths - len(self._plans)))
         self._starts.append((time.monotonic() + pause_s, place))
+
+
+def take_in(book: ShareBook, runner: str, answer: Answer) -> pa.Table | None:
+    """Notes in the book what ``runner`` says; returns its reports."""
+    if answer.reports is not None:
+        columns = (answer.reports[kind].to_pylist() for kind in (SHARE, "recording_ids", "archive_ids", "archive_rows"))
+        for number, *rows in zip(*columns, strict=True):
+            if number not in answer.completed:  # of these nobody will ask any more
+                book.note(runner, number, zip(*rows, strict=True))
+    for number in answer.completed:
+        book.complete(runner, number)
+    return answer.reports
 
 
 def _find_limits(plan: ResourcePlan, runners: int) -> Limits:
