@@ -41,6 +41,7 @@ _CLUSTER_NET, _STORAGE_NET, _PREFIX = "10.77.0", "10.78.0", "dlh"
 _PORT, _STORE_PORT = 6379, 9000
 _PATIENCE_S = 1500.0
 _CUT_OFF_S, _NO_STORAGE_S = 60.0, 30.0
+_TRIES = 4
 _STEPS = (0.1, 0.3, 0.6)  # shares of the recordings that are there before something happens
 _WORKER = ["--num-cpus", "2", "--memory", "2000000000", "--object-store-memory", "120000000"]
 
@@ -129,9 +130,12 @@ class Hosts:
         command = ["ray", "start", "--node-ip-address", address, *arguments, "--disable-usage-stats"]
         if "--head" in arguments:
             command += ["--temp-dir", str(self._folder / "r")]
-        done = self.start(host, [str(Path(sys.executable).parent / command[0]), *command[1:]], own / "ray-start.txt")
-        if done.wait(180):
-            raise RuntimeError(f"ray start on {host}: {(own / 'ray-start.txt').read_text()[-500:]}")
+        for _ in range(_TRIES):
+            done = self.start(host, [str(Path(sys.executable).parent / command[0]), *command[1:]], own / "ray-start.txt")
+            if done.wait() == 0:
+                return
+            kill_host(host)  # on a busy machine a start takes longer than the 30 s that Ray allows
+        raise RuntimeError(f"ray start on {host}: {(own / 'ray-start.txt').read_text()[-500:]}")
 
     def start(self, host: str, command: list[str], output: Path) -> subprocess.Popen[bytes]:
         """``command`` on ``host``; what it prints goes to ``output``."""
