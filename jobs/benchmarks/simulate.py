@@ -137,7 +137,7 @@ def read_driver(path: Path | None) -> dict[str, float]:
         driver = json.loads(path.read_text(encoding="utf-8"))
         found = {name: float(driver[name]) for name in ("s_per_block", "plan_s_per_row")}
         if flows := [one for one in driver.get("flows", ()) if one["runners"] > 1]:
-            found |= {"report_s": float(flows[-1]["driver_s"]), "runner_block_s": float(flows[-1]["runners_s"])}
+            found |= {"report_s": float(driver["report_s"]), "runner_block_s": max(float(one["runners_s"]) for one in flows)}
         return found
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
