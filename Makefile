@@ -86,7 +86,7 @@ unit: test-env ## run the tests that need no Ray
 fuzz: test-env ## load N mutated files of each kind (N=100000 SEED=1)
 	@$(BIN)/python -m tests.fuzz --count $(or $(N),100000) --seed $(SEED) --keep fuzz-findings
 
-chaos: test-env ## kill runs, workers, actors and nodes N times at random moments and count what is lost (N=210 SEED=1)
+chaos: test-env ## kill runs, workers, actors, runners and nodes N times at random moments and count what is lost (N=210 SEED=1)
 	@$(BIN)/python -m tests.chaos --kills $(or $(N),210) --seed $(SEED) --store all --out chaos.json
 
 real-files: env ## compare what is read of other projects' audio files with ffprobe (needs ffmpeg and npm)

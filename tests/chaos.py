@@ -3,7 +3,8 @@
 python -m tests.chaos --seed 1 --kills 210 --store all --out chaos.json
 
 Killed by SIGKILL are the driver with all that it started, workers of load and finish, actors of emit and decode, decoders in
-their sandbox, and whole simulated nodes of a cluster. Each cycle has a new lake, and a reader that looks at it all the while.
+their sandbox, the runners of runs with three of them, and whole simulated nodes of a cluster. Each cycle has a new lake, and a
+reader that looks at it all the while.
 Exit code 0 if nothing was lost, duplicated or seen that should not be, and as much was killed as asked.
 """
 
@@ -35,8 +36,10 @@ from tests.emulators import run_gcs, run_s3
 from tests.models import save_random_lasr
 
 STORES = ("local", "gcs", "s3")
-WEIGHTS = {"driver": 0.24, "worker": 0.28, "actor": 0.22, "node": 0.14, "sandbox": 0.12}
-_WITH_NODES = 0.3  # share of the other kills that happen on simulated nodes too
+WEIGHTS = {"driver": 0.19, "worker": 0.22, "actor": 0.17, "node": 0.11, "sandbox": 0.1, "runner": 0.21}
+_MODES = {"nodes": "node", "runners": "runner"}  # what is killed in this kind of cycle alone
+_WITH_OTHERS = 0.3  # share of the other kills that happen in each such kind of cycle too
+RUNNERS = 3
 _KILLS_A_CYCLE = 16
 _MOST_SENTENCES = 20  # on one cycle
 _MOST_IDLE_CYCLES = 3  # in a row, in which nothing could be killed
@@ -97,13 +100,15 @@ def deal(kills: int, kinds: Sequence[str], random_numbers: random.Random) -> lis
 
 
 def split(deck: Sequence[str]) -> dict[str, list[str]]:
-    """Which kills happen to a run with its own Ray, and which to one on simulated nodes: those of nodes, and some others."""
-    if "node" not in deck:
-        return {"own": list(deck), "nodes": []}
-    others = [kind for kind in deck if kind != "node"]
-    shared = int(_WITH_NODES * len(others))
-    on_nodes = others[:shared] + ["node"] * (len(deck) - len(others))
-    return {"own": others[shared:], "nodes": on_nodes}
+    """Which kills happen to a usual run with its own Ray, which to one on simulated nodes, and which to one with runners: those
+    of nodes and runners, and some others in each."""
+    others = [kind for kind in deck if kind not in _MODES.values()]
+    shared, hands = int(_WITH_OTHERS * len(others)), dict[str, list[str]]()
+    for mode, kind in _MODES.items():
+        if kind in deck:
+            hands[mode] = others[:shared] + [one for one in deck if one == kind]
+            del others[:shared]
+    return {"own": others, **hands}
 
 
 def run_store(store: Store, deck: list[str], model: Path, folder: Path, seed: str, console: Console) -> Iterator[CycleReport]:
@@ -121,7 +126,7 @@ def run_store(store: Store, deck: list[str], model: Path, folder: Path, seed: st
             place.mkdir()
             tell = partial(_tell, console, report, f"{store.name:5} cycle {number}", done, wanted)
             try:
-                Cycle(report, _settings(store, model, number), hand, random_numbers, tell).run(place)
+                Cycle(report, _settings(store, model, number, mode), hand, random_numbers, tell).run(place)
             except Exception as error:  # the figures of the others are worth having
                 report.violations.append(f"the cycle broke off: {type(error).__name__}: {error}")
             tell(describe(report))
@@ -130,10 +135,11 @@ def run_store(store: Store, deck: list[str], model: Path, folder: Path, seed: st
             idle = 0 if report.kills else idle + 1
 
 
-def _settings(store: Store, model: Path, number: int) -> dict[str, dict[str, Any]]:
+def _settings(store: Store, model: Path, number: int, mode: str) -> dict[str, dict[str, Any]]:
+    runners = {"ray": {**_SETTINGS["ray"], "runners": RUNNERS}} if mode == "runners" else {}
     lake = {"uri": f"{store.lakes}/lake-{number}", "storage_options": store.lake_options, "commit_every_s": 0.0}
     acoustic = {**_SETTINGS["acoustic"], "model": str(model)}
-    return {**_SETTINGS, "archive": store.archive, "lake": lake, "acoustic": acoustic}
+    return {**_SETTINGS, "archive": store.archive, "lake": lake, "acoustic": acoustic, **runners}
 
 
 def _tell(console: Console, report: CycleReport, where: str, before: int, wanted: int, sentence: str) -> None:
@@ -163,6 +169,7 @@ def sum_up(reports: Sequence[CycleReport]) -> dict[str, Any]:
         **{f"{kind} kills": kills[kind] for kind in WEIGHTS},
         "cycles": len(reports),
         "cycles on simulated nodes": sum(report.mode == "nodes" for report in reports),
+        "cycles with runners": sum(report.mode == "runners" for report in reports),
         "runs started": sum(report.runs for report in reports),
         "runs that failed by themselves": sum(len(report.failures) for report in reports),
         "recordings expected": sum(verdict.expected for verdict in verdicts),

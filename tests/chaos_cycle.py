@@ -30,7 +30,7 @@ _WHILE_STARTING = 0.25  # share of the kills of a fresh run that do not wait for
 _PATIENCE_S, _BLIND_KILLS = 8.0, 3  # a kill waits so long for a commit since the last one, and so many need not wait for ever
 _MOST_DELAY_S = 1.5
 _VICTIM_S = 5.0
-_STUCK_S = 180.0
+_STUCK_S = 600.0
 _MOST_FAILURES = 6  # runs in a row that end by themselves with an error
 _POLL_S = 0.02
 

@@ -13,6 +13,7 @@ _GONE_S = 60.0
 _TITLES = {
     "worker": re.compile(r"ray::MapBatches\("),
     "actor": re.compile(r"ray::(MapWorker\(|CrashLedger)"),
+    "runner": re.compile(r"ray::Runner"),
     "sandbox": re.compile(r".*dictalake\.sandbox\.child import serve"),
 }
 
@@ -31,7 +32,7 @@ def find_family(session: int) -> list[psutil.Process]:
 
 
 def find_victims(kind: str, session: int) -> list[psutil.Process]:
-    """The processes of a session that do work of ``kind`` right now: ``worker``, ``actor`` or ``sandbox``."""
+    """The processes of a session that do work of ``kind`` right now: ``worker``, ``actor``, ``runner`` …"""
     return [process for process in find_family(session) if _TITLES[kind].match(_title(process))]
 
 

@@ -6,6 +6,10 @@ Planning: synthetic recordings are found, ordered and written as a manifest, for
 runs of the embedded model over recordings of two seconds, one in each block. Both figures are the difference in the driver's
 processor time divided by the difference in number, so constant costs cancel. The time of all threads is added up, so the
 serial part is at most this. Other keys go to the run.
+
+Runners: the same for stages that do nothing, with --runners 1, 2 and 4; what a block costs the driver, and what it costs the
+runners together. One runner is the driver itself. What the driver does with several is mostly to ask them, four times a second
+each, so its slope is noise on a busy machine; what the reports of a block cost it is measured without Ray too.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ from dictalake.workflow.worklist import CLAIMED, WorkList
 from jobs.benchmarks.__main__ import write_result
 from jobs.benchmarks.load import read_demo_speech
 from jobs.benchmarks.memory import write_short
+from jobs.benchmarks.runners import measure, measure_reports
+
+_REPORTS = 320  # blocks whose reports are taken in
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     config = read_config(arguments, default="demo")
     plan_s = [_measure_planning(config, count) for count in arguments.recordings]
     block_s = _measure_blocks(config, arguments.blocks)
+    flows = [measure(count, arguments.blocks) for count in arguments.runners]
     result: dict[str, Any] = {
         "bench": "driver",
         "recordings": arguments.recordings,
@@ -58,10 +66,17 @@ def main(argv: list[str] | None = None) -> int:
         "blocks": arguments.blocks,
         "blocks_cpu_s": block_s,
         "s_per_block": _slope(arguments.blocks, block_s),
+        "flows": flows,
+        "report_s": measure_reports(_REPORTS) if flows else None,
     }
     table = Table("", "processor time of the driver", title="what the driver does")
     table.add_row("to plan a recording", f"{1e6 * result['plan_s_per_row']:.0f} µs")
     table.add_row("for each block", f"{1e3 * result['s_per_block']:.1f} ms")
+    for one in flows:
+        runners_ms = f", {1e3 * one['runners_s']:.1f} ms of the runners" if one["runners"] > 1 else ""
+        table.add_row(f"for a block, {one['runners']} runners", f"{1e3 * one['driver_s']:.2f} ms{runners_ms}")
+    if result["report_s"] is not None:
+        table.add_row("to take in and commit what a runner reports of a block", f"{1e3 * result['report_s']:.2f} ms")
     Console().print(table)
     write_result(result, arguments.out)
     return 0
@@ -69,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, nargs=2, default=[40, 240], help="blocks of the two runs")
+    parser.add_argument("--runners", type=int, nargs="*", default=[1, 2, 4], help="numbers of runners; none: not measured")
     parser.add_argument("--recordings", type=int, nargs=2, default=[20_000, 120_000], help="recordings of the two plans")
 
 

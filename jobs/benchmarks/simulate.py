@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -36,11 +37,14 @@ GPUS = (1, 2, 4, 8, 16, 32, 64)
 CPUS_PER_GPU = (8, 16, 24)
 _USUAL, _MOST = 16, 64  # CPUs a GPU, and GPUs, for the table of what would help
 _BLOCK_S, _PLAN_S = 0.02, 5e-5  # without --driver
-_HEADER = ("GPUs", "CPUs", "hours", "audio-hours an hour", "$ per 1,000 audio-hours", "GPU busy", "bound by")
+GPUS_PER_RUNNER = 2  # as ray.runners: auto has it
+_HEADER = ("GPUs", "CPUs", "hours", "audio-hours an hour", "$ per 1,000 audio-hours", "GPU busy", "while at work", "bound by")
 
 
 def main(argv: list[str] | None = None) -> int:
     options = _make_parser().parse(argv)
+    if options.runners is not None and options.runners < 1:
+        raise ConfigError(f"--runners {options.runners}: must be at least 1")
     for name in ("recordings", "median_s", "gpu_speed", "listing_per_s", "bytes_per_audio_s", "node_gbit_s"):
         if getattr(options, name) <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name):g}: must be more than 0")
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     results = []
     for per_gpu in CPUS_PER_GPU:
         for gpus in GPUS:
-            cluster = share_cpus(gpus, per_gpu, costs, actors)
+            cluster = replace(share_cpus(gpus, per_gpu, costs, actors), runners=count_runners(gpus, costs, options))
             outcome = simulate(audio_s, rows, costs, cluster, config.lake.commit_every_s)
             results.append(describe(outcome, cluster, per_gpu, options))
     helps = try_out(lengths, config, costs, options)
@@ -92,6 +96,12 @@ def _make_parser() -> CommandParser:
     parser.add_argument(
         "--plan-s", type=float, help=f"driver seconds to plan a recording; without --driver {_PLAN_S:g}, stated"
     )
+    parser.add_argument("--runners", type=int, help="runners of a run; without: one for 2 GPUs, as ray.runners: auto")
+    parser.add_argument("--report-s", type=float, default=1e-3, help="driver seconds a block with runners; see driver.json")
+    parser.add_argument("--runner-block-s", type=float, default=3e-2, help="runner seconds a block; see driver.json")
+    parser.add_argument(
+        "--checkpoint-s-per-file", type=float, default=2e-5, help="seconds of a checkpoint for each file of the table"
+    )
     parser.add_argument("--commit-s", type=float, default=1.0, help="seconds of a commit on object storage; stated")
     parser.add_argument("--row-s", type=float, default=2e-5, help="seconds of a commit for each row in it; stated")
     parser.add_argument("--listing-per-s", type=float, default=5_000.0, help="objects listed a second; stated")
@@ -119,12 +129,16 @@ def read_measured(path: Path) -> dict[str, Any]:
 
 
 def read_driver(path: Path | None) -> dict[str, float]:
-    """``s_per_block`` and ``plan_s_per_row``; without a file the stated ones. Raises ConfigError."""
+    """``s_per_block`` and ``plan_s_per_row``, and with runners ``report_s`` and ``runner_block_s``; without a file the stated
+    ones. Raises ConfigError."""
     if path is None:
         return {"s_per_block": _BLOCK_S, "plan_s_per_row": _PLAN_S}
     try:
         driver = json.loads(path.read_text(encoding="utf-8"))
-        return {name: float(driver[name]) for name in ("s_per_block", "plan_s_per_row")}
+        found = {name: float(driver[name]) for name in ("s_per_block", "plan_s_per_row")}
+        if flows := [one for one in driver.get("flows", ()) if one["runners"] > 1]:
+            found |= {"report_s": float(driver["report_s"]), "runner_block_s": max(float(one["runners_s"]) for one in flows)}
+        return found
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
             f"--driver {path}: is not a driver.json; python -m jobs.benchmarks driver --out FILE writes one"
@@ -151,7 +165,15 @@ def make_costs(measured: dict[str, Any], driver: dict[str, float], options: argp
         plan_s_per_row=driver["plan_s_per_row"] if options.plan_s is None else options.plan_s,
         bytes_per_audio_s=options.bytes_per_audio_s,
         node_bytes_per_s=options.node_gbit_s * 1e9 / 8,
+        report_s=driver.get("report_s", options.report_s),
+        runner_block_s=driver.get("runner_block_s", options.runner_block_s),
+        checkpoint_s_per_file=options.checkpoint_s_per_file,
     )
+
+
+def count_runners(gpus: int, costs: Costs, options: argparse.Namespace) -> int:
+    """As ``ray.runners`` would have it, or as --runners says."""
+    return int(options.runners) if options.runners else max(1, math.ceil(gpus / GPUS_PER_RUNNER))
 
 
 def count_actors(config: Config) -> int:
@@ -185,21 +207,24 @@ def try_out(lengths: np.ndarray, config: Config, costs: Costs, options: argparse
     """The effect of some changes on the largest cluster, each added to those before."""
     larger = {name: getattr(config.ray, name) * 4 for name in ("block_audio_s", "block_mb", "block_rows")}
     blocks, wider = _cut(lengths, config, options), config.model_copy(update={"ray": config.ray.model_copy(update=larger)})
+    runners = count_runners(_MOST, costs, options)
     cluster, results = share_cpus(_MOST, _USUAL, costs, count_actors(config)), []
 
     def add(change: str) -> None:
         outcome = simulate(*blocks, costs, cluster, config.lake.commit_every_s)
         results.append({"change": change, "refused": outcome.refused, **describe(outcome, cluster, _USUAL, options)})
 
-    add("as configured")
-    blocks = _cut(lengths, wider, options)
-    add("blocks four times as large (ray.block_audio_s, .block_mb, .block_rows)")
+    add("one runner (ray.runners: 1), as before")
+    cluster = replace(cluster, runners=runners)
+    add(f"{runners} runners (ray.runners)")
     costs = replace(costs, listing_per_s=10 * costs.listing_per_s)
     add("and ten times as many objects listed a second (archive.inventory)")
-    cluster = replace(cluster, runs=4)
-    add("and the archive split among four runs")
-    cluster = replace(share_cpus(_MOST, _USUAL, costs, 2), runs=4)
+    cluster = replace(share_cpus(_MOST, _USUAL, costs, 2), runners=runners)
     add("and two actors a GPU (acoustic.gpus_per_actor 0.5)")
+    blocks = _cut(lengths, wider, options)
+    add("and blocks four times as large (ray.block_audio_s, .block_mb, .block_rows)")
+    cluster = replace(cluster, is_streamed=True)
+    add("and work from the first page of the listing on (not built)")
     return results
 
 
@@ -214,6 +239,8 @@ def describe(outcome: Outcome, cluster: Cluster, per_gpu: int, options: argparse
         "dollars_per_1000_audio_hours": round(1000 * price / outcome.speed, 3),
         "bound": outcome.bound,
         "busy": {name: round(share, 3) for name, share in outcome.busy.items()},
+        "runners": cluster.runners,
+        "gpu_busy_while_working": round(outcome.busy["gpu"] * outcome.seconds / outcome.working_s, 3),
     }
 
 
@@ -253,6 +280,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
         f"{one['audio_hours_an_hour']:,}",
         f"{one['dollars_per_1000_audio_hours']:.2f}",
         f"{100 * one['busy']['gpu']:.0f} %",
+        f"{100 * one['gpu_busy_while_working']:.0f} %",
         f"{one['bound']} ({100 * one['busy'][one['bound']]:.0f} %)",
     ]
 

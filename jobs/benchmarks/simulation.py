@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_CHECKPOINT_AFTER, _FILES_FOR_ONE_MORE = 25, 200  # commits, and files of the table for one commit more: as the lake does it
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -17,8 +19,9 @@ class Costs:
 
     ``emit_host_s_per_audio_s`` is the work of an actor's core during which its GPU is idle. ``bytes_per_audio_s`` travel from
     the object storage to a node, which takes ``node_bytes_per_s``. Before the first block, ``listing_per_s`` objects a second
-    are listed, and each takes ``plan_s_per_row``. The driver spends ``block_s`` on each block. A commit takes ``commit_s``, and
-    ``row_s`` for each row in it.
+    are listed, and each takes ``plan_s_per_row``. The driver spends ``block_s`` on each block; with several runners it spends
+    ``report_s``, and a runner ``runner_block_s``. A commit takes ``commit_s``, ``row_s`` for each row in it, and where it
+    writes a checkpoint of the log, ``checkpoint_s_per_file`` for each file of the table.
     """
 
     load_s_per_audio_s: float
@@ -33,12 +36,16 @@ class Costs:
     plan_s_per_row: float
     bytes_per_audio_s: float
     node_bytes_per_s: float
+    report_s: float = 0.0
+    runner_block_s: float = 0.0
+    checkpoint_s_per_file: float = 0.0
 
 
 @dataclass(frozen=True)
 class Cluster:
     """``gpus`` in nodes of ``gpus_per_node``, and the workers of each stage. ``runs`` divide the archive beforehand (by folder
-    or manifest), each with its own driver, and write to one table.
+    or manifest), each with its own driver, and write to one table. Each run has ``runners``; one is the driver itself.
+    ``is_streamed``: blocks come while the archive is listed and planned, not after.
     """
 
     gpus: int
@@ -48,6 +55,8 @@ class Cluster:
     actors_per_gpu: int = 1
     runs: int = 1
     gpus_per_node: int = 8
+    runners: int = 1
+    is_streamed: bool = False
 
     @property
     def nodes(self) -> int:
@@ -57,7 +66,8 @@ class Cluster:
 @dataclass(frozen=True)
 class Outcome:
     """``seconds`` from start to last commit, ``rows`` committed, and the share of that time (0–1) that each resource was
-    ``busy``; ``bound`` is the busiest one. ``refused`` commits collided with another run's and were repeated.
+    ``busy``; ``bound`` is the busiest one. ``refused`` commits collided with another run's and were repeated. ``working_s`` is
+    the time from the first block on.
     """
 
     seconds: float
@@ -65,6 +75,7 @@ class Outcome:
     rows: int
     refused: int
     busy: dict[str, float]
+    working_s: float
 
     @property
     def bound(self) -> str:
@@ -105,8 +116,11 @@ def lay_out(audio_s: np.ndarray, costs: Costs, cluster: Cluster) -> dict[str, tu
     A GPU's actors take turns on it. Its speed is limited by its own work, and by what its actors can supply.
     """
     gpu, host = costs.encode_s_per_audio_s, costs.emit_host_s_per_audio_s
+    of_driver = costs.block_s if cluster.runners == 1 else costs.report_s
+    runners = {"runner": (cluster.runs * cluster.runners, np.full(len(audio_s), costs.runner_block_s))}
     return {
-        "driver": (cluster.runs, np.full(len(audio_s), costs.block_s)),
+        "driver": (cluster.runs, np.full(len(audio_s), of_driver)),
+        **(runners if cluster.runners > 1 else {}),
         "network": (cluster.nodes, audio_s * (costs.bytes_per_audio_s / costs.node_bytes_per_s)),
         "load": (cluster.load, audio_s * costs.load_s_per_audio_s),
         "emit": (cluster.gpus, audio_s * max(gpu, (gpu + host) / cluster.actors_per_gpu)),
@@ -128,13 +142,19 @@ def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Clust
     planned_s = float(rows.sum()) * costs.plan_s_per_row / cluster.runs
     stages = lay_out(audio_s, costs, cluster)
     ready = np.full(len(audio_s), listed_s + planned_s)
+    if cluster.is_streamed:  # planning is the driver's work, between the blocks
+        ready = listed_s * np.cumsum(rows) / rows.sum()
+        servers, work = stages["driver"]
+        stages["driver"] = (servers, work + rows * costs.plan_s_per_row)
+    began_s = float(ready.min())
     for servers, work in stages.values():
         ready = serve(ready, work, servers)
     end, committing_s, committed, refused = _commit(ready, rows, costs, cluster.runs, commit_every_s)
     busy = {"gpu": costs.encode_s_per_audio_s * float(audio_s.sum()) / (cluster.gpus * end)}
     busy |= {name: float(work.sum()) / (servers * end) for name, (servers, work) in stages.items()}
-    busy |= {"commits": committing_s / end, "listing": listed_s / end, "planning": planned_s / end}
-    return Outcome(end, float(audio_s.sum()), committed, refused, busy)
+    busy |= {"commits": committing_s / end, "listing": listed_s / end}
+    busy |= {} if cluster.is_streamed else {"planning": planned_s / end}
+    return Outcome(end, float(audio_s.sum()), committed, refused, busy, end - began_s)
 
 
 def serve(ready_s: np.ndarray, work_s: np.ndarray, servers: int) -> np.ndarray:
@@ -163,7 +183,7 @@ def _commit(finished_s: np.ndarray, rows: np.ndarray, costs: Costs, runs: int, e
     for run in range(runs):
         order = np.argsort(finished_s[run::runs], kind="stable")
         queues.append((finished_s[run::runs][order], np.concatenate([[0], np.cumsum(rows[run::runs][order])])))
-    taken = [0] * runs
+    taken, since_checkpoint = [0] * runs, [0] * runs
     under_way: list[tuple[float, float, int, int]] = []  # ends, began, run, blocks of it that are in then
 
     def begin(run: int, earliest_s: float, until: int | None = None) -> None:
@@ -173,6 +193,9 @@ def _commit(finished_s: np.ndarray, rows: np.ndarray, costs: Costs, runs: int, e
         start = max(earliest_s, float(times[taken[run]])) if until is None else earliest_s
         upto = int(np.searchsorted(times, start, side="right")) if until is None else until
         took = costs.commit_s + costs.row_s * float(sums[upto] - sums[taken[run]])
+        if since_checkpoint[run] > _CHECKPOINT_AFTER + sum(taken) / _FILES_FOR_ONE_MORE:
+            took += costs.checkpoint_s_per_file * sum(taken)
+            since_checkpoint[run] = 0
         heapq.heappush(under_way, (start + took, start, run, upto))
 
     for run in range(runs):
@@ -186,5 +209,6 @@ def _commit(finished_s: np.ndarray, rows: np.ndarray, costs: Costs, runs: int, e
             continue
         committed += int(queues[run][1][upto] - queues[run][1][taken[run]])
         landed_s, spent_s, taken[run] = end_s, spent_s + end_s - began_s, upto
+        since_checkpoint[run] += 1
         begin(run, end_s + every_s)
     return landed_s, spent_s, committed, refused

@@ -8,7 +8,10 @@ from typing import Any
 
 SIZES = (1, 4, 8, 16, 64)
 CPUS_PER_GPU = 16
-_HEADER = "| GPUs | CPUs | of these `decoding.actors` | audio-hours an hour | GPU busy | $ per 1,000 audio-hours | bound by |"
+_HEADER = (
+    "| GPUs | CPUs | of these `decoding.actors` | audio-hours an hour | GPU busy | while at work | $ per 1,000 audio-hours "
+    "| bound by |"
+)
 
 
 def write_sizing(result: Mapping[str, Any], path: Path) -> None:
@@ -23,7 +26,7 @@ def write_sizing(result: Mapping[str, Any], path: Path) -> None:
         _say_what_it_is(result),
         "",
         _HEADER,
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(_make_row, chosen),
         "",
         _say_what_feeds_a_gpu(result),
@@ -89,18 +92,22 @@ def _say_where_it_stops(result: Mapping[str, Any]) -> str:
     block_audio_s = 3600 * result["audio_hours"] / result["blocks"]
     listing_s, planning_s = rows / costs["listing_per_s"], rows * costs["plan_s_per_row"]
     driver = block_audio_s / costs["block_s"] if costs["block_s"] else float("inf")
+    runner = block_audio_s / costs["runner_block_s"] if costs["runner_block_s"] else float("inf")
+    report = block_audio_s / costs["report_s"] if costs["report_s"] else float("inf")
     return (
-        f"**Where it stops.** A block is {block_audio_s:,.0f} s of audio in {rows / result['blocks']:.0f} recordings, so the "
-        f"one driver hands out {driver:,.0f} × at most, what {driver / speed:.1f} such GPUs do; one beyond that adds cost and "
-        f"nothing else. Before the first block come {listing_s / 60:.0f} minutes of listing and {planning_s / 60:.0f} of "
-        "planning."
+        f"**Where it stops.** A block is {block_audio_s:,.0f} s of audio in {rows / result['blocks']:.0f} recordings. A driver "
+        f"that runs the flow itself hands out {driver:,.0f} × at most, what {driver / speed:.1f} such GPUs do; a runner hands "
+        f"out {runner:,.0f} ×, and the driver of many takes in the reports of {report:,.0f} ×. Before the first block come "
+        f"{listing_s / 60:.0f} minutes of listing and {planning_s / 60:.0f} of planning, in which no GPU has work: start the "
+        "machines with GPUs when they are over."
     )
 
 
 def _make_row(one: Mapping[str, Any]) -> str:
     return (
         f"| {one['gpus']} | {one['cpus']} | {one['decoding_actors']} | {one['audio_hours_an_hour']:,} "
-        f"| {_percent(one['busy']['gpu'])} | {one['dollars_per_1000_audio_hours']:.2f} | {_bound(one)} |"
+        f"| {_percent(one['busy']['gpu'])} | {_percent(one['gpu_busy_while_working'])} "
+        f"| {one['dollars_per_1000_audio_hours']:.2f} | {_bound(one)} |"
     )
 
 

@@ -189,13 +189,16 @@ def test_anything_wrong_fails_the_whole(changes: dict[str, Any]) -> None:
 
 
 def test_kills_are_dealt_by_weight_and_none_is_left_out() -> None:
-    kinds = ("driver", "worker", "actor", "node", "sandbox")
+    kinds = ("driver", "worker", "actor", "node", "sandbox", "runner")
     deck = deal(70, kinds, random.Random(1))
     assert len(deck) == 70
-    assert min(Counter(deck)[kind] for kind in kinds) >= 8
-    assert Counter(deck)["driver"] >= 14
-    assert set(deal(5, kinds, random.Random(1))) == set(kinds)
+    assert min(Counter(deck)[kind] for kind in kinds) >= 7
+    assert Counter(deck)["driver"] >= 13
+    assert Counter(deck)["runner"] * 3 >= 40, "on three stores"
+    assert set(deal(6, kinds, random.Random(1))) == set(kinds)
     hands = split(deck)
-    assert sorted(hands["own"] + hands["nodes"]) == sorted(deck)
-    assert "node" not in hands["own"]
+    assert sorted(kind for hand in hands.values() for kind in hand) == sorted(deck)
+    assert not {"node", "runner"} & {*hands["own"]}
     assert "driver" in hands["nodes"]
+    assert "driver" in hands["runners"]
+    assert ("node" in hands["runners"], "runner" in hands["nodes"]) == (False, False)

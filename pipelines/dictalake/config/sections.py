@@ -333,6 +333,9 @@ class RayCluster(Section):
 
     address: str | None = Field(None, description="address of an existing cluster; none starts one on this machine")
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; default all")
+    runners: PositiveInt | Literal["auto"] = Field(
+        "auto", description="processes that share out the work, each with its part of the cluster; auto: one for 2 GPUs"
+    )
     load_memory_mb: float = Field(
         1000.0,
         gt=0,

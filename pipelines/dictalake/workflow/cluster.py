@@ -73,7 +73,7 @@ def running_cluster(config: Config) -> Iterator[Resources]:
     with ExitStack() as ending:
         if not ray.is_initialized():
             _start(config, ending)
-        _set_context(config)
+        set_context(config)
         total = ray.cluster_resources()
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = tuple(Node(n.get("CPU", 0.0), n.get("GPU", 0.0), n.get("memory", 0.0) / 1e6, name_node(n)) for n in alive)
@@ -186,7 +186,7 @@ def _explain_no_start(what: str) -> str:
     )
 
 
-def _set_context(config: Config) -> None:
+def set_context(config: Config) -> None:
     """Blocks by seconds of audio. Ray Data's own reports repeat what our progress says, in pieces nobody asked for."""
     context = DataContext.get_current()
     # Load gives tables of at most so much; Ray would join small ones up to its own size, and cut there.

@@ -6,6 +6,7 @@ a run that waits come from here.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from dictalake.observers.base import Observer
@@ -37,10 +38,21 @@ class ClusterCrashLedger:
             .remote(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]})
         )
         self._question: Any = None
+        self._runner = ""
+
+    def for_runner(self, runner: str) -> ClusterCrashLedger:
+        """The same ledger, as the workers of ``runner`` ask it."""
+        ledger = copy(self)
+        ledger._runner = runner
+        return ledger
 
     def begin(self, stage: str, key: str, recordings: int) -> int:
         node = ray.get_runtime_context().get_node_id()
-        return int(self._ask(self._actor.begin.remote(stage, key, recordings, node)) or 0)
+        return int(self._ask(self._actor.begin.remote(stage, key, recordings, node, self._runner)) or 0)
+
+    def forgive(self, runner: str) -> None:
+        """See CrashLedger.forgive."""
+        self._ask(self._actor.forgive.remote(runner))
 
     def end(self, stage: str, key: str) -> None:
         self._actor.end.remote(stage, key)
@@ -96,5 +108,5 @@ def describe_wait(plan: ResourcePlan, ledger: ClusterCrashLedger, idle_s: float)
     what = "a worker to finish what it has" if in_work else "workers to start"
     return (
         f"nothing finished for {idle_s:.0f} s, waiting for {what}: {', '.join(parts)}; the cluster has {nodes} nodes, "
-        f"{there or 'no CPUs'}; the run asks for {asks}"
+        f"{there or 'no CPUs'}; the run asks for {f'{plan.runners} runners, ' if plan.runners > 1 else ''}{asks}"
     )

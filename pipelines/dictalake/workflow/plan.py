@@ -12,6 +12,10 @@ from dictalake.errors import ConfigError
 from dictalake.observers.progress import show_stage
 
 _NAMED = 5  # nodes in one warning
+# For ray.runners: auto. Seconds of processor time that a runner spends on a block (jobs/benchmarks/driver.py measures them),
+# the speed that a fast GPU may reach, and how busy a runner may be before its GPUs wait for it.
+RUNNER_BLOCK_S, _GPU_SPEED, _MOST_BUSY = 0.03, 25_000.0, 0.9
+_CPUS_FOR_ONE_MORE = 8.0  # a runner with so many CPUs takes one of them for itself; one with fewer has too little to do
 
 
 class Node(NamedTuple):
@@ -64,6 +68,7 @@ class ResourcePlan:
     """What each stage asks of the cluster. ``threads`` is what one emit worker may use on a CPU.
 
     Where an engine gives text itself, ``emit`` is the stage recognize (``hear`` in the lake) and ``decode`` has no workers.
+    With more than one of ``runners``, these are the workers of all, and each runner takes ``runner_cpus`` for itself.
     """
 
     load: StagePlan
@@ -71,6 +76,8 @@ class ResourcePlan:
     decode: StagePlan
     finish: StagePlan
     threads: int
+    runners: int = 1
+    runner_cpus: float = 0.0
 
     @property
     def stages(self) -> tuple[StagePlan, ...]:
@@ -126,6 +133,7 @@ def make_plan(config: Config, resources: Resources) -> ResourcePlan:
     by_hardware = math.floor(resources.gpus / gpus) if on_gpu else int(resources.cpus // 8)
     actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
     decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
+    runners = _count_runners(config, actors * gpus)
     # As the lake calls the stages; show_stage says what people read.
     model, decoders = ("hear", 0) if config.acoustic.gives_text else ("emit", decoders)
     plan = ResourcePlan(
@@ -134,14 +142,52 @@ def make_plan(config: Config, resources: Resources) -> ResourcePlan:
         decode=StagePlan("decode", decoders, 0.5 * scale, memory_mb=config.ray.decode_memory_mb),
         finish=StagePlan("finish", max(1, int(resources.cpus // 4)), 0.25 * scale, memory_mb=config.ray.finish_memory_mb),
         # No more than the actors that share a node find there, if they spread evenly.
-        threads=max(1, int(min(resources.cpus // actors, resources.largest_node.cpus))),
+        threads=max(1, int(min(resources.cpus // max(actors, runners), resources.largest_node.cpus))),
     )
+    if runners > 1:
+        plan = _spread(plan, runners, resources.cpus)
+        if plan.emit.workers > actors and (on_gpu or config.acoustic.actors != "auto"):
+            raise ConfigError(f"ray.runners = {runners}, but there are only {actors} models (acoustic.actors) to share out")
     _check_fits(plan, resources)
     return plan
 
 
+def _count_runners(config: Config, gpus: float) -> int:
+    """As ``ray.runners`` says; auto: so many that the ``gpus`` need not wait for them."""
+    if config.ray.runners != "auto":
+        return config.ray.runners
+    per_runner = max(1, int(_MOST_BUSY * config.ray.block_audio_s / (_GPU_SPEED * RUNNER_BLOCK_S)))
+    return max(1, math.ceil(gpus / per_runner))
+
+
+def _spread(plan: ResourcePlan, runners: int, cpus: float) -> ResourcePlan:
+    """``plan`` with at least one worker of each stage for each runner; where there are fewer, these are smaller instead."""
+
+    def spread(stage: StagePlan) -> StagePlan:
+        if not 0 < stage.workers < runners:
+            return stage
+        share = math.floor(1e4 * stage.cpus * stage.workers / runners) / 1e4  # Ray counts no finer
+        return replace(stage, workers=runners, cpus=share)
+
+    stages = [spread(stage) for stage in (plan.load, plan.emit, plan.decode, plan.finish)]
+    return ResourcePlan(*stages, plan.threads, runners, 1.0 if cpus / runners >= _CPUS_FOR_ONE_MORE else 0.0)
+
+
+def split_plan(plan: ResourcePlan) -> list[ResourcePlan]:
+    """The part of each runner: the workers of each stage are divided as evenly as can be."""
+
+    def divide(stage: StagePlan, number: int) -> StagePlan:
+        return replace(stage, workers=(stage.workers + plan.runners - 1 - number) // plan.runners)
+
+    stages = (plan.load, plan.emit, plan.decode, plan.finish)
+    return [
+        ResourcePlan(*(divide(stage, number) for stage in stages), plan.threads, plan.runners, plan.runner_cpus)
+        for number in range(plan.runners)
+    ]
+
+
 def _check_fits(plan: ResourcePlan, resources: Resources) -> None:
-    # Actors hold their share all the time; of the tasks at least one of each stage must find room beside them.
+    # Actors hold their share all the time; of the tasks at least one of each stage (and runner) must find room beside them.
     for stage in plan.stages:
         if not resources.can_host(stage.cpus, stage.gpus, stage.memory_mb):
             raise ConfigError(
@@ -152,9 +198,10 @@ def _check_fits(plan: ResourcePlan, resources: Resources) -> None:
                 f"{resources.largest_node.memory_mb:.0f} MB; lower acoustic.cpus_per_actor, acoustic.gpus_per_actor or "
                 f"ray.{'emit' if stage is plan.emit else stage.name}_memory_mb"
             )
-    cpus = plan.emit.workers * plan.emit.cpus + plan.decode.workers * plan.decode.cpus + plan.load.cpus + plan.finish.cpus
+    least = {s.name: s.workers if s in (plan.emit, plan.decode) else plan.runners for s in plan.stages}
+    cpus = sum(s.cpus * least[s.name] for s in plan.stages) + (plan.runners * plan.runner_cpus)
     gpus = plan.emit.workers * plan.emit.gpus
-    memory_mb = sum(s.memory_mb * (s.workers if s in (plan.emit, plan.decode) else 1) for s in plan.stages)
+    memory_mb = sum(s.memory_mb * least[s.name] for s in plan.stages)
     if memory_mb > resources.memory_mb:
         asks = ", ".join(f"{show_stage(s.name)} {s.memory_mb:g}" for s in plan.stages)
         raise ConfigError(

@@ -38,6 +38,7 @@ class _Begun:
     node: str
     since: float
     recordings: int
+    runner: str
 
 
 class Ledger(Protocol):
@@ -58,14 +59,15 @@ class CrashLedger:
         self._begun: dict[tuple[str, str], _Begun] = {}
         self._deaths: dict[tuple[str, str], int] = {}
         self._begins: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._dead_runners: set[str] = set()
 
-    def begin(self, stage: str, key: str, recordings: int, node: str) -> int:
-        """As ``Ledger.begin``, for a worker on ``node``."""
+    def begin(self, stage: str, key: str, recordings: int, node: str, runner: str = "") -> int:
+        """As ``Ledger.begin``, for a worker on ``node`` that works for ``runner``."""
         work, before = (stage, key), self._begun.get((stage, key))
-        preempted = before is not None and before.node not in self._alive_nodes()
+        preempted = before is not None and (before.node not in self._alive_nodes() or before.runner in self._dead_runners)
         if before is not None and not preempted and len(self._deaths) < _MOST_BLOCKS:
             self._deaths[work] = self._deaths.get(work, 0) + 1
-        self._begun[work] = _Begun(node, time.monotonic(), recordings)
+        self._begun[work] = _Begun(node, time.monotonic(), recordings, runner)
         # A worker may also die after it reported the end of its work, while Ray stores the result: count the begins too.
         begins = self._begins.pop(work, 0) + (not preempted)
         self._begins[work] = begins
@@ -77,11 +79,17 @@ class CrashLedger:
         self._begun.pop((stage, key), None)
         self._deaths.pop((stage, key), None)
 
+    def forgive(self, runner: str) -> None:
+        """``runner`` died, and its workers with it: not of what they had in work."""
+        self._dead_runners.add(runner)
+
     def in_work(self) -> dict[str, tuple[int, float]]:
         """For each stage the number of recordings in work, and the age of its oldest block in seconds."""
         now = time.monotonic()
         found: dict[str, tuple[int, float]] = {}
         for (stage, _), begun in self._begun.items():
+            if begun.runner in self._dead_runners:
+                continue
             count, age = found.get(stage, (0, 0.0))
             found[stage] = (count + begun.recordings, max(age, now - begun.since))
         return found

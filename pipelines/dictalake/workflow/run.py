@@ -12,14 +12,13 @@ commits them. After a kill at any moment, the same command resumes at the last c
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 from rich.console import Console
@@ -30,7 +29,7 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
-from dictalake.errors import ArchiveEmpty, ConfigError, DictalakeError, Erased, RunError, name_place
+from dictalake.errors import ArchiveEmpty, ConfigError, Erased, RunError, name_place
 from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
 from dictalake.lake.erasers import blank_manifests, blank_manifests_by_rows
 from dictalake.lake.manifests import Manifests
@@ -40,7 +39,7 @@ from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.observers.base import LibraryLogTrimmer, Observers, RunEnd, RunStart, observing
 from dictalake.observers.openlineage import LineageEmitter
-from dictalake.observers.progress import ProgressReport, StallMonitor, show_stage
+from dictalake.observers.progress import ProgressReport, StallMonitor
 from dictalake.observers.prometheus import serve_metrics
 from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
@@ -51,32 +50,29 @@ from dictalake.workflow.archive_checks import begin_findings, check_listing
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
 from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new, tell_of_work
+from dictalake.workflow.flow import ActorStage, Flow, connect_places, read_reports
 from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.misread import find_again
-from dictalake.workflow.plan import ResourcePlan, StagePlan, make_plan, plan_heavy
-from dictalake.workflow.quarantine import QuarantiningActor, QuarantiningStage, with_display_name
+from dictalake.workflow.plan import ResourcePlan, make_plan, plan_heavy
 from dictalake.workflow.report_reader import ReportReader
+from dictalake.workflow.runners import RunnerPool
+from dictalake.workflow.shares import ShareBook
 from dictalake.workflow.stages.assemble import Assemble
 from dictalake.workflow.stages.decode import Decode
 from dictalake.workflow.stages.emit import Emit
-from dictalake.workflow.stages.load import FromManifest, Load
+from dictalake.workflow.stages.load import Load
 from dictalake.workflow.stages.recognize import Recognize
 from dictalake.workflow.standing import record_request, settle
 from dictalake.workflow.summary import RunSummary as RunSummary
 from dictalake.workflow.summary import end_record, name_model, start_record, summarise, warn_of_model
 from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
 
-import ray.data  # after cluster, which sets what Ray reads when it is imported  # isort: skip
-import ray.exceptions  # isort: skip
-
 _TICK_S = 1.0
 _PATIENCE_S = 10.0  # with the thread that reads from Ray, once the run is over
 _ROUNDS = 3  # over what is still missing
-_MOST_TASKS = 4096  # of the first stage: each costs Ray some of the driver's time and memory before any work begins
 _HOW = {"failed": "failed", "stopped": "was stopped", "finished": "finished"}
 Item = TypeVar("Item")
-_ADVICE_OF_RAY = "\nFailed to apply UDF"  # what Ray appends to the words of an error that a stage raised
 
 
 @dataclass(frozen=True)
@@ -306,69 +302,26 @@ def _write_manifest(work: WorkList, config: Config, run_id: str, table: Transcri
 
 def _open_reader(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ReportReader:
     """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
-    flow = _connect_stages(places, run, plan, ledger)
-    return ReportReader(_read_reports(flow), _TICK_S, cluster.make_interrupt(flow))
+    flow = _describe_flow(run, plan)
+    if plan.runners > 1:
+        pool = RunnerPool(flow, run.config, plan, ledger, ShareBook(places))
+        return ReportReader(pool.read_reports(), _TICK_S, pool.interrupt)
+    data = connect_places(flow, places, plan, ledger)
+    return ReportReader(read_reports(data), _TICK_S, cluster.make_interrupt(data))
 
 
-def _connect_stages(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ray.data.Dataset:
-    """The flow itself: blocks of recordings in, one report per block out, in whatever order blocks finish."""
-    config, grid = run.config, None
-    step = -(-places.num_rows // _MOST_TASKS)
-    # Not from_arrow: it asks a worker how each block looks, and the first worker takes seconds to start.
-    recordings = ray.data.from_blocks([places.slice(block, step) for block in range(0, places.num_rows, step)])
+def _describe_flow(run: _Run, plan: ResourcePlan) -> Flow:
+    """The stages of this run and what they are opened with."""
+    config, grid, decode = run.config, None, None
     listed = config.model_copy(update={"archive": pin_places(run.listing)})
-    load_block = QuarantiningStage("load", Load(listed, run.table.forbidden, is_listed=True), ledger)
-    load = with_display_name("Load", FromManifest)(config.lake, run.provenance.run_id, load_block)
-    loaded = _in_tasks(recordings, plan.load, load)
     if run.reading is None:  # the engine gives text itself
-        texts = _in_actors(loaded, plan.emit, ledger, Recognize, config, plan.threads)
+        emit = ActorStage(Recognize, (config, plan.threads))
     else:
         vocabulary, grid = run.reading
-        emitted = _in_actors(loaded, plan.emit, ledger, Emit, config, vocabulary, plan.threads)
-        texts = _in_actors(emitted, plan.decode, ledger, Decode, config, vocabulary)
-    finish = with_display_name("Finish", QuarantiningStage)("finish", Assemble(config, run.provenance, grid), ledger)
-    return _in_tasks(texts, plan.finish, finish)
-
-
-def _read_reports(reports: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Runs the flow. Raises RunError, ConfigError for what a worker met."""
-    try:
-        yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        return
-    except ray.exceptions.RayError as error:
-        plain = _put_plainly(error)
-    # Ray ends an actor when nobody holds it any more. Its own error does, by frames in a ring: whoever kept that error, as the
-    # context of this one, would keep the actors, and their CPUs, from the next run of this process.
-    gc.collect()
-    raise plain
-
-
-def _in_tasks(data: ray.data.Dataset, plan: StagePlan, stage: Callable[[pa.Table], Any]) -> ray.data.Dataset:
-    """``stage`` over all blocks, in tasks that start whenever there is room."""
-    return data.map_batches(
-        stage,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.TaskPoolStrategy(size=plan.workers),
-        num_cpus=plan.cpus,
-        memory=plan.memory_bytes,
-    )
-
-
-def _in_actors(
-    data: ray.data.Dataset, plan: StagePlan, ledger: ClusterCrashLedger, stage: type[Any], *arguments: Any
-) -> ray.data.Dataset:
-    """``stage(*arguments)`` over all blocks, opened once in each of so many actors: they hold a model."""
-    return data.map_batches(
-        with_display_name(show_stage(plan.name).capitalize(), QuarantiningActor),
-        fn_constructor_args=(plan.name, ledger, stage, *arguments),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=plan.workers),
-        num_cpus=plan.cpus,
-        memory=plan.memory_bytes,
-        num_gpus=plan.gpus,
-    )
+        emit = ActorStage(Emit, (config, vocabulary, plan.threads))
+        decode = ActorStage(Decode, (config, vocabulary))
+    load = Load(listed, run.table.forbidden, is_listed=True)
+    return Flow(config.lake, run.provenance.run_id, load, emit, decode, Assemble(config, run.provenance, grid))
 
 
 def _require_all(missing: int, wanted: int) -> None:
@@ -377,20 +330,3 @@ def _require_all(missing: int, wanted: int) -> None:
         raise RunError(
             f"{missing} of {wanted} recordings got no row; what is committed stays, run the same command again for the others"
         )
-
-
-def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
-    """The error of a worker without Ray's wrapping: a ConfigError as itself, all else by its type and place.
-
-    The words of an exception, and Ray's, may quote a path or a row: they stay out.
-    """
-    causes: list[BaseException] = [error]
-    while (inner := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None and inner not in causes:
-        causes.append(inner)
-    for cause in causes:
-        if isinstance(cause, DictalakeError) and not isinstance(cause, ray.exceptions.RayError):
-            return type(cause)(str(cause).partition(_ADVICE_OF_RAY)[0])
-    names = " of ".join(dict.fromkeys(type(cause).__name__ for cause in reversed(causes)))
-    return RunError(
-        f"a worker failed and the run cannot go on ({names}); what is committed stays, run the same command again to resume"
-    )

@@ -35,7 +35,9 @@ COSTS = st.builds(
     node_bytes_per_s=st.floats(1e7, 1e10),
 )
 SMALL = st.integers(1, 6)
-CLUSTERS = st.builds(Cluster, SMALL, SMALL, SMALL, SMALL, actors_per_gpu=st.integers(1, 3), runs=st.integers(1, 4))
+CLUSTERS = st.builds(
+    Cluster, SMALL, SMALL, SMALL, SMALL, actors_per_gpu=st.integers(1, 3), runs=st.integers(1, 4), runners=st.integers(1, 3)
+)
 ALONE = {  # capacity of CLUSTER in audio seconds a second where the only cost is this one, of blocks of 60 s
     "load_s_per_audio_s": lambda cost: 16 / cost,
     "encode_s_per_audio_s": lambda cost: 4 / cost,
@@ -139,6 +141,37 @@ def test_twice_the_gpus_are_twice_as_fast_until_something_else_is_the_bound() ->
     assert speeds[1].bound == "gpu"
     assert speeds[64].bound == "driver"
     assert speeds[64].speed < 1.2 * speeds[32].speed
+
+
+def test_runners_share_what_a_block_costs_until_the_reports_are_the_bound() -> None:
+    audio_s, rows = cut_blocks(draw_lengths(200_000, 45.0, 1.0), 1800, 64)
+    costs = replace(NOTHING, encode_s_per_audio_s=1 / 15_000, block_s=0.03, runner_block_s=0.03, report_s=0.0005)
+    sizes = [replace(CLUSTER, gpus=64, runners=runners) for runners in (1, 2, 4, 32)]
+    one, two, four, many = (simulate(audio_s, rows, costs, cluster, commit_every_s=1.0) for cluster in sizes)
+    assert (one.bound, two.bound, four.bound, many.bound) == ("driver", "runner", "runner", "gpu")
+    assert four.speed == pytest.approx(4 * one.speed, rel=0.05)
+    assert many.busy["gpu"] > 0.9
+    slow = simulate(audio_s, rows, replace(costs, report_s=0.01), sizes[-1], commit_every_s=1.0)
+    assert slow.bound == "driver"
+
+
+def test_streamed_work_begins_with_the_listing_and_ends_no_sooner_than_it() -> None:
+    audio_s, rows = np.full(100, 60.0), np.ones(100, dtype=int)
+    costs = replace(NOTHING, load_s_per_audio_s=0.1, listing_per_s=1.0)
+    after = simulate(audio_s, rows, costs, CLUSTER, 0.0)
+    streamed = simulate(audio_s, rows, costs, replace(CLUSTER, is_streamed=True), 0.0)
+    assert after.seconds == pytest.approx(100 + after.working_s)
+    assert 100 <= streamed.seconds < after.seconds
+    assert (after.rows, streamed.rows) == (100, 100)
+
+
+def test_checkpoints_of_a_long_log_cost_something() -> None:
+    audio_s, rows = np.full(4000, 60.0), np.ones(4000, dtype=int)
+    costs = replace(NOTHING, load_s_per_audio_s=0.01, commit_s=0.01)
+    plain, long = (
+        simulate(audio_s, rows, replace(costs, checkpoint_s_per_file=one), CLUSTER, 0.0).busy["commits"] for one in (0.0, 1e-4)
+    )
+    assert long > plain
 
 
 def test_a_gpu_waits_for_the_core_of_its_only_actor_and_not_with_two() -> None:

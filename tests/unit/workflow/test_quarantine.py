@@ -118,3 +118,13 @@ def test_what_is_in_work_is_told_by_stage() -> None:
     ledger.begin("emit", "x", 3, "n1")
     ledger.end("load", "x")
     assert {stage: count for stage, (count, _) in ledger.in_work().items()} == {"load": 2, "emit": 3}
+
+
+def test_a_runner_that_died_with_its_workers_blames_no_recording() -> None:
+    ledger = CrashLedger(lambda: {"n1"})
+    for number in range(20):
+        assert ledger.begin("emit", "x", 3, "n1", f"runner-{number}") == 0
+        ledger.forgive(f"runner-{number}")
+    assert ledger.in_work() == {}
+    assert ledger.begin("emit", "x", 3, "n1", "runner-20") == 0
+    assert ledger.begin("emit", "x", 3, "n1", "runner-20") == 1, "its worker died, and the runner lives"

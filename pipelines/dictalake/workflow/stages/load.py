@@ -51,11 +51,14 @@ class FromManifest:
     def __init__(self, lake: Lake, run_id: str, load: Callable[[pa.Table], Iterator[pa.Table]]) -> None:
         self._lake, self._run_id, self._load = lake, run_id, load
 
-    def __call__(self, places: pa.Table) -> Iterator[pa.Table]:
+    def __call__(self, places: pa.Table, choose: Callable[[pa.Table], pa.Table] = lambda block: block) -> Iterator[pa.Table]:
+        """``choose`` says what of a block is to be loaded; a block of which nothing is left is passed over."""
         with redacting(self):
             manifests = Manifests(self._lake)
             for place in places.to_pylist():
-                yield from self._load(manifests.read_block(self._run_id, BlockPlace(**place)))
+                block = choose(manifests.read_block(self._run_id, BlockPlace(**place)))
+                if block.num_rows:
+                    yield from self._load(block)
 
 
 class Load:
