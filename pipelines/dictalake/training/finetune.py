@@ -27,6 +27,7 @@ from dictalake.acoustic.lasr.features import LogMel
 from dictalake.training.augment import SAMPLE_RATE_HZ, augment
 from dictalake.training.plan import TrainingPlan as TrainingPlan
 from dictalake.training.utterances import TrainingUtterance, load_waveform, make_batches
+from dictalake.training.vocal_tract import draw_warps, warp_spectrum
 
 FRAME_SAMPLES = 640
 
@@ -212,7 +213,7 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self._middle.clear()
-        logp, lengths = self._log_probabilities(self.model, waveforms, mask=True)
+        logp, lengths = self._log_probabilities(self.model, waveforms, perturb=True)
         targets = torch.tensor([token for label in labels for token in label], device=self.device)
         target_lengths = torch.tensor([len(label) for label in labels], device=self.device)
 
@@ -251,15 +252,19 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     def _log_probabilities(
-        self, model: LasrForCTC, waveforms: list[np.ndarray], *, mask: bool
+        self, model: LasrForCTC, waveforms: list[np.ndarray], *, perturb: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         samples = torch.tensor([len(w) for w in waveforms])
         padded = torch.zeros(len(waveforms), int(samples.max()))
         for row, waveform in enumerate(waveforms):
             padded[row, : len(waveform)] = torch.from_numpy(waveform)
         with torch.no_grad():
-            features = self.features(padded.to(self.device))
-            if mask and not self._is_easy:
+            power = self.features.power(padded.to(self.device))
+            if perturb and self.plan.vocal_tract_warp:
+                rng = np.random.default_rng([self.plan.seed, self.step, 1])
+                power = warp_spectrum(power, draw_warps(len(waveforms), self.plan.vocal_tract_warp, rng))
+            features = self.features.log_mel(power)
+            if perturb and not self._is_easy:
                 self._mask_features(features)
         frames = self.features.frame_count(samples).to(self.device)
         attention_mask = torch.arange(features.shape[1], device=self.device) < frames[:, None]
@@ -298,7 +303,7 @@ class Trainer:
         model.eval()
         texts = [""] * len(utterances)
         for batch in make_batches(utterances, batch_s, random.Random(0), ascending=True):
-            logp, lengths = self._log_probabilities(model, [load_waveform(utterances[i].path) for i in batch], mask=False)
+            logp, lengths = self._log_probabilities(model, [load_waveform(utterances[i].path) for i in batch], perturb=False)
             tokens = logp.argmax(-1).cpu()
             for row, index in enumerate(batch):
                 texts[index] = str(self.tokenizer.decode(tokens[row, : int(lengths[row])].tolist(), skip_special_tokens=True))

@@ -15,6 +15,8 @@ class TrainingPlan:
     each piece would lie if speech ran evenly from the first sound to the last. This is nearly true of short utterances (the
     flat start of hidden Markov models). Without it, CTC can predict only blanks and the frequencies of pieces for thousands
     of steps.
+    ``vocal_tract_warp`` of 0.2 multiplies the frequencies of each utterance by a factor between 1 / 1.2 and 1.2, so that few
+    voices sound like many; 0 turns it off.
     """
 
     steps: int = 3000
@@ -31,6 +33,7 @@ class TrainingPlan:
     sorted_epochs: int = 1
     bf16: bool = True
     augment_share: float = 0.6
+    vocal_tract_warp: float = 0.0
     mel_masks: int = 2
     mel_mask_bands: int = 27
     time_masks_per_s: float = 0.25

@@ -138,3 +138,12 @@ def test_voices_kept_for_evaluation_are_refused_for_training(spoken: Path, tmp_p
     manifest.write_text("\n".join(f"{row},{'voice' if number == 0 else 'piper-joe'}" for number, row in enumerate(rows)))
     with pytest.raises(ConfigError, match="the voices piper-joe are for evaluation"):
         run_command("finetune", ["--manifest", str(manifest), "--held-out", str(spoken), "--out", str(tmp_path / "m"), *SMALL])
+
+
+def test_a_vocal_tract_warp_changes_what_the_model_learns_from(spoken: Path, tmp_path: Path) -> None:
+    few = [*SMALL, *PLAIN, "--steps", "2"]
+    plain = train(spoken, tmp_path / "plain", *few)
+    warped = train(spoken, tmp_path / "warped", *few, "--vocal-tract-warp", "0.2")
+    assert any(not torch.equal(plain[name], warped[name]) for name in plain)
+    again = train(spoken, tmp_path / "again", *few)
+    assert all(torch.equal(plain[name], again[name]) for name in plain)

@@ -26,9 +26,16 @@ class LogMel(nn.Module):
         self.register_buffer("mel_filters", torch.as_tensor(extractor.mel_filters).float(), persistent=False)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return self.log_mel(self.power(waveforms))
+
+    def power(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Power spectra ``(batch, frames, bins)``."""
         frames = waveforms.unfold(-1, self.win_length, self.hop_length)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, n=self.n_fft))
-        power = spectrum.square().sum(-1)
+        return spectrum.square().sum(-1)
+
+    def log_mel(self, power: torch.Tensor) -> torch.Tensor:
+        """The features of power spectra."""
         return torch.log(torch.clamp(power @ self.mel_filters, min=1e-5))
 
     def frame_count(self, samples: torch.Tensor) -> torch.Tensor:
