@@ -1,7 +1,9 @@
 -- Written by dictalake schema --write.
 -- One row for each current recording: its best good row under production, else under what was before.
 SELECT
-  `h`.*
+  `h`.*,
+  `k`.`text` AS `text_corrected`,
+  `k`.`who` AS `corrected_by`
 FROM `dictalake`.`transcript_rows` AS `h`
 JOIN (
   SELECT
@@ -83,3 +85,5 @@ JOIN (
   AND `c`.`recorded_month` = `h`.`recorded_month`
   AND `c`.`fingerprint` = `h`.`fingerprint`
   AND `c`.`attempt` = `h`.`attempt`
+LEFT JOIN `dictalake`.`corrections` AS `k`
+  ON `k`.`recording_id` = `h`.`recording_id`

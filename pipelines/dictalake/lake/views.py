@@ -1,7 +1,7 @@
 """The views that SQL on a lake sees, in DuckDB's words. ``lake/bigquery.py`` has the same ones in BigQuery's.
 
 ``connect`` registers what they read: ``transcript_rows`` (every row), ``run_records``, ``recheck_records``,
-``fingerprint_records``, and ``recording_versions``, the few columns of all rows that tell which recordings were replaced.
+``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few columns of all rows that tell which recordings were replaced.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ RECORDINGS = {
     "attempt": "attempt of that row, 0 at first",
     "run_id": "run that wrote it",
 }
+# What the view transcripts has beside the columns of its table.
+CORRECTED = {
+    "text_corrected": "what a person says was said; null where nobody corrected it. It may be of another fingerprint's row",
+    "corrected_by": "who corrected it last; null where nobody did",
+}
 VIEWS = {
     # The promoted fingerprints; place 0 is production. Those of a lake from before 0.2 share a place: they count together.
     "promotions": """
@@ -85,6 +90,13 @@ VIEWS = {
         SELECT h.*, s.recording_id IS NULL AS is_current, s.superseded_by
         FROM transcript_rows AS h LEFT JOIN superseded AS s ON s.recording_id = h.recording_id
     """,
+    # What people say was said: the last word on each recording. Undone ones are gone; claims say nothing about the words.
+    "corrections": """
+        SELECT * FROM (
+            SELECT * FROM correction_records WHERE event IN ('corrected', 'undone')
+            QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY "at" DESC, correction_id DESC) = 1
+        ) AS newest WHERE "text" IS NOT NULL
+    """,
     # One row for each current recording: of its good rows under the production fingerprint the one that lost least sound, of
     # equal ones the newest; where it has none, that of the fingerprint that was promoted before, and so on. Other fingerprints
     # are experiments and never show. In a lake in which nothing was promoted every fingerprint counts.
@@ -99,7 +111,7 @@ VIEWS = {
     # too, because DuckDB can skip files by keys alone. A recording has one month, except where an object's date changed and its
     # version did not (archive.time_zone, the same bytes copied to S3 again): then it has a row in each month.
     "transcripts": """
-        SELECT h.*
+        SELECT h.*, k."text" AS text_corrected, k.who AS corrected_by
         FROM transcript_rows AS h JOIN (
             SELECT n.recording_id, n.recorded_month, n.fingerprint, n.attempt
             FROM (
@@ -128,6 +140,7 @@ VIEWS = {
             ) = 1
         ) AS c ON c.recording_id = h.recording_id AND c.recorded_month = h.recorded_month
             AND c.fingerprint = h.fingerprint AND c.attempt = h.attempt
+        LEFT JOIN corrections AS k ON k.recording_id = h.recording_id
     """,
     # Recordings whose last attempt under a fingerprint failed.
     "failures": """
@@ -146,7 +159,7 @@ VIEWS = {
         FROM (
             SELECT * FROM transcripts
             UNION ALL
-            SELECT f.* FROM failures AS f LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
+            SELECT f.*, NULL AS text_corrected, NULL AS corrected_by FROM failures AS f LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
             LEFT JOIN superseded AS s ON s.recording_id = f.recording_id
             WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
                 AND f.recording_id NOT IN (SELECT recording_id FROM transcripts)
