@@ -115,7 +115,9 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
         storage = open_storage(lake, NOTES.folder)
         open_or_create_table(storage, NOTES.schema, (), "")
         for one, text in ((object_row["recording_id"], CANARY), ("b", "No acute fracture.")):
-            append_rows(storage, pa.Table.from_pylist([{"recording_id": one, "at": at, "text": text}], without_docs(NOTES.schema)))
+            append_rows(
+                storage, pa.Table.from_pylist([{"recording_id": one, "at": at, "text": text}], without_docs(NOTES.schema))
+            )
     if "://" not in str(lake.uri):
         leave_unfinished(Path(str(lake.uri)))
 

@@ -1,8 +1,8 @@
 """What people did to recordings: the Delta tables ``corrections`` and ``accesses``.
 
-A record is never changed. The last record ``corrected`` or ``undone`` of a recording is what counts. A writer names the record
-that it saw (``replaces``); if another one counts by then, it is refused and told which (``Conflict``). So two people, also on two
-servers, never overwrite each other.
+A record is never changed. The last record ``corrected`` or ``undone`` of a recording is what counts. A writer names the
+record that it saw (``replaces``); if another one counts by then, it is refused and told which (``Conflict``). So two people,
+also on two servers, never overwrite each other.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class CorrectionRecord:
     text: str | None = None
     flags: tuple[str, ...] = ()
     minutes: float | None = None
+    confidence: float | None = None
+    words: int | None = None
+    word_errors: int | None = None
     sampling: Sampling | None = None
 
 
@@ -142,7 +145,10 @@ class Corrections:
                 old_sha256=hash_text(undone.text),
                 text=None if before is None else before.text,
                 flags=() if before is None else before.flags,
-                sampling=undone.sampling,
+                confidence=None if before is None else before.confidence,
+                words=None if before is None else before.words,
+                word_errors=None if before is None else before.word_errors,
+                sampling=undone.sampling if before is None else before.sampling,
             )
         )
 
@@ -154,9 +160,7 @@ class Corrections:
                 raise Conflict(self.find_last(recording_id))
 
         try:
-            self._commit(
-                CorrectionRecord(recording_id=recording_id, event="claimed", who=who, sampling=sampling), require_free
-            )
+            self._commit(CorrectionRecord(recording_id=recording_id, event="claimed", who=who, sampling=sampling), require_free)
         except Conflict:
             return False
         return True

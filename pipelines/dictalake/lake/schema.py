@@ -278,8 +278,8 @@ CORRECTIONS = pa.schema(
         _field(
             "event",
             _TEXT,
-            "corrected: a person saved what was said; undone: what counted before counts again; claimed: a person began to check "
-            "it; passed: a person left it to others",
+            "corrected: a person saved what was said; undone: what counted before counts again; claimed: a person began to "
+            "check it; passed: a person left it to others",
             required=True,
         ),
         _field("who", _TEXT, "name of the person", required=True),
@@ -290,6 +290,9 @@ CORRECTIONS = pa.schema(
         _field("text", _TEXT, "what was said, as the person wrote it; null where the machine's text counts"),
         _field("flags", _list(_TEXT), "unintelligible, not_dictation, wrong_patient, sound_cut"),
         _field("minutes", _REAL, "time that the person spent, minutes"),
+        _field("confidence", _RATIO, "confidence of the row that the person saw, 0-1"),
+        _field("words", _NUMBER, "words of text, as evaluate counts them under its normaliser words; null where it is null"),
+        _field("word_errors", _NUMBER, "words of that row that are wrong, missing or too many, against text"),
         _field("sampling", _TEXT, "how the recording was chosen: random, worst, or own for one that the person opened"),
     ]
 )

@@ -1,7 +1,8 @@
 """The views that SQL on a lake sees, in DuckDB's words. ``lake/bigquery.py`` has the same ones in BigQuery's.
 
 ``connect`` registers what they read: ``transcript_rows`` (every row), ``run_records``, ``recheck_records``,
-``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few columns of all rows that tell which recordings were replaced.
+``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few columns of all rows
+that tell which recordings were replaced.
 """
 
 from __future__ import annotations
@@ -159,7 +160,8 @@ VIEWS = {
         FROM (
             SELECT * FROM transcripts
             UNION ALL
-            SELECT f.*, NULL AS text_corrected, NULL AS corrected_by FROM failures AS f LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
+            SELECT f.*, NULL AS text_corrected, NULL AS corrected_by FROM failures AS f
+            LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
             LEFT JOIN superseded AS s ON s.recording_id = f.recording_id
             WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
                 AND f.recording_id NOT IN (SELECT recording_id FROM transcripts)

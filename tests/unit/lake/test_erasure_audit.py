@@ -15,7 +15,7 @@ from dictalake.lake.erasers import ERASERS, list_steps
 from dictalake.lake.places import PLACES, Place
 from dictalake.lake.query import open_lake
 from dictalake.workflow import private_ray
-from tests.audited_lake import NOTES, NAMED, UNTOUCHED, fill_lake, list_leaks, register
+from tests.audited_lake import NAMED, NOTES, UNTOUCHED, fill_lake, list_leaks, register
 
 
 @pytest.fixture
