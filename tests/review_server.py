@@ -74,7 +74,7 @@ class Client:
         assert self.get(f"{parts.path}?{parts.query}").status == 200
         return self
 
-    def read_csrf(self, path: str = "/queue") -> str:
+    def read_csrf(self, path: str = "/recordings") -> str:
         found = re.search(r'name="csrf" value="([^"]+)"', self.get(path).text)
         assert found is not None
         return found[1]

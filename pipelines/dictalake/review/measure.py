@@ -131,7 +131,7 @@ def list_next(snapshot: Snapshot, who: str, sampling: Sampling, claim_min: float
     """The next recordings for a person to check: none that was corrected, that another person has, or that this one left.
 
     ``worst``: the most errors to be expected for the time that it takes, by calibrated confidence, speech without words and
-    lost sound. ``random``: of each stratum in the order of the ids, which are hashes, the stratum with the fewest checked first.
+    lost sound. ``random``: of each stratum in the order of the ids, which are hashes, first the one with the fewest checked.
     """
     corrections = snapshot.corrections
     since = datetime.now(UTC) - timedelta(minutes=claim_min)

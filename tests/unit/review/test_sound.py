@@ -1,0 +1,101 @@
+"""Sound in pieces: together they are a WAV, alone they are no more than was asked for, and memory is bounded."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from dictalake.config.sections import Config
+from dictalake.errors import NotFound
+from dictalake.review.sound import MIX, Sound, SoundStore, explain
+from dictalake.review.sound_routes import find_uncovered
+
+STEREO = np.stack([np.arange(1000), -np.arange(1000)]).astype(np.int16)
+
+
+def make_sound(samples: np.ndarray = STEREO, speech: Any = None) -> Sound:
+    return Sound(samples, speech or [[]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 43, 44, 45, 999])
+def test_the_pieces_together_are_the_wav_of_a_channel(size: int) -> None:
+    sound = make_sound()
+    for channel in (0, 1):
+        pieces = [sound.read(str(channel), start, min(start + size, sound.count_bytes())) for start in range(0, 2044, size)]
+        assert [len(piece) for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
+        heard, rate_hz = soundfile.read(io.BytesIO(b"".join(pieces)), dtype="int16")
+        assert rate_hz == 16_000
+        assert np.array_equal(heard, STEREO[channel])
+
+
+def test_the_mean_of_the_channels_can_be_heard() -> None:
+    heard, _ = soundfile.read(io.BytesIO(make_sound().read(MIX, 0, 2044)), dtype="int16")
+    assert not heard.any()
+    alone = make_sound(STEREO[:1])
+    assert alone.read(MIX, 0, 2044) == alone.read("0", 0, 2044)
+
+
+def test_a_wave_is_drawn_in_no_more_columns_than_a_screen_has() -> None:
+    drawn = make_sound(np.full((1, 100_000), -16_384, np.int16)).draw()
+    assert 1000 < len(drawn[0]) <= 2000
+    assert set(drawn[0]) == {50}
+    assert make_sound(np.zeros((1, 0), np.int16)).draw() == [[]]
+
+
+def test_digital_silence_of_all_channels_may_stand_for_a_hole() -> None:
+    samples = np.ones((2, 32_000), np.int16)
+    samples[0, :20_000] = 0
+    assert make_sound(samples).find_silence() == []
+    samples[:, 8_000:16_000] = 0
+    samples[:, 20_000:21_000] = 0  # too short
+    assert make_sound(samples).find_silence() == [[0.5, 1.0]]
+
+
+def test_speech_without_a_word_near_it_is_named() -> None:
+    sound = make_sound(speech=[[[0.0, 2.0], [5.0, 9.0]]])
+    words = [{"start_s": 0.2, "end_s": 1.8}, {"start_s": 6.0, "end_s": 7.0}]
+    assert find_uncovered(sound, words) == [[5.0, 5.5], [7.5, 9.0]]
+    assert find_uncovered(sound, []) == [[0.0, 2.0], [5.0, 9.0]]
+
+
+class _Store(SoundStore):
+    """Gives 6 MB of silence for each recording, and no sound for the recording ``gone``."""
+
+    loads = 0
+
+    def _load(self, row: Any) -> Sound:
+        self.loads += 1
+        if row["recording_id"] == "gone":
+            raise NotFound("gone", "it is gone")
+        return make_sound(np.zeros((1, 3_000_000), np.int16))
+
+
+def make_row(recording_id: str) -> dict[str, Any]:
+    return {"recording_id": recording_id, "quality": {"duration_s": 187.5}, "source": {"channels": 1}}
+
+
+def test_memory_is_bounded_and_what_was_heard_last_stays() -> None:
+    store = _Store(Config.model_validate({"review": {"sound_mb": 16}}))
+    for recording_id in "abac":
+        store.load(make_row(recording_id)).result()
+        assert store.count_bytes() <= 16e6
+    assert store.loads == 3
+    store.load(make_row("a")).result()
+    assert store.loads == 3
+    store.load(make_row("b")).result()
+    assert store.loads == 4
+    store.close()
+
+
+def test_an_archive_that_is_gone_says_so_and_is_asked_again() -> None:
+    store = _Store(Config())
+    for _ in range(2):
+        error = store.load(make_row("gone")).exception()
+        assert error is not None
+        assert explain(error).startswith("not_found: ")
+    assert store.loads == 2
+    store.close()
