@@ -21,6 +21,8 @@ def show_rate(measured: LakeRate, form: str) -> None:
     else:
         line = f"word error rate {_show(measured.rate)} by {measured.checked} recordings drawn at random; the strata that were "
         line += f"sampled hold {100 * measured.covered:.0f} % of the speech"
+        if measured.is_thin:
+            line += "; fewer than 20 were checked in some of them, so the truth may lie outside of the interval"
     print_lines(console, line)
     columns = [Column("confidence"), *(Column(name, is_number=True) for name in ("recordings", "share", "checked", "words"))]
     columns.append(Column("word error rate", is_number=True))

@@ -49,6 +49,11 @@ class LakeRate:
     checked: int
     of_all_checked: Interval | None
 
+    @property
+    def is_thin(self) -> bool:
+        """Whether a stratum was sampled by so few recordings that its interval says too much."""
+        return any(0 < one.checked < _LEAST for one in self.strata)
+
 
 @dataclass(frozen=True)
 class Next:
