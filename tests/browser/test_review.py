@@ -16,6 +16,9 @@ from dictalake.lake.query import connect, open_lake
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from dictalake.review.measure import list_next
+from dictalake.review.recording_page import count
+from dictalake.review.snapshot import Snapshot
 from tests.browser.chromium import BROWSER, DRIVER, MISSING
 from tests.browser.test_report_page import complaints, requests
 from tests.review_server import serving
@@ -262,6 +265,20 @@ def test_the_queue_gives_one_recording_after_another_and_its_corrections_measure
     ]
     assert run_command("evaluate", [str(manifest), *keys]) == 0
     assert "machine" in capsys.readouterr().out
+
+
+def test_a_quarter_of_the_time_finds_much_more_than_a_quarter_of_the_errors(demo_lake: Path) -> None:
+    snapshot = Snapshot(Lake.model_validate({"uri": str(demo_lake.parent / "untouched")}))
+    snapshot.refresh()
+    order = list_next(snapshot, "Ann", "worst", 30.0, 1000)
+    errors = []
+    for one in order:
+        row = snapshot.read_rows(one.recording_id)[0]
+        found = count(dict(row["metadata"])["reference"], row["text_raw"])
+        errors.append(found.substitutions + found.deletions + found.insertions)
+    cost_s = [1.5 * one.duration_s + 15 for one in order]
+    in_time = [sum(cost_s[: place + 1]) <= sum(cost_s) / 4 for place in range(len(order))]
+    assert sum(error for error, is_in in zip(errors, in_time, strict=True) if is_in) > 0.45 * sum(errors)
 
 
 def test_a_correction_is_compared_with_the_machines_text(browser: Any, address: str, lake: Path) -> None:

@@ -82,7 +82,7 @@ class Guard:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
         if origin not in self._origins or site != "same-origin":
             return _tell(403, "A form of another page was refused.")
-        body = await _read_body(receive, headers)
+        body = await _read_body(receive)
         if body is None:
             return _tell(413, f"A form has at most {MOST_BODY:,} bytes.")
         try:
@@ -98,11 +98,8 @@ class Guard:
         return None
 
 
-async def _read_body(receive: Receive, headers: Headers) -> bytes | None:
+async def _read_body(receive: Receive) -> bytes | None:
     """None where there is more than ``MOST_BODY``."""
-    announced = headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > MOST_BODY:
-        return None
     body = bytearray()
     while True:
         try:

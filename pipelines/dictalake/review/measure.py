@@ -20,7 +20,7 @@ from dictalake.review.snapshot import Snapshot
 EDGES = (0.0, 0.7, 0.85, 0.95)  # of confidence: a stratum from each to the next; the last ends at 1
 WORDS_A_SECOND = 2.3  # of dictation, in speech
 _LISTENING, _BETWEEN_S = 1.5, 15.0  # how often a person hears a recording, and the time between two
-_BINS = 20
+_BINS = 200
 _LEAST = 20  # corrections from which confidence is calibrated
 _SEED = 20040517
 

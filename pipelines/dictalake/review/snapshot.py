@@ -18,9 +18,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from fsspec.implementations.arrow import ArrowFSWrapper
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
@@ -283,17 +283,34 @@ def _find_type(path: tuple[str, ...]) -> pa.DataType:
 
 
 def _read_of_file(path: str, recording_id: str, storage: Any) -> list[dict[str, Any]]:
-    """The rows of a recording in one file: its ids are read, then the groups of rows that have it."""
+    """The rows of a recording in one file. DuckDB decodes the ids, and of the other columns what belongs to them."""
     partitions = dict(part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
-    rows: list[dict[str, Any]] = []
-    try:
-        with storage.filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
-            for group in range(file.num_row_groups):
-                ids = file.read_row_group(group, columns=["recording_id"])["recording_id"].to_pylist()
-                places = [place for place, one in enumerate(ids) if one == recording_id]
-                if places:
-                    there = file.read_row_group(group).take(places)
-                    rows += [{**dict.fromkeys(TRANSCRIPTS.names), **row, **partitions} for row in there.to_pylist()]
-    except FileNotFoundError:  # compacted or erased since: the next request knows
-        return []
-    return rows
+    with duckdb.connect(config={"autoload_known_extensions": False, "autoinstall_known_extensions": False}) as database:
+        database.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        database.register_filesystem(_Files(storage.filesystem))
+        try:
+            question = "SELECT * FROM read_parquet($path, hive_partitioning = false) WHERE recording_id = $id"
+            found = database.sql(question, params={"path": f"lake://{path}", "id": recording_id}).to_arrow_table()
+        except (duckdb.IOException, FileNotFoundError):  # compacted or erased since: the next request knows
+            return []
+    return [_fill({**row, **partitions}) for row in found.to_pylist()]
+
+
+class _Files(ArrowFSWrapper):
+    """The files of a table, for DuckDB."""
+
+    protocol = "lake"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("lake://")
+
+
+def _fill(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with null in columns and fields that an older dictalake did not write."""
+    filled = {**dict.fromkeys(TRANSCRIPTS.names), **row}
+    for field in TRANSCRIPTS:
+        if pa.types.is_struct(field.type) and filled[field.name] is not None:
+            names = [field.type.field(place).name for place in range(field.type.num_fields)]
+            filled[field.name] = {**dict.fromkeys(names), **filled[field.name]}
+    return filled

@@ -126,7 +126,7 @@ def test_confidence_is_calibrated_once_there_are_enough_corrections() -> None:
         )
         for number in range(1, 20)
     ]
-    assert calibrate(known)[0] == pytest.approx(0.975)
+    assert calibrate(known)[0] == pytest.approx(0.9975)
     assert set(calibrate([*known, known[0]])) == {0.5}
 
 

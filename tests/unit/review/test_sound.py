@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from dictalake.config.sections import Config
+from dictalake.config.sections import Config, Lake
 from dictalake.errors import NotFound
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
+from dictalake.records import make_local_version, make_recording_id
 from dictalake.review.sound import MIX, Sound, SoundStore, explain
-from dictalake.review.sound_routes import find_uncovered
+from dictalake.review.sound_routes import MOST_BYTES, find_uncovered
+from tests.lake_rows import make_row as make_lake_row
+from tests.review_server import Client, serving
 
 STEREO = np.stack([np.arange(1000), -np.arange(1000)]).astype(np.int16)
 
@@ -99,3 +106,22 @@ def test_an_archive_that_is_gone_says_so_and_is_asked_again() -> None:
         assert explain(error).startswith("not_found: ")
     assert store.loads == 2
     store.close()
+
+
+def test_one_answer_has_a_part_of_a_long_recording(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(1_600_000, np.int16), 16_000)
+    uri, version = f"file://{path}", make_local_version(path.stat())
+    row = make_lake_row(make_recording_id(uri, version), words=[])
+    row["source"] |= {"uri": uri, "version": version, "size_bytes": path.stat().st_size}
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake).commit(write_staged(make_transcripts([row]), lake))
+    with serving(str(lake.uri)) as address:
+        client = Client(address).enter()
+        asked = {one: client.get(f"/sound/{row['recording_id']}/0.wav", Range=f"bytes={one}") for one in ("0-", "44-47", "9-8")}
+        whole = client.get(f"/sound/{row['recording_id']}/0.wav")
+        beyond = client.get(f"/sound/{row['recording_id']}/0.wav", Range="bytes=9999999-")
+    assert len(asked["0-"].body) == len(whole.body) == MOST_BYTES
+    assert asked["0-"].headers["content-range"] == f"bytes 0-{MOST_BYTES - 1}/3200044"
+    assert (asked["44-47"].status, asked["44-47"].body) == (206, b"\0\0\0\0")
+    assert [asked["9-8"].status, beyond.status] == [416, 416]
