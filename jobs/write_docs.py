@@ -294,6 +294,7 @@ ROOMS = {
     "dictalake/lake": "the Delta tables: commits, leases, queries, erasure, upkeep",
     "dictalake/observers": "what watches a run: progress, Prometheus, OpenLineage",
     "dictalake/reporting": "the HTML page about a run or a lake",
+    "dictalake/review": "the pages on which people hear, check and correct transcripts",
     "dictalake/training": "fine-tuning, language models, synthetic speech",
     "dictalake/transcript": "hypotheses → readable text: punctuation, sections, numbers",
     "dictalake/workflow": "the run itself: run.py is the story, cluster.py wires Ray",

@@ -20,6 +20,7 @@ from dictalake.config.sections import Config, Lake
 from dictalake.errors import BadManifestLine, ConfigError, Erased
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.contract import TABLES, Table, without_docs
+from dictalake.lake.corrections import AccessLog, CorrectionRecord, Corrections
 from dictalake.lake.delta import append_rows, open_or_create_table
 from dictalake.lake.erase import Subjects
 from dictalake.lake.fingerprints import FingerprintLog
@@ -51,9 +52,9 @@ NAMED = Subjects(uris=(OBJECT, PACKED, LIST, PLAIN), studies=(STUDY,), patients=
 LATE = "late"  # of the erased study, but it came after that erasure: its row says so, and its manifest names it
 UNTOUCHED = {"b", "c", LATE}  # the ids of the other rows
 
-# What is to come: people's corrections of texts. Nothing but this line makes an erasure reach them.
-CORRECTIONS = Place(
-    "corrections",
+# What is to come: people's notes. Nothing but this line makes an erasure reach them.
+NOTES = Place(
+    "notes",
     "content",
     "texts",
     "rows are removed",
@@ -107,12 +108,15 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     found = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 1, "at": at}
     RecheckLog(lake).append([Recheck(recording_id=one, verdict="lost", **found) for one in (object_row["recording_id"], "b")])
     refresh_superseded(lake)
-    if any(place.folder == "corrections" for place in places):
-        storage = open_storage(lake, "corrections")
-        open_or_create_table(storage, CORRECTIONS.schema, (), "")
+    for one, text in ((object_row["recording_id"], CANARY), ("b", "No acute fracture.")):
+        Corrections(lake).save(CorrectionRecord(recording_id=one, event="corrected", who="Ann", text=text))
+        AccessLog(lake).add("Ann", [one], "page")
+    if any(place.folder == NOTES.folder for place in places):
+        storage = open_storage(lake, NOTES.folder)
+        open_or_create_table(storage, NOTES.schema, (), "")
         for one, text in ((object_row["recording_id"], CANARY), ("b", "No acute fracture.")):
             append_rows(
-                storage, pa.Table.from_pylist([{"recording_id": one, "at": at, "text": text}], without_docs(CORRECTIONS.schema))
+                storage, pa.Table.from_pylist([{"recording_id": one, "at": at, "text": text}], without_docs(NOTES.schema))
             )
     if "://" not in str(lake.uri):
         leave_unfinished(Path(str(lake.uri)))

@@ -22,7 +22,9 @@ ALTER VIEW `dictalake`.`transcripts`
   ALTER COLUMN `provenance` SET OPTIONS (description = 'what made the row'),
   ALTER COLUMN `timings` SET OPTIONS (description = 'where the time went'),
   ALTER COLUMN `fingerprint` SET OPTIONS (description = 'partition: hash of everything that can change the words, 12 hex digits'),
-  ALTER COLUMN `recorded_month` SET OPTIONS (description = 'partition: YYYY-MM of the recording, or unknown');
+  ALTER COLUMN `recorded_month` SET OPTIONS (description = 'partition: YYYY-MM of the recording, or unknown'),
+  ALTER COLUMN `text_corrected` SET OPTIONS (description = 'what a person says was said; null where nobody corrected it. It may be of another fingerprint\'s row'),
+  ALTER COLUMN `corrected_by` SET OPTIONS (description = 'who corrected it last; null where nobody did');
 
 ALTER VIEW `dictalake`.`history`
   ALTER COLUMN `recording_id` SET OPTIONS (description = 'blake2b-128 of URI and object version, 32 hex digits'),

@@ -19,3 +19,13 @@ OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/rechecks']
 CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`fingerprint_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/fingerprints']);
+
+-- Its folder is there once somebody has corrected a transcript in `dictalake review`.
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`correction_records`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/corrections']);
+
+-- Its folder is there once somebody has opened a recording in `dictalake review`.
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`access_records`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/accesses']);

@@ -21,11 +21,18 @@ MISSING = "Chromium and its driver are not installed: `make browser` does it (De
 
 
 @contextmanager
-def open_chromium(width: int = 1180, height: int = 900, *, dark: bool = False) -> Iterator[webdriver.Chrome]:
-    """A browser that reaches no network: every name resolves to nothing."""
+def open_chromium(
+    width: int = 1180, height: int = 900, *, dark: bool = False, is_offline: bool = True
+) -> Iterator[webdriver.Chrome]:
+    """A browser that reaches no network: every name resolves to nothing. Unless it ``is_offline`` it reaches 127.0.0.1."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
-    for argument in ("--headless=new", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars"):
+    for argument in (
+        "--headless=new",
+        "--disable-dev-shm-usage",
+        f"--host-resolver-rules=MAP * ~NOTFOUND{'' if is_offline else ', EXCLUDE 127.0.0.1'}",
+        "--hide-scrollbars",
+    ):
         options.add_argument(argument)
     options.add_argument(f"--window-size={width},{height}")
     if os.geteuid() == 0:  # Chromium refuses root with its sandbox; the page is ours, and without a network
@@ -36,7 +43,7 @@ def open_chromium(width: int = 1180, height: int = 900, *, dark: bool = False) -
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         browser.execute_cdp_cmd("Network.enable", {})
-        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        offline = {"offline": is_offline, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
         yield browser
     finally:

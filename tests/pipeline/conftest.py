@@ -43,7 +43,7 @@ def mixed_run(two_cpus: Resources, random_lasr: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
-def demo_lake(two_cpus: Resources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Filled by the demo, whose exit status says that exactly the two broken files failed. Tests may write to it.
 
     The processes that run tests side by side share one demo, of which each has a copy.
@@ -53,6 +53,7 @@ def demo_lake(two_cpus: Resources, tmp_path_factory: pytest.TempPathFactory) -> 
     with (shared / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "demo-lake").exists():
+            request.getfixturevalue("two_cpus")
             assert run_command("demo", ["--lake.uri", str(shared / "demo-unfinished")]) == 0
             (shared / "demo-unfinished").rename(shared / "demo-lake")
     folder = tmp_path_factory.mktemp("demo")

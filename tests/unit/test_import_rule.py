@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "reporting": {"config", "lake", "observers"},
     "workflow": {"config", "sandbox", *SOUND_TO_TEXT, "lake", "archive", "observers", "reporting"},
     "evaluation": {"config", *SOUND_TO_TEXT, "lake", "archive", "observers", "workflow"},
+    "review": {"config", "audio", "archive", "lake", "workflow", "evaluation"},
 }
 ROOMS["cli"] = {*ROOMS}
 LOOSE = {*FOUNDATIONS, "__init__", "__main__"}

@@ -32,7 +32,9 @@ FROM (
   FROM `dictalake`.`transcripts`
   UNION ALL
   SELECT
-    `f`.*
+    `f`.*,
+    NULL AS `text_corrected`,
+    NULL AS `corrected_by`
   FROM `dictalake`.`failures` AS `f`
   LEFT JOIN `dictalake`.`promotions` AS `p`
     ON `p`.`fingerprint` = `f`.`fingerprint`

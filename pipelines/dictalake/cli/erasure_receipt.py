@@ -138,6 +138,8 @@ def show_receipt(receipt: Receipt, plan: Plan, console: Console | None = None, *
         ("lines taken out of reports", str(receipt.report_lines)),
         ("rechecks removed", str(receipt.rechecks)),
         ("pairs of replaced recordings removed", str(receipt.superseded)),
+        ("records of corrections removed", str(receipt.corrections)),
+        ("records of who opened them removed", str(receipt.accesses)),
         ("log files cleaned of values of rows", str(receipt.log_files)),
         ("tombstones", str(receipt.tombstones)),
     ]

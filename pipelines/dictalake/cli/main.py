@@ -39,6 +39,7 @@ GROUPS = {
         "query": "ask a question in SQL; answer as a table, CSV, JSON, Parquet or Arrow",
         "export": "write transcripts as CSV, JSON lines, SRT, WebVTT, TextGrid or CTM",
         "search": "find words in the transcripts",
+        "review": "hear, check and correct transcripts in the browser",
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
         "reproduce": "transcribe recordings again and compare with their rows",
@@ -52,6 +53,7 @@ GROUPS = {
         "forget": "erase recordings from a lake for good",
     },
     "Evaluate and train": {
+        "corrections": "export what people corrected, and say how good the lake is",
         "evaluate": "score configurations on recordings with reference texts",
         "tune": "find decoder settings and calibrate confidence on labelled recordings",
         "finetune": "train a CTC model on labelled audio",

@@ -36,6 +36,10 @@ _TITLES = {
     "view `promotions` has a row for each promoted one.",
     "superseded": "One row for each recording that a newer version of its URI replaced, as runs wrote it down at their end. In "
     "SQL, the view `superseded`, and the columns `is_current` and `superseded_by` of `history`, are always up to date.",
+    "corrections": "One row for each thing that a person did to a recording in `dictalake review`. In SQL it is "
+    "`correction_records`; the view `corrections` has what counts of each recording, and `transcripts` shows it too.",
+    "accesses": "One row for each recording that a person opened in `dictalake review`, and when. In SQL it is "
+    "`access_records`.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

@@ -1,4 +1,4 @@
-"""What ``dictalake search`` found, as a table, CSV or JSON, and where a lake's index lies."""
+"""What ``dictalake search`` found, as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import blake2b
-from pathlib import Path
 
-from platformdirs import user_cache_path
 from rich.console import Console
 from rich.text import Text
 
@@ -18,12 +15,6 @@ from dictalake.lake.search import Hit
 from dictalake.terminal import printable
 
 _MARKS = ("«", "»")
-
-
-def default_folder(uri: str) -> Path:
-    """A folder of its own for each lake; paths are told apart from where the command runs."""
-    place = uri if "://" in uri else str(Path(uri).absolute())
-    return user_cache_path("dictalake") / "search" / blake2b(place.encode(), digest_size=8).hexdigest()
 
 
 def show(hits: Sequence[Hit]) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dictalake.config.headerless import Headerless, complete_entries
 from dictalake.config.observability import Lineage, Logs, Metrics, Report
+from dictalake.config.review import Review
 from dictalake.config.section import Section
 
 PATIENT_KEY = "DICTALAKE_PATIENT_KEY"
@@ -371,3 +372,4 @@ class Config(Section):
     lineage: Lineage = Lineage()  # type: ignore[call-arg]
     logs: Logs = Logs()  # type: ignore[call-arg]
     report: Report = Report()  # type: ignore[call-arg]
+    review: Review = Review()  # type: ignore[call-arg]

@@ -13,9 +13,16 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from dictalake.lake.bigquery_sql import SQL
-from dictalake.lake.places import FINGERPRINTS_FOLDER, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.places import (
+    ACCESSES_FOLDER,
+    CORRECTIONS_FOLDER,
+    FINGERPRINTS_FOLDER,
+    RECHECKS_FOLDER,
+    RUNS_FOLDER,
+    TRANSCRIPTS_FOLDER,
+)
 from dictalake.lake.schema import DOC, RUNS, TRANSCRIPTS
-from dictalake.lake.views import RECORDINGS
+from dictalake.lake.views import CORRECTED, RECORDINGS
 
 DATASET = "dictalake"
 EXTERNAL_TABLES = {
@@ -23,10 +30,14 @@ EXTERNAL_TABLES = {
     "run_records": RUNS_FOLDER,
     "recheck_records": RECHECKS_FOLDER,
     "fingerprint_records": FINGERPRINTS_FOLDER,
+    "correction_records": CORRECTIONS_FOLDER,
+    "access_records": ACCESSES_FOLDER,
 }  # name in BigQuery → folder of the lake
 _FIRST = {
     "recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",),
     "fingerprint_records": ("-- Its folder is there once dictalake 0.2 has written to the lake.",),
+    "correction_records": ("-- Its folder is there once somebody has corrected a transcript in `dictalake review`.",),
+    "access_records": ("-- Its folder is there once somebody has opened a recording in `dictalake review`.",),
 }
 _DESCRIBED = ("transcripts", "history")
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
@@ -35,7 +46,7 @@ _KEYS = ("recording_id", "fingerprint", "recorded_month")
 def make_views() -> dict[str, str]:
     """Name → query, one for each view of ``query.VIEWS``."""
     return {
-        **{name: _spell_out(name) for name in ("promotions", "superseded", "history", "transcripts")},
+        **{name: _spell_out(name) for name in ("promotions", "superseded", "history", "corrections", "transcripts")},
         "failures": _lines(
             "-- Recordings whose last attempt under a fingerprint failed.",
             "SELECT *",
@@ -152,6 +163,7 @@ def _newest(column: str, condition: str) -> str:
 def make_descriptions() -> str:
     """Descriptions of the columns of views, which BigQuery's console shows; a view has none of its own."""
     docs = {name: {field.name: (field.metadata or {})[DOC.encode()].decode() for field in TRANSCRIPTS} for name in _DESCRIBED}
+    docs["transcripts"] = docs["transcripts"] | CORRECTED
     docs["recordings"] = RECORDINGS
     lines = ["-- Once the views are there."]
     for view, columns in docs.items():

@@ -109,9 +109,26 @@ FROM {transcript_rows} AS `h`
 LEFT JOIN {superseded} AS `s`
   ON `s`.`recording_id` = `h`.`recording_id`
 """,
+    "corrections": """-- What people say was said: the last word on each recording.
+SELECT
+  *
+FROM (
+  SELECT
+    *
+  FROM {correction_records}
+  WHERE
+    `event` IN ('corrected', 'undone')
+  QUALIFY
+    ROW_NUMBER() OVER (PARTITION BY `recording_id` ORDER BY `at` DESC, `correction_id` DESC) = 1
+) AS `newest`
+WHERE
+  NOT `text` IS NULL
+""",
     "transcripts": """-- One row for each current recording: its best good row under production, else under what was before.
 SELECT
-  `h`.*
+  `h`.*,
+  `k`.`text` AS `text_corrected`,
+  `k`.`who` AS `corrected_by`
 FROM {transcript_rows} AS `h`
 JOIN (
   SELECT
@@ -198,9 +215,13 @@ JOIN (
   AND `c`.`attempt` = `h`.`attempt`
   AND `h`.`status` = 'ok'
   AND `c`.`copies` = 1
+LEFT JOIN {corrections} AS `k`
+  ON `k`.`recording_id` = `h`.`recording_id`
 UNION ALL
 SELECT
-  `h`.*
+  `h`.*,
+  `k`.`text` AS `text_corrected`,
+  `k`.`who` AS `corrected_by`
 FROM {transcript_rows} AS `h`
 JOIN (
   SELECT
@@ -309,6 +330,8 @@ JOIN (
   AND `c`.`attempt` = `h`.`attempt`
   AND `h`.`status` = 'ok'
   AND `c`.`copies` > 1
+LEFT JOIN {corrections} AS `k`
+  ON `k`.`recording_id` = `h`.`recording_id`
 QUALIFY
   ROW_NUMBER() OVER (
     PARTITION BY `h`.`recording_id`, `h`.`recorded_month`
@@ -348,7 +371,9 @@ FROM (
   FROM {transcripts}
   UNION ALL
   SELECT
-    `f`.*
+    `f`.*,
+    NULL AS `text_corrected`,
+    NULL AS `corrected_by`
   FROM {failures} AS `f`
   LEFT JOIN {promotions} AS `p`
     ON `p`.`fingerprint` = `f`.`fingerprint`

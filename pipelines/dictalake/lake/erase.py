@@ -73,6 +73,8 @@ class Receipt:
     report_lines: int = 0
     rechecks: int = 0
     superseded: int = 0
+    corrections: int = 0
+    accesses: int = 0
     other_rows: int = 0
     log_files: int = 0
     log_files_left: int = 0

@@ -51,6 +51,7 @@ IDS_AT_ONCE = 500
 _THREADS = 16
 _BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": [], "error": None}
 _ERASED = "erased"
+_COUNTED = ("rechecks", "superseded", "corrections", "accesses")  # folders that the receipt counts apart
 # A file that was being written when its process was killed, also by delta-rs (object_store: ``name#1``).
 _UNFINISHED = re.compile(r".*(\.partial|\.tmp|#\d+)")
 # Keys of ``archive`` that name places: below ``archive.uri`` those with a mark.
@@ -255,7 +256,7 @@ def drop_rows_of_gone(lake: Lake, place: Place) -> Counts:
             retry_on_conflict(delta, lambda: replace_rows(delta, storage, nothing, predicate))  # noqa: B023
         delta.update_incremental()
         dropped += len(gone)
-    counts = {place.folder if place.folder in ("rechecks", "superseded") else "other_rows": dropped}
+    counts = {place.folder if place.folder in _COUNTED else "other_rows": dropped}
     if place.personal == "content":
         deleted = delete_named(storage, before - set(list_files(delta)))
         deleted += delete_unused(delta, storage, lambda path: _names_gone(path, place, storage, transcripts), _IDLE_S)

@@ -14,7 +14,17 @@ from typing import Literal
 
 import pyarrow as pa
 
-from dictalake.lake.schema import ERASURES, FINGERPRINTS, PARTITIONS, RECHECKS, RUNS, SUPERSEDED, TRANSCRIPTS
+from dictalake.lake.schema import (
+    ACCESSES,
+    CORRECTIONS,
+    ERASURES,
+    FINGERPRINTS,
+    PARTITIONS,
+    RECHECKS,
+    RUNS,
+    SUPERSEDED,
+    TRANSCRIPTS,
+)
 
 TRANSCRIPTS_FOLDER = "transcripts"
 RUNS_FOLDER = "runs"
@@ -26,6 +36,8 @@ CLAIMS_FOLDER = "claims"
 RECHECKS_FOLDER = "rechecks"
 FINGERPRINTS_FOLDER = "fingerprints"
 SUPERSEDED_FOLDER = "superseded"
+CORRECTIONS_FOLDER = "corrections"
+ACCESSES_FOLDER = "accesses"
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,22 @@ PLACES = (
         "rows are removed",
         SUPERSEDED,
         names=("recording_id", "superseded_by"),
+    ),
+    Place(
+        CORRECTIONS_FOLDER,
+        "content",
+        "texts that people corrected, and who did",
+        "rows and the files that held them are deleted at once",
+        CORRECTIONS,
+        names=("recording_id",),
+    ),
+    Place(
+        ACCESSES_FOLDER,
+        "ids",
+        "which recording ids a person opened, and when",
+        "rows are removed",
+        ACCESSES,
+        names=("recording_id",),
     ),
     Place(
         MANIFESTS_FOLDER,

@@ -23,9 +23,12 @@ import pyarrow.dataset as ds
 
 from dictalake import stops
 from dictalake.config.sections import Lake
+from dictalake.lake.corrections import open_accesses, open_corrections
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_table
 from dictalake.lake.fingerprints import open_fingerprints, read_records
 from dictalake.lake.places import (
+    ACCESSES_FOLDER,
+    CORRECTIONS_FOLDER,
     FINGERPRINTS_FOLDER,
     RECHECKS_FOLDER,
     RUNS_FOLDER,
@@ -39,7 +42,10 @@ from dictalake.lake.superseded import RecordingVersions, open_superseded
 from dictalake.lake.views import STORED_SUPERSEDED, TRANSCRIPTS_OF_SINGLE_KEYS
 from dictalake.lake.views import VIEWS as VIEWS
 
-_FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER)
+_FOLDERS = (
+    *(TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER),
+    *(CORRECTIONS_FOLDER, ACCESSES_FOLDER),
+)
 SPILL_GB = 20.0
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
 _BOUNDS: dict[str, str | int | float | list[str]] = {
@@ -85,6 +91,8 @@ def connect(
     database.register("run_records", _open_runs(folders[RUNS_FOLDER]))
     database.register("recheck_records", open_rechecks(folders[RECHECKS_FOLDER]))
     database.register("fingerprint_records", fingerprints)
+    database.register("correction_records", open_corrections(folders[CORRECTIONS_FOLDER]))
+    database.register("access_records", open_accesses(folders[ACCESSES_FOLDER]))
     views = dict(VIEWS)
     if written.pairs is not None:
         database.register("superseded_records", written.pairs)

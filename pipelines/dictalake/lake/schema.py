@@ -270,6 +270,43 @@ RECHECKS = pa.schema(
 )
 
 
+CORRECTIONS = pa.schema(
+    [
+        _field("correction_id", _TEXT, "random name of the record, 32 hex digits", required=True),
+        _field("recording_id", _TEXT, "recording, and so the version of its object, that a person worked on", required=True),
+        _field("at", _TIME, "when, UTC; a later record of a recording never has an earlier time", required=True),
+        _field(
+            "event",
+            _TEXT,
+            "corrected: a person saved what was said; undone: what counted before counts again; claimed: a person began to "
+            "check it; passed: a person left it to others",
+            required=True,
+        ),
+        _field("who", _TEXT, "name of the person", required=True),
+        _field("fingerprint", _TEXT, "fingerprint of the row that the person saw; null where none was open"),
+        _field("attempt", pa.int32(), "attempt of that row"),
+        _field("replaces", _TEXT, "correction_id of the record that counted before; null where it was the machine's text"),
+        _field("old_sha256", _TEXT, "SHA-256 of the text that was replaced, hex"),
+        _field("text", _TEXT, "what was said, as the person wrote it; null where the machine's text counts"),
+        _field("flags", _list(_TEXT), "unintelligible, not_dictation, wrong_patient, sound_cut"),
+        _field("minutes", _REAL, "time that the person spent, minutes"),
+        _field("confidence", _RATIO, "confidence of the row that the person saw, 0-1"),
+        _field("words", _NUMBER, "words of text, as evaluate counts them under its normaliser words; null where it is null"),
+        _field("word_errors", _NUMBER, "words of that row that are wrong, missing or too many, against text"),
+        _field("sampling", _TEXT, "how the recording was chosen: random, worst, or own for one that the person opened"),
+    ]
+)
+
+ACCESSES = pa.schema(
+    [
+        _field("at", _TIME, "when, UTC", required=True),
+        _field("who", _TEXT, "name of the person", required=True),
+        _field("recording_id", _TEXT, "recording that the person opened", required=True),
+        _field("what", _TEXT, "what was opened: page, sound or export", required=True),
+    ]
+)
+
+
 def make_transcripts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as dicts → a table with exactly the schema TRANSCRIPTS; keys that are left out become null.
 

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tantivy
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake.corrections import find_version
 from dictalake.lake.delta import open_table
 from dictalake.lake.fingerprints import read_fingerprints
-from dictalake.lake.places import TRANSCRIPTS_FOLDER
+from dictalake.lake.places import CORRECTIONS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
 
 FIELDS = ("text", "recorded_month", "specialty", "recording_id")
 _KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # identifies a row; the first two identify a recording
-_FORMAT = 2  # version of the index; an index of another version is rebuilt
+_FORMAT = 3  # version of the index; an index of another version is rebuilt
 _HEAP_BYTES = 256_000_000
 _BATCH_ROWS = 10_000
 _SNIPPET_CHARACTERS = 160
 # tantivy's parser calls itself at each parenthesis, and ends the process where the stack ends.
 _MOST_CHARACTERS, _MOST_NESTED = 4000, 32
 _UNFINISHED = "unfinished"  # a file beside an index while rows are being added
-_NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY)
+_NOTHING_KNOWN = TRANSCRIPTS.empty_table().select(_KEY).append_column("correction_id", pa.array([], pa.string()))
+# What a search finds: the words of people where they corrected those of the machine. An empty id is no correction.
+_SHOWN = """(
+    SELECT t.*, coalesce(k.correction_id, '') AS correction_id
+    FROM transcripts AS t LEFT JOIN corrections AS k ON k.recording_id = t.recording_id
+)"""
 _NOTHING_EVER = TRANSCRIPTS.empty_table().select(["recording_id"])  # what was in the index: deleted words may stay in its files
+
+
+def default_folder(uri: str) -> Path:
+    """A folder of its own for each lake; paths are told apart from where the command runs."""
+    place = uri if "://" in uri else str(Path(uri).absolute())
+    return user_cache_path("dictalake") / "search" / blake2b(place.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ class TextIndex:
         """
         table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
         state: dict[str, Any] = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
+        state["corrections"] = find_version(open_storage(self._lake, CORRECTIONS_FOLDER))
         state["promotions"] = [list(names) for names in read_fingerprints(self._lake).promoted]
         with FileLock(self._folder / "lock"):
             current = self._current()
@@ -116,7 +131,7 @@ class TextIndex:
                         database.register(name, table_of_none)
                 (current / _UNFINISHED).touch()
                 added = _take_in(database, current)
-                now = database.sql(f"SELECT {', '.join(_KEY)} FROM transcripts").to_arrow_table()
+                now = database.sql(f"SELECT {', '.join(_KEY)}, correction_id FROM {_SHOWN}").to_arrow_table()
                 ever = database.sql("SELECT recording_id FROM ever UNION SELECT recording_id FROM transcripts").to_arrow_table()
             _write(current, now, ever, state)
             (current / _UNFINISHED).unlink()
@@ -228,9 +243,9 @@ def _take_in(database: duckdb.DuckDBPyConnection, folder: Path) -> int:
     gone = [f"{recording_id}/{month}" for recording_id, month in database.sql(left).fetchall()]
     fresh = database.sql(
         f"""
-        SELECT recording_id, recorded_month, text,
+        SELECT recording_id, recorded_month, coalesce(text_corrected, text) AS text,
             coalesce(metadata['specialty'], metadata['department']) AS specialty
-        FROM transcripts ANTI JOIN known USING ({", ".join(_KEY)})
+        FROM {_SHOWN} ANTI JOIN known USING ({", ".join(_KEY)}, correction_id)
         """
     ).to_arrow_reader(_BATCH_ROWS)
     writer = tantivy.Index.open(str(folder / "index")).writer(_HEAP_BYTES)

@@ -1,7 +1,8 @@
 """The views that SQL on a lake sees, in DuckDB's words. ``lake/bigquery.py`` has the same ones in BigQuery's.
 
 ``connect`` registers what they read: ``transcript_rows`` (every row), ``run_records``, ``recheck_records``,
-``fingerprint_records``, and ``recording_versions``, the few columns of all rows that tell which recordings were replaced.
+``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few columns of all rows
+that tell which recordings were replaced.
 """
 
 from __future__ import annotations
@@ -82,12 +83,15 @@ _OF_DOUBLED_KEYS = """
             ) AS d ON d.recording_id = n.recording_id AND d.recorded_month = n.recorded_month""".rstrip()
 _IS_CHOSEN = """c.recording_id = h.recording_id AND c.recorded_month = h.recorded_month
             AND c.fingerprint = h.fingerprint AND c.attempt = h.attempt AND h.status = 'ok'"""
+_SHOWN = 'SELECT h.*, k."text" AS text_corrected, k.who AS corrected_by'
+_WITH_CORRECTIONS = "LEFT JOIN corrections AS k ON k.recording_id = h.recording_id"
 # The view transcripts of a lake in which no key is there twice.
 TRANSCRIPTS_OF_SINGLE_KEYS = f"""
-        SELECT h.*
+        {_SHOWN}
         FROM transcript_rows AS h JOIN (
             {_CHOSEN.format(copies="", some="")}
         ) AS c ON {_IS_CHOSEN}
+        {_WITH_CORRECTIONS}
     """
 
 # What the columns of the view recordings mean; the other views have the columns of their tables.
@@ -109,6 +113,11 @@ RECORDINGS = {
     "fingerprint": "fingerprint of the row that counts",
     "attempt": "attempt of that row, 0 at first",
     "run_id": "run that wrote it",
+}
+# What the view transcripts has beside the columns of its table.
+CORRECTED = {
+    "text_corrected": "what a person says was said; null where nobody corrected it. It may be of another fingerprint's row",
+    "corrected_by": "who corrected it last; null where nobody did",
 }
 VIEWS = {
     # The promoted fingerprints; place 0 is production. Those of a lake from before 0.2 share a place: they count together.
@@ -132,6 +141,13 @@ VIEWS = {
         SELECT h.*, s.recording_id IS NULL AS is_current, s.superseded_by
         FROM transcript_rows AS h LEFT JOIN superseded AS s ON s.recording_id = h.recording_id
     """,
+    # What people say was said: the last word on each recording. Undone ones are gone; claims say nothing about the words.
+    "corrections": """
+        SELECT * FROM (
+            SELECT * FROM correction_records WHERE event IN ('corrected', 'undone')
+            QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY "at" DESC, correction_id DESC) = 1
+        ) AS newest WHERE "text" IS NOT NULL
+    """,
     # One row for each current recording: of its good rows under the production fingerprint the one that lost least sound, of
     # equal ones the newest; where it has none, that of the fingerprint that was promoted before, and so on. Other fingerprints
     # are experiments and never show. In a lake in which nothing was promoted every fingerprint counts.
@@ -148,15 +164,17 @@ VIEWS = {
     # A foreign writer, or an old version, may have written a key twice: then its best row shows. Only the rows of such keys go
     # through a window as a whole. ``superseded.has_single_keys`` knows of most lakes that they have none.
     "transcripts": f"""
-        SELECT h.*
+        {_SHOWN}
         FROM transcript_rows AS h JOIN (
             {_CHOSEN.format(copies=_COPIES, some="")}
         ) AS c ON {_IS_CHOSEN} AND c.copies = 1
+        {_WITH_CORRECTIONS}
         UNION ALL
-        SELECT h.*
+        {_SHOWN}
         FROM transcript_rows AS h JOIN (
             {_CHOSEN.format(copies=_COPIES, some=_OF_DOUBLED_KEYS)}
         ) AS c ON {_IS_CHOSEN} AND c.copies > 1
+        {_WITH_CORRECTIONS}
         QUALIFY row_number() OVER (
             PARTITION BY h.recording_id, h.recorded_month
             ORDER BY round(h.quality.lost_s, 1) NULLS LAST, h.provenance.transcribed_at DESC, h.run_id
@@ -179,7 +197,8 @@ VIEWS = {
         FROM (
             SELECT * FROM transcripts
             UNION ALL
-            SELECT f.* FROM failures AS f LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
+            SELECT f.*, NULL AS text_corrected, NULL AS corrected_by FROM failures AS f
+            LEFT JOIN promotions AS p ON p.fingerprint = f.fingerprint
             LEFT JOIN superseded AS s ON s.recording_id = f.recording_id
             WHERE s.recording_id IS NULL AND (p.fingerprint IS NOT NULL OR (SELECT count(*) FROM promotions) = 0)
                 AND f.recording_id NOT IN (SELECT recording_id FROM transcripts)

@@ -14,14 +14,13 @@ from rich.console import Console
 
 from dictalake.cli.erasure_receipt import show_plan
 from dictalake.cli.main import run_command
-from dictalake.cli.search import default_folder
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.erase import Erasure, Subjects
 from dictalake.lake.query import open_lake
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
-from dictalake.lake.search import TextIndex
+from dictalake.lake.search import TextIndex, default_folder
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from dictalake.lake.tombstones import Erasures, read_erased

@@ -19,11 +19,12 @@ from sqlglot.optimizer.qualify import qualify
 from dictalake.cli.schema import INFRA
 from dictalake.config.sections import Lake
 from dictalake.lake.bigquery import DATASET, EXTERNAL_TABLES
+from dictalake.lake.corrections import AccessLog, CorrectionRecord, Corrections
 from dictalake.lake.fingerprints import keep_what_counts, promote
 from dictalake.lake.query import VIEWS, connect
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.runs import RunLog, RunRecord
-from dictalake.lake.schema import FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
+from dictalake.lake.schema import ACCESSES, CORRECTIONS, FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
@@ -35,11 +36,13 @@ SCHEMAS = {
     "run_records": RUNS,
     "recheck_records": RECHECKS,
     "fingerprint_records": FINGERPRINTS,
+    "correction_records": CORRECTIONS,
+    "access_records": ACCESSES,
 }
 READ = {  # by each view, beside external tables
     "superseded": ("promotions",),
     "history": ("superseded",),
-    "transcripts": ("promotions", "superseded"),
+    "transcripts": ("promotions", "superseded", "corrections"),
     "recordings": ("promotions", "superseded", "transcripts", "failures"),
     "transcript_words": ("transcripts",),
     "transcript_sections": ("transcripts",),
@@ -131,6 +134,14 @@ def make_lake(folder: Path) -> Lake:
         RunRecord(run_id="r1", **ended, ok=3, failed=1, failures={"not_audio": 1}),  # type: ignore[arg-type]
         RunRecord(run_id="r2", event="started", at=AT, job="nightly"),
     )
+    said = Corrections(lake)
+    for one, text in (("a", "No fractures."), ("b", "Nothing."), ("e", "A hole.")):
+        said.save(CorrectionRecord(recording_id=one, event="corrected", who="Ann", text=text))
+    for one in "be":
+        said.undo(one, said.find_last(one).correction_id, "Bob")  # type: ignore[union-attr]
+    said.undo("e", said.find_last("e").correction_id, "Bob")  # type: ignore[union-attr]
+    said.claim("h", "Ann", "worst", AT)
+    AccessLog(lake).add("Ann", ["a"], "page")
     return lake
 
 
@@ -162,7 +173,7 @@ def test_a_view_reads_tables_of_the_dataset_alone(name: str) -> None:
     assert tables <= {(DATASET, table) for table in (*EXTERNAL_TABLES, *READ.get(name, ()))}
 
 
-@pytest.mark.parametrize("name", ["transcripts", "failures", "rechecks", "promotions", "history"])
+@pytest.mark.parametrize("name", ["transcripts", "corrections", "failures", "rechecks", "promotions", "history"])
 def test_what_sqlglot_translates_rightly_is_its_translation(name: str) -> None:
     translated = sqlglot.parse_one(VIEWS[name], read="duckdb").sql(dialect="bigquery", identify=True)
     assert parse(name).sql(dialect="bigquery", identify=True, comments=False).replace(f"`{DATASET}`.", "") == translated

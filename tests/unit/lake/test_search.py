@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dictalake.cli.main import run_command
-from dictalake.cli.search import default_folder, mark
+from dictalake.cli.search import mark
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import make_transcripts
-from dictalake.lake.search import Hit, TextIndex
+from dictalake.lake.search import Hit, TextIndex, default_folder
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row

@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("give the words to find in quotation marks, dictalake search LAKE 'left wrist'")
     if arguments.limit < 1:
         raise ConfigError(f"--limit {arguments.limit}: must be 1 or more")
-    from dictalake.cli.search import WRITERS, default_folder, write_csv
-    from dictalake.lake.search import TextIndex
+    from dictalake.cli.search import WRITERS, write_csv
+    from dictalake.lake.search import TextIndex, default_folder
 
     assert lake.uri is not None
     index = TextIndex(lake, arguments.index or default_folder(lake.uri))
