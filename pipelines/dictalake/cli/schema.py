@@ -36,6 +36,9 @@ _TITLES = {
     "view `promotions` has a row for each promoted one.",
     "superseded": "One row for each recording that a newer version of its URI replaced, as runs wrote it down at their end. In "
     "SQL, the view `superseded`, and the columns `is_current` and `superseded_by` of `history`, are always up to date.",
+    "findings": "One row for each extraction from a transcript by a language model, its items in lists. In SQL it is "
+    "`finding_rows`; the view `extractions` has a row for each current transcript, and the views `findings`, `medications`, "
+    "`lab_values`, `follow_ups` and `impressions` one for each item.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

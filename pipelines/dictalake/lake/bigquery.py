@@ -13,7 +13,14 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from dictalake.lake.bigquery_sql import SQL
-from dictalake.lake.places import FINGERPRINTS_FOLDER, RECHECKS_FOLDER, RUNS_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.finding_views import BIGQUERY as FINDING_VIEWS
+from dictalake.lake.places import (
+    FINDINGS_FOLDER,
+    FINGERPRINTS_FOLDER,
+    RECHECKS_FOLDER,
+    RUNS_FOLDER,
+    TRANSCRIPTS_FOLDER,
+)
 from dictalake.lake.schema import DOC, RUNS, TRANSCRIPTS
 from dictalake.lake.views import RECORDINGS
 
@@ -23,10 +30,12 @@ EXTERNAL_TABLES = {
     "run_records": RUNS_FOLDER,
     "recheck_records": RECHECKS_FOLDER,
     "fingerprint_records": FINGERPRINTS_FOLDER,
+    "finding_rows": FINDINGS_FOLDER,
 }  # name in BigQuery → folder of the lake
 _FIRST = {
     "recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",),
     "fingerprint_records": ("-- Its folder is there once dictalake 0.2 has written to the lake.",),
+    "finding_rows": ("-- Its folder is there once `dictalake extract` has been run on the lake, whatever it finds.",),
 }
 _DESCRIBED = ("transcripts", "history")
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
@@ -57,6 +66,7 @@ def make_views() -> dict[str, str]:
         ),
         "incomplete": _incomplete(),
         "runs": _runs(),
+        **{name: _lines(sql.strip().format_map(_Tables())) for name, sql in FINDING_VIEWS.items()},
     }
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.schema import ERASURES, FINGERPRINTS, PARTITIONS, RECHECKS, RUNS, SUPERSEDED, TRANSCRIPTS
 
 TRANSCRIPTS_FOLDER = "transcripts"
@@ -26,6 +27,7 @@ CLAIMS_FOLDER = "claims"
 RECHECKS_FOLDER = "rechecks"
 FINGERPRINTS_FOLDER = "fingerprints"
 SUPERSEDED_FOLDER = "superseded"
+FINDINGS_FOLDER = "findings"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,15 @@ PLACES = (
         "rows are removed",
         SUPERSEDED,
         names=("recording_id", "superseded_by"),
+    ),
+    Place(
+        FINDINGS_FOLDER,
+        "content",
+        "what a language model found in transcripts, with quotes of them; files that no run committed too",
+        "rows and the files that held them are deleted at once",
+        FINDINGS,
+        PARTITIONS,
+        names=("recording_id",),
     ),
     Place(
         MANIFESTS_FOLDER,

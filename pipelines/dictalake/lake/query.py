@@ -23,8 +23,10 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_table
+from dictalake.lake.finding_rows import open_findings
 from dictalake.lake.fingerprints import open_fingerprints, read_records
 from dictalake.lake.places import (
+    FINDINGS_FOLDER,
     FINGERPRINTS_FOLDER,
     RECHECKS_FOLDER,
     RUNS_FOLDER,
@@ -38,7 +40,7 @@ from dictalake.lake.superseded import RecordingVersions, open_superseded
 from dictalake.lake.views import STORED_SUPERSEDED
 from dictalake.lake.views import VIEWS as VIEWS
 
-_FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER)
+_FOLDERS = (TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER, FINDINGS_FOLDER)
 SPILL_GB = 20.0
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
 _BOUNDS: dict[str, str | int | float | list[str]] = {
@@ -84,6 +86,7 @@ def connect(
     database.register("run_records", _open_runs(folders[RUNS_FOLDER]))
     database.register("recheck_records", open_rechecks(folders[RECHECKS_FOLDER]))
     database.register("fingerprint_records", fingerprints)
+    database.register("finding_rows", open_findings(folders[FINDINGS_FOLDER]))
     views = dict(VIEWS)
     if stored is not None:
         database.register("superseded_records", stored)

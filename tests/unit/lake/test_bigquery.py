@@ -19,6 +19,7 @@ from sqlglot.optimizer.qualify import qualify
 from dictalake.cli.schema import INFRA
 from dictalake.config.sections import Lake
 from dictalake.lake.bigquery import DATASET, EXTERNAL_TABLES
+from dictalake.lake.findings_schema import FINDINGS, ITEM_LISTS
 from dictalake.lake.fingerprints import keep_what_counts, promote
 from dictalake.lake.query import VIEWS, connect
 from dictalake.lake.rechecks import Recheck, RecheckLog
@@ -35,6 +36,7 @@ SCHEMAS = {
     "run_records": RUNS,
     "recheck_records": RECHECKS,
     "fingerprint_records": FINGERPRINTS,
+    "finding_rows": FINDINGS,
 }
 READ = {  # by each view, beside external tables
     "superseded": ("promotions",),
@@ -44,6 +46,8 @@ READ = {  # by each view, beside external tables
     "transcript_words": ("transcripts",),
     "transcript_sections": ("transcripts",),
     "incomplete": ("transcripts", "rechecks"),
+    "extractions": ("transcripts",),
+    **dict.fromkeys(ITEM_LISTS, ("extractions",)),
 }
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
