@@ -1,7 +1,7 @@
 """From the model's answers to items that may enter the lake: each with a quote that stands in the transcript.
 
-Nothing that a model writes is believed. An answer must be JSON with the lists of the schema. Each item is checked by itself, and
-one that does not fit is dropped and counted under one of ``DROPPED``:
+Nothing that a model writes is believed. An answer must be JSON with the lists of the schema. Each item is checked by itself.
+One that does not fit is dropped, and counted under one of ``DROPPED``.
 """
 
 from __future__ import annotations

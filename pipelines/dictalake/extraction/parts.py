@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 OVERLAP_CHARS = 400
 _END = re.compile(r"\n\s*\n|(?<=[.!?;])\s+|\n")
@@ -37,7 +38,7 @@ def split_text(text: str, most_chars: int) -> list[Part]:
         seams.append(_find_seam(text, seams[-1] + most_chars // 2, seams[-1] + most_chars - 2 * overlap))
     seams.append(len(text))
     parts = []
-    for own_from, own_to in zip(seams, seams[1:], strict=False):
+    for own_from, own_to in pairwise(seams):
         start = 0 if own_from == 0 else _find_seam(text, own_from - overlap, own_from)
         end = min(len(text), own_to + overlap)
         parts.append(Part(start, text[start:end], own_from, own_to))

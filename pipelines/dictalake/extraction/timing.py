@@ -1,7 +1,7 @@
 """Where the words of a text were said: the text's words are aligned to those that the recogniser wrote, which have times.
 
-A readable text has punctuation, and digits where numbers were spoken; a corrected text has other words too. Words that are equal
-take each other's time. Words that stand in place of others take theirs, and words that nobody spoke have none.
+A readable text has punctuation, and digits where numbers were spoken; a corrected text has other words too. Equal words take
+each other's time. Words that stand in place of others take theirs, and words that nobody spoke have none.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class WordTimes:
         ]
         # Of each token the words that it was said by, first and last + 1, and whether it is the same word.
         self._said: list[tuple[int, int, bool]] = [(0, 0, False)] * len(tokens)
-        for kind, a0, a1, b0, b1 in Levenshtein.opcodes([token for _, token in tokens], [word for _, word in spoken]):
-            if kind == "equal":
+        for block in Levenshtein.opcodes([token for _, token in tokens], [word for _, word in spoken]):
+            a0, a1, b0, b1 = block.src_start, block.src_end, block.dest_start, block.dest_end
+            if block.tag == "equal":
                 for offset in range(a1 - a0):
                     index = spoken[b0 + offset][0]
                     self._said[a0 + offset] = (index, index + 1, True)
-            elif kind == "replace":
+            elif block.tag == "replace":
                 for place in range(a0, a1):
                     self._said[place] = (spoken[b0][0], spoken[b1 - 1][0] + 1, False)
 

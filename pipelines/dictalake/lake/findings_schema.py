@@ -1,4 +1,4 @@
-"""The Arrow schema of the table ``findings``: what a language model found in a transcript, each item with the words that said it.
+"""The Arrow schema of the table ``findings``: what a language model found in a transcript, each item with its words.
 
 A row is one extraction from one transcript, and holds all its items in lists. So an item is there with its row or not at all.
 """

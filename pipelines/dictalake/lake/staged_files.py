@@ -127,7 +127,7 @@ def write_file(
     on_retry: Callable[[], None] | None = None,
     of: RowTable = TRANSCRIPT_ROWS,
 ) -> StagedFile:
-    """Writes ``rows`` (``file_schema`` of ``of``) of one partition as one file. Raises ValueError, OSError as ``write_staged``."""
+    """Writes ``rows`` (the ``file_schema`` of ``of``) of one partition as one file. Raises as ``write_staged``."""
     if not pc.all(pc.match_substring_regex(pa.array([fingerprint, recorded_month]), _SAFE)).as_py():
         raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
     # The whole file is written at once: blocks are small, its size is known, and no partial file is ever visible.

@@ -336,7 +336,7 @@ def _read_reports(reports: ray.data.Dataset) -> Iterator[pa.Table]:
         yield from reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         return
     except ray.exceptions.RayError as error:
-        plain = _put_plainly(error)
+        plain = put_plainly(error)
     # Ray ends an actor when nobody holds it any more. Its own error does, by frames in a ring: whoever kept that error, as the
     # context of this one, would keep the actors, and their CPUs, from the next run of this process.
     gc.collect()
@@ -379,7 +379,7 @@ def _require_all(missing: int, wanted: int) -> None:
         )
 
 
-def _put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
+def put_plainly(error: ray.exceptions.RayError) -> DictalakeError:
     """The error of a worker without Ray's wrapping: a ConfigError as itself, all else by its type and place.
 
     The words of an exception, and Ray's, may quote a path or a row: they stay out.
