@@ -11,22 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from dictalake.config.sections import Lake
 from dictalake.lake.query import connect
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from tests.chaos_victims import kill_family
 from tests.lake_rows import make_row
 from tests.model_server import ModelServer, serving
 
@@ -56,18 +53,6 @@ def start(lake: str, address: str, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
 
 
-def kill_tree(process: subprocess.Popen[bytes]) -> int:
-    """Kills a process and all below it with SIGKILL; returns how many."""
-    with suppress(psutil.NoSuchProcess):
-        found = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for one in found:
-            with suppress(psutil.NoSuchProcess):
-                one.send_signal(signal.SIGKILL)
-        process.wait()
-        return len(found)
-    return 0
-
-
 def count(lake: str) -> dict[str, Any]:
     """Rows, recordings and items of a lake, and what there is twice."""
     with connect(lake) as database:
@@ -94,7 +79,8 @@ def kill_and_resume(folder: Path, kills: int, transcripts: int, dice: random.Ran
             process = start(lake, address, log)
             while server.requests < wanted and process.poll() is None:
                 time.sleep(0.02)
-            processes += kill_tree(process)
+            processes += kill_family(process.pid)
+            process.wait()
             at_kill.append(count(lake)["rows"])
             print(f"killed with {at_kill[-1]} rows committed", flush=True)
         code = start(lake, address, log).wait()

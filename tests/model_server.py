@@ -116,7 +116,11 @@ class ModelServer:
 
 def complete(text: str, finish_reason: str = "stop", tokens: int | None = None) -> JSONResponse:
     """A chat completion as OpenAI's protocol has it."""
-    usage = {"prompt_tokens": 10, "completion_tokens": tokens or len(text) // 4, "total_tokens": 10 + (tokens or len(text) // 4)}
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": tokens or len(text) // 4,
+        "total_tokens": 10 + (tokens or len(text) // 4),
+    }
     choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
     return JSONResponse(
         {"id": "1", "object": "chat.completion", "created": 0, "model": "test", "choices": [choice], "usage": usage}

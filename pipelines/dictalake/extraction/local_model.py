@@ -20,6 +20,7 @@ from dictalake.extraction.model_files import find_folder
 from dictalake.extraction.prompt import SCHEMA_TEXT
 
 _DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
+_BITS = [1 << bit for bit in range(31)] + [-(1 << 31)]  # of a signed 32-bit number
 
 
 class LocalModel:
@@ -53,7 +54,7 @@ class LocalModel:
         self._vocabulary = int(self.model.config.get_text_config().vocab_size)
         tokenizer: Any = self.tokenizer
         self._tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=self._vocabulary, eos_token=self._ends)
-        self._grammar = LLMatcher.grammar_from_json_schema(SCHEMA_TEXT)
+        self._grammar = make_grammar(SCHEMA_TEXT)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -107,8 +108,16 @@ class LocalModel:
         return Reply(self.tokenizer.decode(tokens[:end], skip_special_tokens=True), read, end)
 
 
+def make_grammar(schema: str) -> str:
+    """The grammar of JSON of ``schema`` (JSON too) without white space, which a model may write without end."""
+    return str(LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False}))
+
+
 class GrammarProcessor(LogitsProcessor):
-    """Allows each row of a batch only those next tokens with which its matcher can reach an end."""
+    """Allows each row of a batch only those next tokens with which its matcher can reach an end.
+
+    Where only one text can follow, as a key and its colon, the tokens are those that the tokenizer makes of it.
+    """
 
     def __init__(self, matchers: Sequence[LLMatcher], vocabulary: int, end: int) -> None:
         self._matchers, self._end = matchers, end
@@ -123,6 +132,9 @@ class GrammarProcessor(LogitsProcessor):
                 matcher.consume_token(last[row])
             if matcher.is_stopped():
                 over.append(row)
+            elif forced := matcher.compute_ff_tokens():
+                self._mask[row] = 0
+                self._mask[row, forced[0] // 32] = _BITS[forced[0] % 32]
             else:
                 llguidance.torch.fill_next_token_bitmask(matcher, self._mask, row)
         self._is_begun = True

@@ -72,13 +72,12 @@ class TranscriptReader:
             self._database.execute("SET threads = 1")
         text, corrected = choose_text(self._database)
         in_months = ", ".join(f"'{month}'" for month in sorted(set(months)))
-        answer: Any = self._database.execute(
+        answer = self._database.sql(
             f"""
             SELECT recording_id, recorded_month, fingerprint, attempt, {text} AS text, {corrected} AS corrected_sha256,
                 coalesce(words, []) AS words
             FROM transcripts WHERE recorded_month IN ({in_months}) AND recording_id IN (SELECT unnest(?))
             """,
-            [list(recording_ids)],
+            params=[list(recording_ids)],
         )
-        rows: list[dict[str, Any]] = answer.to_arrow_table().to_pylist()
-        return rows
+        return list(answer.to_arrow_table().to_pylist())

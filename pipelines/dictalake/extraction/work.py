@@ -115,12 +115,13 @@ class WorkList:
 
     def blocks(self, rows: int) -> Iterator[pa.Table]:
         """The work in blocks of at most so many transcripts, those of one month together."""
-        reader: Any = self._execute(
+        reader = self._read(
             f"""
             SELECT recording_id, '' AS uri, '' AS version, recorded_month, CAST(attempt AS INTEGER) AS attempt
             FROM work WHERE {self._condition} ORDER BY recorded_month, recording_id
-            """
-        ).to_arrow_reader(rows)
+            """,
+            rows,
+        )
         waiting = pa.table([[]] * len(WORK), schema=WORK)
         for batch in reader:
             waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(WORK)])
@@ -140,9 +141,9 @@ class WorkList:
         self._execute("CREATE OR REPLACE TEMP TABLE erased (recording_id VARCHAR)")
         if not forbidden:
             return
-        reader: Any = self._execute(
-            "SELECT recording_id, source.uri AS uri, source.version AS version, archive_id, dicom FROM transcripts"
-        ).to_arrow_reader(_BATCH)
+        reader = self._read(
+            "SELECT recording_id, source.uri AS uri, source.version AS version, archive_id, dicom FROM transcripts", _BATCH
+        )
         covered = [row["recording_id"] for batch in reader for row in batch.to_pylist() if _covers(row, forbidden)]
         if covered:
             self._database.register("covered", ds.dataset(pa.table({"recording_id": pa.array(covered, pa.string())})))
@@ -158,6 +159,12 @@ class WorkList:
             """
         ).fetchall()
         return Counts(*row)
+
+    def _read(self, query: str, rows: int) -> pa.RecordBatchReader:
+        try:
+            return self._database.sql(query).to_arrow_reader(rows)
+        except (duckdb.Error, OSError, pa.ArrowException) as error:  # as below
+            raise RunError(f"cannot read the lake ({type(error).__name__}); run the same command again") from None
 
     def _execute(self, query: str, parameters: dict[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
         try:
