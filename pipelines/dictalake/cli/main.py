@@ -54,6 +54,7 @@ GROUPS = {
     },
     "Evaluate and train": {
         "evaluate": "score configurations on recordings with reference texts",
+        "evaluate-extraction": "score what a language model extracts from labelled texts",
         "tune": "find decoder settings and calibrate confidence on labelled recordings",
         "finetune": "train a CTC model on labelled audio",
         "build-lm": "build the n-gram language model from text",
