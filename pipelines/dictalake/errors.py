@@ -313,6 +313,36 @@ class InternalError(TranscriptionError):
         self.stage = stage
 
 
+class ModelUnreachable(TranscriptionError):
+    stage, reason, retryable = "extract", "model_unreachable", True
+    meaning = "The server of the language model did not answer, or refused for the moment, at every try."
+    advice = "Check extract.server and the server's own log, then run dictalake extract again with --retry-failed."
+
+
+class ModelRefused(TranscriptionError):
+    stage, reason = "extract", "model_refused"
+    meaning = "The server of the language model refuses the request: error.detail has its HTTP status."
+    advice = "For 400 and 413 lower extract.part_chars or extract.max_tokens to what the model takes, and run again."
+
+
+class ModelTimeout(TranscriptionError):
+    stage, reason, retryable = "extract", "model_timeout", True
+    meaning = "The answer of the language model took longer than extract.request_s, or did not end."
+    advice = "Raise extract.request_s or lower extract.concurrency, then run dictalake extract again with --retry-failed."
+
+
+class AnswerCutOff(TranscriptionError):
+    stage, reason = "extract", "answer_cut_off"
+    meaning = "The answer of the language model was longer than extract.max_tokens and ends in the middle."
+    advice = "Raise extract.max_tokens or lower extract.part_chars; both make a new fingerprint, under which all is read again."
+
+
+class AnswerInvalid(TranscriptionError):
+    stage, reason = "extract", "answer_invalid"
+    meaning = "The answer of the language model is no JSON of the schema. Nothing of it was taken."
+    advice = "Use a server that constrains its output to a JSON schema, or another model; dictalake extract says which does."
+
+
 @dataclass(frozen=True)
 class Failure:
     """One reason why a row failed. ``stage`` says where: several stages are joined by commas, ``any`` means every stage."""

@@ -14,13 +14,20 @@ RETRYABLE = {
     "fetch_failed",
     "internal_error",
     "model_failed",
+    "model_timeout",
+    "model_unreachable",
     "no_memory_slot",
     "worker_crashed",
 }
 STAGES = {
+    "answer_cut_off": "extract",
+    "answer_invalid": "extract",
     "decoder_failed": "decode",
     "internal_error": "any",
     "model_failed": "emit, hear",
+    "model_refused": "extract",
+    "model_timeout": "extract",
+    "model_unreachable": "extract",
     "worker_crashed": "any",
 }
 
@@ -28,7 +35,7 @@ STAGES = {
 def test_each_reason_is_listed_once_with_its_stage_and_whether_a_new_try_may_succeed() -> None:
     failures = list_failures()
     assert sorted(failure.reason for failure in failures) == list_reasons()
-    assert len({failure.reason for failure in failures}) == len(failures) == 33
+    assert len({failure.reason for failure in failures}) == len(failures) == 38
     assert {failure.reason for failure in failures if failure.retryable} == RETRYABLE
     assert {failure.reason: failure.stage for failure in failures if failure.stage != LoadError.stage} == STAGES
 

@@ -40,6 +40,7 @@ GROUPS = {
         "export": "write transcripts as CSV, JSON lines, SRT, WebVTT, TextGrid or CTM",
         "search": "find words in the transcripts",
         "review": "hear, check and correct transcripts in the browser",
+        "extract": "read transcripts with a language model: findings, drugs, values",
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
         "reproduce": "transcribe recordings again and compare with their rows",
@@ -55,6 +56,7 @@ GROUPS = {
     "Evaluate and train": {
         "corrections": "export what people corrected, and say how good the lake is",
         "evaluate": "score configurations on recordings with reference texts",
+        "evaluate-extraction": "score what a language model extracts from labelled texts",
         "tune": "find decoder settings and calibrate confidence on labelled recordings",
         "finetune": "train a CTC model on labelled audio",
         "build-lm": "build the n-gram language model from text",
@@ -68,7 +70,7 @@ GROUPS = {
     },
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
-RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget"}
+RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget", "extract"}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 RESUME = f"stopped; {stops.RESUME}"

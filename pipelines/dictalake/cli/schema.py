@@ -40,6 +40,9 @@ _TITLES = {
     "`correction_records`; the view `corrections` has what counts of each recording, and `transcripts` shows it too.",
     "accesses": "One row for each recording that a person opened in `dictalake review`, and when. In SQL it is "
     "`access_records`.",
+    "findings": "One row for each extraction from a transcript by a language model, its items in lists. In SQL it is "
+    "`finding_rows`; the view `extractions` has a row for each current transcript, and the views `findings`, `medications`, "
+    "`lab_values`, `follow_ups` and `impressions` one for each item.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from dictalake.config.extraction import Extract
 from dictalake.config.headerless import Headerless, complete_entries
 from dictalake.config.observability import Lineage, Logs, Metrics, Report
 from dictalake.config.review import Review
@@ -373,3 +374,4 @@ class Config(Section):
     logs: Logs = Logs()  # type: ignore[call-arg]
     report: Report = Report()  # type: ignore[call-arg]
     review: Review = Review()  # type: ignore[call-arg]
+    extract: Extract = Extract()  # type: ignore[call-arg]

@@ -13,9 +13,11 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from dictalake.lake.bigquery_sql import SQL
+from dictalake.lake.finding_views import BIGQUERY as FINDING_VIEWS
 from dictalake.lake.places import (
     ACCESSES_FOLDER,
     CORRECTIONS_FOLDER,
+    FINDINGS_FOLDER,
     FINGERPRINTS_FOLDER,
     RECHECKS_FOLDER,
     RUNS_FOLDER,
@@ -32,12 +34,14 @@ EXTERNAL_TABLES = {
     "fingerprint_records": FINGERPRINTS_FOLDER,
     "correction_records": CORRECTIONS_FOLDER,
     "access_records": ACCESSES_FOLDER,
+    "finding_rows": FINDINGS_FOLDER,
 }  # name in BigQuery → folder of the lake
 _FIRST = {
     "recheck_records": ("-- Its folder is there once `dictalake recheck` has been run on the lake, whatever it finds.",),
     "fingerprint_records": ("-- Its folder is there once dictalake 0.2 has written to the lake.",),
     "correction_records": ("-- Its folder is there once somebody has corrected a transcript in `dictalake review`.",),
     "access_records": ("-- Its folder is there once somebody has opened a recording in `dictalake review`.",),
+    "finding_rows": ("-- Its folder is there once `dictalake extract` has been run on the lake, whatever it finds.",),
 }
 _DESCRIBED = ("transcripts", "history")
 _KEYS = ("recording_id", "fingerprint", "recorded_month")
@@ -68,6 +72,7 @@ def make_views() -> dict[str, str]:
         ),
         "incomplete": _incomplete(),
         "runs": _runs(),
+        **{name: _lines(sql.strip().format_map(_Tables())) for name, sql in FINDING_VIEWS.items()},
     }
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.schema import (
     ACCESSES,
     CORRECTIONS,
@@ -38,6 +39,7 @@ FINGERPRINTS_FOLDER = "fingerprints"
 SUPERSEDED_FOLDER = "superseded"
 CORRECTIONS_FOLDER = "corrections"
 ACCESSES_FOLDER = "accesses"
+FINDINGS_FOLDER = "findings"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ PLACES = (
         "which recording ids a person opened, and when",
         "rows are removed",
         ACCESSES,
+        names=("recording_id",),
+    ),
+    Place(
+        FINDINGS_FOLDER,
+        "content",
+        "what a language model found in transcripts, with quotes of them; files that no run committed too",
+        "rows and the files that held them are deleted at once",
+        FINDINGS,
+        PARTITIONS,
         names=("recording_id",),
     ),
     Place(

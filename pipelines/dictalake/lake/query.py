@@ -25,10 +25,12 @@ from dictalake import stops
 from dictalake.config.sections import Lake
 from dictalake.lake.corrections import open_accesses, open_corrections
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_table
+from dictalake.lake.finding_rows import open_findings
 from dictalake.lake.fingerprints import open_fingerprints, read_records
 from dictalake.lake.places import (
     ACCESSES_FOLDER,
     CORRECTIONS_FOLDER,
+    FINDINGS_FOLDER,
     FINGERPRINTS_FOLDER,
     RECHECKS_FOLDER,
     RUNS_FOLDER,
@@ -44,7 +46,7 @@ from dictalake.lake.views import VIEWS as VIEWS
 
 _FOLDERS = (
     *(TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER),
-    *(CORRECTIONS_FOLDER, ACCESSES_FOLDER),
+    *(CORRECTIONS_FOLDER, ACCESSES_FOLDER, FINDINGS_FOLDER),
 )
 SPILL_GB = 20.0
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
@@ -93,6 +95,7 @@ def connect(
     database.register("fingerprint_records", fingerprints)
     database.register("correction_records", open_corrections(folders[CORRECTIONS_FOLDER]))
     database.register("access_records", open_accesses(folders[ACCESSES_FOLDER]))
+    database.register("finding_rows", open_findings(folders[FINDINGS_FOLDER]))
     views = dict(VIEWS)
     if written.pairs is not None:
         database.register("superseded_records", written.pairs)

@@ -19,16 +19,14 @@ import pyarrow.parquet as pq
 
 from dictalake.config.sections import Lake
 from dictalake.errors import IdTaken
-from dictalake.lake.encodings import make_options
-from dictalake.lake.places import TRANSCRIPTS_FOLDER
-from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS, conform
+from dictalake.lake.row_tables import TRANSCRIPT_ROWS, RowTable
+from dictalake.lake.schema import PARTITIONS, conform
 from dictalake.lake.storage import Storage, open_storage
 
-FILE_SCHEMA = pa.schema([field for field in TRANSCRIPTS if field.name not in PARTITIONS])
+FILE_SCHEMA = TRANSCRIPT_ROWS.file_schema
 
 # Columns whose minimum and maximum let a reader skip whole files.
 _STATISTICS = ("recording_id", "status", "run_id", "attempt")
-_PARQUET_OPTIONS = make_options(FILE_SCHEMA)
 _SAFE = r"^[A-Za-z0-9_.-]+$"
 
 STAGED = pa.schema(
@@ -101,32 +99,40 @@ def make_staged_table(files: Sequence[StagedFile]) -> pa.Table:
     return pa.Table.from_pylist([file.to_row() for file in files], schema=STAGED)
 
 
-def write_staged(table: pa.Table, lake: Lake, on_retry: Callable[[], None] | None = None) -> list[StagedFile]:
-    """Writes ``table`` (schema TRANSCRIPTS) as one zstd Parquet file per partition, and returns the files. Commits nothing.
+def write_staged(
+    table: pa.Table, lake: Lake, on_retry: Callable[[], None] | None = None, of: RowTable = TRANSCRIPT_ROWS
+) -> list[StagedFile]:
+    """Writes ``table`` (the schema of ``of``) as one zstd Parquet file per partition, and returns the files. Commits nothing.
 
     A write that the storage refuses is tried again, and ``on_retry`` is called each time. Raises ValueError if the rows do not
     fit the schema, and OSError if the lake cannot be written.
     """
-    table = conform(table, TRANSCRIPTS)
-    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
+    table = conform(table, of.schema)
+    storage = open_storage(lake, of.folder)
     partitions = table.select(PARTITIONS).group_by(list(PARTITIONS)).aggregate([]).to_pylist()
     staged = []
     for partition in sorted(partitions, key=lambda values: (values["fingerprint"], values["recorded_month"])):
         fingerprint, month = str(partition["fingerprint"]), str(partition["recorded_month"])
         mask = pc.and_(pc.equal(table["fingerprint"], fingerprint), pc.equal(table["recorded_month"], month))
-        staged.append(write_file(table.filter(mask).select(FILE_SCHEMA.names), fingerprint, month, storage, on_retry))
+        rows = table.filter(mask).select(of.file_schema.names)
+        staged.append(write_file(rows, fingerprint, month, storage, on_retry, of))
     return staged
 
 
 def write_file(
-    rows: pa.Table, fingerprint: str, recorded_month: str, storage: Storage, on_retry: Callable[[], None] | None = None
+    rows: pa.Table,
+    fingerprint: str,
+    recorded_month: str,
+    storage: Storage,
+    on_retry: Callable[[], None] | None = None,
+    of: RowTable = TRANSCRIPT_ROWS,
 ) -> StagedFile:
-    """Writes ``rows`` (schema FILE_SCHEMA) of one partition as one file. Raises ValueError, OSError as ``write_staged``."""
+    """Writes ``rows`` (the ``file_schema`` of ``of``) of one partition as one file. Raises as ``write_staged``."""
     if not pc.all(pc.match_substring_regex(pa.array([fingerprint, recorded_month]), _SAFE)).as_py():
         raise ValueError("fingerprint and recorded_month become folder names: letters, digits, dot, dash and underscore only")
     # The whole file is written at once: blocks are small, its size is known, and no partial file is ever visible.
     buffer = pa.BufferOutputStream()
-    pq.write_table(rows, buffer, **_PARQUET_OPTIONS)
+    pq.write_table(rows, buffer, **of.parquet_options)
     content = buffer.getvalue()
     path = f"fingerprint={fingerprint}/recorded_month={recorded_month}/part-{uuid.uuid4().hex}.zstd.parquet"
     storage.write_bytes(path, content, on_retry)
@@ -139,20 +145,24 @@ def write_file(
         recording_ids=tuple(rows["recording_id"].to_pylist()),
         attempts=tuple(rows["attempt"].to_pylist()),
         statuses=tuple(rows["status"].to_pylist()),
-        archive_ids=tuple(rows["archive_id"].to_pylist()),
-        archive_rows=tuple(rows["archive_rows"].to_pylist()),
+        archive_ids=tuple(_list_or_nulls(rows, "archive_id")),
+        archive_rows=tuple(_list_or_nulls(rows, "archive_rows")),
         stats=_make_stats(rows),
     )
 
 
-def keep_rows(file: StagedFile, keep: Sequence[bool], storage: Storage) -> StagedFile:
+def _list_or_nulls(rows: pa.Table, name: str) -> list[Any]:
+    return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
+
+
+def keep_rows(file: StagedFile, keep: Sequence[bool], storage: Storage, of: RowTable = TRANSCRIPT_ROWS) -> StagedFile:
     """A new staged file with only the rows of ``file`` where ``keep`` is true.
 
     The old one is left for vacuum: if an earlier commit of it went through unnoticed, readers see it.
     """
     with storage.filesystem.open_input_file(file.path) as source:
-        rows = pq.ParquetFile(source).read().cast(FILE_SCHEMA)
-    return write_file(rows.filter(pa.array(keep)), file.fingerprint, file.recorded_month, storage)
+        rows = pq.ParquetFile(source).read().cast(of.file_schema)
+    return write_file(rows.filter(pa.array(keep)), file.fingerprint, file.recorded_month, storage, of=of)
 
 
 def refuse_rows(file: StagedFile, firsts: Mapping[int, str | None], storage: Storage) -> StagedFile:

@@ -31,8 +31,8 @@ from dictalake.errors import RunError
 from dictalake.lake.delta import is_storage_failure, open_or_create_table, open_table, read_parquet
 from dictalake.lake.erased_rows import drop_erased
 from dictalake.lake.log_tail import Commit, LogTail
-from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.row_search import list_files
+from dictalake.lake.row_tables import TRANSCRIPT_ROWS
 from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
 from dictalake.lake.staged_files import StagedFile, find_origin, keep_rows, refuse_rows
 from dictalake.lake.storage import open_storage
@@ -122,11 +122,11 @@ class TranscriptTable:
     another schema.
     """
 
+    rows = TRANSCRIPT_ROWS  # another table of such rows has a subclass (``finding_rows``)
+
     def __init__(self, lake: Lake) -> None:
-        self._storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-        delta = open_or_create_table(
-            self._storage, TRANSCRIPTS, PARTITIONS, "dictalake: one row per recording, fingerprint and attempt"
-        )
+        self._storage = open_storage(lake, self.rows.folder)
+        delta = open_or_create_table(self._storage, self.rows.schema, PARTITIONS, self.rows.description)
         with self._lake_errors("read"):
             self._log = LogTail(self._storage, delta)
         if not self._storage.is_local:  # reading many small files is mostly waiting
@@ -167,7 +167,7 @@ class TranscriptTable:
         """The ids of all rows, whatever their fingerprint: schema KNOWN, no order, a dataset that is read when used. Raises
         RunError."""
         with self._lake_errors("read"):
-            return read_parquet(list_files(open_table(self._storage, TRANSCRIPTS)), KNOWN, self._storage)
+            return read_parquet(list_files(open_table(self._storage, self.rows.schema)), KNOWN, self._storage)
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         """Makes staged files visible, all at once; rows that are there already, and repeats among ``files``, are left out.
@@ -248,7 +248,7 @@ class TranscriptTable:
         It holds a list of all files: let go of it soon.
         """
         self._keys.clear()  # first: no key may count as known up to a version to which it was not read
-        delta = open_table(self._storage, TRANSCRIPTS)
+        delta = open_table(self._storage, self.rows.schema)
         self._log.restart(delta)
         self._forbidden = self._erasures.read()
         last = {fingerprint: delta.transaction_version(fingerprint) for fingerprint in fingerprints}
@@ -259,7 +259,7 @@ class TranscriptTable:
         """Reads the keys committed since the last look at these fingerprints, up to the newest version of the table."""
         commits = self._log.read_new()
         if any(commit.is_of_table for commit in commits or ()):  # an upgrade shuts writers of an older schema out
-            self._log.check(open_table(self._storage, TRANSCRIPTS))
+            self._log.check(open_table(self._storage, self.rows.schema))
         if commits is not None and self._keys.keys() >= set(fingerprints) and self._take_in(commits):
             self._log.advance(len(commits))
             return
@@ -321,7 +321,7 @@ class TranscriptTable:
             if all(keep):
                 fresh.append(file)
             elif any(keep):
-                fresh.append(keep_rows(file, keep, self._storage))
+                fresh.append(keep_rows(file, keep, self._storage, self.rows))
             if firsts:
                 refused, _ = self._without_committed([refuse_rows(file, firsts, self._storage)])
                 id_taken += sum(file.statuses[place] == "ok" for place in firsts) if refused else 0
@@ -353,7 +353,7 @@ class TranscriptTable:
         return None
 
     def _is_named(self, file: StagedFile) -> bool:
-        return file.path in list_files(open_table(self._storage, TRANSCRIPTS))
+        return file.path in list_files(open_table(self._storage, self.rows.schema))
 
     def _remember(self, files: Sequence[StagedFile]) -> None:
         """Adds the keys of own rows, so that they need not be read back."""
@@ -369,7 +369,7 @@ class TranscriptTable:
             delta.create_write_transaction(
                 [_make_action(file) for file in files],
                 mode="append",
-                schema=TRANSCRIPTS,
+                schema=self.rows.schema,
                 partition_by=list(PARTITIONS),
                 commit_properties=CommitProperties(app_transactions=[Transaction(*mark) for mark in marks.items()]),
             )

@@ -1,12 +1,13 @@
 """The views that SQL on a lake sees, in DuckDB's words. ``lake/bigquery.py`` has the same ones in BigQuery's.
 
-``connect`` registers what they read: ``transcript_rows`` (every row), ``run_records``, ``recheck_records``,
-``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few columns of all rows
-that tell which recordings were replaced.
+``connect`` registers what they read: ``transcript_rows`` and ``finding_rows`` (every row), ``run_records``,
+``recheck_records``, ``fingerprint_records``, ``correction_records``, ``access_records``, and ``recording_versions``, the few
+columns of all rows that tell which recordings were replaced.
 """
 
 from __future__ import annotations
 
+from dictalake.lake.finding_views import VIEWS as FINDING_VIEWS
 from dictalake.lake.schema import RUNS
 
 # A run's first and last record fill different columns; where both fill one, the last counts.
@@ -251,4 +252,5 @@ VIEWS = {
             {_RUN_COLUMNS}
         FROM run_records GROUP BY run_id
     """,
+    **FINDING_VIEWS,
 }

@@ -20,6 +20,7 @@ from dictalake.cli.schema import INFRA
 from dictalake.config.sections import Lake
 from dictalake.lake.bigquery import DATASET, EXTERNAL_TABLES
 from dictalake.lake.corrections import AccessLog, CorrectionRecord, Corrections
+from dictalake.lake.findings_schema import FINDINGS, ITEM_LISTS
 from dictalake.lake.fingerprints import keep_what_counts, promote
 from dictalake.lake.query import VIEWS, connect
 from dictalake.lake.rechecks import Recheck, RecheckLog
@@ -38,6 +39,7 @@ SCHEMAS = {
     "fingerprint_records": FINGERPRINTS,
     "correction_records": CORRECTIONS,
     "access_records": ACCESSES,
+    "finding_rows": FINDINGS,
 }
 READ = {  # by each view, beside external tables
     "superseded": ("promotions",),
@@ -47,6 +49,8 @@ READ = {  # by each view, beside external tables
     "transcript_words": ("transcripts",),
     "transcript_sections": ("transcripts",),
     "incomplete": ("transcripts", "rechecks"),
+    "extractions": ("transcripts",),
+    **dict.fromkeys(ITEM_LISTS, ("extractions",)),
 }
 AT = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
