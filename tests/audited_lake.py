@@ -21,6 +21,7 @@ from dictalake.errors import BadManifestLine, ConfigError, Erased
 from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.contract import TABLES, Table, without_docs
 from dictalake.lake.delta import append_rows, open_or_create_table
+from dictalake.lake.embeddings import KEY, EmbeddingTable, Encoder
 from dictalake.lake.erase import Subjects
 from dictalake.lake.fingerprints import FingerprintLog
 from dictalake.lake.maintenance import compact
@@ -29,7 +30,7 @@ from dictalake.lake.places import Place
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
-from dictalake.lake.schema import make_transcripts
+from dictalake.lake.schema import EMBEDDINGS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import refresh_superseded
@@ -107,6 +108,9 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     found = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 1, "at": at}
     RecheckLog(lake).append([Recheck(recording_id=one, verdict="lost", **found) for one in (object_row["recording_id"], "b")])
     refresh_superseded(lake)
+    vectors = [make_vector(object_row, CANARY.encode()), make_vector(make_row("b"), b"dove")]
+    encoder = Encoder("e" * 12, "a text encoder", 5)
+    EmbeddingTable(lake).commit(pa.Table.from_pylist(vectors, schema=without_docs(EMBEDDINGS)), encoder)
     if any(place.folder == "corrections" for place in places):
         storage = open_storage(lake, "corrections")
         open_or_create_table(storage, CORRECTIONS.schema, (), "")
@@ -134,6 +138,13 @@ def make_canary_row(recording_id: str, uri: str, **changes: Any) -> dict[str, An
         "metadata": [("reference", f"no {CANARY}")],
     }
     return make_row(recording_id, **{**row, **changes})
+
+
+def make_vector(row: dict[str, Any], vector: bytes) -> dict[str, Any]:
+    """A row of the table of vectors, for the transcript ``row``."""
+    key = {name: row[name] for name in KEY}
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    return {**key, "encoder": "e" * 12, "section": 0, "start": 0, "end": 4, "vector": vector, "at": at}
 
 
 def commit(lake: Lake, *rows: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "workflow": {"config", "sandbox", *SOUND_TO_TEXT, "lake", "archive", "observers", "reporting"},
     "evaluation": {"config", *SOUND_TO_TEXT, "lake", "archive", "observers", "workflow"},
 }
+ROOMS["embedding"] = {"config", "acoustic", "lake"}
 ROOMS["cli"] = {*ROOMS}
 LOOSE = {*FOUNDATIONS, "__init__", "__main__"}
 MOST_LINES = 400

@@ -36,6 +36,8 @@ _TITLES = {
     "view `promotions` has a row for each promoted one.",
     "superseded": "One row for each recording that a newer version of its URI replaced, as runs wrote it down at their end. In "
     "SQL, the view `superseded`, and the columns `is_current` and `superseded_by` of `history`, are always up to date.",
+    "embeddings": "One row for each passage of a transcript that `dictalake embed` gave a vector. `dictalake search "
+    "--by-meaning` reads it; it is no view in SQL.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from dictalake.config.embedding import Embedding
 from dictalake.config.headerless import Headerless, complete_entries
 from dictalake.config.observability import Lineage, Logs, Metrics, Report
 from dictalake.config.section import Section
@@ -368,3 +369,4 @@ class Config(Section):
     lineage: Lineage = Lineage()  # type: ignore[call-arg]
     logs: Logs = Logs()  # type: ignore[call-arg]
     report: Report = Report()  # type: ignore[call-arg]
+    embedding: Embedding = Embedding()  # type: ignore[call-arg]

@@ -218,7 +218,7 @@ def clear_reports(lake: Lake, run_id: str | None = None) -> int:
         if not any(named.values()):
             return taken
         wanted = pa.array(sorted(set().union(*named.values())), pa.string())
-        there = set(_find_recordings(storage, wanted).to_pylist())
+        there = set(find_recordings(storage, wanted).to_pylist())
         run_ids = [one for one, ids in named.items() if not ids <= there]
         if not run_ids:
             return taken
@@ -226,7 +226,7 @@ def clear_reports(lake: Lake, run_id: str | None = None) -> int:
     raise RunError("erased recordings came back into reports again and again; run the same command again")
 
 
-def _find_recordings(transcripts: Storage, recording_ids: pa.Array) -> pa.Array:
+def find_recordings(transcripts: Storage, recording_ids: pa.Array) -> pa.Array:
     """Those that have a row which says more than that it was erased."""
     wanted = ds.field("recording_id").isin(recording_ids) & is_not_erased()
     files = list_files(open_table(transcripts, TRANSCRIPTS))
@@ -247,7 +247,7 @@ def drop_rows_of_gone(lake: Lake, place: Place) -> Counts:
     before = set(list_files(delta))
     for column in place.names:
         named = scan(list_files(delta), place.schema, storage, [column])[column]
-        there = _find_recordings(transcripts, named.unique())
+        there = find_recordings(transcripts, named.unique())
         gone = named.filter(pc.invert(pc.is_in(named, value_set=there)))
         ids = sorted(set(gone.drop_null().to_pylist()))
         for start in range(0, len(ids), IDS_AT_ONCE):
@@ -266,7 +266,7 @@ def drop_rows_of_gone(lake: Lake, place: Place) -> Counts:
 def _names_gone(path: str, place: Place, storage: Storage, transcripts: Storage) -> bool:
     rows = read_parquet([path], place.schema, storage).to_table(columns=list(place.names))
     named = pa.chunked_array([chunk for name in place.names for chunk in rows[name].chunks], pa.string()).unique().drop_null()
-    return len(_find_recordings(transcripts, named)) < len(named)
+    return len(find_recordings(transcripts, named)) < len(named)
 
 
 def replace_rows(

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from dictalake.lake.schema import ERASURES, FINGERPRINTS, PARTITIONS, RECHECKS, RUNS, SUPERSEDED, TRANSCRIPTS
+from dictalake.lake.schema import EMBEDDINGS, ERASURES, FINGERPRINTS, PARTITIONS, RECHECKS, RUNS, SUPERSEDED, TRANSCRIPTS
 
 TRANSCRIPTS_FOLDER = "transcripts"
 RUNS_FOLDER = "runs"
@@ -26,6 +26,7 @@ CLAIMS_FOLDER = "claims"
 RECHECKS_FOLDER = "rechecks"
 FINGERPRINTS_FOLDER = "fingerprints"
 SUPERSEDED_FOLDER = "superseded"
+EMBEDDINGS_FOLDER = "embeddings"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,14 @@ PLACES = (
         "rows are removed",
         SUPERSEDED,
         names=("recording_id", "superseded_by"),
+    ),
+    Place(
+        EMBEDDINGS_FOLDER,
+        "content",
+        "recording ids, and vectors of passages, from which words can be guessed",
+        "rows and the files that held them are deleted at once",
+        EMBEDDINGS,
+        names=("recording_id",),
     ),
     Place(
         MANIFESTS_FOLDER,
