@@ -168,7 +168,7 @@ class _Vectors:
 
 
 def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int) -> list[Hit]:
-    """The ``limit`` transcripts with the passage nearest to ``question`` (float32 of length 1) by the cosine, the nearest first.
+    """The ``limit`` transcripts with the passage nearest to ``question``, float32 of length 1, by the cosine.
 
     Every vector is looked at, so the answer is exact. It follows the view ``transcripts``. Raises RunError without vectors of
     this encoder.

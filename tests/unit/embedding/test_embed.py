@@ -29,24 +29,10 @@ from dictalake.lake.staged_files import write_staged
 from dictalake.lake.storage import open_storage
 from dictalake.lake.table import TranscriptTable
 from tests.audited_lake import read_all
-from tests.demo_texts import make_demo_rows, write_demo_lake
+from tests.demo_texts import QUESTIONS, make_demo_rows, write_demo_lake
 from tests.lake_rows import FINGERPRINT, make_row
 
 NEW = "7be1d0a94c52"
-# Hand-written; no question shares a content word with the sentence that it looks for. Two more were tried and not found:
-# "biliary calculi" and "stable calcium deposit between the two halves of the brain".
-QUESTIONS = {
-    "ruptured knee cartilage": "radiology/mri-knee-0431.ogg",
-    "nasogastric catheter misplaced into the airway": "radiology/chest-0420.mp3",
-    "implanted cardioverter discharged because of tachycardia": "cardiology/device-check.wav",
-    "insect bite with allergic reaction": "medicine/emergency-0710.dcm",
-    "asthma attack treated with steroids and noninvasive ventilation": "medicine/discharge-0609.mp3",
-    "recovering kidney injury": "medicine/consult-nephrology.wav",
-    "belly incision is healing well": "surgery/wound-clinic.flac",
-    "epilepsy provoked by tiredness": "neurology/seizure-clinic.ogg",
-    "hyperthyroidism": "medicine/clinic-thyroid.wav",
-    "surgery for intestinal volvulus": "surgery/op-note-0502.wav",
-}
 
 
 @pytest.fixture(scope="module")

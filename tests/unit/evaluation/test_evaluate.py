@@ -165,7 +165,7 @@ def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path: Path
 def test_two_systems_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "refs.csv").write_text("uri,reference\n1.wav,clear\n")
     given = ["--archive.manifest", f"{tmp_path}/refs.csv", "--lake.uri", f"{tmp_path}/lake"]
-    with pytest.raises(ConfigError, match="--run: each system needs a name of its own"):
+    with pytest.raises(ConfigError, match="each system needs a name of its own"):
         run_command("evaluate", [*given, "--run", "aaaaaaaaaaaa", "--run", "aaaaaaaaaaaa"])
 
 
