@@ -66,6 +66,13 @@ def test_the_rows_of_a_lake_are_scored_without_transcribing(tmp_path: Path, caps
     assert page.count("data:audio/mpeg;base64,") == 1
     assert ">from 5 s to 35 s<" in page
     assert "sides swapped" in page
+    places = [
+        page.index(f"<h2>{title}") for title in ("Which system", "Worst transcripts", "Mistakes that may hurt", "All counts")
+    ]
+    assert places == sorted(places)
+    assert re.findall(r"<details( open)?><summary>Normaliser (\w+)", page) == [
+        ("", n) for n in ("medasr", "multimed", "whisper")
+    ]
     assert "rest on 2 recordings or clusters are narrower than the truth" in page
     assert "rest on 2 recordings" in capsys.readouterr().out
 
