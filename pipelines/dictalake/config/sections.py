@@ -168,9 +168,10 @@ class DecoderSandbox(Section):
 class Acoustic(Section):
     """The model that turns waveforms into emissions, or the engine that turns them into words without a decoder."""
 
-    kind: Literal["ctc", "whisper", "qwen3-asr"] = Field(
+    kind: Literal["ctc", "whisper", "qwen3-asr", "parakeet-tdt"] = Field(
         "ctc",
-        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; qwen3-asr",
+        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; "
+        "qwen3-asr; parakeet-tdt",
     )
     model: str = Field(
         "embedded:medasr-mini",
@@ -199,7 +200,8 @@ class Acoustic(Section):
         "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); for a CTC model see decoding.beam_width"
     )
     stretch_s: float | Literal["auto"] = Field(
-        "auto", description="most seconds of a recording that whisper (auto: 600) or qwen3-asr (auto: 60) gets at once"
+        "auto",
+        description="most seconds of a recording that whisper (auto: 600), qwen3-asr or parakeet-tdt (auto: 60) gets at once",
     )
 
     @field_validator("stretch_s")
