@@ -22,6 +22,7 @@ from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.contract import TABLES, Table, without_docs
 from dictalake.lake.corrections import AccessLog, CorrectionRecord, Corrections
 from dictalake.lake.delta import append_rows, open_or_create_table
+from dictalake.lake.embeddings import KEY, EmbeddingTable, Encoder
 from dictalake.lake.erase import Subjects
 from dictalake.lake.fingerprints import FingerprintLog
 from dictalake.lake.maintenance import compact
@@ -30,7 +31,7 @@ from dictalake.lake.places import Place
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
-from dictalake.lake.schema import make_transcripts
+from dictalake.lake.schema import EMBEDDINGS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import refresh_superseded
@@ -111,6 +112,9 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     for one, text in ((object_row["recording_id"], CANARY), ("b", "No acute fracture.")):
         Corrections(lake).save(CorrectionRecord(recording_id=one, event="corrected", who="Ann", text=text))
         AccessLog(lake).add("Ann", [one], "page")
+    vectors = [make_vector(object_row, CANARY.encode()), make_vector(make_row("b"), b"dove")]
+    encoder = Encoder("e" * 12, "a text encoder", 5)
+    EmbeddingTable(lake).commit(pa.Table.from_pylist(vectors, schema=without_docs(EMBEDDINGS)), encoder)
     if any(place.folder == NOTES.folder for place in places):
         storage = open_storage(lake, NOTES.folder)
         open_or_create_table(storage, NOTES.schema, (), "")
@@ -138,6 +142,13 @@ def make_canary_row(recording_id: str, uri: str, **changes: Any) -> dict[str, An
         "metadata": [("reference", f"no {CANARY}")],
     }
     return make_row(recording_id, **{**row, **changes})
+
+
+def make_vector(row: dict[str, Any], vector: bytes) -> dict[str, Any]:
+    """A row of the table of vectors, for the transcript ``row``."""
+    key = {name: row[name] for name in KEY}
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    return {**key, "encoder": "e" * 12, "section": 0, "start": 0, "end": 4, "vector": vector, "at": at}
 
 
 def commit(lake: Lake, *rows: dict[str, Any]) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    GenerationConfig,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
+    ParakeetForTDT,
     ParakeetProcessor,
+    ParakeetTDTConfig,
     ParakeetTokenizer,
     Qwen2Tokenizer,
     Qwen3ASRConfig,
@@ -104,6 +107,41 @@ def save_random_parakeet(folder: Path, seed: int = 0) -> Path:
     )
     config = ParakeetCTCConfig(vocab_size=blank + 1, pad_token_id=blank, encoder_config=encoder.to_dict())
     ParakeetForCTC(config).eval().save_pretrained(folder)
+    tokenizer = ParakeetTokenizer(tokenizer_object=trained, unk_token="<unk>", pad_token="<pad>")
+    ParakeetProcessor(ParakeetFeatureExtractor(), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_random_parakeet_tdt(folder: Path, seed: int = 0) -> Path:
+    """A Parakeet-TDT of a few thousand weights that writes other nonsense about other sounds."""
+    torch.manual_seed(seed)
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.decoder = decoders.Metaspace()
+    trained.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>"], show_progress=False))
+    trained.add_special_tokens(["<pad>", "<blank>"])
+    blank, pad = trained.token_to_id("<blank>"), trained.token_to_id("<pad>")
+    encoder = ParakeetEncoderConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        subsampling_conv_channels=16,
+        initializer_range=0.2,
+    )
+    config = ParakeetTDTConfig(
+        vocab_size=blank + 1,
+        blank_token_id=blank,
+        pad_token_id=pad,
+        decoder_hidden_size=16,
+        num_decoder_layers=1,
+        max_symbols_per_step=3,
+        initializer_range=0.4,
+        encoder_config=encoder.to_dict(),
+    )
+    model = ParakeetForTDT(config).eval()
+    model.generation_config = GenerationConfig(decoder_start_token_id=blank, pad_token_id=pad)
+    model.save_pretrained(folder)
     tokenizer = ParakeetTokenizer(tokenizer_object=trained, unk_token="<unk>", pad_token="<pad>")
     ParakeetProcessor(ParakeetFeatureExtractor(), tokenizer).save_pretrained(folder)
     return folder

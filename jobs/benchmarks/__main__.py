@@ -10,6 +10,7 @@
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       lake-costs what a lake costs as it grows: a commit, a start, an erasure, a compaction, with up to ten million recordings
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
+      meaning    search by meaning over 100,000 transcripts: seconds, memory, and ten questions
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       node-memory  peak memory of a node while 16 hostile DICOM objects are decoded at once, against what was declared
       query      the questions of infra/queries over a million synthetic rows: seconds and memory
@@ -45,6 +46,7 @@ BENCHMARKS = (
     "jail",
     "lake-costs",
     "load",
+    "meaning",
     "memory",
     "node-memory",
     "query",

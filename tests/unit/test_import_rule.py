@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "review": {"config", "audio", "archive", "lake", "workflow", "evaluation"},
 }
 ROOMS["extraction"] = {"config", "transcript", "lake", "observers", "workflow", "evaluation"}
+ROOMS["embedding"] = {"config", "acoustic", "lake"}
 ROOMS["cli"] = {*ROOMS}
 # Who may import Ray: the rooms' modules that wire it, and of ``workflow`` all but its stages.
 RAY = {"extraction/job.py"}

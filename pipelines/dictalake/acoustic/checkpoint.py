@@ -30,6 +30,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OTHER = ("merges.txt", "chat_template.jinja", "generation_config.json", "model.bin", "vocabulary.txt", "vocabulary.json")
 _GENERATION = "generation_config.json"  # only an engine that generates text reads it
+_GENERATING = ("qwen3-asr", "parakeet-tdt")
 # Files in which layout says nothing, and whether Hugging Face's libraries write them in ASCII alone.
 _LAYOUT = {
     "config.json": True,
@@ -197,7 +198,7 @@ def hash_meaning(folder: Path, kind: str) -> str | None:
     None where that is ``hash_folder`` itself, as it is for nearly every model: then nothing is hashed twice.
     """
     files = _list_hashed(folder)
-    read = [file for file in files if file.name != _GENERATION or kind == "qwen3-asr"]
+    read = [file for file in files if file.name != _GENERATION or kind in _GENERATING]
     written = {file: _write_as_usual(file) for file in read if file.name in _LAYOUT}
     if read == files and all(content is None for content in written.values()):
         return None

@@ -51,5 +51,5 @@ def open_model(acoustic: Acoustic, window_s: float) -> AcousticModel:
             from dictalake.acoustic.ctc import CtcModel
 
             return CtcModel.load(acoustic, window_s)
-        case "whisper" | "qwen3-asr":
+        case "whisper" | "qwen3-asr" | "parakeet-tdt":
             raise ConfigError(f"acoustic.kind = {acoustic.kind} gives text, not emissions; this needs a CTC model")

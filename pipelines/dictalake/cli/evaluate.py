@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from dictalake.cli.score_tables import show_clinical, show_figures
 from dictalake.cli.tables import print_json, print_lines
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
+from dictalake.evaluation.imported import import_hypotheses
 from dictalake.evaluation.normalise import NORMALISERS
 from dictalake.evaluation.report import (
     assess_all,
@@ -43,17 +45,35 @@ def evaluate(config: Config, arguments: argparse.Namespace) -> int:
     _check_label("--by", arguments.by, recordings)
     _check_label("--cluster", arguments.cluster, recordings)
     if arguments.systems is None:
-        arguments.systems = [] if arguments.system or arguments.run else ["greedy", "lm"]
+        is_given = arguments.system or arguments.run or arguments.hypotheses
+        arguments.systems = [] if is_given else ["greedy", "lm"]
     configs = make_systems(config, arguments.systems, arguments.system)
     order = [*arguments.systems, *(name for name, _ in arguments.system), *(name for _, name in arguments.run)]
+    order += [name for name, _ in arguments.hypotheses]
     if len(set(order)) < len(order):
-        raise ConfigError(f"--run: each system needs a name of its own (FINGERPRINT=NAME); these are {', '.join(order)}")
+        raise ConfigError(
+            f"--run, --hypotheses: each system needs a name of its own (FINGERPRINT=NAME); these are {', '.join(order)}"
+        )
     if arguments.run and config.lake.uri is None:
         raise ConfigError("--run: lake.uri is missing: say which lake holds the run's rows")
     if arguments.out:
         open_folder(arguments.out)
+    imported = _import(arguments, recordings)  # before hours of work: a file may have a mistake
+    transcripts = {**_transcribe(config, configs, arguments, recordings), **imported}
+    return _score(config, arguments, recordings, {system: transcripts[system] for system in order})
 
-    return _score(config, arguments, recordings, _transcribe(config, configs, arguments, recordings, order))
+
+def _import(arguments: argparse.Namespace, recordings: Sequence[Recording]) -> dict[str, Mapping[str, SystemOutput]]:
+    """The texts of each file, after a line that says what it lacks."""
+    imported = {}
+    for name, file in arguments.hypotheses:
+        texts = import_hypotheses(Path(file), recordings)
+        there = f"{len(recordings) - texts.missing} of {len(recordings)} recordings have a text"
+        missing = f", {texts.missing} have none and count as failed" if texts.missing else ""
+        unknown = f"; {texts.unknown} texts are of no recording of the manifest" if texts.unknown else ""
+        print_lines(Console(stderr=True), f"{name}: {there}{missing}{unknown}")
+        imported[name] = texts.outputs
+    return imported
 
 
 def _transcribe(
@@ -61,19 +81,20 @@ def _transcribe(
     configs: Mapping[str, Config],
     arguments: argparse.Namespace,
     recordings: Sequence[Recording],
-    order: Sequence[str],
 ) -> dict[str, Mapping[str, SystemOutput]]:
-    """Each system's transcripts, in the order in which the systems were named."""
+    """The transcripts of each system that runs here or has run."""
     transcripts: dict[str, Mapping[str, SystemOutput]] = {}
     if "whisper" in arguments.systems:  # first: its package may be missing, and the cluster takes all cores later
         transcripts["whisper"] = run_whisper(recordings, config, arguments.whisper_model)
+    if not (configs or arguments.run):
+        return transcripts
     with lake_or_temporary(config) as located:
         same = {"lake": located.lake, "archive": config.archive}  # systems are compared on the same recordings
         placed = {name: of_system.model_copy(update=same) for name, of_system in configs.items()}
         transcripts |= run_systems(placed, recordings)
         for fingerprint, name in arguments.run:
             transcripts[name] = join_run(located.lake, fingerprint, recordings)
-    return {system: transcripts[system] for system in order}
+    return transcripts
 
 
 def _score(

@@ -38,9 +38,10 @@ GROUPS = {
     "Look into a lake": {
         "query": "ask a question in SQL; answer as a table, CSV, JSON, Parquet or Arrow",
         "export": "write transcripts as CSV, JSON lines, SRT, WebVTT, TextGrid or CTM",
-        "search": "find words in the transcripts",
+        "search": "find words in the transcripts, or what means the same",
         "review": "hear, check and correct transcripts in the browser",
         "extract": "read transcripts with a language model: findings, drugs, values",
+        "embed": "give transcripts the vectors that search --by-meaning looks at",
         "runs": "show which runs are at work and what the last ones did",
         "report": "write an HTML page about a run or the whole lake",
         "reproduce": "transcribe recordings again and compare with their rows",
@@ -70,7 +71,7 @@ GROUPS = {
     },
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
-RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "compact", "forget", "extract"}
+RESUMABLE = {"transcribe", "demo", "backfill", "nightly", "extract", "embed", "compact", "forget"}
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_CONFIG, EXIT_SOME_FAILED = 0, 1, 2, 3
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 RESUME = f"stopped; {stops.RESUME}"

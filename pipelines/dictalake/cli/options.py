@@ -138,11 +138,11 @@ def make_parser(command: str, description: str, shown: Collection[str] = RUN_KEY
     return parser
 
 
-def add_lake(parser: CommandParser, usage: str = "") -> None:
+def add_lake(parser: CommandParser, usage: str = "", shown: Collection[str] = LAKE_KEYS) -> None:
     """The positional argument LAKE, and the keys with which a lake is opened."""
     parser.usage = f"{parser.prog} LAKE {usage}[options]"
     parser.add_argument("lake", nargs="?", metavar="LAKE", help="the lake: a folder, gs://… or s3://… (or --lake.uri)")
-    parser.add_config(LAKE_KEYS)
+    parser.add_config(shown)
 
 
 def add_format(parser: CommandParser, *formats: str) -> None:

@@ -43,6 +43,8 @@ _TITLES = {
     "findings": "One row for each extraction from a transcript by a language model, its items in lists. In SQL it is "
     "`finding_rows`; the view `extractions` has a row for each current transcript, and the views `findings`, `medications`, "
     "`lab_values`, `follow_ups` and `impressions` one for each item.",
+    "embeddings": "One row for each passage of a transcript that `dictalake embed` gave a vector. `dictalake search "
+    "--by-meaning` reads it; it is no view in SQL.",
     "erasures": "One row for each hash of what `dictalake forget` erased and keeps out.",
 }
 

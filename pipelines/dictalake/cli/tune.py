@@ -26,10 +26,10 @@ from dictalake.evaluation.calibration import apply_confidence, area_under_roc, e
 from dictalake.evaluation.emission_cache import cache_emissions, read_cache
 from dictalake.evaluation.normalise import NORMALISERS
 from dictalake.evaluation.systems import read_references
-from dictalake.evaluation.tuning import Trial, open_bench, search
+from dictalake.evaluation.tuning import Trial, check_apart, open_bench, search
 from dictalake.evaluation.tuning_page import Calibrated, draw_reliability, draw_routing, draw_surface, render_page, route
 from dictalake.evaluation.word_errors import count_errors
-from dictalake.records import FrameGrid
+from dictalake.records import FrameGrid, Recording
 
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 0.0)
 WORD_SCORES = (1.5, 0.5, 0.0, 2.5, 3.5)
@@ -59,10 +59,16 @@ def tune(given: Config, arguments: argparse.Namespace) -> int:
     vocabulary, grid = read_vocabulary(checkpoint)
     warn_of_hotwords(config.decoding, vocabulary, shown_on(console))
     sha256 = checkpoint.identity.sha256
-    caches = {"dev": _cache(config, vocabulary, arguments.out, sha256, console)}
+    configs = {"dev": config}
     if arguments.held_out:
-        held_out = config.model_copy(update={"archive": config.archive.model_copy(update={"manifest": arguments.held_out})})
-        caches["held-out"] = _cache(held_out, vocabulary, arguments.out, sha256, console)
+        archive = config.archive.model_copy(update={"manifest": arguments.held_out})
+        configs["held-out"] = config.model_copy(update={"archive": archive})
+    recordings = {name: read_references(of_set.archive) for name, of_set in configs.items()}
+    if arguments.held_out and (warning := check_apart(recordings["dev"], recordings["held-out"])):
+        print_lines(console, warning)
+    caches = {
+        name: _cache(of_set, recordings[name], vocabulary, arguments.out, sha256, console) for name, of_set in configs.items()
+    }
 
     trials = _search(caches["dev"], config, vocabulary, grid, arguments, console)
     best = min(trials, key=lambda trial: trial.errors.rate)
@@ -78,8 +84,9 @@ def tune(given: Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _cache(config: Config, vocabulary: Vocabulary, folder: Path, sha256: str, console: Console) -> Path:
-    recordings = read_references(config.archive)
+def _cache(
+    config: Config, recordings: list[Recording], vocabulary: Vocabulary, folder: Path, sha256: str, console: Console
+) -> Path:
     done = 0
 
     def tell(count: int) -> None:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from dictalake.config.embedding import Embedding
 from dictalake.config.extraction import Extract
 from dictalake.config.headerless import Headerless, complete_entries
 from dictalake.config.observability import Lineage, Logs, Metrics, Report
@@ -169,9 +170,10 @@ class DecoderSandbox(Section):
 class Acoustic(Section):
     """The model that turns waveforms into emissions, or the engine that turns them into words without a decoder."""
 
-    kind: Literal["ctc", "whisper", "qwen3-asr"] = Field(
+    kind: Literal["ctc", "whisper", "qwen3-asr", "parakeet-tdt"] = Field(
         "ctc",
-        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; qwen3-asr",
+        description="ctc: LASR (MedASR), Parakeet-CTC or a model of the wav2vec 2.0 family; whisper: faster-whisper; "
+        "qwen3-asr; parakeet-tdt",
     )
     model: str = Field(
         "embedded:medasr-mini",
@@ -200,7 +202,8 @@ class Acoustic(Section):
         "auto", description="beams of whisper (auto: 5) and qwen3-asr (auto: 1); for a CTC model see decoding.beam_width"
     )
     stretch_s: float | Literal["auto"] = Field(
-        "auto", description="most seconds of a recording that whisper (auto: 600) or qwen3-asr (auto: 60) gets at once"
+        "auto",
+        description="most seconds of a recording that whisper (auto: 600), qwen3-asr or parakeet-tdt (auto: 60) gets at once",
     )
 
     @field_validator("stretch_s")
@@ -375,3 +378,4 @@ class Config(Section):
     report: Report = Report()  # type: ignore[call-arg]
     review: Review = Review()  # type: ignore[call-arg]
     extract: Extract = Extract()  # type: ignore[call-arg]
+    embedding: Embedding = Embedding()  # type: ignore[call-arg]

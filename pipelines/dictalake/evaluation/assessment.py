@@ -14,10 +14,12 @@ import numpy as np
 
 from dictalake.errors import ConfigError
 from dictalake.evaluation.bootstrap import Interval, bootstrap_rate, compare_rates
-from dictalake.evaluation.clinical import ClinicalCount, TermCount, Terms, count_clinical, count_terms
+from dictalake.evaluation.clinical import ClinicalCount, TermCount, TermErrors, Terms, count_clinical, count_terms
+from dictalake.evaluation.entities import compare_entities
 from dictalake.evaluation.utterances import UNLABELLED, Utterance
 from dictalake.evaluation.word_errors import ErrorCount, count_errors
 
+_CATEGORIES = {"drug": "drugs"}  # categories of terms whose word errors are figures of their own
 _ROUTED = (0.0, 0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 11)))
 
 
@@ -33,14 +35,22 @@ class Assessed:
     character_errors: int
     clinical: ClinicalCount
     terms: Sequence[tuple[str, str, str]]  # term, category, outcome
+    term_errors: Mapping[str, TermErrors]  # all terms, and those of one category
+    entities: Mapping[str, TermCount]  # by kind; of the texts as they were given
 
     @property
     def word_errors(self) -> int:
         return self.errors.substitutions + self.errors.deletions + self.errors.insertions
 
 
-def assess(utterance: Utterance, normalise: Callable[[str], str], terms: Terms) -> Assessed:
-    """Counts one recording; all words of a failed one count as deleted. Characters include the spaces."""
+def assess(
+    utterance: Utterance,
+    normalise: Callable[[str], str],
+    terms: Terms,
+    entities: Mapping[str, TermCount] | None = None,
+) -> Assessed:
+    """Counts one recording; all words of a failed one count as deleted. Characters include the spaces. ``entities``, which no
+    normaliser changes, are counted here unless they are given."""
     reference, hypothesis = normalise(utterance.reference), normalise(utterance.hypothesis or "")
     if reference:
         output = jiwer.process_characters(reference, hypothesis)
@@ -56,7 +66,17 @@ def assess(utterance: Utterance, normalise: Callable[[str], str], terms: Terms) 
         character_errors,
         count_clinical(reference, hypothesis),
         terms.compare(reference, hypothesis),
+        {
+            "term": terms.count_errors(reference, hypothesis),
+            **{name: terms.count_errors(reference, hypothesis, (category,)) for name, category in _CATEGORIES.items()},
+        },
+        count_entities(utterance) if entities is None else entities,
     )
+
+
+def count_entities(utterance: Utterance) -> dict[str, TermCount]:
+    """By kind, of the texts as they were given."""
+    return compare_entities(utterance.reference, utterance.hypothesis or "")
 
 
 def describe(
@@ -84,6 +104,8 @@ def describe(
         "failed": sum(one.utterance.hypothesis is None for one in assessed),
         "term_recall": all_terms.recall,
         "term_precision": all_terms.precision,
+        **_describe_term_errors(assessed, clusters),
+        **_describe_entities(assessed, clusters),
         "terms": {
             category: {**vars(count), "recall": count.recall, "precision": count.precision}
             for category, count in sorted(terms.items())
@@ -95,6 +117,36 @@ def describe(
         compared = compare_rates(_sum_by(clusters, [_word_errors(one) for one in baseline]), errors, words)
         figures["difference"] = {**_interval("wer", compared.delta), "p_value": _rate(compared.p_value)}
     return figures
+
+
+def _describe_term_errors(assessed: Sequence[Assessed], clusters: np.ndarray) -> dict[str, Any]:
+    """``term_wer`` and ``drug_wer`` with their intervals, and what they were counted from."""
+    figures: dict[str, Any] = {}
+    for name in ("term", *_CATEGORIES):
+        counts = [one.term_errors[name] for one in assessed]
+        errors, words = (_sum_by(clusters, values) for values in ([c.errors for c in counts], [c.words for c in counts]))
+        total = reduce(add, counts, TermErrors())
+        figures |= _interval(f"{name}_wer", bootstrap_rate(errors, words))
+        figures |= {f"{name}_words": total.words}
+        figures |= {f"{name}_{kind}": getattr(total, kind) for kind in ("substitutions", "deletions", "insertions")}
+    return figures
+
+
+def _describe_entities(assessed: Sequence[Assessed], clusters: np.ndarray) -> dict[str, Any]:
+    """Recall and precision of formatted entities with their intervals, of all and by kind."""
+    of_all = [reduce(add, one.entities.values(), TermCount()) for one in assessed]
+    said, heard, found = (_sum_by(clusters, [getattr(count, name) for count in of_all]) for name in ("said", "heard", "found"))
+    kinds: dict[str, TermCount] = {}
+    for one in assessed:
+        for kind, count in one.entities.items():
+            kinds[kind] = kinds.get(kind, TermCount()) + count
+    return {
+        **_interval("entity_recall", bootstrap_rate(found, said)),
+        **_interval("entity_precision", bootstrap_rate(found, heard)),
+        "entities": {
+            kind: {**vars(count), "recall": count.recall, "precision": count.precision} for kind, count in sorted(kinds.items())
+        },
+    }
 
 
 def _find_clusters(assessed: Sequence[Assessed], label: str | None) -> np.ndarray:
@@ -170,4 +222,4 @@ def read_terms(texts: Mapping[str, str], normalise: Callable[[str], str]) -> Ter
 
 
 def _rate(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

@@ -1,15 +1,17 @@
-"""How certain is a rate? Bootstrap intervals over recordings, for a rate and for the difference of two rates (Bisani and Ney
-2004), and an approximate permutation test of that difference (Noreen 1989; paired, for recognisers, Gillick and Cox 1989).
+"""How sure is a rate? Bootstrap intervals over recordings (Bisani and Ney 2004). How sure is the difference of two systems? An
+approximate permutation test (Noreen 1989; for recognisers, in pairs, Gillick and Cox 1989), and the interval of that same test.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 2000
 _SEED = 20040517
+_ALPHA = 0.05
 _MOST_DRAWN = 4_000_000  # numbers drawn at once, so that many recordings do not fill memory
 
 
@@ -24,8 +26,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``delta`` is the rate of the second system minus that of the first, with its 95 % interval. ``p_value`` is two-sided: how
-    often the difference would be as large if a coin decided, for each recording, which system made which transcript.
+    """``delta`` is the rate of the second system less that of the first, with its 95 % interval, which is infinite where so few
+    recordings can show nothing. ``p_value`` is two-sided: how often the difference would be as large if a coin said, of each
+    recording, which system its two transcripts are from. Both are of one test: p is below 5 % exactly if 0 is outside.
     """
 
     delta: Interval
@@ -46,27 +49,42 @@ def bootstrap_rate(errors: np.ndarray, words: np.ndarray, resamples: int = RESAM
 
 
 def compare_rates(first: np.ndarray, second: np.ndarray, words: np.ndarray, resamples: int = RESAMPLES) -> Comparison:
-    """Compares the errors of two systems, ``(recordings,)`` each. Drawn in pairs: hard recordings are hard for both."""
+    """Errors of two systems on the same recordings, ``(recordings,)`` each: in pairs, for what is hard is so for both."""
     if words.sum() == 0:
         return Comparison(Interval(float("nan"), float("nan"), float("nan")), float("nan"))
-    sums = _resample(np.stack([second - first, words]), resamples)
-    deltas = sums[0] / np.where(sums[1] > 0, sums[1], np.nan)
-    value = float((second - first).sum() / words.sum())
-    low, high = np.nanpercentile(deltas, [2.5, 97.5])
-    return Comparison(Interval(value, min(float(low), value), max(float(high), value)), _permute(second - first, resamples))
+    return _test_by_permutation(second - first, words, resamples)
 
 
-def _permute(differences: np.ndarray, rounds: int) -> float:
-    """Two-sided p of the sum of ``(recordings,)`` integers under random signs. The observed sum counts as one more round, so p
-    is never 0. Unlike the bootstrap it claims nothing about a handful of recordings, where nothing can be known.
+def _test_by_permutation(differences: np.ndarray, words: np.ndarray, rounds: int) -> Comparison:
+    """The test is Noreen's: where the systems differ by d, the signs of ``differences - d * words``, ``(recordings,)``, are a
+    coin's. p is that of d = 0; the interval holds every d with p above 5 %, so that it has 0 in it exactly if p is.
+
+    p counts the sums that are as large as the one that is there, which counts as one more round, so that p is never 0. Unlike
+    the bootstrap it finds nothing in a handful of recordings, where nothing can be found: the interval is open then (infinite).
+    Of each round it is known up to which d its sum is as large, so nothing has to be searched.
     """
     rng = np.random.default_rng(_SEED)
-    there = differences[differences != 0]
-    as_large = 0
-    for size in _split(rounds, len(there)):
-        signs = 2 * rng.integers(0, 2, (size, len(there)), dtype=np.int8) - 1
-        as_large += int(np.sum(np.abs(signs @ there) >= abs(there.sum())))
-    return (as_large + 1) / (rounds + 1)
+    total, all_words, count = float(differences.sum()), float(words.sum()), len(differences)
+    parts = []
+    for size in _split(rounds, count):
+        signs = 2 * rng.integers(0, 2, (size, count), dtype=np.int8) - 1
+        parts.append(np.stack([signs @ differences, signs @ words]).astype(float))
+    of_signs, words_of_signs = np.concatenate(parts, axis=1)
+    as_large = int(np.sum(np.abs(of_signs) >= abs(total)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bounds = np.stack(
+            [(total + of_signs) / (all_words + words_of_signs), (total - of_signs) / (all_words - words_of_signs)]
+        )
+    value = total / all_words
+    # All signs equal: the sum is as large whatever d is.
+    highest = np.where(np.isfinite(bounds), bounds, np.inf).max(axis=0)
+    lowest = np.where(np.isfinite(bounds), bounds, -np.inf).min(axis=0)
+    beyond = math.floor(_ALPHA * (rounds + 1))  # with so many rounds as large, p is above 5 % for the first time
+    if beyond < 1:
+        return Comparison(Interval(value, -math.inf, math.inf), (as_large + 1) / (rounds + 1))
+    high = float(np.sort(highest)[::-1][beyond - 1])
+    low = float(np.sort(lowest)[beyond - 1])
+    return Comparison(Interval(value, min(low, value), max(high, value)), (as_large + 1) / (rounds + 1))
 
 
 def _resample(columns: np.ndarray, resamples: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -16,8 +16,20 @@ import jiwer
 from rapidfuzz.distance import Levenshtein
 
 _NEGATIONS = """no not without none never neither nor cannot denies denied deny negative absent absence nothing isn't aren't
-wasn't weren't doesn't didn't don't hasn't haven't hadn't won't can't couldn't shouldn't"""
+wasn't weren't doesn't didn't don't hasn't haven't hadn't won't can't couldn't shouldn't non"""
 NEGATIONS = frozenset(_NEGATIONS.split())
+# Words that a prefix negates, as far as dictations have them; "non" before four letters and more does so in any word.
+_PREFIXED = """unremarkable unlikely unable unaffected uncomplicated uninvolved unresponsive unaware unstable uneventful
+asymptomatic afebrile atraumatic anicteric acyanotic aseptic asymmetric irregular irreducible irreversible irrelevant
+incomplete inconclusive insignificant inadequate insensitive inconsistent immobile impalpable impossible imperceptible
+indistinct indeterminate disconnected displeased discontinued"""
+_PREFIXES = ("non", "un", "in", "im", "ir", "il", "dis", "an", "a")
+_ONLY_LOOK_SO = """another around amount address increase increased discharge discharged discover impress improve improved
+include"""
+_NO_PREFIX = frozenset(_ONLY_LOOK_SO.split())
+_LEAST_OF_STEM = 5  # letters: "a" before "part" makes no negation of it
+_NON = re.compile(r"non[a-z]{4,}")
+_FREE_OF = ("of", "from")  # "free of", but not "free fluid"
 SIDES = {
     "left": "left",
     "leftward": "left",
@@ -112,6 +124,48 @@ def _likeness(one: str, other: str) -> float:
     return 2.0 if is_one_kind or (is_number(one) and is_number(other)) else Levenshtein.normalized_similarity(one, other)
 
 
+NEGATED_WORDS = frozenset(_PREFIXED.split())
+
+
+def is_negated(word: str | None, following: str | None = None) -> bool:
+    """Whether ``word`` negates, or is negated by its prefix; ``following`` is the next word of the same text."""
+    if word is None:
+        return False
+    if word == "free":
+        return following in _FREE_OF
+    return word in NEGATIONS or word in NEGATED_WORDS or _NON.fullmatch(word) is not None
+
+
+def _is_prefix_only(one: str | None, other: str | None) -> bool:
+    """Whether ``one`` is ``other`` with a negating prefix: irregular, regular."""
+    if one is None or other is None or len(other) < _LEAST_OF_STEM or one in _NO_PREFIX:
+        return False
+    return any(one == f"{prefix}{other}" for prefix in _PREFIXES)
+
+
+def _find_negations(pairs: Sequence[Pair]) -> tuple[list[bool], list[bool]]:
+    """Of each place of an alignment, whether what was said negates, and whether what was heard does."""
+    flags: list[list[bool]] = []
+    for side in (0, 1):
+        words = [pair[side] for pair in pairs]
+        of_side = []
+        for place, word in enumerate(words):
+            following = next((later for later in words[place + 1 :] if later is not None), None) if word == "free" else None
+            of_side.append(is_negated(word, following) or _is_prefix_only(word, pairs[place][1 - side]))
+        flags.append(of_side)
+    return flags[0], flags[1]
+
+
+def _say_the_same(pairs: Sequence[Pair], place: int) -> bool:
+    """Whether the places ``place`` and the one after it are ``non tender`` for ``nontender``, or ``not tender``, either way."""
+    if place < 0 or place + 1 >= len(pairs):
+        return False
+    (first, other), (word, heard) = pairs[place], pairs[place + 1]
+    if first is None:
+        return other in NEGATIONS and _is_prefix_only(word, heard)
+    return other is None and first in NEGATIONS and _is_prefix_only(heard, word)
+
+
 @dataclass(frozen=True)
 class Mistake:
     """``kind``: negation, number or laterality. It spans the alignment from place ``first`` up to, but not at, ``last``."""
@@ -125,8 +179,10 @@ class Mistake:
 def find_mistakes(pairs: Sequence[Pair]) -> list[Mistake]:
     """The mistakes of an alignment, in order. A swap of sides is one mistake; so is a number of which any word is wrong."""
     mistakes = []
+    negated, heard_negated = _find_negations(pairs)
     for place, (said, heard) in enumerate(pairs):
-        if (said in NEGATIONS) != (heard in NEGATIONS):
+        is_same = _say_the_same(pairs, place) or _say_the_same(pairs, place - 1)
+        if negated[place] != heard_negated[place] and not is_same:
             mistakes.append(Mistake("negation", place, place + 1))
         sides = SIDES.get(said or ""), SIDES.get(heard or "")
         if sides[0] != sides[1]:
@@ -143,7 +199,7 @@ def count_clinical(reference: str, hypothesis: str) -> ClinicalCount:
     mistakes = find_mistakes(pairs)
     errors = Counter(mistake.kind for mistake in mistakes)
     return ClinicalCount(
-        negations=sum(said in NEGATIONS for said, _ in pairs),
+        negations=sum(_find_negations(pairs)[0]),
         negation_errors=errors["negation"],
         numbers=sum(any(is_number(said) for said, _ in pairs[first:last]) for first, last in _find_numbers(pairs)),
         number_errors=errors["number"],
@@ -186,6 +242,24 @@ class TermCount:
 
     def __add__(self, other: TermCount) -> TermCount:
         return TermCount(self.said + other.said, self.heard + other.heard, self.found + other.found)
+
+
+@dataclass(frozen=True)
+class TermErrors:
+    """Word errors of medical terms: of the ``words`` of the terms in the reference those replaced and those lost; and the words
+    of terms in the hypothesis that stand where no term was said."""
+
+    words: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    def __add__(self, other: TermErrors) -> TermErrors:
+        return TermErrors(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
 @dataclass
@@ -245,6 +319,26 @@ class Terms:
                 del left[start, after]
             compared.append((" ".join(said[first:last]), category, "found" if is_found else "missed"))
         return compared + [(" ".join(heard[first:last]), category, "added") for (first, last), category in left.items()]
+
+    def count_errors(self, reference: str, hypothesis: str, categories: Collection[str] | None = None) -> TermErrors:
+        """Of one pair of normalised texts; ``categories``: only terms of these."""
+        said, heard = reference.split(), hypothesis.split()
+        in_said, in_heard = (self._mark(words, categories) for words in (said, heard))
+        substitutions = deletions = insertions = first = second = 0
+        for one, other in align(said, heard):
+            is_term, is_heard_term = one is not None and in_said[first], other is not None and in_heard[second]
+            substitutions += is_term and other is not None and one != other
+            deletions += is_term and other is None
+            insertions += is_heard_term and not is_term and one != other
+            first, second = first + (one is not None), second + (other is not None)
+        return TermErrors(sum(in_said), substitutions, deletions, insertions)
+
+    def _mark(self, words: Sequence[str], categories: Collection[str] | None) -> list[bool]:
+        marks = [False] * len(words)
+        for first, last, category in self.find(words):
+            if categories is None or category in categories:
+                marks[first:last] = [True] * (last - first)
+        return marks
 
 
 def count_terms(compared: Iterable[tuple[str, str, str]]) -> dict[str, TermCount]:

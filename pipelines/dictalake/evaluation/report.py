@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from dictalake.errors import ConfigError
-from dictalake.evaluation.assessment import Assessed, assess, describe, describe_groups, read_terms
+from dictalake.evaluation.assessment import Assessed, assess, count_entities, describe, describe_groups, read_terms
 from dictalake.evaluation.clinical import count_terms
 from dictalake.evaluation.evaluation_page import (
     AlignedWord,
@@ -49,6 +49,8 @@ UTTERANCES = pa.schema(
         *((name, pa.int64()) for name in ("characters", "character_errors")),
         *((name, pa.int64()) for name in ("negation_errors", "number_errors", "laterality_errors")),
         *((name, pa.int64()) for name in ("terms_said", "terms_heard", "terms_found")),
+        *((name, pa.int64()) for name in ("term_words", "term_errors", "drug_words", "drug_errors")),
+        *((name, pa.int64()) for name in ("entities_said", "entities_heard", "entities_found")),
         ("confidence", pa.float64()),
         ("labels", pa.map_(pa.string(), pa.string())),
     ]
@@ -60,9 +62,13 @@ def assess_all(scored: Mapping[str, Sequence[Utterance]], normalisers: Sequence[
     files = [terms] if terms else sorted(_TERMS.glob("*.txt"))
     texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
     of_normaliser = {name: read_terms(texts, NORMALISERS[name]) for name in normalisers}
+    entities = {system: [count_entities(utterance) for utterance in utterances] for system, utterances in scored.items()}
     return {
         system: {
-            name: [assess(utterance, NORMALISERS[name], of_normaliser[name]) for utterance in utterances]
+            name: [
+                assess(utterance, NORMALISERS[name], of_normaliser[name], counted)
+                for utterance, counted in zip(utterances, entities[system], strict=True)
+            ]
             for name in normalisers
         }
         for system, utterances in scored.items()
@@ -193,6 +199,11 @@ def _row(system: str, normaliser: str, one: Assessed, reason: str | None) -> dic
         "character_errors": one.character_errors,
         **{name: getattr(one.clinical, name) for name in ("negation_errors", "number_errors", "laterality_errors")},
         **{f"terms_{name}": sum(getattr(count, name) for count in terms) for name in ("said", "heard", "found")},
+        **{f"{name}_{what}": getattr(one.term_errors[name], what) for name in ("term", "drug") for what in ("words", "errors")},
+        **{
+            f"entities_{name}": sum(getattr(count, name) for count in one.entities.values())
+            for name in ("said", "heard", "found")
+        },
         "confidence": one.utterance.confidence,
         "labels": [(key, value) for key, value in one.utterance.labels.items() if key != _REFERENCE],
     }

@@ -20,14 +20,40 @@ from dictalake.config.sections import Config, Decoding
 from dictalake.decoding.base import Decoder, open_decoder
 from dictalake.decoding.hotwords import find_hotwords, read_hotwords
 from dictalake.decoding.vocabulary import Vocabulary
+from dictalake.errors import ConfigError
 from dictalake.evaluation.calibration import label_words
 from dictalake.evaluation.emission_cache import CachedEmissions, read_cache
 from dictalake.evaluation.normalise import NORMALISERS
+from dictalake.evaluation.systems import REFERENCE
 from dictalake.evaluation.word_errors import ErrorCount, count_errors
-from dictalake.records import FrameGrid
+from dictalake.records import FrameGrid, Recording
 from dictalake.transcript.words import find_word_pieces, join_words, measure_evidence, merge_channels, words_of
 
 Settings = Mapping[str, Any]  # keys of the section `decoding`
+
+
+def check_apart(dev: Sequence[Recording], held_out: Sequence[Recording]) -> str | None:
+    """A warning where held-out recordings have a reference that was tuned on, word for word. Raises ConfigError where the two
+    sets share recordings: figures of those would be of what the settings were chosen by.
+    """
+    there = {recording.recording_id for recording in dev} | {recording.uri for recording in dev}
+    shared = sum(recording.recording_id in there or recording.uri in there for recording in held_out)
+    if shared:
+        raise ConfigError(
+            f"--held-out: {shared} of its {len(held_out)} recordings are in the manifest to tune on too; take them out of one"
+        )
+    texts = {_normalise_reference(recording) for recording in dev}
+    alike = sum(_normalise_reference(recording) in texts - {""} for recording in held_out)
+    if not alike:
+        return None
+    return (
+        f"warning: {alike} of the {len(held_out)} held-out recordings have a reference text that was tuned on too, word for "
+        "word; their figures are too good"
+    )
+
+
+def _normalise_reference(recording: Recording) -> str:
+    return NORMALISERS["words"](recording.metadata.get(REFERENCE, ""))
 
 
 @dataclass(frozen=True)

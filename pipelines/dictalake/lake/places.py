@@ -18,6 +18,7 @@ from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.schema import (
     ACCESSES,
     CORRECTIONS,
+    EMBEDDINGS,
     ERASURES,
     FINGERPRINTS,
     PARTITIONS,
@@ -40,6 +41,7 @@ SUPERSEDED_FOLDER = "superseded"
 CORRECTIONS_FOLDER = "corrections"
 ACCESSES_FOLDER = "accesses"
 FINDINGS_FOLDER = "findings"
+EMBEDDINGS_FOLDER = "embeddings"
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,14 @@ PLACES = (
         "rows and the files that held them are deleted at once",
         FINDINGS,
         PARTITIONS,
+        names=("recording_id",),
+    ),
+    Place(
+        EMBEDDINGS_FOLDER,
+        "content",
+        "recording ids, and vectors of passages, from which words can be guessed",
+        "rows and the files that held them are deleted at once",
+        EMBEDDINGS,
         names=("recording_id",),
     ),
     Place(

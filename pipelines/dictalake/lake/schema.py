@@ -244,6 +244,32 @@ SUPERSEDED = pa.schema(
     ]
 )
 
+EMBEDDINGS = pa.schema(
+    [
+        _field("recording_id", _TEXT, "recording whose passage this is", required=True),
+        _field("recorded_month", _TEXT, "that of its row in transcripts", required=True),
+        _field("fingerprint", _TEXT, "fingerprint of that row", required=True),
+        _field("attempt", pa.int32(), "attempt of that row", required=True),
+        _field(
+            "encoder",
+            _TEXT,
+            "fingerprint of the text encoder, 12 hex digits: its weights, and how it pools and cuts; vectors of two encoders "
+            "cannot be compared",
+            required=True,
+        ),
+        _field("section", pa.int32(), "place in sections, from 1; 0 is the text of a row without any", required=True),
+        _field("start", pa.int32(), "first character of the passage in the text of the section, from 0", required=True),
+        _field("end", pa.int32(), "character after its last one", required=True),
+        _field(
+            "vector",
+            pa.binary(),
+            "of length 1, as float16, little-endian: of 384 numbers 768 bytes",
+            required=True,
+        ),
+        _field("at", _TIME, "when, UTC", required=True),
+    ]
+)
+
 RECHECKS = pa.schema(
     [
         _field("recording_id", _TEXT, "recording that was read again", required=True),

@@ -239,7 +239,7 @@ def test_recordings_of_one_speaker_are_drawn_together() -> None:
     assert (alone["clusters"], together["clusters"]) == (100, 2)
     assert 0.35 < alone["wer_low"] < alone["wer_high"] < 0.65
     assert (together["wer_low"], together["wer_high"]) == (0, 1)
-    assert together["difference"] == {"wer": 0, "wer_low": 0, "wer_high": 0, "p_value": 1}
+    assert together["difference"] == {"wer": 0, "wer_low": None, "wer_high": None, "p_value": 1}  # two can show nothing
     assert describe(assessed, cluster="ward")["clusters"] == 100  # a column that no recording has
 
 
@@ -256,3 +256,22 @@ def test_least_confident_transcripts_go_first_and_failed_ones_before_them() -> N
 def test_multimed_deletes_punctuation_and_spoken_punctuation() -> None:
     assert normalise_multimed("Follow-up, please {period} [FINDINGS] 54-year-old.") == "followup please findings 54yearold"
     assert normalise_multimed("no fracture period") == normalise_multimed("No fracture.") == "no fracture"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 40)), min_size=1, max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_an_interval_and_the_p_beside_it_never_contradict_each_other(counts: list[tuple[int, int, int]]) -> None:
+    first, second, words = (np.array(column) for column in zip(*counts, strict=True))
+    compared = compare_rates(first, second, words, resamples=400)
+    assert (compared.delta.low <= 0 <= compared.delta.high) == (compared.p_value > 0.05)
+    assert compared.delta.low <= compared.delta.value <= compared.delta.high
+
+
+def test_five_recordings_can_show_no_difference_and_six_can() -> None:
+    def compare(count: int) -> tuple[bool, float]:
+        compared = compare_rates(np.full(count, 5), np.zeros(count, int), np.full(count, 10))
+        return math.isfinite(compared.delta.high), compared.p_value
+
+    (five, p_of_five), (six, p_of_six) = compare(5), compare(6)
+    assert (five, six) == (False, True)
+    assert p_of_six < 0.05 < p_of_five

@@ -66,6 +66,13 @@ def test_the_rows_of_a_lake_are_scored_without_transcribing(tmp_path: Path, caps
     assert page.count("data:audio/mpeg;base64,") == 1
     assert ">from 5 s to 35 s<" in page
     assert "sides swapped" in page
+    places = [
+        page.index(f"<h2>{title}") for title in ("Which system", "Worst transcripts", "Mistakes that may hurt", "All counts")
+    ]
+    assert places == sorted(places)
+    assert re.findall(r"<details( open)?><summary>Normaliser (\w+)", page) == [
+        ("", n) for n in ("medasr", "multimed", "whisper")
+    ]
     assert "rest on 2 recordings or clusters are narrower than the truth" in page
     assert "rest on 2 recordings" in capsys.readouterr().out
 
@@ -165,7 +172,7 @@ def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path: Path
 def test_two_systems_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "refs.csv").write_text("uri,reference\n1.wav,clear\n")
     given = ["--archive.manifest", f"{tmp_path}/refs.csv", "--lake.uri", f"{tmp_path}/lake"]
-    with pytest.raises(ConfigError, match="--run: each system needs a name of its own"):
+    with pytest.raises(ConfigError, match="each system needs a name of its own"):
         run_command("evaluate", [*given, "--run", "aaaaaaaaaaaa", "--run", "aaaaaaaaaaaa"])
 
 

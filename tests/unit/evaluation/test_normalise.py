@@ -48,3 +48,19 @@ def test_normalised_text_stays_as_it_is(name: str) -> None:
     once = normalise(DICTATED)
     assert normalise(once) == once
     assert normalise("") == normalise("</s>") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "published", "corrected"),
+    [
+        ("oh no", "0 no", "oh no"),
+        ("Oh, I see", "0 i see", "oh i see"),
+        ("four point oh five", "4.05", "4.05"),
+        ("room two oh three", "room 203", "room 203"),
+        ("ok then", "ok then", "okay then"),
+        ("okay then O.K.", "okay then 0 k", "okay then okay"),
+        ("forty milligrams", "40 milligrams", "40 milligrams"),
+    ],
+)
+def test_whisper_stays_as_published_and_has_a_corrected_one_beside_it(text: str, published: str, corrected: str) -> None:
+    assert (NORMALISERS["whisper"](text), NORMALISERS["whisper-corrected"](text)) == (published, corrected)

@@ -17,6 +17,7 @@ from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.cli.main import run_command
 from dictalake.config.load import load_config
 from dictalake.config.sections import Confidence
+from dictalake.errors import ConfigError
 from dictalake.evaluation.calibration import (
     apply_confidence,
     area_under_roc,
@@ -27,8 +28,9 @@ from dictalake.evaluation.calibration import (
 )
 from dictalake.evaluation.emission_cache import read_cache
 from dictalake.evaluation.normalise import normalise_medasr
-from dictalake.evaluation.tuning import open_bench
+from dictalake.evaluation.tuning import check_apart, open_bench
 from dictalake.evaluation.tuning_page import route
+from dictalake.records import Recording
 from dictalake.workflow.identity import read_vocabulary
 
 DEMO = Path(__file__).parents[3] / "pipelines/dictalake/assets/demo-archive/references.csv"
@@ -148,3 +150,18 @@ def test_page_has_pictures_and_no_text_of_a_recording(tuned: Path) -> None:
     assert page.count("<svg") == 3
     words = {word for one in read_cache(next(tuned.glob("emissions-*.parquet"))) for word in (one.reference or "").split()}
     assert not [word for word in words if len(word) > 7 and f" {word} " in page]
+
+
+def name(uri: str, reference: str) -> Recording:
+    return Recording(uri, uri, "1", 10, metadata={"reference": reference})
+
+
+def test_sets_that_share_recordings_are_refused_and_shared_texts_are_told() -> None:
+    dev = [name("a.wav", "no fracture {period}"), name("b.wav", "clear lungs"), name("e.wav", "")]
+    assert check_apart(dev, [name("c.wav", "another text"), name("d.wav", "")]) is None
+    warning = check_apart(dev, [name("c.wav", "No fracture."), name("d.wav", "another text")])
+    assert warning is not None
+    assert warning.startswith("warning: 1 of the 2 held-out recordings have a reference text that was tuned on too")
+    newer = Recording("another id", "b.wav", "2", 10, metadata={"reference": "x"})
+    with pytest.raises(ConfigError, match=r"^--held-out: 1 of its 2 recordings are in the manifest to tune on too"):
+        check_apart(dev, [newer, name("c.wav", "another text")])

@@ -68,6 +68,8 @@ def resolve_engine(acoustic: Acoustic) -> EngineSettings:
         case "qwen3-asr":
             # It could take 20 minutes, but gives no times: each word gets the times of its stretch, so stretches are short.
             beam_width, stretch_s, packages = 1, 60.0, ("transformers", "torch")
+        case "parakeet-tdt":
+            beam_width, stretch_s, packages = 1, 60.0, ("transformers", "torch")
         case "ctc":
             raise no_engine()
     try:
@@ -84,4 +86,6 @@ def resolve_engine(acoustic: Acoustic) -> EngineSettings:
 
 def no_engine() -> ConfigError:
     """The error if an engine is needed and a CTC model is configured."""
-    return ConfigError("acoustic.kind = ctc gives emissions, not text; the kinds that give text are whisper and qwen3-asr")
+    return ConfigError(
+        "acoustic.kind = ctc gives emissions, not text; kinds that give text are: whisper, qwen3-asr, parakeet-tdt"
+    )

@@ -17,5 +17,9 @@ def open_engine(acoustic: Acoustic, threads: int) -> TextEngine:
             from dictalake.acoustic.engines.qwen import QwenEngine
 
             return QwenEngine.load(acoustic, threads)
+        case "parakeet-tdt":
+            from dictalake.acoustic.engines.parakeet import ParakeetEngine
+
+            return ParakeetEngine.load(acoustic, threads)
         case "ctc":
             raise no_engine()

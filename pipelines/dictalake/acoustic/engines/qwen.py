@@ -8,7 +8,6 @@ authors do it. The model gives neither times nor probabilities, so a word has th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from transformers import AutoConfig, AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from dictalake.acoustic.checkpoint import find_folder
-from dictalake.acoustic.device import choose_device, choose_dtype, name_device, still_computes
+from dictalake.acoustic.device import choose_device, choose_dtype
 from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
+from dictalake.acoustic.engines.batches import BatchedEngine
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -26,14 +26,11 @@ from dictalake.records import SAMPLE_RATE_HZ, Word
 _TOKENS_PER_S, _TOKENS_MORE = 12, 32
 
 
-class QwenEngine:
-    """Loaded once per actor. A batch has stretches of one length in whole seconds. Each is padded to that length behind a
-    mask, so its words do not depend on the batch, except for rounding.
-    """
+class QwenEngine(BatchedEngine):
+    """See :class:`BatchedEngine`."""
 
     def __init__(self, model: Any, processor: Any, settings: EngineSettings, device: str, dtype: str, batch_s: float) -> None:
-        self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
-        self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
+        super().__init__(model, device, dtype, batch_s)
         self._processor, self._settings = processor, settings
 
     @classmethod
@@ -65,54 +62,8 @@ class QwenEngine:
             raise ConfigError(f"acoustic.model: {folder.name} lacks {len(missing)} weights, the first is {missing[0]}")
         return cls(model, processor, settings, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
 
-    @property
-    def device(self) -> str:
-        return name_device(self._device)
-
-    @property
-    def dtype(self) -> str:
-        return str(self._dtype).removeprefix("torch.")
-
-    def recognize(self, stretches: Sequence[np.ndarray]) -> list[list[Word]]:
-        """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
-        results: list[list[Word]] = [[] for _ in stretches]
-        for length, indices in self._batches([len(stretch) for stretch in stretches]):
-            texts = self._write_within_memory([stretches[i] for i in indices], length)
-            for index, text in zip(indices, texts, strict=True):
-                end_s = len(stretches[index]) / SAMPLE_RATE_HZ
-                results[index] = [Word(word, 0.0, end_s, None) for word in text.split()]
-        return results
-
-    def is_usable(self) -> bool:
-        """See :class:`dictalake.acoustic.engines.base.TextEngine`."""
-        return still_computes(self._device)
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Indices of stretches that make a batch, with the number of samples that they are padded to: whole seconds."""
-        groups: dict[int, list[int]] = {}
-        for index, length in enumerate(lengths):
-            groups.setdefault(max(1, -(-length // SAMPLE_RATE_HZ)) * SAMPLE_RATE_HZ, []).append(index)
-        for length, indices in sorted(groups.items(), reverse=True):
-            size = max(1, int(self.batch_s * SAMPLE_RATE_HZ // length))
-            for start in range(0, len(indices), size):
-                yield length, indices[start : start + size]
-
-    def _write_within_memory(self, stretches: list[np.ndarray], length: int) -> list[str]:
-        """Halves the batch while it exceeds the device's memory, and keeps that size. Raises if one stretch is too much."""
-        try:
-            return self._write(stretches, length)
-        except (torch.OutOfMemoryError, MemoryError):
-            if len(stretches) == 1:
-                raise
-        half = -(-len(stretches) // 2)
-        self.batch_s = min(self.batch_s, half * length / SAMPLE_RATE_HZ)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        return self._write_within_memory(stretches[:half], length) + self._write_within_memory(stretches[half:], length)
-
     @torch.inference_mode()
-    def _write(self, stretches: list[np.ndarray], length: int) -> list[str]:
-        """The text of each stretch, all padded to ``length`` samples."""
+    def _write(self, stretches: list[np.ndarray], length: int) -> list[list[Word]]:
         waveforms = [stretch.astype(np.float32) / 32768.0 for stretch in stretches]
         inputs = self._processor(
             text=self._processor.apply_transcription_request(waveforms, language=self._settings.language, tokenize=False),
@@ -126,4 +77,8 @@ class QwenEngine:
             do_sample=False,
         )
         answers = written[:, inputs["input_ids"].shape[1] :]
-        return [self._processor.decode(answer, return_format="transcription_only") for answer in answers]
+        texts = [self._processor.decode(answer, return_format="transcription_only") for answer in answers]
+        return [
+            [Word(word, 0.0, len(stretch) / SAMPLE_RATE_HZ, None) for word in text.split()]
+            for stretch, text in zip(stretches, texts, strict=True)
+        ]

@@ -4,13 +4,15 @@
     dictalake evaluate refs.csv --systems greedy,lm,hotwords,whisper --decoding.hotwords drugs.txt
     dictalake evaluate refs.csv --system medasr=medasr.yaml --system large-v3=whisper.yaml
     dictalake evaluate refs.csv --lake.uri gs://lake/speech --run 3f09c1d2ab44=tonight
+    dictalake evaluate refs.csv --systems lm --hypotheses dragon=dragon.csv --hypotheses gemini=gemini.jsonl
 
 The manifest has the columns `uri` and `reference`; you may give any other column to --by. The systems greedy, greedy-lm (a
 search with the language model that keeps one beam), lm and hotwords run the whole pipeline, into lake.uri if you give one
 (run the same command again to resume), else into a lake that is thrown away. So does each --system, a YAML file whose keys
-override the configuration. --run scores rows that a lake already holds under a fingerprint; it transcribes nothing. whisper
-sends the same waveforms to faster-whisper; compare it under the normaliser whisper, which treats words and digits alike. A
-failed recording counts with all its words deleted. Each system is compared with the first.
+override the configuration. --run scores rows that a lake already holds under a fingerprint; it transcribes nothing.
+--hypotheses scores anyone's texts: a CSV or JSONL file with uri and text, STM or CTM; a recording that the file lacks counts
+as failed. whisper sends the same waveforms to faster-whisper; compare it under the normaliser whisper, which treats words and
+digits alike. A failed recording counts with all its words deleted. Each system is compared with the first.
 
 --out gets scores.json, utterances.parquet, and report.html with the worst transcripts to read and to listen to.
 """
@@ -48,6 +50,14 @@ def add_arguments(parser: CommandParser) -> None:
         default=[],
         metavar="FINGERPRINT[=NAME]",
         help="another system: rows that lake.uri already holds",
+    )
+    parser.add_argument(
+        "--hypotheses",
+        type=_pair("NAME=FILE"),
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another system: the texts of a CSV, JSONL, STM or CTM file, by URI",
     )
     parser.add_argument("--by", metavar="COLUMN", help="a column of the manifest: a score for each of its values")
     parser.add_argument("--cluster", metavar="COLUMN", help="a column, as speaker: recordings of one value are drawn together")

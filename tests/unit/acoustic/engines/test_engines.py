@@ -64,7 +64,9 @@ def test_what_needs_emissions_refuses_an_engine(random_qwen: Path) -> None:
 def test_each_protocol_refuses_the_kinds_of_the_other() -> None:
     with pytest.raises(ConfigError, match=r"^acoustic\.kind = qwen3-asr gives text, not emissions; this needs a CTC model$"):
         open_model(qwen(Path("m")), 20.0)
-    with pytest.raises(ConfigError, match=r"^acoustic\.kind = ctc gives emissions, not text; .* whisper and qwen3-asr$"):
+    with pytest.raises(
+        ConfigError, match=r"^acoustic\.kind = ctc gives emissions, not text; .*: whisper, qwen3-asr, parakeet-tdt$"
+    ):
         open_engine(Acoustic.model_validate({}), threads=1)
 
 
