@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 _FULL_SCALE = 32_767
-_PIECE = 2**20  # samples; temporary copies stay small, however long the recording is
+_PIECE = 2**20  # samples whose squares are added up before they are added to the rest
+_IN_CACHE = 2**15  # samples that are copied at once, so that the copy stays in the processor
 
 
 class Level(NamedTuple):
@@ -24,11 +25,20 @@ def measure_level(waveforms: np.ndarray) -> Level:
     channels, samples = waveforms.shape
     power, clipped = 0.0, 0
     sums = np.zeros(channels)
+    buffer = np.empty(min(samples, _IN_CACHE))
+    ones = np.ones_like(buffer)
     for start in range(0, samples, _PIECE):
-        piece = waveforms[:, start : start + _PIECE].astype(np.int32)
-        power += float(np.square(piece, dtype=np.float64).sum())
-        clipped += int((np.abs(piece) >= _FULL_SCALE).sum())
-        sums += piece.sum(axis=1)
+        piece_power = 0.0  # whole numbers, exact in float64 in any order
+        for channel, waveform in enumerate(waveforms[:, start : start + _PIECE]):
+            for at in range(0, len(waveform), _IN_CACHE):
+                part = waveform[at : at + _IN_CACHE]
+                values = buffer[: len(part)]
+                np.copyto(values, part)
+                piece_power += float(values @ values)
+                sums[channel] += float(values @ ones[: len(part)])
+                if part.max() >= _FULL_SCALE or part.min() <= -_FULL_SCALE:
+                    clipped += int(np.count_nonzero((part >= _FULL_SCALE) | (part <= -_FULL_SCALE)))
+        power += piece_power
     mean_power = power / (channels * samples) / 32_768**2
     offsets = sums / samples / 32_768
     return Level(

@@ -13,6 +13,8 @@ from dictalake.records import SAMPLE_RATE_HZ
 def resample_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
     """float32 blocks ``(channels, frames)`` in [-1, 1] at ``rate_hz`` → int16 ``(channels, round(frames × 16000 / rate_hz))``.
 
+    Blocks at 16 kHz may be int16 already.
+
     soxr's high-quality filter takes block after block, so hours of float32 are never in memory at once. The result does not
     depend on how the blocks are cut. Samples at 16 kHz pass unfiltered, so 16-bit PCM comes back bit for bit. Values beyond
     full scale are clipped to the int16 range and do not wrap: a filter overshoots on clipped speech.
@@ -36,16 +38,23 @@ def resample_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 def _join(chunks: list[np.ndarray], channels: int, length: int) -> np.ndarray:
     """Frees each chunk as soon as it is copied. The filter may give one sample more or fewer than ``length``."""
-    joined = np.zeros((channels, length), dtype=np.int16)
+    if len(chunks) == 1 and chunks[0].shape[1] == length and chunks[0].flags.c_contiguous:
+        return chunks[0]
+    joined = np.empty((channels, length), dtype=np.int16)
     at = 0
     chunks.reverse()
     while chunks:
         chunk = chunks.pop()[:, : length - at]
         joined[:, at : at + chunk.shape[1]] = chunk
         at += chunk.shape[1]
+    joined[:, at:] = 0
     return joined
 
 
 def _to_int16(samples: np.ndarray) -> np.ndarray:
-    """[-1, 1) → [-32768, 32767]: the inverse of how 16-bit PCM is read."""
-    return np.asarray(np.clip(np.rint(samples * np.float32(32768)), -32768, 32767), dtype=np.int16)
+    """[-1, 1) → [-32768, 32767]: the inverse of how 16-bit PCM is read. What is int16 already stays."""
+    if samples.dtype == np.int16:
+        return samples
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)

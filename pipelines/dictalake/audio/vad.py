@@ -76,9 +76,10 @@ def _find_with_webrtc(waveform: np.ndarray) -> Intervals:
     import webrtcvad
 
     detector = webrtcvad.Vad(_WEBRTC_MODE)
-    usable = len(waveform) // _WEBRTC_FRAME * _WEBRTC_FRAME
-    data, size = waveform[:usable].tobytes(), 2 * _WEBRTC_FRAME
-    flags = [detector.is_speech(data[at : at + size], SAMPLE_RATE_HZ) for at in range(0, len(data), size)]
+    usable, is_speech = len(waveform) // _WEBRTC_FRAME * _WEBRTC_FRAME, detector.is_speech
+    samples = np.ascontiguousarray(waveform[:usable]).data.cast("B")
+    size = 2 * _WEBRTC_FRAME
+    flags = [is_speech(samples[at : at + size], SAMPLE_RATE_HZ, _WEBRTC_FRAME) for at in range(0, len(samples), size)]
     return _runs(flags, _WEBRTC_FRAME)
 
 

@@ -37,6 +37,10 @@ class BareFrames:
 
     def find(self, packet: av.Packet) -> None:
         """Notes where the packet lies, and what lies before it."""
+        read_to = self._read_to
+        if read_to is not None and packet.pos == read_to and not self._holes and not self._skipped:  # nothing between
+            self._read_to = read_to + packet.size
+            return
         at = self._find_start(packet)
         if self._read_to is None:
             if self._container == "mp3":
@@ -75,10 +79,11 @@ class BareFrames:
         self._kind = kind
         return True
 
-    def count_good(self, packet: av.Packet) -> None:
-        """The packet gave sound."""
-        self._good_bytes += packet.size
-        self._largest = max(self._largest, packet.size)
+    def count_good(self, size: int) -> None:
+        """A packet of so many bytes gave sound."""
+        self._good_bytes += size
+        if size > self._largest:
+            self._largest = size
 
     def break_packet(self, packet: av.Packet) -> None:
         """The packet that was found last cannot be decoded."""

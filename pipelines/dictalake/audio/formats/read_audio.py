@@ -33,10 +33,12 @@ def read_audio(
 ) -> DecodedAudio:
     """The audio in ``data``, whatever it is called: sniffed, then decoded by the reader of its container.
 
-    ``consume`` takes float32 blocks ``(channels, frames)`` in [-1, 1] at the stored rate; by default they are joined. Bytes of
-    no known format are read as ``headerless`` says. Without it, ``ending`` (that of the name: ``ul``) tells what they may be.
-    Only ``audio/load.py`` calls this outside tests. Raises EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec,
-    CorruptAudio, NoAudio, TooLong, TooManyChannels or TooLarge, and nothing else whatever the bytes are.
+    ``consume`` takes float32 blocks ``(channels, frames)`` in [-1, 1] at the stored rate, or int16 ones at 16 kHz. By default
+    they are joined. Bytes of no known format are read as ``headerless`` says. Without it, ``ending`` (that of the name:
+    ``ul``) tells what they may be. Only ``audio/load.py`` calls this outside tests.
+
+    Raises EmptyObject, NotAudio, UnsupportedContainer, UnsupportedCodec, CorruptAudio, NoAudio, TooLong, TooManyChannels or
+    TooLarge, and nothing else whatever the bytes are.
     """
     session = DecodeSession(recording_id, limits or Limits(), consume, dicom)  # type: ignore[call-arg]
     if not data:

@@ -11,15 +11,20 @@ from dictalake.audio.formats.limits import check_length
 from dictalake.config.sections import Limits
 from dictalake.errors import CorruptAudio
 
-# (rate in Hz, float32 blocks ``(channels, frames)``) → whatever is to be kept of them, ``(channels, …)``
+# (rate in Hz, float32 blocks ``(channels, frames)``, or int16 ones at 16 kHz) → what is to be kept of them, ``(channels, …)``
 Consume = Callable[[int, Iterable[np.ndarray]], np.ndarray]
 _BLOCK_FRAMES = 2**16
 
 
 def join_blocks(rate_hz: int, blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Keeps all samples as they are: float32 ``(channels, frames)``."""
-    kept = list(blocks)
+    kept = [to_float(block) for block in blocks]
     return np.concatenate(kept, axis=1) if kept else np.zeros((0, 0), dtype=np.float32)
+
+
+def to_float(block: np.ndarray) -> np.ndarray:
+    """int16 as float32 in [-1, 1); float32 as it is."""
+    return np.multiply(block, np.float32(1 / 32_768), dtype=np.float32) if block.dtype == np.int16 else block
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class DecodeSession:
     def _check_finite(self, samples: np.ndarray) -> np.ndarray:
         """Refuses NaN and infinity: only a broken writer or a damaged file makes them, and putting silence in their place would
         hide that something is lost. Float files may legally go beyond full scale: clipped, as any player does."""
+        if samples.dtype == np.int16 or (samples.size and samples.min() >= -1.0 and samples.max() <= 1.0):
+            return samples
         bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
         if bad:
             raise CorruptAudio(

@@ -11,12 +11,12 @@ import soundfile
 from dictalake.audio.formats.codecs import check_codec
 from dictalake.audio.formats.joining import unify
 from dictalake.audio.formats.limits import check_format
-from dictalake.audio.formats.reader import DecodeSession
+from dictalake.audio.formats.reader import DecodeSession, to_float
 from dictalake.audio.formats.sniff import name_container
-from dictalake.records import AudioFormat, DecodedAudio
+from dictalake.records import SAMPLE_RATE_HZ, AudioFormat, DecodedAudio
 
 READS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
-_BLOCK_FRAMES = 2**18  # headers may announce any length, so memory grows with what really comes
+_BLOCK_FRAMES = 2**16  # headers may announce any length, so memory grows with what really comes
 
 # libsndfile's subtypes in FFmpeg's words (one vocabulary whichever library reads the file), and bits a sample.
 _PCM = {"PCM_S8": ("s8", 8), "PCM_U8": ("u8", 8), "PCM_16": ("s16", 16), "PCM_24": ("s24", 24), "PCM_32": ("s32", 32)}
@@ -57,7 +57,9 @@ def read_with_soundfile(
         check_codec(session.recording_id, codec)
         rate_hz, channels = max(file.samplerate, least[0]), max(file.channels, least[1])
         stored = AudioFormat(name_container(container) or container, codec, rate_hz, channels, bits)
-        blocks = _blocks_of(file)
+        # 16-bit PCM at the models' rate stays what it is: nothing has to be computed from it.
+        is_done = file.samplerate == SAMPLE_RATE_HZ and (rate_hz, channels) == (file.samplerate, file.channels)
+        blocks = _blocks_of(file, is_done)
         if (rate_hz, channels) != (file.samplerate, file.channels):
             blocks = unify(((file.samplerate, block) for block in blocks), rate_hz, channels)
         samples, frames = session.take(rate_hz, blocks, before_s)
@@ -73,9 +75,11 @@ class _Source(io.BytesIO):
         return super().seek(max(base + offset, 0))
 
 
-def _blocks_of(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        yield block.T
+def _blocks_of(file: soundfile.SoundFile, keeps_int16: bool) -> Iterator[np.ndarray]:
+    """libsndfile's own way from int16 to float32 gives the same numbers in four times the time."""
+    dtype = "int16" if file.subtype == "PCM_16" else "float32"
+    while len(block := file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+        yield (block if keeps_int16 else to_float(block)).T
 
 
 def _name_codec(file: soundfile.SoundFile, data: bytes) -> tuple[str, int | None]:
