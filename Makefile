@@ -16,7 +16,7 @@ SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadsc
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers mutations lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers year mutations lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -94,6 +94,9 @@ real-files: env ## compare what is read of other projects' audio files with ffpr
 
 writers: test-env ## write to one lake from sixteen processes, N times on each kind of storage (N=100)
 	@$(BIN)/python -m tests.writers --rounds $(or $(N),100)
+
+year: test-env ## hold the views of a lake against a model, night after night (NIGHTS=365 SEED=1)
+	@$(BIN)/python -m tests.truth_machine --nights $(or $(NIGHTS),365) --seed $(SEED)
 
 mutations: test-env ## take each guard of the lake out, and see that a test fails
 	@$(BIN)/python -m tests.mutations --out infra/benchmarks/mutations.json

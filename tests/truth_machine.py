@@ -33,7 +33,7 @@ from dictalake.records import Recording
 from tests.truth_lake import FIRST_DAY, A, B, C, make_lake, make_version, name_recording
 from tests.two_runs import Shared, run_two
 
-URIS = ("/data/a", "/data/b", "/data/c", "gs://bucket/a", "gs://bucket/b", "gs://bucket/c")
+URIS = ("file:///data/a", "file:///data/b", "file:///data/c", "gs://bucket/a", "gs://bucket/b", "gs://bucket/c")
 FINGERPRINTS = (A, B, C)
 Key = tuple[str, int, str]  # URI, version, fingerprint
 Together = Literal["leased", "asleep"]  # asleep: each lease has run out

@@ -137,7 +137,9 @@ def make_lake(folder: Path, recordings: int, kind: str) -> Path:
     pool = make_pool()
     originals = [file for number in range(4) for file in write_staged(make_rows(pool, number, rows), lake)]
     for version, adds in enumerate(batched(link(root, originals, recordings // rows), _ADDS)):
-        log.append([file.to_add() for file in adds], {NEW: version})
+        if not log.append([file.to_add() for file in adds], {NEW: version}):
+            raise RunError("somebody else writes to the synthetic lake")
+        log.advance(1)
     DeltaTable(storage.uri).create_checkpoint()
     log_of_runs = RunLog(lake)
     start = datetime(2021, 1, 1, tzinfo=UTC)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dictalake
+from dictalake.cli import main as main_module
 from dictalake.cli.main import COMMANDS, RESUME, find_command, main, make_command_parser, run_command
 from dictalake.cli.options import collect_overrides, make_parser
 from dictalake.config.load import list_keys
@@ -26,7 +27,8 @@ from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import make_row
 
 HEAVY = {"pandas", "torch", "transformers", "ray", "matplotlib", "scipy", "librosa"}
-LISTING = "import sys; from dictalake.cli.main import main; sys.argv = ['dictalake', *sys.argv[1:]]\n"
+LISTING = "import os, sys; from dictalake.cli.main import main; sys.argv = ['dictalake', *sys.argv[1:]]\n"
+LISTING += "os._exit = sys.exit\n"
 LISTING += "try:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
 LISTING += "print(code, *sys.modules, file=sys.stderr)"
 
@@ -231,3 +233,17 @@ def test_a_help_shows_a_dozen_keys_at_most() -> None:
 def test_an_option_of_a_parser_is_never_abbreviated() -> None:
     with pytest.raises(ConfigError, match=r"unknown key lake\.ur from the command line"):
         make_parser("runs", "").parse(["--lake.ur", "x"])
+
+
+def test_a_question_ends_its_process_without_the_end_of_arrow_once_all_is_written_and_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arrow's reads that nobody needs any more came back to threads that were gone, and the process crashed."""
+    done = list[str]()
+    monkeypatch.setattr(main_module.atexit, "_run_exitfuncs", lambda: done.append("cleared"))
+    monkeypatch.setattr(main_module.os, "_exit", lambda code: done.append(f"ended with {code}"))
+    monkeypatch.setattr(sys, "argv", ["dictalake", "query", "nowhere", "SELECT 1"])
+    assert main_module.main() == 1
+    assert done == ["cleared", "ended with 1"]
+    assert main_module.main(["query", "nowhere", "SELECT 1"]) == 1  # a caller's process goes on
+    assert len(done) == 2

@@ -337,6 +337,20 @@ def test_a_run_that_named_its_one_recording_from_its_own_folder_is_blanked(
     assert holds_canary(lake) == []
 
 
+def test_a_run_that_picked_its_one_recording_from_its_own_folder_is_blanked(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate({"archive": {"uri": ".", "include": [f"{CANARY}.wav"]}, "lake": lake.model_dump()})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    RunLog(lake).append(start_record(config, PROVENANCE, "backfill"))
+    monkeypatch.chdir(tmp_path)
+    uri = f"file://{tmp_path}/here/{CANARY}.wav"
+    write(lake, [canary_row("local", source={"uri": uri, "version": "1"}, dicom=None)])
+    forget(lake, Subjects(uris=(uri, *SUBJECTS["uri"].uris)))
+    assert holds_canary(lake) == []
+
+
 def test_a_dry_run_counts_and_changes_nothing(lake: Lake) -> None:
     before = holds_canary(lake)
     receipt = forget(lake, SUBJECTS["study"], dry_run=True)

@@ -300,11 +300,12 @@ def test_of_a_doubled_key_the_copy_that_lost_least_shows_and_no_failed_one(lake:
     rows = [
         make_version("gs://a/1", quality={"duration_s": 8.0, "lost_s": lost_s}, text=f"{lost_s}") for lost_s in (2.0, 0.5, 1.0)
     ]
-    commit(lake, rows[0])
+    commit(lake, rows[0], make_version("gs://a/2", text="good"))
     table = DeltaTable(f"{lake.uri}/transcripts")
-    others = make_transcripts([*rows[1:], make_version("gs://a/1", status="failed")])
+    failed = [make_version(f"gs://a/{number}", status="failed") for number in (1, 2)]
+    others = make_transcripts([*rows[1:], *failed])
     write_deltalake(table, others.cast(without_docs(others.schema)), mode="append")
-    assert ask(lake, "SELECT text FROM transcripts") == [("0.5",)]
+    assert ask(lake, "SELECT text FROM transcripts ORDER BY ALL") == [("0.5",), ("good",)]
 
 
 def looks_for_copies(lake: Lake) -> bool:

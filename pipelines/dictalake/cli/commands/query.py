@@ -23,6 +23,7 @@ from dictalake.cli.options import LAKE_KEYS, CommandParser, add_csv_style, read_
 from dictalake.errors import ConfigError
 
 WITHOUT_PANDAS = True
+LEAVES_READS = True
 _TIMEOUT_S, _SPILL_GB = 300.0, 20.0
 
 
