@@ -111,6 +111,19 @@ def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_pat
     require_own_start()
 
 
+def test_a_worker_that_was_given_up_is_not_started_a_second_time(server: None, worker: Path, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("open('started', 'w')")
+    request = {"command": [str(tmp_path / "late.py")], "environment": OF_RAY, "folder": str(tmp_path), "umask": 0}
+    body = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "fork"))
+        socket.send_fds(connection, [len(body).to_bytes(4, "big") + body], [0, 1, 2])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b"\1"
+    assert read(start(worker))["has_imported"] == [True, True]  # the server takes one after another
+    assert not (tmp_path / "started").exists()
+
+
 def test_no_two_workers_choose_the_same_ids(worker: Path, tmp_path: Path) -> None:
     """Ray's core draws them from random numbers of which forks must not inherit the state."""
     worker.write_text("import ray, sys; print(ray.ObjectID.from_random().hex(), 'ray.data' in sys.modules)")
