@@ -35,6 +35,7 @@ _MOST_WAITING = 64
 _LONGEST_START_S = 60.0
 # Ray writes the name of what a worker does over its arguments, and takes no more room than they have.
 _ROOM_FOR_NAME = "-" * 200
+_JOB = "RAY_JOB_ID"
 _CONTEXT, _LANGUAGE, _FOLDER = "--serialized-runtime-env-context=", "--language=", "--temp-dir="
 
 
@@ -201,6 +202,8 @@ def start_worker(arguments: Sequence[str]) -> None:
         setup = Path(command[script]).with_name("setup_worker.py")
         os.execv(sys.executable, [sys.executable, str(setup), *arguments])
     addresses = [Path(one.removeprefix(_FOLDER)).with_name(_SOCKET) for one in command if one.startswith(_FOLDER)]
+    if not os.environ.get(_JOB, "").strip("f"):  # one that spills objects to disk belongs to no job
+        addresses = []
     if not any(_ask(address, command[script:]) for address in addresses):
         os.execv(sys.executable, [sys.executable, *command])
 

@@ -99,6 +99,12 @@ def test_a_worker_of_another_job_is_no_fork_as_ray_has_read_its_variables_alread
     assert read(other)["environment"]["RAY_JOB_ID"] == "02000000"
 
 
+@pytest.mark.parametrize("job", ["", "ffffffff"])
+def test_a_worker_of_no_job_comes_first_and_the_next_one_is_a_fork_all_the_same(server: None, worker: Path, job: str) -> None:
+    assert read(start(worker, RAY_JOB_ID=job))["has_imported"] == [False, False]
+    assert read(start(worker))["has_imported"] == [True, True]
+
+
 def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_path: Path) -> None:
     def require_own_start() -> None:
         done = start(worker)
