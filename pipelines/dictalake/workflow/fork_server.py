@@ -28,13 +28,14 @@ from typing import Any, NamedTuple
 _SOCKET, RAYS_FOLDER = "fork", "r"  # side by side
 SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio", "av", "pydicom")
 WITH_FIRST_WORKER = ("ray", "ray.data", "ray._private.node", "ray._private.parameter", "ray._private.runtime_env.setup_hook")
-_SERVE, _STARTED, _REFUSED = "serve", b"\1", b"\0"
+_SERVE, _YES, _NO = "serve", b"\1", b"\0"
 _LENGTH, _STREAMS = struct.Struct("!I"), 3  # standard input, output and error
 _OWNER_ONLY = 0o077
 _MOST_WAITING = 64
-_LONGEST_START_S, _END_S = 60.0, 1.0
+_LONGEST_START_S = 60.0
 # Ray writes the name of what a worker does over its arguments, and takes no more room than they have.
 _ROOM_FOR_NAME = "-" * 200
+_JOB = "RAY_JOB_ID"
 _CONTEXT, _LANGUAGE, _FOLDER = "--serialized-runtime-env-context=", "--language=", "--temp-dir="
 
 
@@ -85,12 +86,8 @@ def fork_server(
             yield
         finally:
             address.unlink(missing_ok=True)
-            ours.close()
-            try:
-                server.wait(_END_S)
-            except subprocess.TimeoutExpired:  # it is still at its imports
-                server.kill()
-                server.wait()
+            server.kill()  # it has nothing to put away
+            server.wait()
 
 
 def serve(
@@ -112,13 +109,19 @@ def serve(
                     known = request.ray_variables
                     os.environ.update(known)
                     _import(later)
-                can_fork = known == request.ray_variables
-                if can_fork and os.fork() == 0:
+                if _is_wanted(connection, known == request.ray_variables) and os.fork() == 0:
                     return request
                 for descriptor in request.descriptors:
                     os.close(descriptor)
-                connection.sendall(_STARTED if can_fork else _REFUSED)
     return None
+
+
+def _is_wanted(connection: socket.socket, can_fork: bool) -> bool:
+    """Says whether this server can start the worker. Whoever waited too long for that has started it without us."""
+    with suppress(OSError):
+        connection.sendall(_YES if can_fork else _NO)
+        return connection.recv(1) == _YES
+    return False
 
 
 @contextmanager
@@ -174,7 +177,7 @@ def _receive(connection: socket.socket) -> _Request:
 
 
 def _ask(address: Path, command: Sequence[str]) -> bool:
-    """Whether the fork server started a worker with ``command``."""
+    """Whether the fork server starts a worker with ``command``."""
     umask = os.umask(_OWNER_ONLY)
     os.umask(umask)
     request = {"command": command, "environment": dict(os.environ), "folder": os.getcwd(), "umask": umask}
@@ -184,7 +187,9 @@ def _ask(address: Path, command: Sequence[str]) -> bool:
         connection.connect(str(address))
         socket.send_fds(connection, [_LENGTH.pack(len(body))], range(_STREAMS))
         connection.sendall(body)
-        return connection.recv(1) == _STARTED
+        if connection.recv(1) == _YES:
+            connection.sendall(_YES)
+            return True
     return False
 
 
@@ -197,6 +202,8 @@ def start_worker(arguments: Sequence[str]) -> None:
         setup = Path(command[script]).with_name("setup_worker.py")
         os.execv(sys.executable, [sys.executable, str(setup), *arguments])
     addresses = [Path(one.removeprefix(_FOLDER)).with_name(_SOCKET) for one in command if one.startswith(_FOLDER)]
+    if not os.environ.get(_JOB, "").strip("f"):  # one that spills objects to disk belongs to no job
+        addresses = []
     if not any(_ask(address, command[script:]) for address in addresses):
         os.execv(sys.executable, [sys.executable, *command])
 

@@ -99,6 +99,12 @@ def test_a_worker_of_another_job_is_no_fork_as_ray_has_read_its_variables_alread
     assert read(other)["environment"]["RAY_JOB_ID"] == "02000000"
 
 
+@pytest.mark.parametrize("job", ["", "ffffffff"])
+def test_a_worker_of_no_job_comes_first_and_the_next_one_is_a_fork_all_the_same(server: None, worker: Path, job: str) -> None:
+    assert read(start(worker, RAY_JOB_ID=job))["has_imported"] == [False, False]
+    assert read(start(worker))["has_imported"] == [True, True]
+
+
 def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_path: Path) -> None:
     def require_own_start() -> None:
         done = start(worker)
@@ -109,6 +115,19 @@ def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_pat
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "fork"))
     require_own_start()
+
+
+def test_a_worker_that_was_given_up_is_not_started_a_second_time(server: None, worker: Path, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("open('started', 'w')")
+    request = {"command": [str(tmp_path / "late.py")], "environment": OF_RAY, "folder": str(tmp_path), "umask": 0}
+    body = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "fork"))
+        socket.send_fds(connection, [len(body).to_bytes(4, "big") + body], [0, 1, 2])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b"\1"
+    assert read(start(worker))["has_imported"] == [True, True]  # the server takes one after another
+    assert not (tmp_path / "started").exists()
 
 
 def test_no_two_workers_choose_the_same_ids(worker: Path, tmp_path: Path) -> None:
