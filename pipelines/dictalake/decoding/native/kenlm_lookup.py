@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dictalake.decoding.native.compiled import compiled, compiled_part
@@ -21,13 +23,13 @@ def _read_bits(data: np.ndarray, at: int, length: int) -> int:
 
 
 @compiled_part
-def _read_float(data: np.ndarray, at: int) -> float:
+def _read_float(data: np.ndarray, at: int) -> np.float32:
     """The float32 at byte ``at``, a multiple of 4."""
     return np.uint32(data[at >> 2]).view(np.float32)
 
 
 @compiled_part
-def _may_go_on(backoff: float) -> bool:
+def _may_go_on(backoff: np.float32) -> bool:
     """KenLM marks an n-gram that no longer one begins with by a back-off of -0.0."""
     return np.float32(backoff).view(np.uint32) != np.uint32(_SIGN)
 
@@ -49,7 +51,7 @@ def _find_packed(data: np.ndarray, level: Records, first: int, end: int, word: i
 
 
 @compiled_part
-def _read_packed(data: np.ndarray, level: Records, entry: int) -> tuple[float, float]:
+def _read_packed(data: np.ndarray, level: Records, entry: int) -> tuple[np.float32, np.float32]:
     """Log10 P and back-off of an entry; 0 for the back-off of the highest order."""
     at = level.start * 8 + entry * level.bits + level.word_bits
     if level.prob_table > 0:  # quantised: the back-off comes first
@@ -86,9 +88,9 @@ def _read_next(data: np.ndarray, level: Records, entry: int) -> tuple[int, int]:
 
 
 @compiled_part
-def _find_hashed(data: np.ndarray, level: Records, key: int, size: int) -> int:
+def _find_hashed(data: np.ndarray, level: Records, key: Any, size: int) -> int:
     """The byte of the entry of ``key``, in a table of entries of ``size`` bytes; -1 where there is none."""
-    place = np.int64(np.uint64(key) % np.uint64(level.buckets))
+    place: Any = np.int64(np.uint64(key) % np.uint64(level.buckets))
     for _ in range(level.buckets):
         at = level.start + place * size
         found = np.uint64(data[at >> 2]) | np.uint64(data[(at >> 2) + 1]) << np.uint64(32)
@@ -114,7 +116,8 @@ def look_up(
     known, following = context & 7, states[filled[0].states]
     unigram = levels[0].start + word * (8 if is_hashed else 16)
     logp, backoff = _read_float(data, unigram), _read_float(data, unigram + 4)
-    node, end = word, 0
+    node: Any = word
+    end = 0
     if is_hashed:
         logp = -abs(logp)
     else:
