@@ -29,3 +29,8 @@ OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/correction
 CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`access_records`
 WITH CONNECTION `europe-west3.dictalake`
 OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/accesses']);
+
+-- Its folder is there once `dictalake extract` has been run on the lake, whatever it finds.
+CREATE OR REPLACE EXTERNAL TABLE `dictalake`.`finding_rows`
+WITH CONNECTION `europe-west3.dictalake`
+OPTIONS (format = 'DELTA_LAKE', uris = ['gs://my-hospital-lake/speech/findings']);

@@ -1,7 +1,9 @@
 -- Written by dictalake schema --write.
 -- One row for each current recording: its best good row under production, else under what was before.
 SELECT
-  `h`.*
+  `h`.*,
+  `k`.`text` AS `text_corrected`,
+  `k`.`who` AS `corrected_by`
 FROM `dictalake`.`transcript_rows` AS `h`
 JOIN (
   SELECT
@@ -88,9 +90,13 @@ JOIN (
   AND `c`.`attempt` = `h`.`attempt`
   AND `h`.`status` = 'ok'
   AND `c`.`copies` = 1
+LEFT JOIN `dictalake`.`corrections` AS `k`
+  ON `k`.`recording_id` = `h`.`recording_id`
 UNION ALL
 SELECT
-  `h`.*
+  `h`.*,
+  `k`.`text` AS `text_corrected`,
+  `k`.`who` AS `corrected_by`
 FROM `dictalake`.`transcript_rows` AS `h`
 JOIN (
   SELECT
@@ -199,6 +205,8 @@ JOIN (
   AND `c`.`attempt` = `h`.`attempt`
   AND `h`.`status` = 'ok'
   AND `c`.`copies` > 1
+LEFT JOIN `dictalake`.`corrections` AS `k`
+  ON `k`.`recording_id` = `h`.`recording_id`
 QUALIFY
   ROW_NUMBER() OVER (
     PARTITION BY `h`.`recording_id`, `h`.`recorded_month`
