@@ -234,5 +234,5 @@ def test_bad_arguments_are_explained(arguments: list[str], said: str, tmp_path: 
 
 
 def test_an_unknown_system_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^--systems: 'siri' is none of greedy, lm, hotwords, whisper$"):
+    with pytest.raises(ConfigError, match=r"^--systems: 'siri' is none of greedy, greedy-lm, lm, hotwords, whisper$"):
         run_command("evaluate", ["--systems", "greedy,siri"])
