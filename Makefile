@@ -16,7 +16,7 @@ SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadsc
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz real-files chaos hosts writers mutations lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers mutations lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,10 +88,6 @@ fuzz: test-env ## load N mutated files of each kind (N=100000 SEED=1)
 
 chaos: test-env ## kill runs, workers, actors, runners and nodes N times at random moments and count what is lost (N=210 SEED=1)
 	@$(BIN)/python -m tests.chaos --kills $(or $(N),210) --seed $(SEED) --store all --out chaos.json
-
-# Exit code 77: this machine may not make network namespaces, and nothing was tried.
-hosts: test-env ## three hosts in network namespaces (root on Linux): kill one, cut one off, take the storage away
-	@$(BIN)/python -m tests.hosts --out hosts.json || { code=$$?; [ $$code = 77 ] && echo "hosts: skipped" || exit $$code; }
 
 real-files: env ## compare what is read of other projects' audio files with ffprobe (needs ffmpeg and npm)
 	@$(BIN)/python -m jobs.check_real_files --out infra/benchmarks/real-files
