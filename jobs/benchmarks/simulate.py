@@ -37,6 +37,7 @@ GPUS = (1, 2, 4, 8, 16, 32, 64)
 CPUS_PER_GPU = (8, 16, 24)
 _USUAL, _MOST = 16, 64  # CPUs a GPU, and GPUs, for the table of what would help
 _BLOCK_S, _PLAN_S = 0.02, 5e-5  # without --driver
+FASTER_GPUS = (25_000, 45_000)  # × real time, for which the same changes are tried
 GPUS_PER_RUNNER = 2  # as ray.runners: auto has it
 _HEADER = ("GPUs", "CPUs", "hours", "audio-hours an hour", "$ per 1,000 audio-hours", "GPU busy", "while at work", "bound by")
 
@@ -61,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
             outcome = simulate(audio_s, rows, costs, cluster, config.lake.commit_every_s)
             results.append(describe(outcome, cluster, per_gpu, options))
     helps = try_out(lengths, config, costs, options)
+    faster = {
+        f"{speed:,}": try_out(lengths, config, replace(costs, encode_s_per_audio_s=1 / speed), options) for speed in FASTER_GPUS
+    }
     show(results, helps, Console())
     result = {
         "bench": "simulate",
@@ -74,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         "blocks": len(audio_s),
         "results": results,
         "what_would_help": helps,
+        "faster_gpus": faster,
     }
     write_result(result, options.out / "simulate.json")
     (options.out / "simulate.html").write_text(render(results, helps, result), encoding="utf-8")
@@ -207,25 +212,31 @@ def try_out(lengths: np.ndarray, config: Config, costs: Costs, options: argparse
     """The effect of some changes on the largest cluster, each added to those before."""
     larger = {name: getattr(config.ray, name) * 4 for name in ("block_audio_s", "block_mb", "block_rows")}
     blocks, wider = _cut(lengths, config, options), config.model_copy(update={"ray": config.ray.model_copy(update=larger)})
-    runners = count_runners(_MOST, costs, options)
-    cluster, results = share_cpus(_MOST, _USUAL, costs, count_actors(config)), []
+    runners, per_gpu, actors = count_runners(_MOST, costs, options), find_cpus(costs), count_actors(config)
+    cluster, results = share_cpus(_MOST, per_gpu, costs, actors), []
 
     def add(change: str) -> None:
         outcome = simulate(*blocks, costs, cluster, config.lake.commit_every_s)
-        results.append({"change": change, "refused": outcome.refused, **describe(outcome, cluster, _USUAL, options)})
+        results.append({"change": change, "refused": outcome.refused, **describe(outcome, cluster, per_gpu, options)})
 
-    add("one runner (ray.runners: 1), as before")
+    add("one runner (`ray.runners: 1`), as before")
     cluster = replace(cluster, runners=runners)
-    add(f"{runners} runners (ray.runners)")
-    costs = replace(costs, listing_per_s=10 * costs.listing_per_s)
-    add("and ten times as many objects listed a second (archive.inventory)")
-    cluster = replace(share_cpus(_MOST, _USUAL, costs, 2), runners=runners)
-    add("and two actors a GPU (acoustic.gpus_per_actor 0.5)")
+    add(f"{runners} runners")
+    cluster = replace(share_cpus(_MOST, per_gpu, costs, 2 * actors), runners=runners)
+    add("and two actors a GPU (`acoustic.gpus_per_actor: 0.5`)")
     blocks = _cut(lengths, wider, options)
-    add("and blocks four times as large (ray.block_audio_s, .block_mb, .block_rows)")
+    add("and blocks four times as large (`ray.block_audio_s`, `.block_mb`, `.block_rows`)")
+    costs = replace(costs, listing_per_s=10 * costs.listing_per_s)
+    add("and ten times as many objects listed a second (`archive.inventory`)")
     cluster = replace(cluster, is_streamed=True)
     add("and work from the first page of the listing on (not built)")
     return results
+
+
+def find_cpus(costs: Costs) -> int:
+    """CPUs for a GPU, in steps of 8, so that its stages keep up with it."""
+    work = costs.load_s_per_audio_s + costs.decode_s_per_audio_s + costs.write_s_per_audio_s
+    return max(_USUAL, 8 * math.ceil((1.1 * work / costs.encode_s_per_audio_s + 2) / 8))
 
 
 def describe(outcome: Outcome, cluster: Cluster, per_gpu: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,6 @@ _HEADER = (
 def write_sizing(result: Mapping[str, Any], path: Path) -> None:
     """``result`` as in simulate.json. Markdown, for a README."""
     chosen = [one for one in result["results"] if one["gpus"] in SIZES and one["cpus"] == CPUS_PER_GPU * one["gpus"]]
-    helps = [
-        f"| {one['change']} | {one['audio_hours_an_hour']:,} | {_percent(one['busy']['gpu'])} "
-        f"| {one['dollars_per_1000_audio_hours']:.2f} | {_bound(one)} |"
-        for one in result["what_would_help"]
-    ]
     lines = [
         _say_what_it_is(result),
         "",
@@ -33,13 +28,24 @@ def write_sizing(result: Mapping[str, Any], path: Path) -> None:
         "",
         _say_where_it_stops(result),
         "",
-        f"What would help with {result['what_would_help'][0]['gpus']} GPUs, each change on top of those above it:",
+        f"What each change gives {result['what_would_help'][0]['gpus']} GPUs, on top of those above it:",
         "",
-        "| change | audio-hours an hour | GPU busy | $ per 1,000 audio-hours | bound by |",
-        "| --- | --- | --- | --- | --- |",
-        *helps,
+        *_tabulate_changes(result["what_would_help"]),
     ]
+    for speed, changes in result["faster_gpus"].items():
+        lines += ["", f"The same with GPUs of {speed} ×, {changes[0]['cpus'] // changes[0]['gpus']} CPUs each:", ""]
+        lines += _tabulate_changes(changes)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _tabulate_changes(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        f"| {one['change']} | {one['audio_hours_an_hour']:,} | {_percent(one['busy']['gpu'])} "
+        f"| {_percent(one['gpu_busy_while_working'])} | {one['dollars_per_1000_audio_hours']:.2f} | {_bound(one)} |"
+        for one in changes
+    ]
+    header = "| change | audio-hours an hour | GPU busy | while at work | $ per 1,000 audio-hours | bound by |"
+    return [header, "| --- | --- | --- | --- | --- | --- |", *rows]
 
 
 def _say_what_it_is(result: Mapping[str, Any]) -> str:

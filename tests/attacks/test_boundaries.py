@@ -31,6 +31,7 @@ CATCH_ALLS = {
     "sandbox/child.py": 1,
     # A thread hands its error to the one that waits for it.
     "sandbox/spawner.py": 1,
+    "workflow/runner.py": 1,
     "lake/claims.py": 1,
     # Who watches a run never fails it.
     "observers/base.py": 2,

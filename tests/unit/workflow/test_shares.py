@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from unittest.mock import MagicMock, patch
 
 import pyarrow as pa
 
+from dictalake.config.sections import Lake
+from dictalake.lake.manifests import Manifests
 from dictalake.records import Recording
 from dictalake.workflow import columns
-from dictalake.workflow.runner import Tickets
+from dictalake.workflow.runner import FromRunner, Tickets, WithShare
 from dictalake.workflow.shares import Reported, Share, ShareBook
 
 
@@ -148,3 +152,24 @@ def test_a_pipeline_is_over_only_when_no_share_is_left_and_none_will_come() -> N
     assert not tickets.is_over
     tickets.take(0)
     assert not tickets.is_over
+
+
+def test_the_first_stage_loads_what_is_left_of_its_share_and_says_how_much_that_was(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    block = make_block("x", "y", "z")
+    (place,) = Manifests(lake).write("run", [block], block.schema)
+    share = Share(4, pa.Table.from_pylist([place._asdict()]), Reported().add([("y", None, None)]))
+    runner, given = MagicMock(), iter([share, None])
+    source = FromRunner(lake, "run", lambda table: iter([table.slice(0, 1), table.slice(1)]), runner, 2)
+    with patch.object(source, "_take", lambda ticket: next(given)):
+        tables = list(source(pa.table({"ticket": [0, 1]})))
+    rows = [(row["recording_id"], row["share"]) for table in tables for row in table.to_pylist()]
+    assert rows == [("x", 4), ("z", 4)]
+    runner.note_loaded.remote.assert_called_once_with(2, 4, 2)
+
+
+def test_each_report_says_to_which_share_its_rows_belong() -> None:
+    finish = WithShare(lambda table: pa.table({"recording_ids": [table["recording_id"].to_pylist()]}))
+    table = pa.table({"recording_id": ["a", "b", "c"], "share": [5, 6, 5]})
+    reports = [row for report in finish(table) for row in report.to_pylist()]
+    assert reports == [{"recording_ids": ["a", "c"], "share": 5}, {"recording_ids": ["b"], "share": 6}]
