@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from platformdirs import user_cache_path
 from torch.nn import functional
 
 from dictalake.acoustic import onednn
@@ -131,7 +130,13 @@ def _find_file(width: int, inner: int, dtype: torch.dtype, threads: int) -> Path
     settings = [os.environ.get(name, "") for name in _ISA_VARIABLES]
     facts = [_FORMAT, _describe_processor(), torch.__version__, *settings, width, inner, dtype, threads]
     key = hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:24]
-    return user_cache_path("dictalake") / "fastest-way" / f"{key}.json"
+    return _find_cache() / "fastest-way" / f"{key}.json"
+
+
+def _find_cache() -> Path:
+    from platformdirs import user_cache_path  # a GPU needs none
+
+    return user_cache_path("dictalake")
 
 
 def _describe_processor() -> str:

@@ -20,7 +20,7 @@ ODD = Way("usual", lanes=False)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(fastest_way, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(fastest_way, "_find_cache", lambda: tmp_path / "dictalake")
     return tmp_path / "dictalake" / "fastest-way"
 
 

@@ -79,12 +79,14 @@ class Emit:
         import torch
 
         torch.set_num_threads(threads)
+        self.set_up(config, vocabulary.blank_id, DeferredResource(lambda: open_model(config.acoustic, config.windows.length_s)))
+
+    def set_up(self, config: Config, blank_id: int, model: DeferredResource[AcousticModel]) -> None:
+        """All that the stage needs, with a model that is at hand."""
         self._windows = config.windows
-        self._pruning = PruneConfig.below(config.decoding, vocabulary.blank_id)
+        self._pruning = PruneConfig.below(config.decoding, blank_id)
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._opened: DeferredResource[AcousticModel] = DeferredResource(
-            lambda: open_model(config.acoustic, config.windows.length_s)
-        )
+        self._opened = model
         self._isolation = FailureIsolation("emit", EmitFailed, "the acoustic model", lambda: self._opened.get().is_usable())
         self._pool = ThreadPoolExecutor(_BLOCKS_AT_ONCE, thread_name_prefix="sparse")
 
