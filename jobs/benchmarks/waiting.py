@@ -117,7 +117,6 @@ def measure_waiting(config: Config, vocabulary: Vocabulary, rounds: int) -> dict
             device.launch_s = launch_ms / 1000
             for at_once in (1, 2):
                 shares = [_run_blocks(emit, device, block, at_once) for _ in range(rounds)]
-                print(speed_x, launch, at_once, shares, time.process_time(), file=sys.stderr)
                 busy[f"{device.speed_x:.0f} x, {launch}, {at_once} at once"] = float(np.median(shares))
     audio_s = sum(map(len, list_waveforms(block))) / SAMPLE_RATE_HZ
     usual = busy[f"{SPEEDS_X[0]:.0f} x, graph, 2 at once"]

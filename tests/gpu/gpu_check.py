@@ -147,7 +147,6 @@ class Check:
         source = torch.empty(2**22 if self.small else 2**29, dtype=torch.bfloat16, device=self.device)
         target = torch.empty_like(source)
         found = {"copy_tb_s": 2 * source.nbytes / self.time(lambda: target.copy_(source)) / 1e12}
-        del source, target
         rows = 499 if self.small else 32 * 499
         sizes = {"linear1": (512, 2048), "linear2": (2048, 512), "qkv": (512, 1536), "pointwise1": (512, 1024)}
         for name, (wide, out) in sizes.items():
