@@ -34,15 +34,20 @@ def opus() -> bytes:
     return write("OGG", "OPUS", 48_000)
 
 
+def read(data: bytes) -> DecodedAudio:
+    """However much of it is lost."""
+    return read_audio(data, "id", Limits(lost_ratio=1.0))  # type: ignore[call-arg]
+
+
 def read_slowly(data: bytes, monkeypatch: pytest.MonkeyPatch) -> DecodedAudio:
     with monkeypatch.context() as patched:
         patched.setattr(audio_file, "is_plain_opus", lambda data: False)
-        return read_audio(data, "id")
+        return read(data)
 
 
 def test_opus_has_the_samples_and_the_account_of_the_slower_reader(opus: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for data in (opus, write("OGG", "OPUS", 48_000, channels=2), opus + opus.replace(b"OggS", b"OggS")):
-        fast, slow = read_audio(data, "id"), read_slowly(data, monkeypatch)
+    for data in (opus, write("OGG", "OPUS", 48_000, channels=2), opus + opus):
+        fast, slow = read(data), read_slowly(data, monkeypatch)
         assert (fast.account, fast.format) == (slow.account, slow.format)
         np.testing.assert_allclose(fast.samples, slow.samples, atol=0.05 * STEP)
 
@@ -60,7 +65,7 @@ def test_damaged_opus_is_what_it_was_before(opus: bytes, monkeypatch: pytest.Mon
         "hole": opus[:middle] + bytes(400) + opus[middle + 400 :],
         "packet": opus[: middle - 1000] + opus[middle:],
     }[damage]
-    fast, slow = read_audio(data, "id"), read_slowly(data, monkeypatch)
+    fast, slow = read(data), read_slowly(data, monkeypatch)
     assert (fast.account, fast.format) == (slow.account, slow.format)
     np.testing.assert_allclose(fast.samples, slow.samples, atol=0.05 * STEP)
 
