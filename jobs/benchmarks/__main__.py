@@ -18,6 +18,7 @@
       simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
       start-up   processor seconds until each command shows its help, and of query and runs on a small lake
       review     the pages of `dictalake review` over a million synthetic rows: first byte and memory
+      waiting    how busy a GPU is kept by its actor: the real stage with a stand-in device
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -55,6 +56,7 @@ BENCHMARKS = (
     "seams",
     "simulate",
     "start-up",
+    "waiting",
 )
 
 

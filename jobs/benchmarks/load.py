@@ -1,14 +1,16 @@
-"""Measures the cost of the sandbox: decodes the same bytes in a child process and in this one, in turns.
+"""Measures what loading costs: a core's time for each format, and that of the sandbox.
 
     python -m jobs.benchmarks load --runs 7 --out load.json
 
 The recordings are made from the demo archive's speech: short (10 s) and usual (90 s) dictations, as 16-bit WAV, µ-law WAV
-at 8 kHz, FLAC, MP3 and Ogg Opus. Both sides load one file at a time, with all steps: fetch, decode, resample, find speech.
+at 8 kHz, FLAC, MP3 and Ogg Opus, at 16 kHz and at higher rates. Both sides load one file at a time, with all steps: fetch,
+decode, resample, find speech. The cost of a format is the processor time of this process and of the decoders together.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -17,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import soundfile
+import soxr
 from rich.console import Console
 from rich.table import Table
 
 from dictalake.archive.fetch import fetch
 from dictalake.archive.listing import list_recordings
 from dictalake.audio.formats.read_audio import read_audio
-from dictalake.audio.load import load_audio, make_settings
+from dictalake.audio.load import AudioLoader, load_audio, make_settings
 from dictalake.audio.resample import resample_blocks
 from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Archive, Config
@@ -37,10 +41,13 @@ from jobs.benchmarks.__main__ import write_result
 LENGTHS_S = {"short": 10.0, "usual": 90.0}
 CODINGS = {
     "wav-pcm16": ("WAV", "PCM_16", 16_000),
+    "wav-pcm16-44k": ("WAV", "PCM_16", 44_100),
     "wav-mulaw": ("WAV", "ULAW", 8_000),
     "flac": ("FLAC", "PCM_16", 16_000),
     "mp3": ("MP3", "MPEG_LAYER_III", 16_000),
+    "mp3-44k": ("MP3", "MPEG_LAYER_III", 44_100),
     "ogg-opus": ("OGG", "OPUS", 16_000),
+    "ogg-opus-48k": ("OGG", "OPUS", 48_000),
 }
 FILES = 8  # for each coding and length
 
@@ -55,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_recordings(Path(folder))
         results = {length: measure(Path(folder) / length, options.runs) for length in LENGTHS_S}
+        formats = measure_formats(Path(folder) / "usual", options.runs)
     table = Table("dictations", "in this process", "sandboxed", "sandbox costs (median, least, most)", title="loading one file")
     for length, result in results.items():
         costs = [100 * (ratio - 1) for ratio in result["ratios"]]
@@ -65,7 +73,12 @@ def main(argv: list[str] | None = None) -> int:
             f"{statistics.median(costs):+.1f} % ({min(costs):+.1f}, {max(costs):+.1f})",
         )
     Console().print(table)
-    write_result({"benchmark": "load", "files": FILES * len(CODINGS), "runs": options.runs, "results": results}, options.out)
+    costs_table = Table("format", "µs of a core for a second of audio", title="loading, decoders included")
+    for coding, cost in formats.items():
+        costs_table.add_row(coding, f"{cost:.0f}")
+    Console().print(costs_table)
+    counts = {"files": FILES * len(CODINGS), "runs": options.runs}
+    write_result({"benchmark": "load", **counts, "results": results, "core_us_per_audio_s": formats}, options.out)
     return 0
 
 
@@ -79,7 +92,8 @@ def write_recordings(folder: Path) -> None:
                 size = int(seconds * SAMPLE_RATE_HZ)
                 piece = np.resize(np.roll(speech, -number * size), size)
                 if rate_hz != SAMPLE_RATE_HZ:
-                    piece = piece[:: SAMPLE_RATE_HZ // rate_hz]
+                    resampled = soxr.resample(piece.astype(np.float32), SAMPLE_RATE_HZ, rate_hz)
+                    piece = np.clip(np.rint(resampled), -32_768, 32_767).astype(np.int16)
                 soundfile.write(folder / length / f"{number}.{coding}", piece, rate_hz, format=container, subtype=subtype)
 
 
@@ -94,6 +108,29 @@ def read_demo_speech() -> np.ndarray:
             continue
         found.append(audio.samples[0])
     return np.concatenate(found)
+
+
+def measure_formats(folder: Path, runs: int) -> dict[str, float]:
+    """For each coding the least microseconds of a core for a second of audio: this process and its decoders."""
+    config = Config.model_validate({"archive": {"uri": str(folder)}})
+    loader, costs = AudioLoader(config), dict.fromkeys(CODINGS, float("inf"))
+    by_coding = {
+        coding: [one for one in list_recordings(config.archive) if one.uri.endswith(f".{coding}")] for coding in CODINGS
+    }
+    for turn in range(runs + 1):
+        for coding, recordings in by_coding.items():
+            before_s = count_processor_s()
+            audio_s = sum(loader.load(fetch(one, config.archive), one).duration_s for one in recordings)
+            if turn:  # the first one starts the decoders
+                costs[coding] = min(costs[coding], 1e6 * (count_processor_s() - before_s) / audio_s)
+    return costs
+
+
+def count_processor_s() -> float:
+    """The seconds of a core that this process and its children, the living ones too, have taken."""
+    children = psutil.Process().children(recursive=True)
+    living = [times.user + times.system for times in (child.cpu_times() for child in children)]
+    return time.process_time() + sum(os.times()[2:4]) + sum(living)
 
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:

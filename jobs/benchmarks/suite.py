@@ -161,7 +161,7 @@ def measure_model(name: str, folder: Path, plan: Plan, device: str, tell: Any) -
     if name == "mini":
         emitted = Emit(config, vocabulary, os.cpu_count() or 1)(loaded)
         result["decoders"] = measure_decoders(config, loaded, emitted, plan.rounds)
-        result["waiting"] = measure_waiting(config, vocabulary, loaded, 5)
+        result["waiting"] = measure_waiting(config, vocabulary, 3)
     if name in plan.jobs_s:
         result["jobs"] = measure_jobs(model, folder / f"jobs-{name}", plan.jobs_s[name], plan.job_rounds, tell)
     return result

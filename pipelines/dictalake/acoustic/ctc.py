@@ -3,7 +3,8 @@ wav2vec 2.0 family through their feature extractors.
 
 Windows of the full length are batched without an attention mask. Shorter ones (tails, short recordings) are masked, and
 padded to a length that depends only on their own. The two are never mixed, so a window gives the same numbers in any batch
-(but for the last bits with ``acoustic.compile``, which is for full batches only). Some models get batches of windows of one
+(but for the last bits with ``acoustic.compile``, which is for full batches only). On a GPU one thread launches: batches are
+put together, copied and read in the threads of the callers, which may be several. Some models get batches of windows of one
 length, without padding: those that normalise over all of the audio (``feat_extract_norm: group``), and those whose layers
 look over the mask's edge (``wav2vec2-conformer``).
 
@@ -15,6 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ from dictalake.acoustic.device import name_device, one_thread_each, open_lanes, 
 from dictalake.acoustic.frame_grid import frame_grid
 from dictalake.acoustic.lasr.compiled import CompiledLasr
 from dictalake.acoustic.lasr.features import LogMel
+from dictalake.acoustic.lasr.graphs import GraphedLasr
 from dictalake.acoustic.lasr.model import FastLasr
 from dictalake.acoustic.sparse_on_device import DeviceSparsifier, FrameSpan, read_in_order
 from dictalake.acoustic.weights import load_checkpoint
@@ -35,30 +40,59 @@ from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ
 
-# Tails are padded to multiples of this: few distinct shapes, little padding.
-_BUCKET_S = 1.0
+# Tails are padded to multiples of this. A GPU wants few batches, since each costs its host 5 ms, a CPU little padding.
+_BUCKETS_S = {"cuda": 5.0, "cpu": 1.0}
+_AHEAD = 3  # full batches that one caller has with a GPU: it never waits for the next one
 # Prunes no token and collapses no blank.
 _WHOLE = PruneConfig(0.0, 1.0, 0)
+
+
+@dataclass
+class _Sent:
+    """What the model needs of a batch, on its way to the device; a GPU has it when ``copied`` is over."""
+
+    tensors: dict[str, torch.Tensor]
+    copied: torch.cuda.Event | None = None
 
 
 class CtcModel:
     """Loaded once per actor. Batches by audio seconds; on a CPU ``lanes`` batches run in parallel and share them."""
 
-    def __init__(self, model: Any, extractor: Any, device: str, dtype: str, batch_s: float, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        model: Any,
+        extractor: Any,
+        device: str,
+        dtype: str,
+        batch_s: float,
+        lanes: int = 1,
+        *,
+        window_s: float | None = None,
+        bucket_s: float | None = None,
+        packs: bool = True,
+    ) -> None:
+        """``window_s`` is the length of full windows, which are never padded. ``bucket_s`` is what others are padded to; by
+        default the device decides. ``packs`` says whether a CPU gets packed weights, if it can."""
         self._device, self._dtype, self.batch_s = torch.device(device), getattr(torch, dtype), batch_s
         self._lane_count, self._lanes = lanes, None if lanes == 1 else open_lanes(lanes)
         self._extractor = extractor
         self.grid = frame_grid(model.config, extractor)
         self._log_mel: LogMel | None = None
-        self._lasr: FastLasr | CompiledLasr | None = None
+        self._lasr: FastLasr | GraphedLasr | CompiledLasr | None = None
+        is_gpu = self._device.type == "cuda"
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix="launch") if is_gpu else None
+        self._copies = torch.cuda.Stream(self._device) if is_gpu else None
         if isinstance(model, FastLasr):
             self._log_mel = LogMel(extractor).to(self._device)
-            self._lasr = model.prepare(self._device, self._dtype)
+            prepared = model.prepare(self._device, self._dtype, packs)
+            self._lasr = GraphedLasr(prepared) if is_gpu else prepared
         else:
             self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
             _keep_head_in_float32(self._model)
         padded = getattr(model.config, "feat_extract_norm", None) != "group" and model.config.model_type != "wav2vec2-conformer"
-        self._bucket = max(1, round(_BUCKET_S * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
+        bucket_s = bucket_s or _BUCKETS_S[self._device.type]
+        self._bucket = max(1, round(bucket_s * SAMPLE_RATE_HZ / self.grid.step)) * self.grid.step if padded else 1
+        self._full = 0 if window_s is None else self.grid.window_of(window_s)
 
     @classmethod
     def load(cls, acoustic: Acoustic, window_s: float = 20.0) -> CtcModel:
@@ -67,23 +101,28 @@ class CtcModel:
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
         model, extractor = load_checkpoint(folder)
-        lanes = torch.get_num_threads() if device == "cpu" else 1
-        loaded = cls(model, extractor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s, lanes)
+        dtype = choose_dtype(acoustic.dtype, device)
+        lanes, packs = torch.get_num_threads() if device == "cpu" else 1, True
+        if device == "cpu" and isinstance(model, FastLasr):
+            way = model.choose_way(getattr(torch, dtype), lanes)
+            lanes, packs = lanes if way.lanes else 1, way.products == "packed"
+        loaded = cls(model, extractor, device, dtype, acoustic.batch_s, lanes, window_s=window_s, packs=packs)
         if acoustic.compile:
             loaded.compile(window_s)
         return loaded
 
     def compile(self, window_s: float, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compiles for full batches of windows of ``window_s``. Raises ConfigError if that fails or gains nothing."""
-        if not isinstance(self._lasr, FastLasr):
+        rest = self._lasr.model if isinstance(self._lasr, CompiledLasr) else self._lasr
+        model = rest.model if isinstance(rest, GraphedLasr) else rest
+        if rest is None or not isinstance(model, FastLasr):
             raise ConfigError("acoustic.compile: only LASR models (MedASR) can be compiled; leave the key out")
-        if self._lasr.is_packed:
+        if model.is_packed:
             raise ConfigError("acoustic.compile: needs a GPU; leave the key out, on a CPU the model is packed for oneDNN")
-        length = self.grid.window_of(window_s)
-        if length % self._bucket:
-            raise ConfigError(f"acoustic.compile: windows.length_s must be whole seconds, not {window_s:g}; others are padded")
+        self._full = length = self.grid.window_of(window_s)
         windows = [np.zeros(length, dtype=np.int16)] * self._most_windows(length)
-        self._lasr = CompiledLasr(self._lasr, self.to_inputs(windows, length)["features"], backend)
+        self._lasr = CompiledLasr(model, self.to_inputs(windows, length)["features"], backend)
+        self._lasr.model = rest  # of the other batches
 
     @property
     def device(self) -> str:
@@ -118,6 +157,9 @@ class CtcModel:
             with one_thread_each():
                 yield from zip((indices for _, indices in batches), self._lanes.map(start, batches), strict=True)
             return
+        if self._launcher is not None:
+            yield from self._select_apart(batches, windows, spans, pruning, self._launcher)
+            return
         underway = deque[tuple[list[int], list[DeviceSparsifier]]]()
         for batch in batches:
             underway.append((batch[1], start(batch)))
@@ -125,21 +167,52 @@ class CtcModel:
                 yield underway.popleft()
         yield from underway
 
+    def _select_apart(
+        self,
+        batches: Sequence[tuple[int, list[int]]],
+        windows: Sequence[np.ndarray],
+        spans: Sequence[FrameSpan],
+        pruning: PruneConfig,
+        launcher: ThreadPoolExecutor,
+    ) -> Iterator[tuple[list[int], list[DeviceSparsifier]]]:
+        """As ``select``: this thread puts the batches together and copies them, and ``launcher`` does the rest."""
+        most, ahead = int(_AHEAD * self.batch_s * SAMPLE_RATE_HZ), 0
+        underway = deque[tuple[int, list[int], Future[list[DeviceSparsifier]]]]()
+        for length, indices in batches:
+            size = length * len(indices)
+            while underway and ahead + size > most:
+                done, theirs, started = underway.popleft()
+                yield theirs, started.result()
+                ahead -= done
+            asked = [(windows[index], spans[index]) for index in indices]
+            sent = self._upload([window for window, _ in asked], length)
+            underway.append((size, indices, launcher.submit(self._start_within_memory, asked, length, pruning, sent)))
+            ahead += size
+        for _, theirs, started in underway:
+            yield theirs, started.result()
+
     def frame_spans(self, windows: Sequence[np.ndarray], exclusive_frames: Sequence[tuple[int, int]]) -> list[FrameSpan]:
         """The frames of each window."""
         return [
             FrameSpan(self.grid.frames_of(len(window)), *ours) for window, ours in zip(windows, exclusive_frames, strict=True)
         ]
 
+    @property
+    def calls_at_once(self) -> int:
+        """How many threads may call: on a CPU one, on a GPU a second one has its windows ready when the first one ends."""
+        return 1 if self._launcher is None else 2
+
     def is_usable(self) -> bool:
         """See :class:`dictalake.acoustic.model.AcousticModel`."""
         return still_computes(self._device)
 
     def _start_within_memory(
-        self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig
+        self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig, sent: _Sent | None = None
     ) -> list[DeviceSparsifier]:
         """Halves the batch while it exceeds the device's memory, and keeps that size. Raises if one window is too much."""
         try:
+            if sent is not None:
+                return [self._launch(sent, [span for _, span in asked], pruning)]
             return [self._start(asked, length, pruning)]
         except (torch.OutOfMemoryError, MemoryError):
             if len(asked) == 1:
@@ -158,33 +231,63 @@ class CtcModel:
         """Indices of windows that go through the model together, with the length they are padded to."""
         groups: dict[tuple[int, bool], list[int]] = {}
         for index, length in enumerate(lengths):
-            padded = max(-(-length // self._bucket) * self._bucket, self.grid.receptive)
+            padded = self._find_padded(length)
             groups.setdefault((padded, padded == length), []).append(index)
         for (length, _), indices in sorted(groups.items(), reverse=True):
             size = min(self._most_windows(length), -(-len(indices) // self._lane_count))  # every lane gets work
             for start in range(0, len(indices), size):
                 yield length, indices[start : start + size]
 
+    def _find_padded(self, length: int) -> int:
+        """What a window of ``length`` samples is padded to; a full one is not."""
+        padded = -(-length // self._bucket) * self._bucket
+        if length <= self._full < padded:
+            padded = self._full
+        return max(padded, self.grid.receptive)
+
     def _most_windows(self, length: int) -> int:
         """How many windows of ``length`` samples a batch holds."""
         return max(1, int(self.batch_s / self._lane_count * SAMPLE_RATE_HZ // length))
 
     def _start(self, asked: list[tuple[np.ndarray, FrameSpan]], length: int, pruning: PruneConfig) -> DeviceSparsifier:
-        windows, spans = zip(*asked, strict=True)
-        return DeviceSparsifier(self.to_logits(self.to_inputs(windows, length)), spans, pruning)
+        return self._launch(self._upload([window for window, _ in asked], length), [span for _, span in asked], pruning)
 
-    @torch.inference_mode()
+    def _launch(self, sent: _Sent, spans: Sequence[FrameSpan], pruning: PruneConfig) -> DeviceSparsifier:
+        return DeviceSparsifier(self.to_logits(self._make_inputs(sent)), spans, pruning)
+
     def to_inputs(self, windows: Sequence[np.ndarray], length: int) -> dict[str, torch.Tensor]:
         """The encoder's input for int16 windows, padded to ``length`` samples; no mask if no window is padded."""
+        return self._make_inputs(self._upload(windows, length))
+
+    @torch.inference_mode()
+    def _upload(self, windows: Sequence[np.ndarray], length: int) -> _Sent:
+        """Puts windows on their way to the device. A GPU has a stream for that, so that no kernel waits for it."""
         full = all(len(window) == length for window in windows)
+        with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
+            if self._log_mel is None:
+                sent = _Sent(self._extract(windows, length, full))
+            else:
+                sent = _Sent({"waveforms": send(self.put_together(windows, length), self._device)})
+                if not full:
+                    samples = torch.tensor([len(window) for window in windows])
+                    sent.tensors["feature_frames"] = send(self._log_mel.frame_count(samples), self._device)
+            if self._copies is not None:
+                sent.copied = torch.cuda.Event()
+                sent.copied.record(self._copies)
+        return sent
+
+    @torch.inference_mode()
+    def _make_inputs(self, sent: _Sent) -> dict[str, torch.Tensor]:
+        if sent.copied is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(sent.copied)
+            for tensor in sent.tensors.values():
+                tensor.record_stream(stream)
         if self._log_mel is None:
-            return self._extract(windows, length, full)
-        waveforms = send(self.put_together(windows, length), self._device).to(torch.float32) / 32768.0
-        inputs = {"features": self._log_mel(waveforms).to(self._dtype)}
-        if not full:
-            samples = torch.tensor([len(window) for window in windows])
-            inputs["feature_frames"] = send(self._log_mel.frame_count(samples), self._device)
-        return inputs
+            return sent.tensors
+        inputs = dict(sent.tensors)
+        waveforms = inputs.pop("waveforms").to(torch.float32) / 32768.0
+        return {"features": self._log_mel(waveforms).to(self._dtype), **inputs}
 
     def put_together(self, windows: Sequence[np.ndarray], length: int) -> torch.Tensor:
         """int16 ``(windows, length)`` on the host; shorter windows end in zeros."""

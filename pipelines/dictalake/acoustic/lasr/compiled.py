@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dictalake.acoustic.lasr.graphs import GraphedLasr
 from dictalake.acoustic.lasr.model import FastLasr
 from dictalake.errors import ConfigError
 
@@ -19,7 +20,8 @@ class CompiledLasr:
     @torch.inference_mode()
     def __init__(self, model: FastLasr, features: torch.Tensor, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compiles for batches like ``features`` with one of ``torch.compiler.list_backends()``. Raises ConfigError."""
-        self.model, self._shape = model, features.shape
+        self.model: FastLasr | GraphedLasr = model
+        self._shape = features.shape
         try:
             model(features)  # makes the position tables outside the graph, which would otherwise own their memory
             self._compiled: _Forward = torch.compile(model, dynamic=False, fullgraph=True, backend=backend)

@@ -7,8 +7,7 @@ checkpoint and does not need that class. The differences (``infra/benchmarks/not
 - BatchNorm is folded into the depthwise convolution, residual weights into the layers before them, in float32;
 - queries, keys and values are one product, and are rotated together;
 - the head computes in float32, whatever the encoder's dtype is;
-- on CPUs the weights are packed once for oneDNN, which in float32 on AMD is twice as fast as PyTorch's usual product; weights
-  in bfloat16 are packed only where the processor can do it.
+- on CPUs the weights are packed once for oneDNN where that is the faster way (``fastest_way``).
 
 Attention has no mask when all windows are full; else it covers the frames that a mask leaves, as in transformers.
 """
@@ -24,8 +23,8 @@ from torch.nn import functional
 from transformers import LasrCTCConfig, LasrEncoderConfig
 
 from dictalake.acoustic import onednn
-from dictalake.acoustic.bfloat16_probe import try_bfloat16
 from dictalake.acoustic.device import one_thread_each
+from dictalake.acoustic.fastest_way import Way, can_pack, choose_way
 from dictalake.errors import ConfigError
 
 _NORMS = ("norm_feed_forward1", "norm_self_att", "norm_conv", "norm_feed_forward2", "norm_out")
@@ -208,9 +207,14 @@ class FastLasr(nn.Module):
         """Whether weights are packed for oneDNN; PyTorch's compiler does not take such weights."""
         return self.head.is_packed
 
+    def choose_way(self, dtype: torch.dtype, threads: int) -> Way:
+        """The fastest way to compute this model on a CPU."""
+        encoder: Any = self.config.encoder_config
+        return choose_way(encoder.hidden_size, encoder.intermediate_size, dtype, threads)
+
     @one_thread_each()  # its steps are small: on a busy machine, waiting for a second thread takes a second
-    def prepare(self, device: torch.device, dtype: torch.dtype) -> FastLasr:
-        """Moves, casts and packs for the device; call it once.
+    def prepare(self, device: torch.device, dtype: torch.dtype, packs: bool = True) -> FastLasr:
+        """Moves, casts and, if ``packs``, packs for a CPU that can use packed weights; call it once.
 
         The head stays in float32. Rounded to bfloat16, several tokens of a frame would have exactly the same probability, and
         a beam search would choose among them by their order. The frequencies of the positions stay in float32 too, else
@@ -218,9 +222,9 @@ class FastLasr(nn.Module):
         """
         for part in self.children():
             part.to(device, torch.float32 if part in (self.head, self._rotary) else dtype)
-        if device.type == "cpu" and torch.backends.mkldnn.is_available() and onednn.can_multiply():
+        if packs and device.type == "cpu":
             for module in self.modules():
-                if isinstance(module, _Product) and (module.weight.dtype != torch.bfloat16 or try_bfloat16() == "packed"):
+                if isinstance(module, _Product) and can_pack(module.weight.dtype):
                     module.pack()
         return self
 

@@ -1,7 +1,9 @@
 """The stage Emit: waveforms → emissions, in an actor that holds the acoustic model.
 
-The actor's main thread calls the model. A second thread fuses the output and makes it sparse while the model computes the
-next windows, since a GPU must not wait for numpy. On a CPU the model computes in separate lanes. Their batches are small
+The thread that calls the stage calls the model. Another one fuses the output and makes it sparse while the model computes the
+next windows, since a GPU must not wait for numpy. A GPU waits for nothing if two blocks are in the stage at once, each in a
+thread of its own (``calls_at_once``): when the windows of one end, those of the other are at hand. On a CPU the model computes
+in separate lanes. Their batches are small
 enough for the arenas from which glibc gives memory to other threads; large batches were a tenth slower there.
 """
 
@@ -32,6 +34,7 @@ from dictalake.workflow.stages.background import BackgroundTask
 from dictalake.workflow.stages.base import DeferredResource, redact_errors
 from dictalake.workflow.stages.isolate import Attempt, FailureIsolation
 
+_BLOCKS_AT_ONCE = 2
 _CALLS_WAITING = 2  # of the model's output: 8 MB for ten minutes of 512 pieces
 
 
@@ -76,14 +79,16 @@ class Emit:
         import torch
 
         torch.set_num_threads(threads)
+        self.set_up(config, vocabulary.blank_id, DeferredResource(lambda: open_model(config.acoustic, config.windows.length_s)))
+
+    def set_up(self, config: Config, blank_id: int, model: DeferredResource[AcousticModel]) -> None:
+        """All that the stage needs, with a model that is at hand."""
         self._windows = config.windows
-        self._pruning = PruneConfig.below(config.decoding, vocabulary.blank_id)
+        self._pruning = PruneConfig.below(config.decoding, blank_id)
         self._group_samples = int(4 * config.acoustic.batch_s * SAMPLE_RATE_HZ)
-        self._opened: DeferredResource[AcousticModel] = DeferredResource(
-            lambda: open_model(config.acoustic, config.windows.length_s)
-        )
+        self._opened = model
         self._isolation = FailureIsolation("emit", EmitFailed, "the acoustic model", lambda: self._opened.get().is_usable())
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sparse")
+        self._pool = ThreadPoolExecutor(_BLOCKS_AT_ONCE, thread_name_prefix="sparse")
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:

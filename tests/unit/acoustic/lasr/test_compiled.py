@@ -145,9 +145,12 @@ def test_a_batch_that_had_to_be_halved_goes_on_without_the_graph(random_lasr: Pa
 
 
 @pytest.mark.usefixtures("unpacked")
-def test_windows_that_would_be_padded_are_not_compiled_for(random_lasr: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^acoustic\.compile: windows\.length_s must be whole seconds, not 4\.5"):
-        load(random_lasr, "float32").compile(4.5, Counting())
+def test_full_windows_of_any_length_are_not_padded_and_so_compiled(random_lasr: Path) -> None:
+    model, backend = load(random_lasr, "float32"), Counting()
+    model.compile(4.5, backend)
+    runs, full = backend.runs, model.grid.window_of(4.5)
+    model.emit([make_windows(5.0)[0][:full]])
+    assert backend.runs == runs + 1
 
 
 def test_compiling_is_refused_in_words_where_it_gains_nothing(random_lasr: Path, tmp_path: Path) -> None:
