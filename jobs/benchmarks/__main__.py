@@ -17,6 +17,7 @@
       seams      word errors of long recordings near the seams of their windows, against other ways to cut them
       simulate   ten million recordings on 1 to 64 GPUs, from measured figures: how fast, what limits it, and a sizing table
       start-up   processor seconds until each command shows its help, and of query and runs on a small lake
+      windows    word errors of dictations and of conversations by window length, and the signs by which they differ
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -53,6 +54,7 @@ BENCHMARKS = (
     "seams",
     "simulate",
     "start-up",
+    "windows",
 )
 
 

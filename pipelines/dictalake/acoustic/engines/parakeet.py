@@ -76,12 +76,13 @@ class ParakeetEngine(BatchedEngine):
         ]
 
     def _join_pieces(self, tokens: list[int], starts: list[int], durations: list[int], end_s: float) -> list[Word]:
-        """The words of one stretch; what the search did in the padding ends with the stretch."""
+        """The words of one stretch. In a batch the search goes on for those that are longer: what it adds behind the end of a
+        stretch is left out."""
         tokenizer = self._processor.tokenizer
         skipped = {self._model.config.blank_token_id, *tokenizer.all_special_ids}
         words: list[list[tuple[int, int, int]]] = []
         for token, start, duration in zip(tokens, starts, durations, strict=True):
-            if token in skipped:
+            if token in skipped or start * self._frame_s >= end_s:
                 continue
             if not words or tokenizer.convert_ids_to_tokens(token).startswith(_START):
                 words.append([])

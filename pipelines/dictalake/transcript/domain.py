@@ -1,0 +1,61 @@
+"""Does a recording look like a conversation? A model of dictations drops a third of one without a sign.
+
+Three signs, of what a row of the lake says already:
+
+- ``uncovered_share``: of its speech, how much has no word near it (``quality.uncovered_speech_s`` of ``quality.speech_s``)
+- ``confidence``: the mean over its words
+- ``turns_per_min``: how often the next word is in another channel, where there are several
+
+The thresholds were chosen on synthetic talk of two voices against dictations, and measured on others (docs/evaluation.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+LEAST_SPEECH_S = 5.0  # of less nothing can be said
+MOST_UNCOVERED_SHARE = 0.06
+LEAST_CONFIDENCE = 0.70
+MOST_TURNS_PER_MIN = 4.0
+
+
+@dataclass(frozen=True)
+class DomainSigns:
+    """None where a row does not say."""
+
+    uncovered_share: float | None
+    confidence: float | None
+    turns_per_min: float
+
+    @property
+    def looks_like_conversation(self) -> bool:
+        """One sign suffices: each is rare in dictations."""
+        return (
+            (self.uncovered_share is not None and self.uncovered_share > MOST_UNCOVERED_SHARE)
+            or (self.confidence is not None and self.confidence < LEAST_CONFIDENCE)
+            or self.turns_per_min > MOST_TURNS_PER_MIN
+        )
+
+
+def measure_domain(row: Mapping[str, Any]) -> DomainSigns | None:
+    """Of a row of the lake: its columns ``quality``, ``confidence`` and ``words``. None of a failed one, or of hardly any
+    speech."""
+    quality = row["quality"] or {}
+    speech_s, duration_s = quality.get("speech_s"), quality.get("duration_s")
+    if row["status"] != "ok" or not duration_s or speech_s is None or speech_s < LEAST_SPEECH_S:
+        return None
+    uncovered_s = quality.get("uncovered_speech_s")
+    return DomainSigns(
+        uncovered_share=None if uncovered_s is None else uncovered_s / speech_s,
+        confidence=row["confidence"],
+        turns_per_min=60 * count_turns(row["words"] or ()) / duration_s,
+    )
+
+
+def count_turns(words: Sequence[Mapping[str, Any]]) -> int:
+    """How often the next word, in order of time, is in another channel."""
+    ordered = sorted(words, key=lambda word: word["start_s"])
+    return sum(before["channel"] != after["channel"] for before, after in pairwise(ordered))
