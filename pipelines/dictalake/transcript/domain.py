@@ -67,7 +67,7 @@ def warn_of_conversations(judged: int, conversations: int) -> str | None:
     if conversations < _FEWEST or conversations < _SHARE * judged:
         return None
     return (
-        f"looks like conversations, not dictation: {conversations} of {judged} recordings have speech without words, words that "
-        "the model is unsure of, or voices that take turns. MedASR was made for one doctor who dictates, and loses words of "
-        "conversations without a sign: compare with another engine (dictalake evaluate) before you rely on these texts"
+        f"looks like conversations, not dictation: {conversations} of {judged} recordings have speech without words, words "
+        "that the model is unsure of, or voices that take turns. MedASR was made for one doctor who dictates, and loses "
+        "words of conversations without a sign: compare with another engine (dictalake evaluate) before you rely on these texts"
     )

@@ -25,7 +25,7 @@ def make(**changes: Any) -> DomainSigns | None:
         ({}, False),
         ({"quality": {"uncovered_speech_s": 14.0}}, True),
         ({"confidence": 0.5}, True),
-        ({"words": say(0, 1) * 4}, True),
+        ({"words": say(*(0, 1) * 4)}, True),
         ({"words": say(0, 1, 0)}, False),
         ({"confidence": None, "quality": {"uncovered_speech_s": None}}, False),
     ],

@@ -6,7 +6,7 @@ The plan, the ledger and the metrics call this stage ``finish``; the lake's ``er
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
