@@ -140,6 +140,11 @@ def save_random_parakeet_tdt(folder: Path, seed: int = 0) -> Path:
         encoder_config=encoder.to_dict(),
     )
     model = ParakeetForTDT(config).eval()
+    with torch.no_grad():
+        model.encoder_projector.weight.mul_(30)  # what is heard counts as much as what was written
+        model.joint.head.bias[config.vocab_size] = -1000.0  # a duration of 0: random weights would stay at the first frame
+        starts = [id for piece, id in trained.get_vocab().items() if piece.startswith("▁")]
+        model.joint.head.bias[starts] = 5.0
     model.generation_config = GenerationConfig(decoder_start_token_id=blank, pad_token_id=pad)
     model.save_pretrained(folder)
     tokenizer = ParakeetTokenizer(tokenizer_object=trained, unk_token="<unk>", pad_token="<pad>")

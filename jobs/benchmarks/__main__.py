@@ -19,6 +19,7 @@
       start-up   processor seconds until each command shows its help, and of query and runs on a small lake
       review     the pages of `dictalake review` over a million synthetic rows: first byte and memory
       waiting    how busy a GPU is kept by its actor: the real stage with a stand-in device
+      windows    word errors of dictations and of conversations by window length, and the signs by which they differ
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -57,6 +58,7 @@ BENCHMARKS = (
     "simulate",
     "start-up",
     "waiting",
+    "windows",
 )
 
 

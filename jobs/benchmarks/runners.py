@@ -52,7 +52,7 @@ class Pass:
 class PassOn(Pass):
     """The same, in as many tables as it likes: here one."""
 
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:  # type: ignore[override]
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield table
 
 

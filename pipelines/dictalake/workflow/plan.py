@@ -169,8 +169,15 @@ def _spread(plan: ResourcePlan, runners: int, cpus: float) -> ResourcePlan:
         share = math.floor(1e4 * stage.cpus * stage.workers / runners) / 1e4  # Ray counts no finer
         return replace(stage, workers=runners, cpus=share)
 
-    stages = [spread(stage) for stage in (plan.load, plan.emit, plan.decode, plan.finish)]
-    return ResourcePlan(*stages, plan.threads, runners, 1.0 if cpus / runners >= _CPUS_FOR_ONE_MORE else 0.0)
+    return replace(
+        plan,
+        load=spread(plan.load),
+        emit=spread(plan.emit),
+        decode=spread(plan.decode),
+        finish=spread(plan.finish),
+        runners=runners,
+        runner_cpus=1.0 if cpus / runners >= _CPUS_FOR_ONE_MORE else 0.0,
+    )
 
 
 def split_plan(plan: ResourcePlan) -> list[ResourcePlan]:
@@ -179,9 +186,14 @@ def split_plan(plan: ResourcePlan) -> list[ResourcePlan]:
     def divide(stage: StagePlan, number: int) -> StagePlan:
         return replace(stage, workers=(stage.workers + plan.runners - 1 - number) // plan.runners)
 
-    stages = (plan.load, plan.emit, plan.decode, plan.finish)
     return [
-        ResourcePlan(*(divide(stage, number) for stage in stages), plan.threads, plan.runners, plan.runner_cpus)
+        replace(
+            plan,
+            load=divide(plan.load, number),
+            emit=divide(plan.emit, number),
+            decode=divide(plan.decode, number),
+            finish=divide(plan.finish, number),
+        )
         for number in range(plan.runners)
     ]
 

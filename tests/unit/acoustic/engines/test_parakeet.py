@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,18 @@ def test_it_writes_what_transformers_writes_with_times_in_order(folder: Path) ->
     engine = open_engine(tdt(folder), threads=1)
     (words,) = engine.recognize([waveform])
     assert text_of(words).split() == expected.split()
-    assert len(words) >= 2
-    starts = [word.start_s for word in words]
-    assert starts == sorted(starts)
-    assert all(0 <= word.start_s <= word.end_s <= 2.0 and word.confidence is None for word in words)
-    assert starts[-1] > 0.5  # they are spread over the sound
+    assert all(0 <= word.start_s < word.end_s <= 2.0 and word.confidence is None for word in words)
+
+
+def test_pieces_are_joined_to_words_with_their_times(folder: Path) -> None:
+    engine = ParakeetEngine.load(tdt(folder), threads=1)
+    tokens = engine._processor.tokenizer("Lungs are clear")["input_ids"]
+    starts = [2 * place for place in range(len(tokens))]
+    words = engine._join_pieces(tokens, starts, [2] * len(tokens), 60.0)
+    assert [word.word for word in words] == ["Lungs", "are", "clear"]
+    assert words[0].start_s == 0
+    assert all(before.end_s == pytest.approx(after.start_s) for before, after in pairwise(words))
+    assert words[-1].end_s == pytest.approx(0.16 * len(tokens))
 
 
 def test_it_hears_a_stretch_alike_in_any_company(folder: Path) -> None:
