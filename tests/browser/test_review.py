@@ -12,6 +12,7 @@ import pytest
 
 from dictalake.cli.main import run_command
 from dictalake.config.sections import Lake
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.query import connect, open_lake
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -282,10 +283,11 @@ def test_a_quarter_of_the_time_finds_much_more_than_a_quarter_of_the_errors(demo
 
 
 def test_a_correction_is_compared_with_the_machines_text(browser: Any, address: str, lake: Path) -> None:
-    row = find_rows(lake, "well-child.wav")[-1]
+    row, corrections = find_rows(lake, "ward-round.wav")[-1], Corrections(Lake.model_validate({"uri": str(lake)}))
+    corrections.save(CorrectionRecord(recording_id=row["recording_id"], event="corrected", who="Bob", text="Zebra stripes."))
     open_page(browser, address, f"/compare?recording={row['recording_id']}&left=correction&right={row['fingerprint']}")
     assert "Word error rate" in see(browser, ".tiles")
-    assert "The second word." in see(browser, "del")
+    assert "Zebra stripes." in see(browser, "#diff ~ .text del")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])

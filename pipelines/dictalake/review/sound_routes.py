@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dictalake.errors import DictalakeError
 from dictalake.review.place import place_of, session_of
 from dictalake.review.recording_page import find_rows
 from dictalake.review.sound import MIX, Sound, explain
@@ -30,7 +31,7 @@ def describe_sound(request: Request) -> Response:
         sound = place_of(request).sounds.load(row).result(_WAIT_S)
     except NotYet:
         return JSONResponse({"state": "loading"})
-    except Exception as error:  # whatever the archive or its bytes did, the rest of the page works
+    except DictalakeError as error:  # whatever the archive or its bytes did, the rest of the page works
         return JSONResponse({"state": "failed", "why": explain(error)})
     lost_s = (row["quality"] or {}).get("lost_s")
     return JSONResponse(
@@ -75,7 +76,7 @@ def send_sound(request: Request) -> Response:
         sound = place.sounds.load(row).result(_WAIT_S)
     except NotYet:
         raise HTTPException(503, "The sound is being loaded.") from None
-    except Exception:  # as above; the page says why
+    except DictalakeError:  # as above; the page says why
         raise HTTPException(404, "There is no sound.") from None
     if channel != MIX and int(channel) >= sound.channels:
         raise HTTPException(404, "There is no such channel.")
