@@ -28,6 +28,7 @@ from dictalake.lake.schema import FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, mak
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+from tests.unit.extraction.test_questions import add_extractions, make_extraction
 
 FOLDER = INFRA / "bigquery"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (FOLDER / "views").glob("*.sql")}
@@ -116,6 +117,13 @@ def make_lake(folder: Path) -> Lake:
             {**row, "source": row["source"] | {"uri": "gs://archive/j.wav", "modified_at": AT + timedelta(days=version)}}
         )
     TranscriptTable(lake).commit(write_staged(make_transcripts(later), lake))
+    add_extractions(
+        lake,
+        make_extraction("b"),
+        make_extraction("b", fingerprint="ffffffffffff", status="failed"),
+        make_extraction("c"),  # of the attempt before
+        make_extraction("h", transcript_attempt=0, findings=None),
+    )
     found: dict[str, Any] = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 2}
     RecheckLog(lake).append(
         [
