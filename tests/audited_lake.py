@@ -22,12 +22,14 @@ from dictalake.lake.claims import LeaseStore, make_lease
 from dictalake.lake.contract import TABLES, Table, without_docs
 from dictalake.lake.delta import append_rows, open_or_create_table
 from dictalake.lake.erase import Subjects
+from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.fingerprints import FingerprintLog
 from dictalake.lake.maintenance import compact
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import Place
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
+from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -39,6 +41,7 @@ from dictalake.observers.openlineage import LineageEmitter
 from dictalake.observers.stats import RunStats
 from dictalake.records import BAD_LINE_VERSION, Recording, make_member_id, make_object_id
 from dictalake.workflow import columns
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.lake_rows import FINGERPRINT, make_row
 from tests.lineage_runs import PROVENANCE
 
@@ -107,6 +110,7 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     found = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 1, "at": at}
     RecheckLog(lake).append([Recheck(recording_id=one, verdict="lost", **found) for one in (object_row["recording_id"], "b")])
     refresh_superseded(lake)
+    add_findings(lake, object_row["recording_id"])
     if any(place.folder == "corrections" for place in places):
         storage = open_storage(lake, "corrections")
         open_or_create_table(storage, CORRECTIONS.schema, (), "")
@@ -116,6 +120,14 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
             )
     if "://" not in str(lake.uri):
         leave_unfinished(Path(str(lake.uri)))
+
+
+def add_findings(lake: Lake, recording_id: str) -> None:
+    """What was extracted from a transcript with the canary and from another one; and what a run that was killed had written."""
+    item = {"term": CANARY, "quote": f"No {CANARY}", "negated": True}
+    rows = [make_extraction(recording_id, findings=[item]), make_extraction("b")]
+    add_extractions(lake, *rows)
+    write_staged(pa.Table.from_pylist([{**row, "attempt": 1} for row in rows], schema=FINDINGS), lake, of=FINDING_ROWS)
 
 
 def register(place: Place) -> None:

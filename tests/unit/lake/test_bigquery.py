@@ -27,8 +27,8 @@ from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
-from tests.unit.extraction.test_questions import add_extractions, make_extraction
 
 FOLDER = INFRA / "bigquery"
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (FOLDER / "views").glob("*.sql")}
