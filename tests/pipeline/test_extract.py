@@ -9,6 +9,7 @@ import pytest
 
 from dictalake.cli.main import run_command
 from dictalake.extraction.job import make_processor
+from dictalake.workflow.cluster import running_cluster
 from tests.extracted_lake import fill_lake, make_config, select
 from tests.gemma_server import make_gemma
 from tests.model_server import ModelServer, serving
@@ -36,5 +37,7 @@ def test_the_command_extracts_once_and_has_nothing_to_do_the_second_time(
 def test_the_processor_of_vllm_is_made_without_a_gpu(tmp_path: Path) -> None:
     """As far as that goes: its engine, which needs one, was not run."""
     folder = make_gemma(tmp_path / "gemma", ["No effusion."])
-    processor = make_processor(make_config(fill_lake(tmp_path / "lake", 1), "http://127.0.0.1:1/v1", kind="vllm", model=folder))
-    assert any("vLLMEngine" in name for name in processor.list_stage_names())
+    config = make_config(fill_lake(tmp_path / "lake", 1), "http://127.0.0.1:1/v1", kind="vllm", model=folder)
+    with running_cluster(config):
+        stages = make_processor(config).list_stage_names()
+    assert stages == ["ChatTemplateStage", "TokenizeStage", "vLLMEngineStage", "DetokenizeStage"]
