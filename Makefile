@@ -16,7 +16,7 @@ SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadsc
 SHELL := bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz real-files chaos writers year mutations lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos extract-chaos writers year mutations lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -91,6 +91,9 @@ chaos: test-env ## kill runs, workers, actors, runners and nodes N times at rand
 
 real-files: env ## compare what is read of other projects' audio files with ffprobe (needs ffmpeg and npm)
 	@$(BIN)/python -m jobs.check_real_files --out infra/benchmarks/real-files
+
+extract-chaos: test-env ## kill extractions N times, run two at once, and count what is in the lake (N=10 SEED=1)
+	@$(BIN)/python -m tests.extract_chaos --kills $(or $(N),10) --seed $(SEED) --out infra/benchmarks/extract_chaos.json
 
 writers: test-env ## write to one lake from sixteen processes, N times on each kind of storage (N=100)
 	@$(BIN)/python -m tests.writers --rounds $(or $(N),100)

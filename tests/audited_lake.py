@@ -24,12 +24,14 @@ from dictalake.lake.corrections import AccessLog, CorrectionRecord, Corrections
 from dictalake.lake.delta import append_rows, open_or_create_table
 from dictalake.lake.embeddings import KEY, EmbeddingTable, Encoder
 from dictalake.lake.erase import Subjects
+from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.fingerprints import FingerprintLog
 from dictalake.lake.maintenance import compact
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import Place
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.reports import Reports
+from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.lake.schema import EMBEDDINGS, make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -41,6 +43,7 @@ from dictalake.observers.openlineage import LineageEmitter
 from dictalake.observers.stats import RunStats
 from dictalake.records import BAD_LINE_VERSION, Recording, make_member_id, make_object_id
 from dictalake.workflow import columns
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.lake_rows import FINGERPRINT, make_row
 from tests.lineage_runs import PROVENANCE
 
@@ -115,6 +118,7 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
     vectors = [make_vector(object_row, CANARY.encode()), make_vector(make_row("b"), b"dove")]
     encoder = Encoder("e" * 12, "a text encoder", 5)
     EmbeddingTable(lake).commit(pa.Table.from_pylist(vectors, schema=without_docs(EMBEDDINGS)), encoder)
+    add_findings(lake, object_row["recording_id"])
     if any(place.folder == NOTES.folder for place in places):
         storage = open_storage(lake, NOTES.folder)
         open_or_create_table(storage, NOTES.schema, (), "")
@@ -124,6 +128,14 @@ def fill_lake(lake: Lake, places: tuple[Place, ...]) -> None:
             )
     if "://" not in str(lake.uri):
         leave_unfinished(Path(str(lake.uri)))
+
+
+def add_findings(lake: Lake, recording_id: str) -> None:
+    """What was extracted from a transcript with the canary and from another one; and what a run that was killed had written."""
+    item = {"term": CANARY, "quote": f"No {CANARY}", "negated": True}
+    rows = [make_extraction(recording_id, findings=[item]), make_extraction("b")]
+    add_extractions(lake, *rows)
+    write_staged(pa.Table.from_pylist([{**row, "attempt": 1} for row in rows], schema=FINDINGS), lake, of=FINDING_ROWS)
 
 
 def register(place: Place) -> None:

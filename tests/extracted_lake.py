@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from dictalake.extraction.provenance import ExtractProvenance, make_extract_prov
 from dictalake.extraction.rows import ExtractStage
 from dictalake.extraction.work import WorkList
 from dictalake.lake.finding_rows import FindingTable
+from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.query import connect
+from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import StagedFile, write_staged
 from dictalake.lake.table import TranscriptTable
-from tests.lake_rows import make_row
+from tests.lake_rows import FINGERPRINT, MONTH, make_row
 
 TEXT = "No pleural effusion. She takes aspirin {dose} mg daily."
 
@@ -74,11 +77,49 @@ def extract_all(config: Config, **options: Any) -> int:
     return Run(config, **options).ask().commit()
 
 
+_AT = {"places": 1, "start_char": 0, "end_char": 4, "first_word": 1, "last_word": 2, "start_s": 1.0, "end_s": 2.0}
+
+
+def make_item(quote: str, confidence: float = 0.9, **fields: Any) -> dict[str, Any]:
+    return {**fields, **_AT, "quote": quote, "confidence": confidence}
+
+
+def make_extraction(recording_id: str, **changes: Any) -> dict[str, Any]:
+    """A row of the table ``findings`` with something in every list."""
+    return {
+        "recording_id": recording_id,
+        "status": "ok",
+        "run_id": "extract-1",
+        "attempt": 0,
+        "transcript_fingerprint": FINGERPRINT,
+        "transcript_attempt": 0,
+        "findings": [
+            make_item(
+                "nodule of 12 mm", term="Nodule", side="left", negated=False, measurement=12.0, unit="mm", change="increased"
+            ),
+            make_item("no effusion", term="effusion", negated=True),
+        ],
+        "medications": [
+            make_item("aspirin 81 mg", 0.4, drug="Aspirin", dose=81.0, unit="mg", frequency="daily", negated=False),
+            make_item("ibuprofen was stopped", drug="ibuprofen", negated=True),
+        ],
+        "lab_values": [make_item("potassium 4.2", test="potassium", value="4.2", number=4.2)],
+        "follow_ups": [make_item("CT in three months", what="CT", when="in three months")],
+        "impressions": [make_item("Growing nodule.")],
+        "offered": 9,
+        "dropped": [("quote_not_found", 2)],
+        "parts": 1,
+        "provenance": {"kind": "openai", "model": "gemma", "extracted_at": datetime(2026, 3, 2, tzinfo=UTC)},
+        "fingerprint": "0123456789ab",
+        "recorded_month": MONTH,
+        **changes,
+    }
+
+
+def add_extractions(lake: Lake, *rows: dict[str, Any]) -> None:
+    FindingTable(lake).commit(write_staged(pa.Table.from_pylist(list(rows), schema=FINDINGS), lake, of=FINDING_ROWS))
+
+
 def select(lake: Lake, sql: str) -> list[tuple[Any, ...]]:
     with connect(lake.uri or "") as database:
         return database.sql(sql).fetchall()
-
-
-def rows_of(lake: Lake) -> pa.Table:
-    with connect(lake.uri or "") as database:
-        return database.sql("FROM finding_rows ORDER BY recording_id, attempt").to_arrow_table()

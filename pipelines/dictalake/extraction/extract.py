@@ -21,6 +21,7 @@ from dictalake import logs, stops, terminal
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, RunError
 from dictalake.extraction.job import ExtractJob, running_job
+from dictalake.extraction.open_model import open_model
 from dictalake.extraction.provenance import ExtractProvenance, make_extract_provenance
 from dictalake.extraction.work import WORK, Counts, WorkList
 from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
@@ -84,9 +85,7 @@ def _name_run(config: Config) -> ExtractProvenance:
     open_table(open_storage(config.lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS)
     constraint: dict[str, bool | None] = {"is_constrained": True if config.extract.kind != "openai" else None}
     if config.extract.kind == "openai":
-        from dictalake.extraction.server_model import ServerModel
-
-        with closing(ServerModel(config.extract)) as model:
+        with closing(open_model(config.extract)) as model:
             constraint = model.probe()
         is_constrained = bool(constraint["is_constrained"])
         level = logs.INFO if is_constrained else logs.WARNING

@@ -18,6 +18,7 @@ from dictalake.config.sections import Config
 from dictalake.errors import ConfigError
 from dictalake.extraction.provenance import ExtractProvenance
 from dictalake.extraction.rows import ExtractStage
+from dictalake.extraction.vllm_rows import PrepareRows, StoreRows, postprocess, preprocess
 from dictalake.lake.manifests import BlockPlace, Manifests
 from dictalake.workflow import cluster
 from dictalake.workflow.crash_ledger import ClusterCrashLedger
@@ -83,9 +84,8 @@ class ExtractJob:
 def _connect(places: pa.Table, config: Config, provenance: ExtractProvenance, ledger: ClusterCrashLedger) -> ray.data.Dataset:
     blocks = ray.data.from_blocks([places.slice(place, 1) for place in range(places.num_rows)])
     if config.extract.kind == "vllm":
-        from dictalake.extraction.vllm_job import connect_vllm
-
-        return connect_vllm(blocks, config, provenance)
+        prepared = _in_one_actor(blocks, "Read", PrepareRows, config, provenance)
+        return _in_one_actor(make_processor(config)(prepared), "Store", StoreRows, config, provenance)
     is_server = config.extract.kind == "openai"
     at_once = _BLOCKS_AT_ONCE if is_server else 1
     return blocks.map_batches(
@@ -103,6 +103,42 @@ def _connect(places: pa.Table, config: Config, provenance: ExtractProvenance, le
         num_gpus=_count_gpus(config),
         memory=int(config.extract.memory_mb * 1e6),
     )
+
+
+def _in_one_actor(data: ray.data.Dataset, name: str, stage: type[Any], *arguments: Any) -> ray.data.Dataset:
+    return data.map_batches(
+        with_display_name(name, stage),
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=0.5,
+    )
+
+
+def make_processor(config: Config) -> Any:
+    """Ray Data's own processor for vLLM. Raises ConfigError where it cannot be made."""
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    settings = config.extract
+    options: dict[str, Any] = {} if settings.revision is None else {"revision": settings.revision}
+    if settings.dtype != "auto":
+        options["dtype"] = settings.dtype
+    try:
+        engine = vLLMEngineProcessorConfig(
+            model_source=settings.model,
+            batch_size=settings.batch,
+            concurrency=settings.actors,
+            engine_kwargs=options,
+            should_continue_on_error=True,
+        )
+        most = settings.max_tokens
+        return build_processor(engine, preprocess=lambda row: preprocess(row, most), postprocess=postprocess)
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"extract.kind = vllm: Ray's processor cannot be made ({type(error).__name__}); check extract.model = "
+            f"{settings.model} and that vLLM is installed"
+        ) from None
 
 
 def _count_gpus(config: Config) -> float:

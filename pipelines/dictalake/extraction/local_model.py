@@ -57,6 +57,9 @@ class LocalModel:
         self._grammar = make_grammar(SCHEMA_TEXT)
         self._lock = threading.Lock()
 
+    def probe(self) -> dict[str, bool | None]:
+        return {"takes_schema": True, "is_constrained": True}
+
     def close(self) -> None:
         self.model = None
 

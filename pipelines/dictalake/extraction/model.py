@@ -35,4 +35,7 @@ class LanguageModel(Protocol):
     def answer(self, requests: Sequence[Request]) -> list[Reply | TranscriptionError]:
         """A reply for each request, in their order, or why there is none. Safe to call from several threads."""
 
+    def probe(self) -> dict[str, bool | None]:
+        """Whether it takes a schema (``takes_schema``) and keeps to it (``is_constrained``). Raises ConfigError, RunError."""
+
     def close(self) -> None: ...

@@ -147,12 +147,10 @@ def _require_server(model: LanguageModel, replies: Sequence[Reply | Transcriptio
     """A server that is gone would make a failed row of each transcript. Raises RunError where it does not answer to a probe
     either; where it does, the transcripts are what it does not take."""
     if replies and all(isinstance(reply, ModelUnreachable) for reply in replies):
-        probe = getattr(model, "probe", None)
-        if probe is not None:
-            try:
-                probe()
-            except RunError as error:
-                raise RunError(f"{error}; what is committed stays, run the same command again to resume") from None
+        try:
+            model.probe()
+        except RunError as error:
+            raise RunError(f"{error}; what is committed stays, run the same command again to resume") from None
 
 
 def store(rows: Sequence[dict[str, Any]], config: Config) -> pa.Table:

@@ -31,6 +31,7 @@ from dictalake.lake.maintenance import WRITER
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import (
     CLAIMS_FOLDER,
+    FINDINGS_FOLDER,
     LINEAGE_FOLDER,
     MANIFESTS_FOLDER,
     PLACES,
@@ -234,11 +235,11 @@ def find_recordings(transcripts: Storage, recording_ids: pa.Array) -> pa.Array:
     return scan(files, TRANSCRIPTS, transcripts, ["recording_id"], wanted)["recording_id"].unique()
 
 
-def drop_rows_of_gone(lake: Lake, place: Place) -> Counts:
+def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = _IDLE_S) -> Counts:
     """Removes from a table the rows that name a recording which has no row any more (``Place.names``).
 
     A writer that was at work during an erasure may have written some. Where the table holds content, the files that held such
-    rows are deleted at once.
+    rows are deleted at once, and others that nobody committed if they are older than ``older_than_s``.
     """
     storage, transcripts = open_storage(lake, place.folder), open_storage(lake, TRANSCRIPTS_FOLDER)
     if not has_table(storage):
@@ -259,7 +260,7 @@ def drop_rows_of_gone(lake: Lake, place: Place) -> Counts:
     counts = {place.folder if place.folder in _COUNTED else "other_rows": dropped}
     if place.personal == "content":
         deleted = delete_named(storage, before - set(list_files(delta)))
-        deleted += delete_unused(delta, storage, lambda path: _names_gone(path, place, storage, transcripts), _IDLE_S)
+        deleted += delete_unused(delta, storage, lambda path: _names_gone(path, place, storage, transcripts), older_than_s)
         counts["files_deleted"] = deleted
     return counts
 
@@ -323,8 +324,15 @@ def _make_dropper(place: Place) -> Step:
     return lambda lake, _: drop_rows_of_gone(lake, place)
 
 
+def sweep_findings(lake: Lake, forbidden: ErasedSubjects) -> Counts:
+    """Also what a run at work has written: its commit passes over files that are gone, and the run reads the others again."""
+    [place] = [one for one in PLACES if one.folder == FINDINGS_FOLDER]
+    return drop_rows_of_gone(lake, place, older_than_s=0.0)
+
+
 ERASERS: dict[str, Step] = {
     TRANSCRIPTS_FOLDER: sweep_transcripts,
+    FINDINGS_FOLDER: sweep_findings,
     RUNS_FOLDER: blank_run_records,
     MANIFESTS_FOLDER: sweep_manifests,
     REPORTS_FOLDER: sweep_reports,

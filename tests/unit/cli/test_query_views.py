@@ -113,7 +113,7 @@ def test_questions_of_an_analytics_team(lake: str, tmp_path: Path, name: str) ->
 
 
 def test_each_question_is_asked_in_words_first() -> None:
-    files = sorted(QUERIES.iterdir())
+    files = sorted(QUERIES.glob("*.sql"))
     # Where a row comes from is asked of the demo lake, whose rows come from somewhere.
     assert [path.stem for path in files] == sorted([*QUESTIONS, "provenance_of_a_row"])
     assert [path.name for path in files if not re.match(r"-- [A-Z][^\n]+\?.*\n", path.read_text(encoding="utf-8"))] == []

@@ -154,6 +154,17 @@ def test_what_is_erased_while_it_is_read_does_not_come_back(
     assert select(lake, "SELECT recording_id FROM finding_rows ORDER BY ALL") == [("r0",), ("r2",)]
 
 
+def test_what_is_erased_before_a_commit_is_never_visible(
+    server: tuple[ModelServer, str], lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(make_config(lake, server[1])).ask()
+    monkeypatch.setattr("dictalake.lake.erasers.delete_unused", lambda *_: 0)  # the run had not written its file yet
+    monkeypatch.setattr(FindingTable, "sweep", lambda self: None)
+    forget(lake, Subjects(uris=("gs://archive/r1.wav",)))
+    assert run.commit() == 2
+    assert select(lake, "SELECT recording_id FROM finding_rows ORDER BY ALL") == [("r0",), ("r2",)]
+
+
 def test_a_server_that_ignores_the_schema_stores_what_is_quoted_and_valid_and_counts_the_rest(
     server: tuple[ModelServer, str], lake: Lake
 ) -> None:

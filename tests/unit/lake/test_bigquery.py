@@ -28,6 +28,7 @@ from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import ACCESSES, CORRECTIONS, FINGERPRINTS, RECHECKS, RUNS, TRANSCRIPTS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 FOLDER = INFRA / "bigquery"
@@ -119,6 +120,13 @@ def make_lake(folder: Path) -> Lake:
             {**row, "source": row["source"] | {"uri": "gs://archive/j.wav", "modified_at": AT + timedelta(days=version)}}
         )
     TranscriptTable(lake).commit(write_staged(make_transcripts(later), lake))
+    add_extractions(
+        lake,
+        make_extraction("b"),
+        make_extraction("b", fingerprint="ffffffffffff", status="failed"),
+        make_extraction("c"),  # of the attempt before
+        make_extraction("h", transcript_attempt=0, findings=None),
+    )
     found: dict[str, Any] = {"fingerprint": FINGERPRINT, "attempt": 0, "loader": 2}
     RecheckLog(lake).append(
         [

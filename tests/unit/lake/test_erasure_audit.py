@@ -41,7 +41,7 @@ def test_the_word_is_in_every_place_that_can_hold_it_and_afterwards_in_no_byte(l
     counts = (receipt.run_records, receipt.lineage_events, receipt.report_lines, receipt.rechecks, receipt.superseded)
     assert counts == (2, 2, 1, 1, 1)
     assert (receipt.corrections, receipt.accesses) == (1, 1)
-    assert (receipt.manifest_rows, receipt.other_rows) == (4, 2)
+    assert (receipt.manifest_rows, receipt.other_rows) == (4, 3)
     rows = open_lake(str(lake.uri)).to_table().to_pylist()
     assert {row["recording_id"] for row in rows} == UNTOUCHED
     assert len(rows) == 4
