@@ -26,6 +26,7 @@ from dictalake.records import SAMPLE_RATE_HZ
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _READ_AT_MOST, _READ_FOR_S = 20, 30.0  # recordings that are tried; no more once it took so long and one could be read
 _REFUSED = (AccessDenied.reason, CredentialsExpired.reason)  # one of these is hardly ever alone
+_SAMPLED = 200  # transcripts
 _SKEW_S = 30.0  # heartbeats of claims are compared across machines
 _SPILL_GB, _SHARED_SHARE = 10.0, 0.3
 _OLDEST, _NEWEST, _USE_PYTHON = (3, 11), (3, 13), "use Python 3.11, 3.12 or 3.13"
@@ -185,6 +186,28 @@ def check_lake_table(config: Config) -> str:
     return f"version {open_table(storage, TRANSCRIPTS).version()}, schema version {SCHEMA_VERSION}"
 
 
+def check_domain(config: Config) -> str:
+    """Samples the lake: are its transcripts of dictations, as the model expects?"""
+    from dictalake.lake.delta import has_table
+    from dictalake.lake.places import TRANSCRIPTS_FOLDER
+    from dictalake.lake.query import connect
+    from dictalake.lake.storage import open_storage
+    from dictalake.transcript.domain import measure_domain, warn_of_conversations
+
+    if not has_table(open_storage(config.lake, TRANSCRIPTS_FOLDER)):
+        return "nothing transcribed yet"
+    if config.acoustic.gives_text:
+        return "not judged: the engine was not made for dictations alone"
+    with connect(config.lake.uri or "", config.lake.storage_options) as database:
+        sample = f"SELECT status, confidence, quality, words FROM transcripts LIMIT {_SAMPLED}"
+        signs = [found for row in database.sql(sample).to_arrow_table().to_pylist() if (found := measure_domain(row))]
+    conversations = sum(one.looks_like_conversation for one in signs)
+    if warning := warn_of_conversations(len(signs), conversations):
+        what, _, todo = warning.partition(": ")
+        raise CheckFailed(what, todo, WARN)
+    return f"{conversations} of {len(signs)} transcripts look like conversations"
+
+
 def check_model(config: Config) -> str:
     """Loads the model and gives it a second of silence."""
     import numpy as np
@@ -329,6 +352,7 @@ CHECKS: dict[str, tuple[Callable[[Config], str], str]] = {
         "check lake.uri and lake.storage_options; delta-rs must reach the same place with them",
     ),
     "lake: table": (check_lake_table, "check lake.uri; the message says what to do with a table of another version"),
+    "lake: domain": (check_domain, "check lake.uri; the message says what to do"),
     "model": (check_model, "check acoustic.model and acoustic.kind; fetch or copy the model's files again if they are damaged"),
     "decoder": (check_decoder, "check decoding.*; fetch or copy the language model again if it is damaged"),
     "gpu": (check_gpu, "check the driver (nvidia-smi), and that this torch is a CUDA build; or acoustic.device: cpu"),

@@ -10,6 +10,7 @@ from rich.table import Table
 from dictalake.archive.findings import describe_counts
 from dictalake.cli.tables import print_lines
 from dictalake.observers.stats import format_duration
+from dictalake.transcript.domain import warn_of_conversations
 from dictalake.workflow.summary import RunSummary
 
 _WORST = 20
@@ -38,6 +39,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         console.print(f"{text}: `{command}` does", highlight=False, markup=False, soft_wrap=True)
     _show_worst("seconds of speech without words", summary.uncovered, console)
     _show_worst("seconds of sound that could not be decoded", summary.lost, console)
+    if warning := warn_of_conversations(summary.judged, summary.conversations):
+        print_lines(console, "", warning)
     if summary.lost:
         question = f'dictalake query {shlex.quote(summary.lake_uri or "LAKE")} "SELECT * FROM incomplete"'
         print_lines(console, f"`{question}` shows more about them")

@@ -53,6 +53,8 @@ class RunStats:
     failures: Counter[FailureKind] = field(default_factory=Counter)
     uncovered: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of speech without a word
     lost: dict[str, float] = field(default_factory=dict)  # recording_id → seconds of sound that could not be decoded
+    judged: int = 0  # recordings with enough speech to tell a conversation from a dictation
+    conversations: int = 0  # those that look like one
     in_work: dict[str, int] = field(default_factory=dict)  # stage → recordings that its workers have in hand
     done_before: Mapping[str, int] = field(default_factory=dict)
     archives: set[str] = field(default_factory=set)
@@ -88,6 +90,8 @@ class RunStats:
         self.failures.update(FailureKind(failure["reason"], failure["stage"]) for failure in row["failures"])
         self.uncovered |= {one["recording_id"]: one["seconds"] for one in row["uncovered"]}
         self.lost |= {one["recording_id"]: one["seconds"] for one in row["lost"]}
+        self.judged += row.get("judged") or 0
+        self.conversations += row.get("conversations") or 0
         self.note_pace(time.monotonic())
 
     def note_pace(self, now: float) -> None:

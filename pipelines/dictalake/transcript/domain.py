@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+_FEWEST, _SHARE = 3, 1 / 3  # of the recordings of a run, before it warns
 LEAST_SPEECH_S = 5.0  # of less nothing can be said
 MOST_UNCOVERED_SHARE = 0.06
 LEAST_CONFIDENCE = 0.70
@@ -59,3 +60,14 @@ def count_turns(words: Sequence[Mapping[str, Any]]) -> int:
     """How often the next word, in order of time, is in another channel."""
     ordered = sorted(words, key=lambda word: word["start_s"])
     return sum(before["channel"] != after["channel"] for before, after in pairwise(ordered))
+
+
+def warn_of_conversations(judged: int, conversations: int) -> str | None:
+    """A warning where a third of the recordings, and three at least, look like conversations."""
+    if conversations < _FEWEST or conversations < _SHARE * judged:
+        return None
+    return (
+        f"looks like conversations, not dictation: {conversations} of {judged} recordings have speech without words, words "
+        "that the model is unsure of, or voices that take turns. MedASR was made for one doctor who dictates, and loses "
+        "words of conversations without a sign: compare with another engine (dictalake evaluate) before you rely on these texts"
+    )

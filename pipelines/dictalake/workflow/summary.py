@@ -68,7 +68,7 @@ class RunSummary:
     with more than ``quality.uncovered_s`` of speech without a word to those seconds, ``lost`` the transcribed ones with sound
     that could not be decoded to its seconds. Of a folder on a disk ``aliases`` counts links to what is listed anyway,
     ``left_out`` the other entries without a row and ``unread_folders`` the folders that could not be listed, by reason.
-    ``hidden_warnings`` are in ``log_file``.
+    ``hidden_warnings`` are in ``log_file``. Of ``judged`` recordings, ``conversations`` look like one.
     """
 
     run_id: str
@@ -99,6 +99,8 @@ class RunSummary:
     hidden_warnings: int = 0
     log_file: str | None = None
     standing: Standing = "production"
+    judged: int = 0
+    conversations: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -198,6 +200,8 @@ def summarise(
         failures=stats.named_failures,
         uncovered=stats.uncovered,
         lost=stats.lost,
+        judged=stats.judged,
+        conversations=stats.conversations,
     )
 
 
@@ -234,4 +238,6 @@ def number_summary(summary: RunSummary) -> dict[str, Any]:
         "uncovered_s": round(sum(summary.uncovered.values()), 1),
         "incomplete_recordings": len(summary.lost),
         "lost_s": round(sum(summary.lost.values()), 1),
+        "judged_recordings": summary.judged,
+        "conversations": summary.conversations,
     }

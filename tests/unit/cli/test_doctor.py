@@ -23,6 +23,7 @@ from tests.recordings import make_sound, write_wav
 
 CHECKS = [
     *("python", "packages", "patient key", "sandbox", "archive", "lake: objects", "lake: commits", "lake: table"),
+    "lake: domain",
     *("model", "decoder", "gpu", "workers", "disk"),
 ]
 

@@ -6,7 +6,7 @@ The plan, the ledger and the metrics call this stage ``finish``; the lake's ``er
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from dictalake.errors import Erased
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import STAGED, StagedFile, write_staged
 from dictalake.records import FrameGrid, Hypothesis, Word
+from dictalake.transcript.domain import measure_domain
 from dictalake.transcript.formatting import format_text
 from dictalake.transcript.nbest import combine_channels
 from dictalake.transcript.provenance import Provenance
@@ -42,6 +43,8 @@ REPORT = pa.schema(
             pa.field(name, pa.list_(pa.struct({"recording_id": pa.string(), "seconds": pa.float64()})))
             for name in ("uncovered", "lost")
         ),
+        pa.field("judged", pa.int64()),
+        pa.field("conversations", pa.int64()),
     ]
 )
 
@@ -55,6 +58,7 @@ class Assemble:
     def __init__(self, config: Config, provenance: Provenance, grid: FrameGrid | None) -> None:
         self._lake, self._uncovered_s = config.lake, config.quality.uncovered_s
         self._assembler = RowAssembler(config, provenance, grid)
+        self._is_ctc = grid is not None
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -67,7 +71,10 @@ class Assemble:
 
         files = write_staged(make_transcripts(rows), self._lake, count_retry)
         by_id = {row["recording_id"]: row for row in rows}
-        return pa.Table.from_pylist(report_files(files, by_id, self._uncovered_s, retries), schema=REPORT)
+        reports = report_files(files, by_id, self._uncovered_s, retries)
+        if self._is_ctc:
+            reports = [report | count_conversations(by_id[one] for one in report["recording_ids"]) for report in reports]
+        return pa.Table.from_pylist(reports, schema=REPORT)
 
 
 def report_files(
@@ -103,6 +110,12 @@ def report_file(file: StagedFile, rows: Sequence[dict[str, Any]], uncovered_s: f
         ],
         "stage_s": {stage: sum(row["timings"][f"{stage}_ms"] or 0.0 for row in rows) / 1000 for stage in _TIMED},
     }
+
+
+def count_conversations(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows say enough to be judged, and how many of those look like conversations."""
+    signs = [found for row in rows if (found := measure_domain(row)) is not None]
+    return {"judged": len(signs), "conversations": sum(one.looks_like_conversation for one in signs)}
 
 
 class RowAssembler:

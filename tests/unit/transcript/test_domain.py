@@ -1,0 +1,56 @@
+"""What looks like a conversation, and when a run says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dictalake.transcript.domain import DomainSigns, count_turns, measure_domain, warn_of_conversations
+from tests.lake_rows import make_failed_row, make_row
+
+
+def say(*channels: int) -> list[dict[str, Any]]:
+    return [{"word": "a", "start_s": float(place), "channel": channel} for place, channel in enumerate(channels)]
+
+
+def make(**changes: Any) -> DomainSigns | None:
+    quality = {"duration_s": 60.0, "speech_s": 40.0, "uncovered_speech_s": 0.4} | changes.pop("quality", {})
+    return measure_domain(make_row("a", **{"quality": quality, "confidence": 0.95, "words": say(0, 0, 0), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_conversation"),
+    [
+        ({}, False),
+        ({"quality": {"uncovered_speech_s": 14.0}}, True),
+        ({"confidence": 0.5}, True),
+        ({"words": say(*(0, 1) * 4)}, True),
+        ({"words": say(0, 1, 0)}, False),
+        ({"confidence": None, "quality": {"uncovered_speech_s": None}}, False),
+    ],
+)
+def test_each_sign_alone_suffices(changes: dict[str, Any], is_conversation: bool) -> None:
+    signs = make(**changes)
+    assert signs is not None
+    assert signs.looks_like_conversation == is_conversation
+
+
+def test_of_failed_rows_and_hardly_any_speech_nothing_is_said() -> None:
+    assert make(quality={"speech_s": 1.0}) is None
+    assert make(quality={"speech_s": None}) is None
+    assert measure_domain({**make_row("a"), **make_failed_row("a"), "quality": None}) is None
+
+
+def test_turns_are_counted_in_order_of_time() -> None:
+    assert count_turns(say(0, 0, 1, 1, 0)) == 2
+    assert count_turns(say(0, 0, 1, 1, 0)[::-1]) == 2
+    assert count_turns([]) == 0
+
+
+def test_a_run_warns_of_a_third_and_of_three_at_least() -> None:
+    assert warn_of_conversations(9, 2) is None
+    assert warn_of_conversations(10, 3) is None
+    warning = warn_of_conversations(9, 3)
+    assert warning is not None
+    assert warning.startswith("looks like conversations, not dictation: 3 of 9 recordings")
