@@ -279,7 +279,7 @@ def _wrap(text: str, indent: str = "") -> list[str]:
 ROOMS = {
     "dictalake": "what every room may use: records, errors, retries, logs, HTML",
     "dictalake/acoustic": "windows of sound → sparse emissions; everything about models",
-    "dictalake/acoustic/engines": "models that write text themselves: Whisper, Qwen3-ASR",
+    "dictalake/acoustic/engines": "models that write text themselves: Whisper, Qwen3-ASR, Parakeet-TDT",
     "dictalake/acoustic/lasr": "the architecture of MedASR",
     "dictalake/archive": "finding objects in an archive, fetching them, opening ZIP, TAR and gzip",
     "dictalake/sandbox": "untrusted bytes are handled in child processes: a call, its limits, its answer",
@@ -290,6 +290,7 @@ ROOMS = {
     "dictalake/config": "every key, its default, and where a value comes from",
     "dictalake/decoding": "emissions → hypotheses: beam search, hotwords",
     "dictalake/decoding/native": "our own beam search, compiled by numba, and its language models",
+    "dictalake/embedding": "passages of transcripts → vectors, for search by meaning",
     "dictalake/evaluation": "scoring, tuning, comparing systems",
     "dictalake/lake": "the Delta tables: commits, leases, queries, erasure, upkeep",
     "dictalake/observers": "what watches a run: progress, Prometheus, OpenLineage",

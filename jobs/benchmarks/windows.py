@@ -195,7 +195,7 @@ class Recogniser:
                 row = {
                     "status": "ok",
                     "confidence": statistics.fmean(word.confidence or 0.0 for word in words) if words else None,
-                    "words": [{"start_s": word.start_s, "channel": word.channel} for word in words],
+                    "words": [{"word": word.word, "start_s": word.start_s, "channel": word.channel} for word in words],
                     "quality": {
                         "duration_s": spoken.waveform.shape[1] / SAMPLE_RATE_HZ,
                         "speech_s": sum(total_s(one) for one in speech),
@@ -235,7 +235,7 @@ def count_alarms(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "warned": sum(row["warns"] for row in of_kind),
                 **{
                     sign: sorted(round(row[sign], 3) for row in of_kind)
-                    for sign in ("uncovered_share", "confidence", "turns_per_min")
+                    for sign in ("uncovered_share", "confidence", "marks_share", "turns_per_min")
                 },
             }
     return counted

@@ -1,12 +1,17 @@
 """Does a recording look like a conversation? A model of dictations drops a third of one without a sign.
 
-Three signs, of what a row of the lake says already:
+Signs, of what a row of the lake says already:
 
 - ``uncovered_share``: of its speech, how much has no word near it (``quality.uncovered_speech_s`` of ``quality.speech_s``)
 - ``confidence``: the mean over its words
+- ``marks_share``: of its words, how many are spoken punctuation or headings. Who dictates says "period"; who talks does not
 - ``turns_per_min``: how often the next word is in another channel, where there are several
 
-The thresholds were chosen on synthetic talk of two voices against dictations, and measured on others (docs/evaluation.md).
+A recording looks like a conversation if its voices take turns; or if it has hardly a mark, and the model is unsure of its words
+or left out speech. Confidence alone is low for an unknown voice too, and some doctors dictate no punctuation.
+
+The thresholds of confidence, marks and turns were chosen on synthetic talk of two voices against dictations, and measured on
+others (docs/evaluation.md). That of uncovered speech could not be: the embedded model leaves none there.
 """
 
 from __future__ import annotations
@@ -16,10 +21,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+_MARKS = ("{", "[")  # {period}, [FINDINGS]
 _FEWEST, _SHARE = 3, 1 / 3  # of the recordings of a run, before it warns
 LEAST_SPEECH_S = 5.0  # of less nothing can be said
-MOST_UNCOVERED_SHARE = 0.06
-LEAST_CONFIDENCE = 0.70
+MOST_UNCOVERED_SHARE = 0.1
+LEAST_CONFIDENCE = 0.93
+LEAST_MARKS_SHARE = 0.04
 MOST_TURNS_PER_MIN = 4.0
 
 
@@ -29,16 +36,15 @@ class DomainSigns:
 
     uncovered_share: float | None
     confidence: float | None
+    marks_share: float
     turns_per_min: float
 
     @property
     def looks_like_conversation(self) -> bool:
-        """One sign suffices: each is rare in dictations."""
-        return (
-            (self.uncovered_share is not None and self.uncovered_share > MOST_UNCOVERED_SHARE)
-            or (self.confidence is not None and self.confidence < LEAST_CONFIDENCE)
-            or self.turns_per_min > MOST_TURNS_PER_MIN
-        )
+        loses_speech = self.uncovered_share is not None and self.uncovered_share > MOST_UNCOVERED_SHARE
+        is_unsure = self.confidence is not None and self.confidence < LEAST_CONFIDENCE
+        is_unmarked = self.marks_share < LEAST_MARKS_SHARE
+        return self.turns_per_min > MOST_TURNS_PER_MIN or (is_unmarked and (is_unsure or loses_speech))
 
 
 def measure_domain(row: Mapping[str, Any]) -> DomainSigns | None:
@@ -48,11 +54,13 @@ def measure_domain(row: Mapping[str, Any]) -> DomainSigns | None:
     speech_s, duration_s = quality.get("speech_s"), quality.get("duration_s")
     if row["status"] != "ok" or not duration_s or speech_s is None or speech_s < LEAST_SPEECH_S:
         return None
+    words = row["words"] or ()
     uncovered_s = quality.get("uncovered_speech_s")
     return DomainSigns(
         uncovered_share=None if uncovered_s is None else uncovered_s / speech_s,
         confidence=row["confidence"],
-        turns_per_min=60 * count_turns(row["words"] or ()) / duration_s,
+        marks_share=sum(word["word"].startswith(_MARKS) for word in words) / max(1, len(words)),
+        turns_per_min=60 * count_turns(words) / duration_s,
     )
 
 

@@ -10,13 +10,16 @@ from dictalake.transcript.domain import DomainSigns, count_turns, measure_domain
 from tests.lake_rows import make_failed_row, make_row
 
 
-def say(*channels: int) -> list[dict[str, Any]]:
-    return [{"word": "a", "start_s": float(place), "channel": channel} for place, channel in enumerate(channels)]
+def say(*channels: int, word: str = "a") -> list[dict[str, Any]]:
+    return [{"word": word, "start_s": float(place), "channel": channel} for place, channel in enumerate(channels)]
 
 
 def make(**changes: Any) -> DomainSigns | None:
     quality = {"duration_s": 60.0, "speech_s": 40.0, "uncovered_speech_s": 0.4} | changes.pop("quality", {})
-    return measure_domain(make_row("a", **{"quality": quality, "confidence": 0.95, "words": say(0, 0, 0), **changes}))
+    return measure_domain(make_row("a", **{"quality": quality, "confidence": 0.97, "words": say(0, 0, 0), **changes}))
+
+
+DICTATED = [*say(0, 0, 0), *say(0, word="{period}")]
 
 
 @pytest.mark.parametrize(
@@ -24,13 +27,16 @@ def make(**changes: Any) -> DomainSigns | None:
     [
         ({}, False),
         ({"quality": {"uncovered_speech_s": 14.0}}, True),
-        ({"confidence": 0.5}, True),
+        ({"confidence": 0.9}, True),
+        ({"confidence": 0.9, "words": DICTATED}, False),  # an unknown voice that says "period"
+        ({"quality": {"uncovered_speech_s": 14.0}, "words": DICTATED}, False),
         ({"words": say(*(0, 1) * 4)}, True),
         ({"words": say(0, 1, 0)}, False),
         ({"confidence": None, "quality": {"uncovered_speech_s": None}}, False),
+        ({"confidence": None, "words": None}, False),
     ],
 )
-def test_each_sign_alone_suffices(changes: dict[str, Any], is_conversation: bool) -> None:
+def test_voices_that_take_turns_or_unsure_words_without_punctuation(changes: dict[str, Any], is_conversation: bool) -> None:
     signs = make(**changes)
     assert signs is not None
     assert signs.looks_like_conversation == is_conversation
