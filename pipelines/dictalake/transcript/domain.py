@@ -26,7 +26,7 @@ _FEWEST, _SHARE = 3, 1 / 3  # of the recordings of a run, before it warns
 LEAST_SPEECH_S = 5.0  # of less nothing can be said
 MOST_UNCOVERED_SHARE = 0.1
 LEAST_CONFIDENCE = 0.93
-LEAST_MARKS_SHARE = 0.04
+LEAST_MARKS_SHARE = 0.01
 MOST_TURNS_PER_MIN = 4.0
 
 
