@@ -42,7 +42,7 @@ CATCH_ALLS = {
     # Libraries that raise bare Exceptions, put into words at the one call.
     "workflow/cluster.py": 2,  # the second looks whether a new start may help
     "workflow/identity.py": 1,
-    "acoustic/engines/qwen.py": 1,
+    "acoustic/engines/batches.py": 1,
     "acoustic/engines/whisper.py": 1,
     "acoustic/lasr/compiled.py": 1,
     "acoustic/lasr/files.py": 1,

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from dictalake.acoustic.device import name_device, still_computes
+from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
+
+
+@contextmanager
+def explaining(folder: Path, name: str) -> Iterator[None]:
+    """Whatever a library raises over the files of a model, as one ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # tokenizers raises a bare one for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(f"acoustic.model: {folder.name} does not load as {name}: {reason}") from None
 
 
 class BatchedEngine(ABC):

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoProcessor, ParakeetForTDT
 from dictalake.acoustic.checkpoint import find_folder
 from dictalake.acoustic.device import choose_device, choose_dtype
 from dictalake.acoustic.engines.base import resolve_engine
-from dictalake.acoustic.engines.batches import BatchedEngine
+from dictalake.acoustic.engines.batches import BatchedEngine, explaining
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -40,7 +40,7 @@ class ParakeetEngine(BatchedEngine):
         resolve_engine(acoustic)
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
-        try:
+        with explaining(folder, "Parakeet-TDT"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if config.model_type != "parakeet_tdt":
                 raise ConfigError(
@@ -52,11 +52,6 @@ class ParakeetEngine(BatchedEngine):
             )
             model, found = loaded
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        except ConfigError:
-            raise
-        except Exception as error:  # tokenizers raises a bare one for a damaged file
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ConfigError(f"acoustic.model: {folder.name} does not load as Parakeet-TDT: {reason}") from None
         if missing := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
             raise ConfigError(f"acoustic.model: {folder.name} lacks {len(missing)} weights, the first is {missing[0]}")
         return cls(model, processor, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
@@ -71,8 +66,8 @@ class ParakeetEngine(BatchedEngine):
         starts = (output.durations.cumsum(dim=-1) - output.durations).tolist()
         tokens, durations = output.sequences.tolist(), output.durations.tolist()
         return [
-            self._join_pieces(*of_stretch, len(stretch) / SAMPLE_RATE_HZ)
-            for *of_stretch, stretch in zip(tokens, starts, durations, stretches, strict=True)
+            self._join_pieces(pieces, frames, lasting, len(stretch) / SAMPLE_RATE_HZ)
+            for pieces, frames, lasting, stretch in zip(tokens, starts, durations, stretches, strict=True)
         ]
 
     def _join_pieces(self, tokens: list[int], starts: list[int], durations: list[int], end_s: float) -> list[Word]:
@@ -92,6 +87,6 @@ class ParakeetEngine(BatchedEngine):
             text = tokenizer.decode([token for token, _, _ in pieces], group_tokens=False).strip()
             first, (_, last, duration) = pieces[0][1], pieces[-1]
             if text:
-                times = (min(frame * self._frame_s, end_s) for frame in (first, last + max(1, duration)))
-                joined.append(Word(text, *times, None))
+                word_end_s = min((last + max(1, duration)) * self._frame_s, end_s)
+                joined.append(Word(text, first * self._frame_s, word_end_s, None))
         return joined

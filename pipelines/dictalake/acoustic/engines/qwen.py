@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen3ASRForConditionalGenera
 from dictalake.acoustic.checkpoint import find_folder
 from dictalake.acoustic.device import choose_device, choose_dtype
 from dictalake.acoustic.engines.base import EngineSettings, resolve_engine
-from dictalake.acoustic.engines.batches import BatchedEngine
+from dictalake.acoustic.engines.batches import BatchedEngine, explaining
 from dictalake.config.sections import Acoustic
 from dictalake.errors import ConfigError
 from dictalake.records import SAMPLE_RATE_HZ, Word
@@ -40,7 +40,7 @@ class QwenEngine(BatchedEngine):
         settings = resolve_engine(acoustic)
         folder, _ = find_folder(acoustic)
         device = choose_device(acoustic.device)
-        try:
+        with explaining(folder, "Qwen3-ASR"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if config.model_type != "qwen3_asr" or hasattr(config, "thinker_config"):
                 raise ConfigError(
@@ -53,11 +53,6 @@ class QwenEngine(BatchedEngine):
             model, found = loaded
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             processor.apply_transcription_request([np.zeros(1, np.float32)], language=settings.language, tokenize=False)
-        except ConfigError:
-            raise
-        except Exception as error:  # tokenizers raises a bare one for a damaged file
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ConfigError(f"acoustic.model: {folder.name} does not load as Qwen3-ASR: {reason}") from None
         if missing := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
             raise ConfigError(f"acoustic.model: {folder.name} lacks {len(missing)} weights, the first is {missing[0]}")
         return cls(model, processor, settings, device, choose_dtype(acoustic.dtype, device), acoustic.batch_s)
