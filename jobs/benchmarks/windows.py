@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         for one in speak_set(name, arguments.recordings):
             signs, errors = recognise(one, lengths)
             rows.append({"set": name, "kind": one.kind, "seconds": one.waveform.shape[1] / SAMPLE_RATE_HZ, **signs, **errors})
-    result = {"recordings": rows, "wer": sum_errors(rows, arguments.windows.split(",")), "domain": count_alarms(rows)}
+    result: dict[str, Any] = {"recordings": rows, "wer": sum_errors(rows, arguments.windows.split(",")), "domain": count_alarms(rows)}
     for part in ("wer", "domain"):
         for name, value in result[part].items():
             print_lines(Console(), f"{part} {name}: {value}")
@@ -179,7 +179,7 @@ class Recogniser:
     def __call__(self, spoken: Spoken, lengths: Sequence[Sequence[float]]) -> tuple[dict[str, Any], dict[str, int]]:
         """The signs of the domain, with the first windows, and the words and errors with each."""
         signs: dict[str, Any] = {}
-        errors = {}
+        errors: dict[str, int] = {}
         for length_s, overlap_s in lengths:
             channels = [
                 self._recognise(waveform, channel, length_s, overlap_s) for channel, waveform in enumerate(spoken.waveform)
@@ -199,7 +199,7 @@ class Recogniser:
                     "quality": {
                         "duration_s": spoken.waveform.shape[1] / SAMPLE_RATE_HZ,
                         "speech_s": sum(total_s(one) for one in speech),
-                        "uncovered_speech_s": measure_uncovered([one.ravel() for one in speech], channels),
+                        "uncovered_speech_s": measure_uncovered([one.ravel().tolist() for one in speech], channels),
                     },
                 }
                 found = measure_domain(row)
