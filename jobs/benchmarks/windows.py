@@ -118,7 +118,11 @@ def main(argv: list[str] | None = None) -> int:
         for one in speak_set(name, arguments.recordings):
             signs, errors = recognise(one, lengths)
             rows.append({"set": name, "kind": one.kind, "seconds": one.waveform.shape[1] / SAMPLE_RATE_HZ, **signs, **errors})
-    result: dict[str, Any] = {"recordings": rows, "wer": sum_errors(rows, arguments.windows.split(",")), "domain": count_alarms(rows)}
+    result: dict[str, Any] = {
+        "recordings": rows,
+        "wer": sum_errors(rows, arguments.windows.split(",")),
+        "domain": count_alarms(rows),
+    }
     for part in ("wer", "domain"):
         for name, value in result[part].items():
             print_lines(Console(), f"{part} {name}: {value}")
