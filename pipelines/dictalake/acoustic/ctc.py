@@ -105,7 +105,7 @@ class CtcModel:
         lanes, packs = torch.get_num_threads() if device == "cpu" else 1, True
         if device == "cpu" and isinstance(model, FastLasr):
             way = model.choose_way(getattr(torch, dtype), lanes)
-            lanes, packs = lanes if way.lanes else 1, way.products == "packed"
+            lanes, packs = lanes if way.lanes else 1, way.products == "packed" or acoustic.compile  # what is packed is refused
         loaded = cls(model, extractor, device, dtype, acoustic.batch_s, lanes, window_s=window_s, packs=packs)
         if acoustic.compile:
             loaded.compile(window_s)

@@ -33,6 +33,7 @@ _BUDGET_S = 0.4  # for each of the two questions
 _PACKED_UNLESS = 0.97  # times its time: the other one has to be that much faster
 _LANES_UNLESS = 0.9
 _QUIET = 0.8  # of the cores that were asked for: other processes had little of them
+_UNSURE_FOR_S = 86_400.0  # an answer that was found on a busy machine is kept for a day, so that not each worker tries again
 _FORMAT = 1  # one more whenever the trial changes
 _ISA_VARIABLES = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 _Step = Callable[[torch.Tensor], torch.Tensor]
@@ -52,8 +53,7 @@ def choose_way(width: int, inner: int, dtype: torch.dtype, threads: int) -> Way:
     if (known := _read(path)) is not None and (known.products == "usual" or can_pack(dtype)):
         return known
     way, is_sure = try_ways(width, inner, dtype, threads)
-    if is_sure:
-        _write(path, way)
+    _write(path, way, is_sure)
     return way
 
 
@@ -153,20 +153,23 @@ def _read(path: Path) -> Way | None:
         if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
             return None
         found = json.loads(path.read_bytes()[:1000])
+        age_s = time.time() - path.stat().st_mtime
     except (OSError, ValueError):
         return None
     if not isinstance(found, dict) or found.get("products") not in get_args(Products) or type(found.get("lanes")) is not bool:
         return None
+    if found.get("is_sure") is not True and not 0 <= age_s < _UNSURE_FOR_S:
+        return None
     return Way(found["products"], found["lanes"])
 
 
-def _write(path: Path, way: Way) -> None:
+def _write(path: Path, way: Way, is_sure: bool) -> None:
     """Appears whole or not at all; the last of several writers wins. Without a cache folder the next process tries again."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(way), file)
+            json.dump({**asdict(way), "is_sure": is_sure}, file)
         os.replace(name, path)
     except OSError:
         return

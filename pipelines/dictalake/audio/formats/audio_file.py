@@ -20,7 +20,6 @@ from dictalake.audio.formats.flac_frames import split_flac
 from dictalake.audio.formats.flac_reader import read_damaged_flac
 from dictalake.audio.formats.limits import check_loss, check_not_empty
 from dictalake.audio.formats.ogg_pages import split_ogg
-from dictalake.audio.formats.opus_reader import NotPlainOpus, is_plain_opus, read_opus
 from dictalake.audio.formats.parts import Part
 from dictalake.audio.formats.pcm_headers import split_pcm
 from dictalake.audio.formats.reader import DecodeSession
@@ -43,7 +42,6 @@ _SPLITTERS: dict[str, Callable[[bytes], list[Part]]] = {
     "caf": lambda data: split_pcm(data, "caf"),
     "voc": split_voc,
 }
-_FastReader = Callable[[bytes, str, DecodeSession, float, tuple[int, int]], tuple[DecodedAudio, int]]
 _LOSSES = {"damaged", "cut_end", "hole"}
 _CLOSES_WITHIN_S = 0.05  # codecs may add or leave out a part of their last packet
 
@@ -94,11 +92,11 @@ def _read_part(
         name = name_container(container) or container
         return replace(audio, format=replace(audio.format, container=name)), frames
     if part.is_whole and container in READS:
-        for read in _list_fast_readers(part, container):
-            try:
-                audio, frames = read(part.data, container, session, before_s, least)
-            except (NotPlainOpus, soundfile.SoundFileError, ValueError, OverflowError):
-                continue
+        try:
+            audio, frames = read_with_soundfile(part.data, container, session, before_s, least)
+        except (soundfile.SoundFileError, ValueError, OverflowError):
+            pass
+        else:
             length_s = frames / audio.format.sample_rate_hz
             if part.seconds is None or abs(length_s - part.seconds) <= _CLOSES_WITHIN_S:
                 return replace(audio, account=part.account), frames
@@ -120,12 +118,6 @@ def _read_part(
         has_clock=not is_stretch,
     )
     return replace(audio, account=_close(part, audio.account, frames, audio.format.sample_rate_hz)), frames
-
-
-def _list_fast_readers(part: Part, container: str) -> list[_FastReader]:
-    """Those that read whole files and keep no account, the faster one first."""
-    is_opus = container == "ogg" and part.seconds is not None and is_plain_opus(part.data)
-    return [read_opus, read_with_soundfile] if is_opus else [read_with_soundfile]
 
 
 def _close(part: Part, decoded: Account, frames: int, rate_hz: int) -> Account:
