@@ -31,9 +31,9 @@ def connect(lake: str | Path, **storage_options: str) -> duckdb.DuckDBPyConnecti
 
     The views are ``transcripts`` (one row for each current recording, as promoted), ``recordings`` (all of them in flat
     columns), ``transcript_words``, ``transcript_sections``, ``incomplete`` (transcripts that lack sound), ``failures``,
-    ``rechecks``, ``runs``, ``promotions``, ``superseded`` and ``history`` (every row), as the lake is now;
-    and of what a language model found ``findings``, ``medications``, ``lab_values``, ``follow_ups``, ``impressions`` and
-    ``extractions``.
+    ``rechecks``, ``runs``, ``promotions``, ``superseded``, ``corrections`` (what people changed) and ``history`` (every row),
+    as the lake is now; and of what a language model found ``findings``, ``medications``, ``lab_values``, ``follow_ups``,
+    ``impressions`` and ``extractions``.
     ``storage_options`` are those of ``lake.storage_options``.
     Times are in UTC. Raises ConfigError for a bad location or option, RunError where there is no lake or it cannot be
     reached.

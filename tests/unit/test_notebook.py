@@ -17,6 +17,7 @@ import pytest
 import dictalake
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.fingerprints import FingerprintLog
 from dictalake.lake.query import VIEWS
 from dictalake.lake.rechecks import Recheck, RecheckLog
@@ -24,6 +25,7 @@ from dictalake.lake.runs import RunLog, RunRecord
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
 
 AT = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -40,6 +42,13 @@ ROWS = {
     "incomplete": 1,
     "rechecks": 1,
     "runs": 1,
+    "corrections": 1,
+    "extractions": 1,
+    "findings": 1,
+    "medications": 1,
+    "lab_values": 1,
+    "follow_ups": 1,
+    "impressions": 1,
 }
 
 
@@ -60,6 +69,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recording_id="a", fingerprint=FINGERPRINT, attempt=0, loader=2, at=AT, verdict="lost", missing_s=1.0, repairs=("hole",)
     )
     RecheckLog(config).append([found])
+    Corrections(config).save(CorrectionRecord(recording_id="a", event="corrected", who="Ann", text="no acute fracture"))
+    add_extractions(config, make_extraction("a", findings=[{"term": "fracture", "quote": "fracture", "negated": True}]))
     return folder
 
 

@@ -192,12 +192,12 @@ class Snapshot:
             return
         paths = set(list_files(self._delta))
         fingerprints = open_fingerprints(self._storages[FINGERPRINTS_FOLDER])
-        stored = open_superseded(self._storages[SUPERSEDED_FOLDER], self._delta, storage, read_records(fingerprints))
+        written = open_superseded(self._storages[SUPERSEDED_FOLDER], self._delta, storage, read_records(fingerprints))
         with self._database.cursor() as cursor:
             cursor.execute("USE kept; SET TimeZone = 'UTC'; BEGIN")
             try:
                 self._take_files(cursor, paths)
-                _make_listed(cursor, fingerprints, open_rechecks(self._storages[RECHECKS_FOLDER]), stored)
+                _make_listed(cursor, fingerprints, open_rechecks(self._storages[RECHECKS_FOLDER]), written.pairs)
                 cursor.execute("COMMIT")
             except BaseException:
                 cursor.execute("ROLLBACK")

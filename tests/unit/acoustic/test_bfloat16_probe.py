@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dictalake.acoustic import bfloat16_probe, device
+from dictalake.acoustic import bfloat16_probe, device, fastest_way
 from dictalake.acoustic.bfloat16_probe import Bfloat16, run_probe, try_bfloat16
 from dictalake.acoustic.checkpoint import ModelIdentity
 from dictalake.acoustic.ctc import CtcModel
@@ -75,7 +75,7 @@ def test_a_machine_is_asked_once_a_boot_and_again_under_other_settings(
 
 
 def set_machine(monkeypatch: pytest.MonkeyPatch, outcome: Bfloat16, *, is_native: bool) -> None:
-    for module in (device, lasr_model):
+    for module in (device, fastest_way):
         monkeypatch.setattr(module, "try_bfloat16", lambda: outcome)
     monkeypatch.setattr(device, "_is_native", lambda _: is_native)
 

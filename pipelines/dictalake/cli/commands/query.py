@@ -7,10 +7,10 @@
 
 Views: transcripts (one row for each current recording, as promoted), recordings (all recordings in flat columns),
 transcript_words, transcript_sections, incomplete (transcripts that lack sound), failures, rechecks, runs, promotions,
-superseded, and history (every row). Of what `dictalake extract` found: findings, medications, lab_values, follow_ups,
-impressions, and extractions (a row for each transcript). The language is DuckDB's. A condition on recorded_month keeps the
-files of other months closed. A table shows the first 1,000 rows; CSV, JSON, Parquet and Arrow (an IPC file) hold all of
-them. In a CSV an apostrophe stands before a text that a spreadsheet would run as a formula.
+superseded, corrections (what people changed), and history (every row). Of what `dictalake extract` found: findings,
+medications, lab_values, follow_ups, impressions, and extractions (a row for each transcript). The language is DuckDB's. A
+condition on recorded_month keeps the files of other months closed. A table shows the first 1,000 rows; CSV, JSON, Parquet and
+Arrow (an IPC file) hold all of them. In a CSV an apostrophe stands before a text that a spreadsheet would run as a formula.
 """
 
 from __future__ import annotations
