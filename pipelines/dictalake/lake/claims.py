@@ -279,10 +279,10 @@ class LeaseStore:
 class Heartbeat:
     """A thread that keeps rewriting a lease. Call it to replace the lease.
 
-    A write that fails is made up for by the next one, whether the thread or a caller made it: until then others see the lease
-    as it was, and wait longer than they must. It is over, and ``check`` raises RunError, when every write failed for
-    ``lake.lease_s`` seconds, whatever the error: a network share denies a right or a file for a moment too. Other runs would
-    then take this one for dead and do its work too.
+    A beat that cannot be written is made up for by the next one. A call tries again until the lease is written: a run may not
+    plan before others see its ticket. It is over, and ``check`` raises RunError, when every write failed for ``lake.lease_s``
+    seconds, whatever the error: a network share denies a right or a file for a moment too. Other runs would then take this one
+    for dead and do its work too.
     """
 
     def __init__(self, store: LeaseStore, lease: Lease, progress: Callable[[Lease], Lease]) -> None:
@@ -294,8 +294,9 @@ class Heartbeat:
 
     def __call__(self, lease: Lease) -> None:
         self.check()
-        self._beat(lease)
-        self.check()
+        while not self._beat(lease):
+            self.check()
+            retries.pause(min(1.0, self._store.beat_s / 4))
 
     def check(self) -> None:
         """Raises RunError where the lease is lost."""
@@ -313,8 +314,8 @@ class Heartbeat:
         while self._lost is None and not self._stopped.wait(self._store.beat_s):
             self._beat()
 
-    def _beat(self, lease: Lease | None = None) -> None:
-        """Writes the lease, or ``lease`` in its place, once."""
+    def _beat(self, lease: Lease | None = None) -> bool:
+        """Writes the lease, or ``lease`` in its place, once; returns whether that succeeded."""
         with self._lock:
             began = time.monotonic()
             lease = replace(lease or self._lease, beats=self._lease.beats)
@@ -323,6 +324,7 @@ class Heartbeat:
                 self._lease = replace(self._progress(lease), beats=lease.beats + 1)
                 self._store.write(self._lease)
                 self._failing_since = None
+                return True
             except Exception as error:  # whatever it is, the run must learn of it
                 self._failing_since = began if self._failing_since is None else self._failing_since
                 if time.monotonic() - self._failing_since >= self._store.lease_s:
@@ -331,6 +333,7 @@ class Heartbeat:
                         "its work: check that the lake can be written; what is committed stays, run the same command again to "
                         "resume"
                     )
+                return False
 
 
 def _name_cause(error: Exception) -> str:

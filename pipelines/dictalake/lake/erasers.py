@@ -246,10 +246,11 @@ def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = _IDLE_S) -
         return {}
     assert place.schema is not None
     delta, nothing, dropped = open_table(storage, place.schema), without_docs(place.schema).empty_table(), 0
-    before = set(list_files(delta))
+    before, found = set(list_files(delta)), list[pa.Array]()
     for column in place.names:
         named = scan(list_files(delta), place.schema, storage, [column])[column]
         there = find_recordings(transcripts, named.unique())
+        found.append(there)
         gone = named.filter(pc.invert(pc.is_in(named, value_set=there)))
         ids = sorted(set(gone.drop_null().to_pylist()))
         for start in range(0, len(ids), IDS_AT_ONCE):
@@ -259,16 +260,22 @@ def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = _IDLE_S) -
         dropped += len(gone)
     counts = {place.folder if place.folder in _COUNTED else "other_rows": dropped}
     if place.personal == "content":
+        known = pa.chunked_array(found, pa.string())
         deleted = delete_named(storage, before - set(list_files(delta)))
-        deleted += delete_unused(delta, storage, lambda path: _names_gone(path, place, storage, transcripts), older_than_s)
+        deleted += delete_unused(
+            delta, storage, lambda path: _names_gone(path, place, storage, transcripts, known), older_than_s
+        )
         counts["files_deleted"] = deleted
     return counts
 
 
-def _names_gone(path: str, place: Place, storage: Storage, transcripts: Storage) -> bool:
+def _names_gone(path: str, place: Place, storage: Storage, transcripts: Storage, known: pa.ChunkedArray) -> bool:
+    """Whether a file names a recording that is gone. The table of transcripts is read where it names others than ``known``
+    ones: what compaction left behind names none."""
     rows = read_parquet([path], place.schema, storage).to_table(columns=list(place.names))
     named = pa.chunked_array([chunk for name in place.names for chunk in rows[name].chunks], pa.string()).unique().drop_null()
-    return len(find_recordings(transcripts, named)) < len(named)
+    others = named.filter(pc.invert(pc.is_in(named, value_set=known)))
+    return len(others) > 0 and len(find_recordings(transcripts, others)) < len(others)
 
 
 def replace_rows(

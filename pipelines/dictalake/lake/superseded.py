@@ -216,7 +216,8 @@ class _Log:
     def _actions(self, version: int) -> list[Mapping[str, Any]]:
         if version not in self._read:
             with self._storage.filesystem.open_input_stream(f"_delta_log/{version:020}.json") as stream:
-                self._read[version] = [json.loads(line) for line in stream.read().decode().splitlines() if line]
+                # Not splitlines: JSON leaves characters as they are that count as ends of lines there, U+2028 and others.
+                self._read[version] = [json.loads(line) for line in stream.read().decode().split("\n") if line]
         return self._read[version]
 
 

@@ -169,6 +169,25 @@ def test_a_ticket_that_cannot_be_written_is_made_up_for_by_the_next_beat(
         heartbeat.check()
 
 
+def test_a_run_plans_only_once_others_see_its_ticket(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next run would take the same ticket, and both would do the same work."""
+    store, real, failed = LeaseStore(lake.model_copy(update={"lease_s": 600.0})), LeaseStore.write, list[int]()
+
+    def fail_twice(self: LeaseStore, lease: Lease) -> None:
+        if lease.ticket and len(failed) < 2:
+            failed.append(lease.ticket)
+            raise RunError("503")
+        real(self, lease)
+
+    monkeypatch.setattr("dictalake.retries.pause", lambda _: None)
+    monkeypatch.setattr(LeaseStore, "write", fail_twice)
+    mine = make_lease("r1", "backfill", "f1")
+    with store.hold(mine, lambda lease: lease) as renew:
+        assert store.await_peers(mine, renew) == []
+        assert [seen.lease.ticket for seen in store.read()] == [1]
+    assert failed == [1, 1]
+
+
 def test_a_lease_that_is_refused_at_its_first_write_is_written_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     store, real, failed = LeaseStore(lake), LeaseStore.write, list[int]()
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
@@ -331,6 +331,16 @@ def test_readers_look_for_doubled_keys_only_where_others_than_dictalake_wrote_ro
     double(lake)
     refresh_superseded(lake)
     assert looks_for_copies(lake)
+
+
+def test_a_note_of_a_foreign_writer_with_an_unusual_end_of_line_keeps_nobody_from_reading(lake: Lake) -> None:
+    commit(lake, make_version("gs://a/1"))
+    refresh_superseded(lake)
+    rows = make_transcripts([make_version("gs://a/2")])
+    note = CommitProperties(custom_metadata={"note": "one\u2028two"})
+    table = DeltaTable(f"{lake.uri}/transcripts")
+    write_deltalake(table, rows.cast(without_docs(rows.schema)), mode="append", commit_properties=note)
+    assert show(lake).keys() == {"gs://a/1", "gs://a/2"}
 
 
 def test_a_run_with_nothing_to_do_looks_for_doubled_keys_where_nobody_has(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
