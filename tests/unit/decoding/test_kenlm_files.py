@@ -24,7 +24,7 @@ from dictalake.decoding.native import kenlm_tables, language_model
 from dictalake.decoding.native.kenlm_layout import map_kenlm_file
 from dictalake.decoding.native.kenlm_tables import KenlmTables, open_tables
 from dictalake.decoding.native.search import NativeSearch
-from dictalake.decoding.native.tables import ASKED, MAPPED
+from dictalake.decoding.native.tables import ASKED, MAPPED, PLAIN_WIDTH
 from dictalake.decoding.native.token_prices import list_words
 from tests.beam_inputs import VOCABULARY, peaky
 
@@ -101,6 +101,36 @@ def test_tables_grow_while_a_recording_is_searched(width: int, monkeypatch: pyte
     monkeypatch.setattr(kenlm_tables, "_FIRST_PLACES", 2)
     monkeypatch.setattr(kenlm_tables, "_FIRST_STATES", 600)  # for what is tried when it is opened
     assert open_decoder(config, VOCABULARY).decode(emissions) == expected
+
+
+def test_only_the_table_that_is_full_grows() -> None:
+    tables = map_tables(FILES[0])
+    states, places = len(tables.states), len(tables.table)
+    tables.filled["states"], tables.filled["places"] = states - 20, states
+    tables.make_room(16)
+    assert (len(tables.states), len(tables.table)) == (2 * states, places)
+    tables.filled["places"] = places // 2 - 20
+    tables.make_room(16)
+    assert (len(tables.states), len(tables.table)) == (2 * states, 2 * places)
+
+
+def test_many_beams_get_room_for_states_while_few_are_known() -> None:
+    tables = map_tables(FILES[0])
+    states, beams = len(tables.states), 1024 + PLAIN_WIDTH
+    tables.filled["states"] = states - 2 * beams
+    tables.make_room(beams)
+    assert len(tables.states) == 2 * states
+
+
+@pytest.mark.parametrize(("name", "most"), [("states", kenlm_tables.MOST_STATES), ("places", kenlm_tables.MOST_PLACES)])
+def test_what_has_become_too_much_is_forgotten(name: str, most: int) -> None:
+    tables = map_tables(FILES[0])
+    tables.filled[name] = most
+    tables.forget()
+    assert tables.filled[name][0] == most
+    tables.filled[name] = most + 1
+    tables.forget()
+    assert (tables.filled["states"][0], tables.filled["places"][0]) == (1, 0)
 
 
 def test_a_file_that_scores_differently_is_left_to_kenlm(monkeypatch: pytest.MonkeyPatch) -> None:
