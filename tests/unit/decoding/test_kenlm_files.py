@@ -164,6 +164,25 @@ def test_a_header_that_is_not_understood_is_left_to_kenlm(tmp_path: Path, at: in
     assert map_kenlm_file(path) is None
 
 
+def test_no_word_is_lost_if_the_file_does_not_count_unk(tmp_path: Path) -> None:
+    path = next(path for path in FILES if path.stem == "probing")
+    counted, bytes_ = map_kenlm_file(path), path.read_bytes()
+    assert counted is not None
+    # KenLM writes the count of an ARPA file without <unk> as it is: tables of words for one less, and all words behind them.
+    order, multiplier = bytes_[0x58], float(np.frombuffer(bytes_, np.float32, 1, 0x5C)[0])
+    count, hashes = len(counted.words), (0x6C + 8 * order + 7) // 8 * 8 + 8
+    unigrams, bigrams = (int(counted.levels["start"][number]) for number in (0, 1))
+    removed = 12 * (int(multiplier * count) - int(multiplier * (count - 1)))
+    header = bytes_[:0x6C] + (count - 1).to_bytes(8, "little") + bytes_[0x74:hashes]
+    (tmp_path / "lm").write_bytes(header + bytes_[hashes + removed : unigrams + 8 * count] + bytes_[bigrams:])
+    uncounted = map_kenlm_file(tmp_path / "lm")
+    assert uncounted is not None
+    assert uncounted.words == counted.words
+    assert KenlmTables(uncounted, WORDS).ids.tolist() == KenlmTables(counted, WORDS).ids.tolist()
+    (tmp_path / "lm").write_bytes(bytes_ + b"more\0another\0")
+    assert map_kenlm_file(tmp_path / "lm") is None
+
+
 def test_what_is_no_kenlm_file_is_not_mapped(tmp_path: Path) -> None:
     path = tmp_path / "lm"
     for content in (b"", b"\\data\\\n", FILES[0].read_bytes()[:0x70], FILES[0].read_bytes()[:-20]):
