@@ -7,7 +7,9 @@ with ``-a 22``, and with both.
 
 from __future__ import annotations
 
+import math
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.beam import BeamDecoder
-from dictalake.decoding.kenlm_file import load_kenlm
+from dictalake.decoding.kenlm_file import find_lm, load_kenlm
 from dictalake.decoding.native import kenlm_tables, language_model
 from dictalake.decoding.native.kenlm_layout import map_kenlm_file
 from dictalake.decoding.native.kenlm_tables import KenlmTables, open_tables
 from dictalake.decoding.native.search import NativeSearch
 from dictalake.decoding.native.tables import ASKED, MAPPED, PLAIN_WIDTH
 from dictalake.decoding.native.token_prices import list_words
+from dictalake.errors import ConfigError
 from tests.beam_inputs import VOCABULARY, peaky
 
 FILES = sorted((Path(__file__).parents[2] / "fixtures/kenlm").glob("*.kenlm"))
@@ -188,6 +191,28 @@ def test_what_is_no_kenlm_file_is_not_mapped(tmp_path: Path) -> None:
     for content in (b"", b"\\data\\\n", FILES[0].read_bytes()[:0x70], FILES[0].read_bytes()[:-20]):
         path.write_bytes(content)
         assert map_kenlm_file(path) is None
+
+
+@pytest.mark.parametrize("path", KINDS)
+def test_whatever_the_header_says_all_tables_lie_in_the_file(path: Path, tmp_path: Path) -> None:
+    whole = path.read_bytes()
+    headers = [whole[:at] + bytes([value]) + whole[at + 1 :] for at in range(0x58, 0x90) for value in (0, 1, 0x7F, 0xFF)]
+    headers += [whole[:0x5C] + struct.pack("<f", value) + whole[0x60:] for value in (math.inf, -math.inf, math.nan, 1e30)]
+    headers += [whole[:0x6C] + bytes(8) + whole[0x74:], *(whole[:size] for size in range(0x6C, len(whole), 97))]
+    for content in headers:
+        (tmp_path / "lm").write_bytes(content)
+        file = map_kenlm_file(tmp_path / "lm")
+        if file is not None:
+            assert file.levels["start"].min() > 0
+            assert file.levels["start"].max() < content.index(b"<unk>\0")
+
+
+@pytest.mark.parametrize("multiplier", [math.inf, math.nan])
+def test_hash_tables_of_no_size_are_refused_before_kenlm_computes_with_it(tmp_path: Path, multiplier: float) -> None:
+    whole = next(path for path in FILES if path.stem == "probing").read_bytes()
+    (tmp_path / "lm").write_bytes(whole[:0x5C] + struct.pack("<f", multiplier) + whole[0x60:])
+    with pytest.raises(ConfigError, match="its header makes no sense"):
+        find_lm(Decoding(lm=str(tmp_path / "lm")))
 
 
 @pytest.mark.parametrize("path", KINDS)

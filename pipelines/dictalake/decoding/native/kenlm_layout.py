@@ -53,7 +53,7 @@ def map_kenlm_file(path: Path) -> KenlmFile | None:
         if words[:1] != [b"<unk>"] or not 0 <= more <= (levels[0]["kind"] == HASHED):
             return None
         return KenlmFile(np.frombuffer(mapped, np.uint32, len(mapped) // 4), levels, [word.decode() for word in words])
-    except (_Unreadable, struct.error, UnicodeDecodeError, ValueError):
+    except (_Unreadable, struct.error, IndexError, OverflowError, ValueError):  # the header leads outside the file
         return None
 
 
