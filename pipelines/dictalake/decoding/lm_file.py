@@ -8,6 +8,7 @@ is found.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import struct
 from pathlib import Path
@@ -21,7 +22,7 @@ EMBEDDED = {"embedded:medasr-mini/lm_6.kenlm": "1b380bc98249896629e91e881669922a
 _MAGIC = b"mmap lm http://kheafield.com/code format version"
 _PARAMETERS, _COUNTS = struct.Struct("<BxxxfIBxxxI"), 0x6C
 _PARAMETERS_AT = 0x58
-_MOST_ORDERS, _KINDS = 6, 6
+_MOST_ORDERS, _KINDS, _HASHED_KINDS = 6, 6, 2
 _FIRST_WORD = b"<unk>\0"
 _TAIL_BYTES_A_WORD = 256
 
@@ -64,8 +65,10 @@ def _find_damage(path: Path) -> str | None:
             return None
         if len(head) < _COUNTS + 8 * _MOST_ORDERS:
             return "it ends in its header"
-        order, _, kind, has_words, _ = _PARAMETERS.unpack_from(head, _PARAMETERS_AT)
-        if not 2 <= order <= _MOST_ORDERS or kind >= _KINDS or has_words > 1:
+        order, multiplier, kind, has_words, _ = _PARAMETERS.unpack_from(head, _PARAMETERS_AT)
+        # KenLM computes the sizes of hash tables with the multiplier: one that is no number ends the process.
+        has_sizes = kind >= _HASHED_KINDS or math.isfinite(multiplier)
+        if not 2 <= order <= _MOST_ORDERS or kind >= _KINDS or has_words > 1 or not has_sizes:
             return "its header makes no sense"
         if not has_words:
             return None

@@ -7,7 +7,9 @@ with ``-a 22``, and with both.
 
 from __future__ import annotations
 
+import math
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from dictalake.acoustic.sparse import sparsify
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
 from dictalake.decoding.beam import BeamDecoder
-from dictalake.decoding.kenlm_file import load_kenlm
+from dictalake.decoding.kenlm_file import find_lm, load_kenlm
 from dictalake.decoding.native import kenlm_tables, language_model
 from dictalake.decoding.native.kenlm_layout import map_kenlm_file
 from dictalake.decoding.native.kenlm_tables import KenlmTables, open_tables
 from dictalake.decoding.native.search import NativeSearch
-from dictalake.decoding.native.tables import ASKED, MAPPED
+from dictalake.decoding.native.tables import ASKED, MAPPED, PLAIN_WIDTH
 from dictalake.decoding.native.token_prices import list_words
+from dictalake.errors import ConfigError
 from tests.beam_inputs import VOCABULARY, peaky
 
 FILES = sorted((Path(__file__).parents[2] / "fixtures/kenlm").glob("*.kenlm"))
@@ -103,6 +106,36 @@ def test_tables_grow_while_a_recording_is_searched(width: int, monkeypatch: pyte
     assert open_decoder(config, VOCABULARY).decode(emissions) == expected
 
 
+def test_only_the_table_that_is_full_grows() -> None:
+    tables = map_tables(FILES[0])
+    states, places = len(tables.states), len(tables.table)
+    tables.filled["states"], tables.filled["places"] = states - 20, states
+    tables.make_room(16)
+    assert (len(tables.states), len(tables.table)) == (2 * states, places)
+    tables.filled["places"] = places // 2 - 20
+    tables.make_room(16)
+    assert (len(tables.states), len(tables.table)) == (2 * states, 2 * places)
+
+
+def test_many_beams_get_room_for_states_while_few_are_known() -> None:
+    tables = map_tables(FILES[0])
+    states, beams = len(tables.states), 1024 + PLAIN_WIDTH
+    tables.filled["states"] = states - 2 * beams
+    tables.make_room(beams)
+    assert len(tables.states) == 2 * states
+
+
+@pytest.mark.parametrize(("name", "most"), [("states", kenlm_tables.MOST_STATES), ("places", kenlm_tables.MOST_PLACES)])
+def test_what_has_become_too_much_is_forgotten(name: str, most: int) -> None:
+    tables = map_tables(FILES[0])
+    tables.filled[name] = most
+    tables.forget()
+    assert tables.filled[name][0] == most
+    tables.filled[name] = most + 1
+    tables.forget()
+    assert (tables.filled["states"][0], tables.filled["places"][0]) == (1, 0)
+
+
 def test_a_file_that_scores_differently_is_left_to_kenlm(monkeypatch: pytest.MonkeyPatch) -> None:
     path, other_path = (next(path for path in FILES if path.stem == stem) for stem in ("trie", "bigram-trie"))
     assert open_tables(path, load_kenlm(str(path)), WORDS) is not None
@@ -134,11 +167,52 @@ def test_a_header_that_is_not_understood_is_left_to_kenlm(tmp_path: Path, at: in
     assert map_kenlm_file(path) is None
 
 
+def test_no_word_is_lost_if_the_file_does_not_count_unk(tmp_path: Path) -> None:
+    path = next(path for path in FILES if path.stem == "probing")
+    counted, bytes_ = map_kenlm_file(path), path.read_bytes()
+    assert counted is not None
+    # KenLM writes the count of an ARPA file without <unk> as it is: tables of words for one less, and all words behind them.
+    order, multiplier = bytes_[0x58], float(np.frombuffer(bytes_, np.float32, 1, 0x5C)[0])
+    count, hashes = len(counted.words), (0x6C + 8 * order + 7) // 8 * 8 + 8
+    unigrams, bigrams = (int(counted.levels["start"][number]) for number in (0, 1))
+    removed = 12 * (int(multiplier * count) - int(multiplier * (count - 1)))
+    header = bytes_[:0x6C] + (count - 1).to_bytes(8, "little") + bytes_[0x74:hashes]
+    (tmp_path / "lm").write_bytes(header + bytes_[hashes + removed : unigrams + 8 * count] + bytes_[bigrams:])
+    uncounted = map_kenlm_file(tmp_path / "lm")
+    assert uncounted is not None
+    assert uncounted.words == counted.words
+    assert KenlmTables(uncounted, WORDS).ids.tolist() == KenlmTables(counted, WORDS).ids.tolist()
+    (tmp_path / "lm").write_bytes(bytes_ + b"more\0another\0")
+    assert map_kenlm_file(tmp_path / "lm") is None
+
+
 def test_what_is_no_kenlm_file_is_not_mapped(tmp_path: Path) -> None:
     path = tmp_path / "lm"
     for content in (b"", b"\\data\\\n", FILES[0].read_bytes()[:0x70], FILES[0].read_bytes()[:-20]):
         path.write_bytes(content)
         assert map_kenlm_file(path) is None
+
+
+@pytest.mark.parametrize("path", KINDS)
+def test_whatever_the_header_says_all_tables_lie_in_the_file(path: Path, tmp_path: Path) -> None:
+    whole = path.read_bytes()
+    headers = [whole[:at] + bytes([value]) + whole[at + 1 :] for at in range(0x58, 0x90) for value in (0, 1, 0x7F, 0xFF)]
+    headers += [whole[:0x5C] + struct.pack("<f", value) + whole[0x60:] for value in (math.inf, -math.inf, math.nan, 1e30)]
+    headers += [whole[:0x6C] + bytes(8) + whole[0x74:], *(whole[:size] for size in range(0x6C, len(whole), 97))]
+    for content in headers:
+        (tmp_path / "lm").write_bytes(content)
+        file = map_kenlm_file(tmp_path / "lm")
+        if file is not None:
+            assert file.levels["start"].min() > 0
+            assert file.levels["start"].max() < content.index(b"<unk>\0")
+
+
+@pytest.mark.parametrize("multiplier", [math.inf, math.nan])
+def test_hash_tables_of_no_size_are_refused_before_kenlm_computes_with_it(tmp_path: Path, multiplier: float) -> None:
+    whole = next(path for path in FILES if path.stem == "probing").read_bytes()
+    (tmp_path / "lm").write_bytes(whole[:0x5C] + struct.pack("<f", multiplier) + whole[0x60:])
+    with pytest.raises(ConfigError, match="its header makes no sense"):
+        find_lm(Decoding(lm=str(tmp_path / "lm")))
 
 
 @pytest.mark.parametrize("path", KINDS)

@@ -91,7 +91,10 @@ def search_frames(
 
 @compiled_part
 def _has_room(most: int, lm: LmTables) -> bool:
-    """Whether all that ``most`` beams can look up in a mapped KenLM file fits into its tables: two words each."""
+    """Whether all that ``most`` beams can look up in a mapped KenLM file fits into its tables: two words each.
+
+    Where it does not, ``KenlmTables.make_room`` makes the table larger that fails here.
+    """
     _, _, table, _, _, states, filled = lm
     return 2 * (filled[0].places + 4 * most) < len(table) and filled[0].states + 2 * most < len(states)
 

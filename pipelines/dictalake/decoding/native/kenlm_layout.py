@@ -47,11 +47,13 @@ def map_kenlm_file(path: Path) -> KenlmFile | None:
             return None
     try:
         levels, end = _find_levels(mapped)
-        words = mapped[end:].split(b"\0")[: int(levels[0]["count"])]
-        if words[0] != b"<unk>" or len(words) < levels[0]["count"]:
+        words = mapped[end:].split(b"\0")[:-1]
+        # Of hash tables the count is that of the ARPA file, which may have been without <unk>.
+        more = len(words) - int(levels[0]["count"])
+        if words[:1] != [b"<unk>"] or not 0 <= more <= (levels[0]["kind"] == HASHED):
             return None
         return KenlmFile(np.frombuffer(mapped, np.uint32, len(mapped) // 4), levels, [word.decode() for word in words])
-    except (_Unreadable, struct.error, UnicodeDecodeError, ValueError):
+    except (_Unreadable, struct.error, IndexError, OverflowError, ValueError):  # the header leads outside the file
         return None
 
 

@@ -17,7 +17,8 @@ from dictalake.decoding.native.kenlm_layout import KenlmFile, map_kenlm_file
 from dictalake.decoding.native.kenlm_lookup import look_up
 from dictalake.decoding.native.tables import FILLED, HASHED, STATE, make_records, make_transitions
 
-MOST_STATES = 200_000  # with their transitions 60 MB; beyond that a process forgets them between two recordings
+# Together 60 MB. Beyond one of the two a process forgets all of them between two recordings.
+MOST_STATES, MOST_PLACES = 200_000, 1_000_000
 _FIRST_PLACES, _FIRST_STATES = 1 << 14, 1 << 12
 _WALKS, _STEPS, _TRIED = 8, 6, 12
 _UNKNOWN = 0  # of <unk>, and of all words that the model does not know
@@ -57,15 +58,16 @@ class KenlmTables:
 
     def forget(self) -> None:
         """Call it between recordings: empties tables that have become too large."""
-        if self.filled["states"][0] > MOST_STATES:
+        if self.filled["states"][0] > MOST_STATES or self.filled["places"][0] > MOST_PLACES:
             self._begin()
 
-    def make_room(self) -> None:
-        """Doubles the room for states, and four times that for transitions."""
-        if 2 * self.filled["states"][0] > len(self.states):
+    def make_room(self, beams: int) -> None:
+        """Doubles the table that may be too small for what ``beams`` beams look up in a frame; the other one stays."""
+        if self.filled["states"][0] + 2 * beams >= len(self.states):
             self.states = np.concatenate([self.states, np.zeros_like(self.states)])
-        before, self.table = self.table, make_transitions(4 * len(self.table))
-        insert_all(self.table, before)
+        if 2 * (self.filled["places"][0] + 4 * beams) >= len(self.table):
+            before, self.table = self.table, make_transitions(2 * len(self.table))
+            insert_all(self.table, before)
 
     def agrees_with(self, model: Any) -> bool:
         """Whether KenLM gives exactly the same scores, on walks through the model that prefer what it knows."""

@@ -85,7 +85,7 @@ class NativeSearch:
             elif stopped == MISSING:
                 self._fill()
             elif self._lm.file is not None:
-                self._lm.file.make_room()
+                self._lm.file.make_room(self._most)
         count = self._finish()
         best, plain = self._best[:count], self._best[-1:]
         if hot is None:

@@ -81,8 +81,9 @@ def complete_words(
         if node.done == 0:
             known = 1
             if has_lm:
-                state = node.lm_state
-                following, logp, known = score_word(state, node.word, settings, words, lm, progress, missing)
+                # ``0 +`` makes int64 of it, as everywhere else: numba compiles a function once for each type.
+                state = 0 + node.lm_state
+                following, logp, known = score_word(state, 0 + node.word, settings, words, lm, progress, missing)
                 node.next_lm_state = following
                 word_score = weight * (logp + words[node.word].offset) * LN_10 + settings[0].word_score
                 node.next_lm_score = node.lm_score + word_score
@@ -100,7 +101,7 @@ def complete_words(
         if is_end and node.done == 1:
             node.end_score = 0.0
             if has_lm:
-                state = node.next_lm_state
+                state = 0 + node.next_lm_state
                 _, logp, _ = score_word(state, settings[0].end_word, settings, words, lm, progress, missing)
                 node.end_score = weight * logp * LN_10
 
