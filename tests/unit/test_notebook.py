@@ -45,7 +45,7 @@ ROWS = {
     "corrections": 1,
     "extractions": 1,
     "findings": 1,
-    "medications": 1,
+    "medications": 2,
     "lab_values": 1,
     "follow_ups": 1,
     "impressions": 1,
