@@ -119,7 +119,12 @@ def test_without_a_server_a_worker_starts_as_ray_starts_it(worker: Path, tmp_pat
 
 def test_a_worker_that_was_given_up_is_not_started_a_second_time(server: None, worker: Path, tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text("open('started', 'w')")
-    request = {"command": [str(tmp_path / "late.py")], "environment": {**os.environ, **OF_RAY}, "folder": str(tmp_path), "umask": 0}
+    request = {
+        "command": [str(tmp_path / "late.py")],
+        "environment": {**os.environ, **OF_RAY},
+        "folder": str(tmp_path),
+        "umask": 0,
+    }
     body = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "fork"))
