@@ -2,9 +2,9 @@
 
 python -m tests.chaos --seed 1 --kills 210 --store all --out chaos.json
 
-Killed by SIGKILL are the driver with all that it started, workers of load and finish, actors of emit and decode, decoders in
-their sandbox, the runners of runs with three of them, and whole simulated nodes of a cluster. Each cycle has a new lake, and a
-reader that looks at it all the while.
+The driver is stopped by SIGTERM and by Ctrl-C too. Killed by SIGKILL are the driver with all that it started, workers of load
+and finish, actors of emit and decode, decoders in their sandbox, runners, and whole simulated nodes of a cluster. Each cycle
+has a new lake, and a reader that looks at it all the while.
 Exit code 0 if nothing was lost, duplicated or seen that should not be, and as much was killed as asked.
 """
 
@@ -36,7 +36,16 @@ from tests.emulators import run_gcs, run_s3
 from tests.models import save_random_lasr
 
 STORES = ("local", "gcs", "s3")
-WEIGHTS = {"driver": 0.19, "worker": 0.22, "actor": 0.17, "node": 0.11, "sandbox": 0.1, "runner": 0.21}
+WEIGHTS = {
+    "driver": 0.13,
+    "terminate": 0.07,
+    "interrupt": 0.07,
+    "worker": 0.18,
+    "actor": 0.15,
+    "node": 0.1,
+    "sandbox": 0.1,
+    "runner": 0.2,
+}
 _MODES = {"nodes": "node", "runners": "runner"}  # what is killed in this kind of cycle alone
 _WITH_OTHERS = 0.3  # share of the other kills that happen in each such kind of cycle too
 RUNNERS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -49,6 +50,10 @@ class CycleReport:
     verdict: Verdict | None = None
     reader: Report = field(default_factory=Report)
     took_s: float = 0.0
+
+
+STOPS = {"terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
+_ENDS_WITHIN_S = 60.0  # on a busy machine
 
 
 class _StuckError(Exception):
@@ -123,7 +128,7 @@ class Cycle:
             self._blind = self._struck_this_run = 0
             try:
                 while self._deck and run.poll() is None:
-                    if self._strike(run) == "driver":
+                    if self._strike(run) in ("driver", *STOPS):
                         return None
                 while run.poll() is None:
                     self._watch()
@@ -165,7 +170,7 @@ class Cycle:
         """False if the run is over before."""
         fresh = not self._struck_this_run
         if fresh and self._random.random() < _WHILE_STARTING:
-            return self._wait(run, self._random.uniform(0.0, STARTING_S) if kind == "driver" else _SETTLED_S)
+            return self._wait(run, self._random.uniform(0.0, STARTING_S) if kind in ("driver", *STOPS) else _SETTLED_S)
         while self._changed_at <= self._struck_at + (_SETTLED_S if fresh else 0.0):
             if not fresh and self._blind < _BLIND_KILLS and time.monotonic() - self._struck_at > _PATIENCE_S:
                 break
@@ -196,6 +201,8 @@ class Cycle:
         if kind == "driver":
             killed = chaos_victims.kill_family(run.pid)
             return f"{killed} processes" if run.wait() == -signal.SIGKILL else None  # None: it was just over
+        if kind in STOPS:
+            return self._stop(run, STOPS[kind])
         if kind == "node":
             assert self._cluster is not None
             killed = self._cluster.kill_node()
@@ -212,6 +219,20 @@ class Cycle:
                     return stage or kind
             time.sleep(_POLL_S)
         return None
+
+    def _stop(self, run: subprocess.Popen[bytes], by: signal.Signals) -> str | None:
+        """As a terminal or an operator stops a run, which ends by itself then; None if it was just over."""
+        os.killpg(run.pid, by)
+        try:
+            code = run.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.report.violations.append(f"a run did not end within {_ENDS_WITHIN_S:g} s of {by.name}")
+            return by.name
+        if code in FINISHED:
+            return None
+        if code != 128 + by:
+            self.report.violations.append(f"a run that {by.name} stopped ended with {code}")
+        return by.name
 
     def _judge_reader(self, rows: int) -> None:
         seen = self.report.reader
