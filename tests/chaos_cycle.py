@@ -199,8 +199,8 @@ class Cycle:
     def _kill(self, run: subprocess.Popen[bytes], kind: str) -> str | None:
         """Kills one of ``kind``, and says more of what it was; None if there was none for some seconds."""
         if kind == "driver":
-            killed = chaos_victims.kill_family(run.pid)
-            return f"{killed} processes" if run.wait() == -signal.SIGKILL else None  # None: it was just over
+            processes = chaos_victims.kill_family(run.pid)
+            return f"{processes} processes" if run.wait() == -signal.SIGKILL else None  # None: it was just over
         if kind in STOPS:
             return self._stop(run, STOPS[kind])
         if kind == "node":
