@@ -172,7 +172,8 @@ def become_worker(request: _Request) -> None:
     with suppress(OSError):
         _OOM_SCORE.write_text(request.oom_score_adj)
     sys.argv[:] = request.command
-    sys.path.insert(0, str(Path(request.command[0]).parent))
+    if not _is_path_safe():
+        sys.path.insert(0, str(Path(request.command[0]).parent))
     runpy.run_path(request.command[0], run_name="__main__")
 
 
@@ -235,8 +236,14 @@ def start_worker(arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, *command])
 
 
+def _is_path_safe() -> bool:
+    """Whether Python leaves the folder of a script out of its path, as PYTHONSAFEPATH asks for."""
+    return bool(getattr(sys.flags, "safe_path", False))
+
+
 def main() -> None:
-    del sys.path[0]  # this file's folder, which has no place on the path of a worker
+    if not _is_path_safe():
+        del sys.path[0]  # this file's folder, which has no place on the path of a worker
     if sys.argv[1] != _SERVE:
         start_worker(sys.argv[1:])
         return

@@ -112,6 +112,19 @@ def test_a_worker_finds_modules_where_one_of_rays_own_would(server: None, worker
     assert not forked["has_own_code"], "which dictalake a worker imports is its own business"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no safe path")
+def test_a_worker_finds_all_of_a_users_folders_where_scripts_bring_none(
+    worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
+    with fork_server.fork_server(tmp_path, soon=["colorsys"], later=["wave"]):
+        forked, own = read(start(worker)), read(start(worker, RAY_JOB_ID="02000000"))
+    assert forked["has_imported"] == [True, True]
+    assert forked["path"] == own["path"]
+    assert str(tmp_path / "theirs") in forked["path"]
+
+
 def test_a_worker_of_another_job_is_no_fork_as_ray_has_read_its_variables_already(server: None, worker: Path) -> None:
     assert read(start(worker))["has_imported"] == [True, True]
     other = start(worker, RAY_JOB_ID="02000000")
