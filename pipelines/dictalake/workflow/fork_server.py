@@ -36,6 +36,9 @@ _LONGEST_START_S = 60.0
 # Ray writes the name of what a worker does over its arguments, and takes no more room than they have.
 _ROOM_FOR_NAME = "-" * 200
 _JOB = "RAY_JOB_ID"
+# Where memory is short, the kernel ends the process with the highest score. Ray raises it in each process that it starts as a
+# worker, so that its own processes and the driver live on.
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
 _CONTEXT, _LANGUAGE, _FOLDER = "--serialized-runtime-env-context=", "--language=", "--temp-dir="
 
 
@@ -46,6 +49,7 @@ class _Request(NamedTuple):
     environment: dict[str, str]
     folder: str
     umask: int
+    oom_score_adj: str
     descriptors: tuple[int, ...]
 
     @property
@@ -165,22 +169,46 @@ def become_worker(request: _Request) -> None:
     os.environ.update(request.environment)
     os.chdir(request.folder)
     os.umask(request.umask)
+    with suppress(OSError):
+        _OOM_SCORE.write_text(request.oom_score_adj)
     sys.argv[:] = request.command
-    sys.path.insert(0, str(Path(request.command[0]).parent))
+    if not _is_path_safe():
+        sys.path.insert(0, str(Path(request.command[0]).parent))
     runpy.run_path(request.command[0], run_name="__main__")
 
 
 def _receive(connection: socket.socket) -> _Request:
+    """Raises OSError, ValueError for half a request, of a process that was killed."""
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _STREAMS)
-    with connection.makefile("rb") as body:
-        return _Request(**json.loads(body.read(*_LENGTH.unpack(head))), descriptors=tuple(descriptors))
+    try:
+        with connection.makefile("rb") as body:
+            if len(head) != _LENGTH.size:
+                raise ValueError
+            return _Request(**json.loads(body.read(*_LENGTH.unpack(head))), descriptors=tuple(descriptors))
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _read_oom_score() -> str:
+    """Empty on a kernel that tells none."""
+    with suppress(OSError):
+        return _OOM_SCORE.read_text()
+    return ""
 
 
 def _ask(address: Path, command: Sequence[str]) -> bool:
     """Whether the fork server starts a worker with ``command``."""
     umask = os.umask(_OWNER_ONLY)
     os.umask(umask)
-    request = {"command": command, "environment": dict(os.environ), "folder": os.getcwd(), "umask": umask}
+    request = {
+        "command": command,
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "umask": umask,
+        "oom_score_adj": _read_oom_score(),
+    }
     body = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
         connection.settimeout(_LONGEST_START_S)
@@ -208,8 +236,14 @@ def start_worker(arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, *command])
 
 
+def _is_path_safe() -> bool:
+    """Whether Python leaves the folder of a script out of its path, as PYTHONSAFEPATH asks for."""
+    return bool(getattr(sys.flags, "safe_path", False))
+
+
 def main() -> None:
-    del sys.path[0]  # this file's folder, which has no place on the path of a worker
+    if not _is_path_safe():
+        del sys.path[0]  # this file's folder, which has no place on the path of a worker
     if sys.argv[1] != _SERVE:
         start_worker(sys.argv[1:])
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -133,7 +134,7 @@ def make_plan(config: Config, resources: Resources) -> ResourcePlan:
     by_hardware = math.floor(resources.gpus / gpus) if on_gpu else int(resources.cpus // 8)
     actors = max(1, by_hardware) if config.acoustic.actors == "auto" else config.acoustic.actors
     decoders = max(1, int(resources.cpus // 4)) if config.decoding.actors == "auto" else config.decoding.actors
-    runners = _count_runners(config, actors * gpus)
+    runners = _count_runners(config, actors, actors * gpus)
     # As the lake calls the stages; show_stage says what people read.
     model, decoders = ("hear", 0) if config.acoustic.gives_text else ("emit", decoders)
     plan = ResourcePlan(
@@ -144,6 +145,8 @@ def make_plan(config: Config, resources: Resources) -> ResourcePlan:
         # No more than the actors that share a node find there, if they spread evenly.
         threads=max(1, int(min(resources.cpus // max(actors, runners), resources.largest_node.cpus))),
     )
+    if config.ray.runners == "auto":
+        return _fit_runners(plan, runners, resources)
     if runners > 1:
         plan = _spread(plan, runners, resources.cpus)
         if plan.emit.workers > actors and (on_gpu or config.acoustic.actors != "auto"):
@@ -152,12 +155,23 @@ def make_plan(config: Config, resources: Resources) -> ResourcePlan:
     return plan
 
 
-def _count_runners(config: Config, gpus: float) -> int:
-    """As ``ray.runners`` says; auto: so many that the ``gpus`` need not wait for them."""
+def _fit_runners(plan: ResourcePlan, most: int, resources: Resources) -> ResourcePlan:
+    """``plan`` with as many runners as find room, at most so many: they are there for speed alone."""
+    for runners in range(most, 1, -1):
+        with suppress(ConfigError):
+            spread = _spread(plan, runners, resources.cpus)
+            _check_fits(spread, resources)
+            return spread
+    _check_fits(plan, resources)
+    return plan
+
+
+def _count_runners(config: Config, actors: int, gpus: float) -> int:
+    """As ``ray.runners`` says; auto: so many that the ``gpus`` need not wait for them, each with a model at least."""
     if config.ray.runners != "auto":
         return config.ray.runners
     per_runner = max(1, int(_MOST_BUSY * config.ray.block_audio_s / (_GPU_SPEED * RUNNER_BLOCK_S)))
-    return max(1, math.ceil(gpus / per_runner))
+    return max(1, min(actors, math.ceil(gpus / per_runner)))
 
 
 def _spread(plan: ResourcePlan, runners: int, cpus: float) -> ResourcePlan:

@@ -28,6 +28,14 @@ _MOST_PAUSE_S = 30.0  # before a runner is replaced whose predecessors died with
 MOST_DEATHS = 30  # of runners, one after the other without any report in between
 _CALLS_AT_ONCE = 32  # beside those of the workers of the first stage
 _OBJECT_STORE_SHARE = 0.5  # of the cluster's: what Ray Data itself takes by default
+# How Ray says that a runner is gone, that it is out of reach, or that its answer is gone with its node.
+_GONE = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.OutOfMemoryError,  # Ray's memory monitor ended it
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.ObjectLostError,
+)
 
 
 class RunnerPool:
@@ -54,12 +62,15 @@ class RunnerPool:
                     name = self._polls.pop(question)
                     try:
                         answer = ray.get(question)
-                    except ray.exceptions.RayActorError as error:
+                    except _GONE as error:
                         self._bury(name, type(error).__name__)
                         continue
                     except ray.exceptions.RayError as error:
                         raise put_plainly(error) from None
-                    if (report := self._take_in(name, answer)) is not None:
+                    report = self._take_in(name, answer)
+                    if self._is_over.is_set():  # nobody may come back here after a report: the runners end now
+                        return
+                    if report is not None:
                         yield report
                     self._ask(name, answer.wants)
         finally:
@@ -113,7 +124,7 @@ class RunnerPool:
         """Others do the work of a runner that died, and a new one takes its place."""
         self._deaths += 1
         place = self._places.pop(name)
-        del self._actors[name]
+        ray.kill(self._actors.pop(name))  # one that is only out of reach would keep the CPUs and GPUs of the new one
         self._ledger.forgive(name)
         shares = self._book.give_back(name)
         if self._deaths >= MOST_DEATHS:

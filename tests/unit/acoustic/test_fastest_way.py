@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dictalake.acoustic.fastest_way import Way, choose_way, try_ways
 from tests.ctc_models import load, make_waveform
 
 SIZE = (32, 64, torch.float32, 2)
+FIND_CACHE = fastest_way._find_cache
 ODD = Way("usual", lanes=False)
 
 
@@ -106,6 +108,18 @@ def test_many_writers_leave_one_whole_answer(tries: list[tuple[int, int]], cache
 
 def test_without_a_cache_folder_each_process_tries(tries: list[tuple[int, int]], tmp_path: Path) -> None:
     (tmp_path / "dictalake").write_bytes(b"no folder")
+    assert [choose_way(*SIZE), choose_way(*SIZE)] == [ODD, ODD]
+    assert len(tries) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always know a folder")
+def test_a_user_without_a_home_folder_can_transcribe(tries: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    monkeypatch.setattr(fastest_way, "_find_cache", FIND_CACHE)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])  # KeyError: a container runs as any number
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     assert [choose_way(*SIZE), choose_way(*SIZE)] == [ODD, ODD]
     assert len(tries) == 2
 

@@ -23,6 +23,7 @@ umask = os.umask(0o077)
 print(json.dumps({
     "arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask, "parent": os.getppid(),
     "is_leader": os.getpgid(0) == os.getpid(), "has_imported": ["colorsys" in sys.modules, "wave" in sys.modules],
+    "oom_score_adj": open("/proc/self/oom_score_adj").read().strip(),
     "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
 }))
 print("a line", file=sys.stderr)
@@ -52,10 +53,15 @@ def arguments(script: Path) -> list[str]:
     return [str(script), f"--temp-dir={script.parent.parent / fork_server.RAYS_FOLDER}", "--worker-id=5"]
 
 
-def start(script: Path, *more: str, language: str = "PYTHON", **variables: str) -> subprocess.CompletedProcess[str]:
+def start(
+    script: Path, *more: str, language: str = "PYTHON", oom_score_adj: int | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """As Ray's node starts a worker. A pipe stays open as long as a process holds its other end: also that of a fork."""
+    set_score = (
+        [] if oom_score_adj is None else ["sh", "-c", f'echo {oom_score_adj} > /proc/self/oom_score_adj; exec "$@"', "sh"]
+    )
     return subprocess.run(
-        [sys.executable, fork_server.__file__, *arguments(script), *more, f"--language={language}"],
+        [*set_score, sys.executable, fork_server.__file__, *arguments(script), *more, f"--language={language}"],
         env={**os.environ, **OF_RAY, **variables},
         cwd=script.parent,
         input="of its own",
@@ -85,11 +91,38 @@ def test_a_worker_is_a_fork_with_the_arguments_and_surroundings_that_ray_gave_to
     assert seen["parent"] == read(start(worker))["parent"]  # the server
 
 
+def test_where_memory_is_short_the_kernel_ends_a_forked_worker_before_the_driver(server: None, worker: Path) -> None:
+    seen = read(start(worker, oom_score_adj=1000))
+    assert (seen["has_imported"], seen["oom_score_adj"]) == ([True, True], "1000")
+
+
+@pytest.mark.parametrize("half", [b"", b"\0\0", b"\0\0\1\0{"])
+def test_a_request_that_ends_half_way_does_not_end_the_server(server: None, worker: Path, tmp_path: Path, half: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "fork"))
+        if half:
+            socket.send_fds(connection, [half], [0, 1, 2])
+    assert read(start(worker))["has_imported"] == [True, True]
+
+
 def test_a_worker_finds_modules_where_one_of_rays_own_would(server: None, worker: Path) -> None:
     forked, own = read(start(worker)), read(start(worker, RAY_JOB_ID="02000000"))
     assert forked["path"] == own["path"]
     assert forked["path"][0] == str(worker.parent)
     assert not forked["has_own_code"], "which dictalake a worker imports is its own business"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no safe path")
+def test_a_worker_finds_all_of_a_users_folders_where_scripts_bring_none(
+    worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
+    with fork_server.fork_server(tmp_path, soon=["colorsys"], later=["wave"]):
+        forked, own = read(start(worker)), read(start(worker, RAY_JOB_ID="02000000"))
+    assert forked["has_imported"] == [True, True]
+    assert forked["path"] == own["path"]
+    assert str(tmp_path / "theirs") in forked["path"]
 
 
 def test_a_worker_of_another_job_is_no_fork_as_ray_has_read_its_variables_already(server: None, worker: Path) -> None:
@@ -124,6 +157,7 @@ def test_a_worker_that_was_given_up_is_not_started_a_second_time(server: None, w
         "environment": {**os.environ, **OF_RAY},
         "folder": str(tmp_path),
         "umask": 0,
+        "oom_score_adj": "0",
     }
     body = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:

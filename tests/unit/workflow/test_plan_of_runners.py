@@ -36,6 +36,18 @@ def test_small_gpu_memory_shares_count_as_less_than_a_gpu() -> None:
     assert make_plan(two_each, Resources(cpus=64, gpus=4)).runners == 2
 
 
+def test_a_model_on_several_gpus_has_one_runner_at_most() -> None:
+    on_four = make_config("auto", acoustic={"gpus_per_actor": 4})
+    plan = make_plan(on_four, Resources(cpus=64, gpus=8))
+    assert (plan.runners, plan.emit.workers) == (2, 2)
+
+
+@pytest.mark.parametrize(("cpus", "runners"), [(16, 1), (17, 2)])
+def test_where_there_is_no_room_for_more_runners_there_are_fewer(cpus: int, runners: int) -> None:
+    greedy = make_config("auto", acoustic={"cpus_per_actor": 3})
+    assert make_plan(greedy, Resources(cpus=cpus, gpus=4)).runners == runners
+
+
 def test_the_parts_are_all_there_is_and_differ_by_a_worker_at_most() -> None:
     plan = make_plan(make_config("auto", ray={"runners": 13}), GPU_NODES)
     parts = split_plan(plan)

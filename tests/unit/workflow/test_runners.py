@@ -9,11 +9,13 @@ import pytest
 
 from dictalake.config.sections import Config
 from dictalake.errors import RunError
-from dictalake.workflow import runners
 from dictalake.workflow.plan import Resources, make_plan
 from dictalake.workflow.runner import Answer
 from dictalake.workflow.runners import MOST_DEATHS, RunnerPool, take_in
 from dictalake.workflow.shares import ShareBook
+
+import ray  # isort: skip
+import ray.exceptions  # isort: skip
 
 THREE = Config.model_validate({"ray": {"runners": 3}, "acoustic": {"device": "cpu"}})
 
@@ -36,7 +38,9 @@ def make_reports(**ids_of_shares: list[str]) -> pa.Table:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> RunnerPool:
     """Three runners by name that share five shares; none is a process."""
-    monkeypatch.setattr(runners.ray, "cluster_resources", lambda: {"object_store_memory": 6e9})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 6e9})
+    monkeypatch.setattr(ray, "kill", lambda actor: actor.was_killed())
+    monkeypatch.setattr(ray, "wait", lambda questions, **_: (questions, []))
     plan = make_plan(THREE, Resources(cpus=2, gpus=0))
     pool = RunnerPool(MagicMock(), THREE, plan, MagicMock(), make_book(5))
     pool._starts.clear()
@@ -70,6 +74,48 @@ def test_the_shares_of_a_dead_runner_go_to_another_and_its_place_to_a_new_one(po
     shares, is_last, _ = pool._actors["r2"].poll.remote.call_args.args
     assert [share.number for share in shares] == [0, 1, 2, 3, 4]
     assert is_last
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.ActorDiedError(),
+        ray.exceptions.ActorUnavailableError("out of reach", None),
+        ray.exceptions.OutOfMemoryError("by Ray's monitor"),
+        ray.exceptions.NodeDiedError("gone"),
+        ray.exceptions.ObjectLostError("ab", None, ""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_runner_that_is_gone_in_any_way_is_ended_and_replaced(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch, error: ray.exceptions.RayError
+) -> None:
+    """One that is only out of reach would keep what the new one needs."""
+    monkeypatch.setattr(ray, "get", MagicMock(side_effect=error))
+    gone = pool._actors["r1"]
+    pool._book.take("r1", 2)
+    pool._polls = {"a question": "r1"}
+    pool._ledger.forgive.side_effect = lambda _: pool.interrupt()  # type: ignore[attr-defined]
+    assert list(pool.read_reports()) == []
+    gone.was_killed.assert_called_once_with()
+    assert [place for _, place in pool._starts] == [1]
+    assert pool._book.waiting == 5
+
+
+def test_runners_end_with_a_run_that_is_stopped_while_an_answer_is_on_its_way(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_late(question: str) -> Answer:
+        pool.interrupt()
+        return Answer(make_reports(s0=["x"]))
+
+    monkeypatch.setattr(ray, "get", answer_late)
+    pool._polls = {"a question": "r1"}
+    actors = list(pool._actors.values())
+    reports = pool.read_reports()
+    next(reports, None)  # whoever reads does not come back after a stop
+    for actor in actors:
+        actor.was_killed.assert_called_once_with()
 
 
 def test_each_runner_gets_its_part_of_the_object_store(pool: RunnerPool) -> None:

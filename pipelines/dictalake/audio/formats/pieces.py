@@ -22,7 +22,7 @@ class Pieces:
         self._kind: tuple[str, int, int] | None = None
         self._frames = 0
         self._packer: av.AudioResampler | None = None
-        self._packs: tuple[str, int, int] | None = None
+        self._packs: tuple[str, str, int] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -56,8 +56,10 @@ class Pieces:
             if channels == 1:
                 return np.frombuffer(memoryview(frame.planes[0]), dtype=np.float32, count=frame.samples)[None]
             return cast(np.ndarray, frame.to_ndarray())
-        if self._packer is None or self._packs != self._kind:
-            self._packer, self._packs = av.AudioResampler(format="flt"), self._kind
+        # A resampler refuses other names for as many channels, too: "stereo" and "2 channels".
+        stored = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._packer is None or self._packs != stored:
+            self._packer, self._packs = av.AudioResampler(format="flt"), stored
         parts = []
         for packed in self._packer.resample(frame):
             values = np.frombuffer(memoryview(packed.planes[0]), dtype=np.float32, count=packed.samples * channels)
