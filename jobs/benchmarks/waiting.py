@@ -5,7 +5,7 @@
 The stand-in works as long as a fast GPU would, takes no core meanwhile, and returns what the model gave for the same windows
 before. Each launch of a batch takes its host as long as that of a real one, and holds Python's lock meanwhile as that does:
 5 ms for the kernels one by one, 0.3 ms for a CUDA graph. Everything else is the code of a run: cutting, putting together,
-reading, fusing, making sparse. Two blocks are in the stage at once, as in a run on a GPU. Ray's work is not included.
+reading, fusing, making sparse. One block or two are in the stage at once; a run gives it one. Ray's work is not included.
 """
 
 from __future__ import annotations
