@@ -2,8 +2,8 @@
 
 The thread that calls the stage calls the model. Another one fuses the output and makes it sparse while the model computes the
 next windows, since a GPU must not wait for numpy. Two threads may call it, each with a block (``calls_at_once``); Ray Data does
-so with one as yet. On a CPU the model computes in separate lanes. Their batches are small enough for the arenas from which glibc
-gives memory to other threads; large batches were a tenth slower there.
+so with one as yet. On a CPU the model computes in separate lanes. Their batches are small enough for the arenas from which
+glibc gives memory to other threads; large batches were a tenth slower there.
 """
 
 from __future__ import annotations
