@@ -205,7 +205,24 @@ def test_a_thousand_connections_that_say_nothing_hold_nobody_up(client: Client, 
     assert client.get("/recordings").status == 200
 
 
-def test_what_cannot_be_written_down_is_not_shown(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_defect_is_told_in_the_terminal_by_its_place_and_shows_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("Mr Smith")
+
+    monkeypatch.setattr("dictalake.review.pages.list_next", fail)
+    answer = client.get("/queue")
+    told = capsys.readouterr()
+    assert (answer.status, "Something went wrong" in answer.text) == (500, True)
+    assert {name: answer.headers[name.lower()] for name in HEADERS} == HEADERS
+    assert "ValueError in test_review_doors.py" in told.err
+    assert "Smith" not in told.out + told.err + answer.text
+
+
+def test_what_cannot_be_written_down_is_not_shown(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
     (tmp_path / "lake/accesses").write_text("no folder")
@@ -214,6 +231,7 @@ def test_what_cannot_be_written_down_is_not_shown(rows: list[dict[str, Any]], tm
         assert client.get("/recordings").status == 200
         answer = client.get(f"/recordings/{rows[0]['recording_id']}")
     assert (answer.status, "script" in answer.text) == (503, False)
+    assert "cannot make the table at" in capsys.readouterr().err  # as the page says
 
 
 def test_other_machines_need_a_certificate_and_log_in(lake: Lake, tmp_path: Path) -> None:
