@@ -17,6 +17,7 @@ from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
 from dictalake.lake.corrections import Corrections
 from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.query import connect
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
@@ -188,6 +189,46 @@ def test_the_sound_of_an_erased_recording_is_gone_with_its_page(client: Client, 
     assert [client.get(path).status for path in places] == [404, 404, 404]
     assert recording_id not in client.get("/recordings").text
     assert save(client, recording_id) == 404
+
+
+def test_an_undo_does_not_bring_back_the_text_of_what_is_being_erased(
+    lake: Lake, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_heard_row(tmp_path, "late.wav")
+    recording_id = row["recording_id"]
+    TranscriptTable(lake).commit(write_staged(make_transcripts([row]), lake))
+    assert save(client, recording_id) == 303
+    corrections = Corrections(lake)
+    corrections.refresh()
+    [saved] = corrections.list_of(recording_id)
+    commit = Corrections._commit
+
+    def commit_late(self: Corrections, *given: Any) -> Any:
+        forget(lake, Subjects(recordings=(recording_id,)))
+        monkeypatch.setattr(Corrections, "_require_unchanged", lambda *_: None)  # as if it had looked before
+        return commit(self, *given)
+
+    monkeypatch.setattr(Corrections, "_commit", commit_late)
+    fields = {"csrf": client.read_csrf(), "seen": saved.correction_id}
+    client.post(f"/recordings/{recording_id}/undo", fields)
+    corrections.refresh()
+    assert corrections.list_of(recording_id) == ()
+
+
+def test_only_a_recording_of_the_lake_is_left_to_others(client: Client, lake: Lake) -> None:
+    assert client.post("/queue/next", {"csrf": client.read_csrf(), "leave": "Mr Smith"}).status == 404
+    corrections = Corrections(lake)
+    corrections.refresh()
+    assert corrections.list_of("Mr Smith") == ()
+
+
+def test_whoever_hears_a_part_alone_is_written_down(client: Client, lake: Lake, rows: list[dict[str, Any]]) -> None:
+    recording_id = rows[0]["recording_id"]
+    for _ in range(2):
+        assert client.get(f"/sound/{recording_id}/0.wav", Range="bytes=100-").status == 206
+    with connect(str(lake.uri)) as database:
+        heard = database.sql("SELECT recording_id FROM access_records WHERE what = 'sound'").fetchall()
+    assert heard.count((recording_id,)) == 1
 
 
 def test_a_thousand_connections_that_say_nothing_hold_nobody_up(client: Client, address: str) -> None:

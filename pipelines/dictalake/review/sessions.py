@@ -29,6 +29,7 @@ class Session:
     who: str
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     searches: dict[str, str] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
     used_at: float = field(default_factory=time.monotonic)
 
     def remember(self, words: str) -> str:
