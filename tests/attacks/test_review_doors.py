@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -94,6 +96,24 @@ def test_a_wrong_token_opens_nothing(address: str) -> None:
     for path in ("/enter", "/enter?token=", f"/enter?token={'a' * 43}", "/login"):
         answer = Client(address).get(path)
         assert (answer.status, "set-cookie" in answer.headers) == (401, False), path
+
+
+def test_the_address_that_other_users_see_the_browser_started_with_opens_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: Queue[str] = Queue()
+    monkeypatch.setattr("dictalake.review.server.webbrowser.open", opened.put)
+    server = ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"user": "Ann"}}))
+    thread = threading.Thread(target=server.run, kwargs={"opens_browser": True})
+    thread.start()
+    try:
+        address = opened.get()
+        statuses = [Client(address).get(address.removeprefix(Client(address).origin)).status for _ in range(2)]
+        Client(server.address).enter()
+    finally:
+        server.stop()
+        thread.join()
+    assert statuses == [200, 401]
 
 
 def test_the_cookie_is_for_this_server_alone(address: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ class ReviewServer:
         for name in ("uvicorn", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks may quote what a page shows
         if opens_browser:
-            webbrowser.open(self.address)
+            token = self._place.token
+            address = self.address.replace(token.value, token.make_once())
+            # A browser of the terminal would hold the server up.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         try:
             asyncio.run(self._server.serve(sockets=[self._socket]))
         finally:

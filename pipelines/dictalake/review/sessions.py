@@ -75,12 +75,26 @@ class Sessions:
 
 
 class Token:
-    """The secret in the address that the server prints: whoever has it may look."""
+    """The secret in the address that the server prints: whoever has it may look.
+
+    The browser is started with one that opens a single session, as all users of a machine see how programs were started.
+    """
 
     def __init__(self) -> None:
         self.value = secrets.token_urlsafe(32)
+        self._once = ""
+        self._lock = threading.Lock()
+
+    def make_once(self) -> str:
+        """A secret that matches once."""
+        self._once = secrets.token_urlsafe(32)
+        return self._once
 
     def matches(self, given: str) -> bool:
+        with self._lock:
+            if self._once and hmac.compare_digest(self._once.encode(), given.encode()):
+                self._once = ""
+                return True
         return hmac.compare_digest(self.value.encode(), given.encode())
 
 
