@@ -300,8 +300,24 @@ def test_other_machines_need_a_certificate_and_log_in(lake: Lake, tmp_path: Path
     for review in ({}, {"users": str(users)}):
         with pytest.raises(ConfigError, match=r"^review\.host = 0\.0\.0\.0: other machines reach this address"):
             ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"host": "0.0.0.0", **review}}))
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    door = {"users": str(users), "tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+    for host in ("0.0.0.0", "::"):  # no browser would be answered
+        with pytest.raises(ConfigError, match=r"say with review\.names under which names browsers reach the pages"):
+            ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"host": host, **door}}))
     assert "a long password" not in users.read_text()
     assert users.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_the_printed_address_is_answered_at_every_address_of_this_machine_alone(lake: Lake, host: str) -> None:
+    try:
+        socket.create_server((host, 0), family=socket.getaddrinfo(host, 0)[0][0]).close()
+    except OSError:
+        pytest.skip("this machine has no such address")
+    with serving(str(lake.uri), review={"host": host}) as address:
+        Client(address).enter()
 
 
 def test_a_name_with_a_wrong_password_gets_nowhere_and_is_refused_after_some(lake: Lake, tmp_path: Path) -> None:
