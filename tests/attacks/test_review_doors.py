@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -278,6 +279,17 @@ def test_a_defect_is_told_in_the_terminal_by_its_place_and_shows_nothing(
     assert {name: answer.headers[name.lower()] for name in HEADERS} == HEADERS
     assert "ValueError in test_review_doors.py" in told.err
     assert "Smith" not in told.out + told.err + answer.text
+
+
+def test_a_connection_that_stops_within_its_second_request_is_closed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dictalake.review.server.REQUEST_S", 0.2)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request("GET", "/static/review.css")
+    assert connection.getresponse().read()
+    assert connection.sock is not None
+    connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: ")
+    assert connection.sock.recv(1) == b""
+    connection.close()
 
 
 def test_what_cannot_be_written_down_is_not_shown(

@@ -29,16 +29,20 @@ REQUEST_S = 20.0  # in which a request must have come
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Closes a connection on which no whole request comes in time: they would add up."""
+    """Closes a connection on which no whole request comes in time, the first or a later one: they would add up."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._answered: Any = None
         self._closing = asyncio.get_running_loop().call_later(REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         cycle: Any = self.cycle
-        if cycle is None and not self.transport.is_closing():
+        if cycle is None or (cycle.response_complete and cycle is self._answered):
             self.transport.abort()
+            return
+        self._answered = cycle
+        self._closing = asyncio.get_running_loop().call_later(REQUEST_S, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing.cancel()
