@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +18,9 @@ from argon2 import PasswordHasher
 
 from dictalake.config.sections import Config, Lake
 from dictalake.errors import ConfigError
-from dictalake.lake.corrections import Corrections
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.query import connect
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
@@ -93,6 +97,24 @@ def test_a_wrong_token_opens_nothing(address: str) -> None:
     for path in ("/enter", "/enter?token=", f"/enter?token={'a' * 43}", "/login"):
         answer = Client(address).get(path)
         assert (answer.status, "set-cookie" in answer.headers) == (401, False), path
+
+
+def test_the_address_that_other_users_see_the_browser_started_with_opens_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: Queue[str] = Queue()
+    monkeypatch.setattr("dictalake.review.server.webbrowser.open", opened.put)
+    server = ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"user": "Ann"}}))
+    thread = threading.Thread(target=server.run, kwargs={"opens_browser": True})
+    thread.start()
+    try:
+        address = opened.get()
+        statuses = [Client(address).get(address.removeprefix(Client(address).origin)).status for _ in range(2)]
+        Client(server.address).enter()
+    finally:
+        server.stop()
+        thread.join()
+    assert statuses == [200, 401]
 
 
 def test_the_cookie_is_for_this_server_alone(address: str) -> None:
@@ -190,6 +212,45 @@ def test_the_sound_of_an_erased_recording_is_gone_with_its_page(client: Client, 
     assert save(client, recording_id) == 404
 
 
+def test_an_undo_does_not_bring_back_the_text_of_what_is_being_erased(
+    lake: Lake, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_heard_row(tmp_path, "late.wav")
+    recording_id = row["recording_id"]
+    TranscriptTable(lake).commit(write_staged(make_transcripts([row]), lake))
+    assert save(client, recording_id) == 303
+    corrections = Corrections(lake)
+    corrections.refresh()
+    [saved] = corrections.list_of(recording_id)
+    commit = Corrections._commit
+
+    def commit_late(self: Corrections, record: CorrectionRecord, check: object) -> CorrectionRecord:
+        forget(lake, Subjects(recordings=(recording_id,)))
+        return commit(self, record, lambda _: None)  # as if it had looked before
+
+    monkeypatch.setattr(Corrections, "_commit", commit_late)
+    fields = {"csrf": client.read_csrf(), "seen": saved.correction_id}
+    assert client.post(f"/recordings/{recording_id}/undo", fields).status == 303
+    corrections.refresh()
+    assert corrections.list_of(recording_id) == ()
+
+
+def test_only_a_recording_of_the_lake_is_left_to_others(client: Client, lake: Lake) -> None:
+    assert client.post("/queue/next", {"csrf": client.read_csrf(), "leave": "Mr Smith"}).status == 404
+    corrections = Corrections(lake)
+    corrections.refresh()
+    assert corrections.list_of("Mr Smith") == ()
+
+
+def test_whoever_hears_a_part_alone_is_written_down(client: Client, lake: Lake, rows: list[dict[str, Any]]) -> None:
+    recording_id = rows[0]["recording_id"]
+    for _ in range(2):
+        assert client.get(f"/sound/{recording_id}/0.wav", Range="bytes=100-").status == 206
+    with connect(str(lake.uri)) as database:
+        heard = database.sql("SELECT recording_id FROM access_records WHERE what = 'sound'").fetchall()
+    assert heard.count((recording_id,)) == 1
+
+
 def test_a_thousand_connections_that_say_nothing_hold_nobody_up(client: Client, address: str) -> None:
     parts = urlsplit(address)
     slow: list[socket.socket] = []
@@ -205,7 +266,35 @@ def test_a_thousand_connections_that_say_nothing_hold_nobody_up(client: Client, 
     assert client.get("/recordings").status == 200
 
 
-def test_what_cannot_be_written_down_is_not_shown(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_defect_is_told_in_the_terminal_by_its_place_and_shows_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("Mr Smith")
+
+    monkeypatch.setattr("dictalake.review.pages.list_next", fail)
+    answer = client.get("/queue")
+    told = capsys.readouterr()
+    assert (answer.status, "Something went wrong" in answer.text) == (500, True)
+    assert {name: answer.headers[name.lower()] for name in HEADERS} == HEADERS
+    assert "ValueError in test_review_doors.py" in told.err
+    assert "Smith" not in told.out + told.err + answer.text
+
+
+def test_a_connection_that_stops_within_its_second_request_is_closed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dictalake.review.server.REQUEST_S", 0.2)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request("GET", "/static/review.css")
+    assert connection.getresponse().read()
+    assert connection.sock is not None
+    connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: ")
+    assert connection.sock.recv(1) == b""
+    connection.close()
+
+
+def test_what_cannot_be_written_down_is_not_shown(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
     TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
     (tmp_path / "lake/accesses").write_text("no folder")
@@ -214,6 +303,7 @@ def test_what_cannot_be_written_down_is_not_shown(rows: list[dict[str, Any]], tm
         assert client.get("/recordings").status == 200
         answer = client.get(f"/recordings/{rows[0]['recording_id']}")
     assert (answer.status, "script" in answer.text) == (503, False)
+    assert "cannot make the table at" in capsys.readouterr().err  # as the page says
 
 
 def test_other_machines_need_a_certificate_and_log_in(lake: Lake, tmp_path: Path) -> None:
@@ -222,8 +312,24 @@ def test_other_machines_need_a_certificate_and_log_in(lake: Lake, tmp_path: Path
     for review in ({}, {"users": str(users)}):
         with pytest.raises(ConfigError, match=r"^review\.host = 0\.0\.0\.0: other machines reach this address"):
             ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"host": "0.0.0.0", **review}}))
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    door = {"users": str(users), "tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+    for host in ("0.0.0.0", "::"):  # no browser would be answered
+        with pytest.raises(ConfigError, match=r"say with review\.names under which names browsers reach the pages"):
+            ReviewServer(Config.model_validate({"lake": lake.model_dump(), "review": {"host": host, **door}}))
     assert "a long password" not in users.read_text()
     assert users.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_the_printed_address_is_answered_at_every_address_of_this_machine_alone(lake: Lake, host: str) -> None:
+    try:
+        socket.create_server((host, 0), family=socket.getaddrinfo(host, 0)[0][0]).close()
+    except OSError:
+        pytest.skip("this machine has no such address")
+    with serving(str(lake.uri), review={"host": host}) as address:
+        Client(address).enter()
 
 
 def test_a_name_with_a_wrong_password_gets_nowhere_and_is_refused_after_some(lake: Lake, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ also on two servers, never overwrite each other.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -72,10 +73,14 @@ class Conflict(Exception):
 
 
 class Corrections:
-    """All records of a lake, in memory. ``refresh`` reads what came since, other writers' too. The methods raise RunError."""
+    """All records of a lake, in memory. ``refresh`` reads what came since, other writers' too. The methods raise RunError.
+
+    Threads may share one: a reader sees all records of some version of the table, never a part of them.
+    """
 
     def __init__(self, lake: Lake) -> None:
         self._lake, self._storage = lake, open_storage(lake, CORRECTIONS_FOLDER)
+        self._lock = threading.RLock()  # a slow refresh must not bring back older records while another thread looks at them
         self._version: int | None = None
         self.records: tuple[CorrectionRecord, ...] = ()
         self._of: dict[str, list[CorrectionRecord]] = {}
@@ -86,6 +91,10 @@ class Corrections:
         return self._version
 
     def refresh(self) -> None:
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         if not has_table(self._storage):
             return
         delta = open_table(self._storage, CORRECTIONS, to_read=True)
@@ -95,11 +104,11 @@ class Corrections:
             rows = make_dataset(delta, self._storage, CORRECTIONS).to_table().sort_by([("at", "ascending")]).to_pylist()
         except OSError as error:
             raise RunError(f"cannot read the table at {self._storage.uri}: {type(error).__name__}") from error
-        self.records = tuple(CorrectionRecord(**{**row, "flags": tuple(row["flags"] or ())}) for row in rows)
-        self._of = {}
-        for record in self.records:
-            self._of.setdefault(record.recording_id, []).append(record)
-        self._version = delta.version()
+        records = tuple(CorrectionRecord(**{**row, "flags": tuple(row["flags"] or ())}) for row in rows)
+        of: dict[str, list[CorrectionRecord]] = {}
+        for record in records:
+            of.setdefault(record.recording_id, []).append(record)
+        self.records, self._of, self._version = records, of, delta.version()
 
     def list_of(self, recording_id: str) -> Sequence[CorrectionRecord]:
         """What was done to a recording, oldest first."""
@@ -170,11 +179,14 @@ class Corrections:
         self._commit(CorrectionRecord(recording_id=recording_id, event="passed", who=who), lambda record: None)
 
     def find_claim(self, recording_id: str, since: datetime) -> str | None:
-        """Who is at a recording: the last claim that was neither given back nor made before ``since``."""
+        """Who is at a recording: the last claim that its owner did not give back and that was not made before ``since``."""
+        passed_by = set()
         for one in reversed(self.list_of(recording_id)):
             if one.event == "claimed":
-                return one.who if one.at >= since else None
-            return None
+                return one.who if one.at >= since and one.who not in passed_by else None
+            if one.event != "passed":
+                return None
+            passed_by.add(one.who)
         return None
 
     def _require_unchanged(self, record: CorrectionRecord) -> None:
@@ -188,10 +200,12 @@ class Corrections:
 
             def change() -> CorrectionRecord:
                 delta.update_incremental()
-                self._version = None if self._version != delta.version() else self._version
-                self.refresh()
-                check(record)
-                times = [one.at + _TICK for one in self.list_of(record.recording_id)]  # of two clocks the later commit counts
+                with self._lock:
+                    self.refresh()  # no older than ``delta``: what comes after that refuses the commit below
+                    check(record)
+                    times = [
+                        one.at + _TICK for one in self.list_of(record.recording_id)
+                    ]  # of two clocks the later commit counts
                 timed = replace(record, at=max([record.at, *times]))
                 last = delta.transaction_version(_TURN)
                 turn = Transaction(_TURN, 0 if last is None else last + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -13,9 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from dictalake.errors import RunError
+from dictalake import logs
+from dictalake.errors import RunError, name_place
 from dictalake.review import pages, recording_page, sound_routes
-from dictalake.review.guard import Guard
+from dictalake.review.guard import HEADERS, Guard
 from dictalake.review.place import FOLDER, Place, render_message
 
 
@@ -78,8 +80,18 @@ def _tell(request: Request, error: Exception) -> Response:
 
 
 def _tell_of_lake(request: Request, error: Exception) -> Response:
+    _show_in_terminal(str(error))
     return render_message(request, 503, "The lake cannot be reached", "Try again; the terminal of dictalake review says more.")
 
 
 def _tell_of_defect(request: Request, error: Exception) -> Response:
-    return render_message(request, 500, "Something went wrong", "Nothing was changed. Open the page again.")
+    """Starlette answers outside of the guard here, so its headers are set anew."""
+    _show_in_terminal(f"a page failed, which is a defect of dictalake: {name_place(error)}")
+    text = "Open the page again; what you saved may be there. The terminal of dictalake review says where it failed."
+    response = render_message(request, 500, "Something went wrong", text)
+    response.headers.update(HEADERS)
+    return response
+
+
+def _show_in_terminal(line: str) -> None:
+    logs.log_event("page_failed", line, logs.shown_on(Console(stderr=True)), logs.ERROR)

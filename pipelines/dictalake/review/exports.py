@@ -65,9 +65,11 @@ def list_corrected(snapshot: Snapshot) -> Iterator[Corrected]:
             yield Corrected(record, row)
 
 
-def write_export(snapshot: Snapshot, form: str, out: Path, others: Sequence[str] = ()) -> tuple[Exported, list[str]]:
-    """Writes a file whole or not at all; returns the counts and the ids of the recordings in it. ``others`` are recordings that
-    nobody corrected yet, for tasks of Label Studio. Raises RunError."""
+def write_export(
+    snapshot: Snapshot, form: str, out: Path, others: Sequence[str], write_down: Callable[[list[str]], None]
+) -> Exported:
+    """Writes a file whole or not at all. ``others`` are recordings that nobody corrected yet, for tasks of Label Studio.
+    ``write_down`` gets the ids of the recordings in it before it is there; if it raises, no file is left. Raises RunError."""
     counts, ids = Exported(), list[str]()
 
     def take() -> Iterator[Corrected]:
@@ -95,12 +97,14 @@ def write_export(snapshot: Snapshot, form: str, out: Path, others: Sequence[str]
                 json.dump(tasks, file, ensure_ascii=False, indent=1)
             else:
                 _WRITERS[form](take(), file)
+        if ids:
+            write_down(ids)
         partial.replace(out)
     except OSError as error:
         raise RunError(f"--out {out}: cannot be written: {error.strerror or type(error).__name__}") from None
     finally:
         partial.unlink(missing_ok=True)
-    return counts, ids
+    return counts
 
 
 def _write_manifest(found: Iterator[Corrected], file: IO[str]) -> None:

@@ -237,8 +237,12 @@ def take_next(request: Request) -> Response:
     """Claims the first free recording and opens it."""
     place, who = place_of(request), session_of(request).who
     sampling = _read_sampling(field_of(request, "sampling"))
-    if field_of(request, "leave"):
-        place.snapshot.corrections.leave(field_of(request, "leave"), who)
+    left = field_of(request, "leave")
+    if left:
+        place.snapshot.refresh()
+        if not place.snapshot.query("SELECT 1 FROM stored_rows WHERE recording_id = ? LIMIT 1", [left]):
+            raise HTTPException(404, "The lake has no such recording.")
+        place.snapshot.corrections.leave(left, who)
     for _ in range(5):
         place.snapshot.refresh()
         since = datetime.now(UTC) - timedelta(minutes=place.config.review.claim_min)

@@ -182,9 +182,10 @@ def _show_conflict(
 def undo_correction(request: Request) -> Response:
     recording_id = request.path_params["recording_id"]
     find_rows(request, recording_id)
-    corrections = place_of(request).snapshot.corrections
+    snapshot = place_of(request).snapshot
     try:
-        corrections.undo(recording_id, field_of(request, "seen"), session_of(request).who)
+        snapshot.corrections.undo(recording_id, field_of(request, "seen"), session_of(request).who)
     except Conflict:
         raise HTTPException(409, "Another person changed this recording meanwhile. Open it again to see how.") from None
+    snapshot.require_there(recording_id)  # an undo writes the older text anew
     return go(f"/recordings/{recording_id}")

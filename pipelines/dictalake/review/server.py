@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,25 @@ from dictalake.review.sound import SoundStore
 
 _FILES = 8192  # open at once: a thousand connections that say nothing must leave room for those that do
 _MOST_CONNECTIONS = 4000
+_ANY = ("0.0.0.0", "::")
 REQUEST_S = 20.0  # in which a request must have come
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Closes a connection on which no whole request comes in time: they would add up."""
+    """Closes a connection on which no whole request comes in time, the first or a later one: they would add up."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._answered: Any = None
         self._closing = asyncio.get_running_loop().call_later(REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         cycle: Any = self.cycle
-        if cycle is None and not self.transport.is_closing():
+        if cycle is None or (cycle.response_complete and cycle is self._answered):
             self.transport.abort()
+            return
+        self._answered = cycle
+        self._closing = asyncio.get_running_loop().call_later(REQUEST_S, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing.cancel()
@@ -55,6 +61,11 @@ class ReviewServer:
             )
         if (review.tls_cert is None) != (review.tls_key is None):
             raise ConfigError("review.tls_cert and review.tls_key go together; give both or none")
+        if review.host in _ANY and not review.names:
+            raise ConfigError(
+                f"review.host = {review.host} is every address of this machine, and none that a browser asks for: say with "
+                "review.names under which names browsers reach the pages"
+            )
         users = None if review.users is None else Users(Path(review.users))
         if users is None and review.user is None:
             config = config.model_copy(update={"review": review.model_copy(update={"user": name_account()})})
@@ -70,11 +81,12 @@ class ReviewServer:
             token=Token(),
         )
         self._place.snapshot.refresh()  # a lake that is not there is told before anybody opens a page
-        names = (*("127.0.0.1", "localhost", "[::1]"),) if review.is_local else (review.host,)
+        names = ("127.0.0.1", "localhost", "[::1]") if review.is_local else (_bracket(review.host),)
         hosts = {f"{name.lower()}:{port}" for name in (*names, *review.names)}
         if port == (80 if scheme == "http" else 443):
             hosts |= {host.rpartition(":")[0] for host in hosts}
-        first = review.names[0] if review.names else "127.0.0.1" if review.is_local else review.host
+        here = _bracket(self._socket.getsockname()[0])  # of localhost it may be either
+        first = review.names[0] if review.names else here if review.is_local else names[0]
         path = "/login" if users is not None else f"/enter?token={self._place.token.value}"
         self.address = f"{scheme}://{first}:{port}{path}"
         settings = uvicorn.Config(
@@ -100,7 +112,10 @@ class ReviewServer:
         for name in ("uvicorn", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks may quote what a page shows
         if opens_browser:
-            webbrowser.open(self.address)
+            token = self._place.token
+            address = self.address.replace(token.value, token.make_once())
+            # A browser of the terminal would hold the server up.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         try:
             asyncio.run(self._server.serve(sockets=[self._socket]))
         finally:
@@ -109,6 +124,11 @@ class ReviewServer:
     def stop(self) -> None:
         """From another thread."""
         self._server.should_exit = True
+
+
+def _bracket(host: str) -> str:
+    """A host as it stands in an address."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:

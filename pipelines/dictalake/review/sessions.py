@@ -18,6 +18,7 @@ from dictalake.errors import ConfigError
 _IDLE_S = 12 * 3600.0  # a session that nobody uses for so long is over
 _MOST_SESSIONS, _MOST_SEARCHES = 1000, 200
 _PAUSE_AFTER, _PAUSE_S = 5, 30.0  # wrong passwords for one name, and how long that name is refused then
+_MOST_WAITING = 8  # passwords to check: more would take all threads of the server, and 64 MB of memory each if at once
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Session:
     who: str
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     searches: dict[str, str] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
     used_at: float = field(default_factory=time.monotonic)
 
     def remember(self, words: str) -> str:
@@ -73,12 +75,26 @@ class Sessions:
 
 
 class Token:
-    """The secret in the address that the server prints: whoever has it may look."""
+    """The secret in the address that the server prints: whoever has it may look.
+
+    The browser is started with one that opens a single session, as all users of a machine see how programs were started.
+    """
 
     def __init__(self) -> None:
         self.value = secrets.token_urlsafe(32)
+        self._once = ""
+        self._lock = threading.Lock()
+
+    def make_once(self) -> str:
+        """A secret that matches once."""
+        self._once = secrets.token_urlsafe(32)
+        return self._once
 
     def matches(self, given: str) -> bool:
+        with self._lock:
+            if self._once and hmac.compare_digest(self._once.encode(), given.encode()):
+                self._once = ""
+                return True
         return hmac.compare_digest(self.value.encode(), given.encode())
 
 
@@ -90,6 +106,7 @@ class Users:
         self._hasher = PasswordHasher()
         self._hashes: dict[str, str] = {}
         self._wrong: dict[str, tuple[int, float]] = {}
+        self._turn, self._waiting = threading.Lock(), threading.BoundedSemaphore(_MOST_WAITING)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -106,18 +123,32 @@ class Users:
         self._nobody = self._hasher.hash(secrets.token_hex(8))  # a name that is not there takes as long as one that is
 
     def check(self, name: str, password: str) -> bool:
-        """Whether this is the person's password. After five wrong ones the name is refused for half a minute."""
+        """Whether this is the person's password. After five wrong ones the name is refused for half a minute.
+
+        One is checked at a time, and each takes as long: nobody gets more tries by many requests at once, fills the memory, or
+        learns from the time which names there are. Of a crowd that waits the rest is refused.
+        """
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            with self._turn:
+                return self._check(name, password)
+        finally:
+            self._waiting.release()
+
+    def _check(self, name: str, password: str) -> bool:
+        try:
+            is_right = self._hasher.verify(self._hashes.get(name, self._nobody), password) and name in self._hashes
+        except (VerificationError, InvalidHashError):
+            is_right = False
         count, until = self._wrong.get(name, (0, 0.0))
         if count >= _PAUSE_AFTER and time.monotonic() < until:
             return False
-        try:
-            self._hasher.verify(self._hashes.get(name, self._nobody), password)
-        except (VerificationError, InvalidHashError):
-            if name in self._hashes:
-                self._wrong[name] = (count + 1, time.monotonic() + _PAUSE_S)
-            return False
-        self._wrong.pop(name, None)
-        return name in self._hashes
+        if is_right:
+            self._wrong.pop(name, None)
+        elif name in self._hashes:
+            self._wrong[name] = (count + 1, time.monotonic() + _PAUSE_S)
+        return is_right
 
 
 def add_user(path: Path, name: str, password: str) -> None:

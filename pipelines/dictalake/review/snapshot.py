@@ -227,7 +227,8 @@ class Snapshot:
 
     def _refresh_checked(self) -> None:
         self.corrections.refresh()
-        if self.corrections.version == self._checked:
+        version = self.corrections.version  # before the records: what another thread saves from here on is taken in next time
+        if version == self._checked:
             return
         rows = [
             {
@@ -243,7 +244,7 @@ class Snapshot:
             cursor.register("saved", pa.Table.from_pylist(rows, _CHECKED))
             cursor.execute("CREATE OR REPLACE TABLE checked AS SELECT * FROM saved")
             cursor.unregister("saved")
-        self._checked = self.corrections.version
+        self._checked = version
 
 
 def _make_listed(cursor: duckdb.DuckDBPyConnection, fingerprints: Any, rechecks: Any, stored: Any) -> None:

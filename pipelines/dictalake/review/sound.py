@@ -115,8 +115,7 @@ class SoundStore:
             if there is not None and not (there.done() and there.exception()):
                 self._kept.move_to_end(recording_id)
                 return there
-            self._make_room(row)
-            future = self._pool.submit(self._load, row)
+            future = self._pool.submit(self._load_within, row)
             self._kept[recording_id] = future
             return future
 
@@ -132,11 +131,20 @@ class SoundStore:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _make_room(self, row: Mapping[str, Any]) -> None:
+    def _load_within(self, row: Mapping[str, Any]) -> Sound:
+        """Loads when it is this one's turn: only then is it known what else has come into memory since it was asked for."""
         quality, source = row["quality"] or {}, row["source"] or {}
-        needed = int((quality.get("duration_s") or 0) * 2 * SAMPLE_RATE_HZ * (source.get("channels") or 1))
-        while self._kept and self.count_bytes() + needed > self._most:
-            self._kept.popitem(last=False)
+        self._make_room(int((quality.get("duration_s") or 0) * 2 * SAMPLE_RATE_HZ * (source.get("channels") or 1)))
+        sound = self._load(row)
+        self._make_room(sound.samples.nbytes)
+        return sound
+
+    def _make_room(self, needed: int) -> None:
+        with self._lock:
+            for recording_id in [key for key, one in self._kept.items() if one.done()]:
+                if self.count_bytes() + needed <= self._most:
+                    return
+                del self._kept[recording_id]
 
     def _load(self, row: Mapping[str, Any]) -> Sound:
         if self._loader is None:

@@ -88,7 +88,9 @@ def send_sound(request: Request) -> Response:
     end = min(int(asked[2]) + 1 if asked[2] else total, total, start + MOST_BYTES)
     if end <= start:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{total}"})
-    if start == 0 and place.accesses is not None:
-        place.accesses.add(session_of(request).who, [recording_id], "sound")
+    session = session_of(request)
+    if place.accesses is not None and (start == 0 or recording_id not in session.heard):  # also of one that begins inside
+        place.accesses.add(session.who, [recording_id], "sound")
+        session.heard.add(recording_id)
     headers = {"Content-Range": f"bytes {start}-{end - 1}/{total}", "Accept-Ranges": "bytes"}
     return Response(sound.read(channel, start, end), 206, headers, "audio/wav")

@@ -89,6 +89,16 @@ def test_a_wrong_question_is_refused_with_what_is_right(lake: Lake, arguments: l
         run_command("corrections", [one.replace("{lake}", str(lake.uri)) for one in arguments])
 
 
+def test_what_cannot_be_written_down_is_not_exported(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "lake/accesses").write_text("no folder")
+    (tmp_path / "out").mkdir()
+    arguments = ["export", str(lake.uri), "--out", str(tmp_path / "out/m.csv")]
+    with pytest.raises(RunError):
+        run_command("corrections", arguments)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run_command("corrections", [*arguments, "--review.access_log", "false"]) == 0
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^--out .*: cannot be written"):
         run_command("corrections", ["export", str(lake.uri), "--out", str(tmp_path / "nowhere/m.csv")])

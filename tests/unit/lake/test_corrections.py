@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +102,37 @@ def test_two_people_do_not_get_the_same_recording(lake: Lake) -> None:
     assert first.find_claim("b", LONG_AGO) is None
     second.save(make("One."))
     assert not first.claim("a", "Ann", "worst", datetime.now(UTC) + timedelta(hours=1))
+
+
+def test_what_another_person_leaves_stays_with_its_owner(lake: Lake) -> None:
+    corrections = Corrections(lake)
+    assert corrections.claim("a", "Ann", "worst", LONG_AGO)
+    corrections.leave("a", "Bob")
+    assert corrections.find_claim("a", LONG_AGO) == "Ann"
+    corrections.leave("a", "Ann")
+    assert corrections.find_claim("a", LONG_AGO) is None
+
+
+class _Watched(Corrections):
+    """Tells what other threads would see, and whether they could change it, while a correction is checked."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_of":
+            vars(self).setdefault("seen", []).append(dict(value))
+        super().__setattr__(name, value)
+
+    def _require_unchanged(self, record: CorrectionRecord) -> None:
+        with ThreadPoolExecutor(1) as other:
+            self.is_open = other.submit(self._lock.acquire, blocking=False).result()
+        super()._require_unchanged(record)
+
+
+def test_a_refresh_of_another_thread_never_hides_a_correction(lake: Lake) -> None:
+    saved = Corrections(lake).save(make("One."))
+    corrections = _Watched(lake)
+    corrections.save(make("Two.", replaces=saved.correction_id))
+    assert not corrections.is_open
+    assert [len(one.get("a", ())) for one in vars(corrections)["seen"]] == [0, 1, 2]
 
 
 def test_corrections_survive_upkeep_and_leave_with_their_recording(lake: Lake) -> None:

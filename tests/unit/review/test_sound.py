@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,25 @@ def test_memory_is_bounded_and_what_was_heard_last_stays() -> None:
     assert store.loads == 3
     store.load(make_row("b")).result()
     assert store.loads == 4
+    store.close()
+
+
+def test_memory_is_bounded_when_many_are_asked_for_at_once() -> None:
+    begin = threading.Event()
+
+    class Waiting(_Store):
+        def _load(self, row: Any) -> Sound:
+            begin.wait()
+            return super()._load(row)
+
+    store = Waiting(Config.model_validate({"review": {"sound_mb": 16}}))
+    waiting = [store.load(make_row(recording_id)) for recording_id in "abcdef"]
+    begin.set()
+    assert all(one.result().channels == 1 for one in waiting)
+    assert store.count_bytes() <= 16e6
+    assert store.loads == 6
+    store.load(make_row("f")).result()
+    assert store.loads == 6
     store.close()
 
 

@@ -66,9 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     who = config.review.user or name_account()
     found = list_next(snapshot, who, "worst", config.review.claim_min, arguments.queue) if arguments.queue else []
-    counts, ids = write_export(snapshot, form, arguments.out, [one.recording_id for one in found])
-    if config.review.access_log and ids:
-        AccessLog(config.lake).add(who, ids, "export")
+
+    def write_down(ids: list[str]) -> None:
+        if config.review.access_log:
+            AccessLog(config.lake).add(who, ids, "export")
+
+    counts = write_export(snapshot, form, arguments.out, [one.recording_id for one in found], write_down)
     line = f"{counts.written} written to {arguments.out}"
     if counts.flagged:
         line += f"; {counts.flagged} left out that are flagged or empty"

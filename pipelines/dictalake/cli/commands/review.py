@@ -3,7 +3,8 @@
     dictalake review ./lake
     dictalake review ./lake --archive.storage_options '{...}' --no-browser
     dictalake review --add-user anna --review.users users.txt
-    dictalake review ./lake --host 0.0.0.0 --review.users users.txt --review.tls_cert cert.pem --review.tls_key key.pem
+    dictalake review ./lake --host review.hospital.example --review.users users.txt --review.tls_cert cert.pem \\
+        --review.tls_key key.pem
 
 On this machine alone, whoever has the printed address may look. Other machines need a certificate and log in. The sound comes
 from the archive, by the same keys as in a run; without it the pages work in silence. Corrections are written into the lake, and
