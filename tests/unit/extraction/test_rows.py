@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import pytest
 from starlette.responses import JSONResponse
 
 from dictalake.config.sections import Lake
-from dictalake.errors import ConfigError, RunError
+from dictalake.errors import ConfigError, RunError, TranscriptionError
+from dictalake.extraction.model import Request
 from dictalake.extraction.server_model import ServerModel
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.finding_rows import FindingTable
@@ -263,6 +267,45 @@ def test_a_wrong_address_or_key_is_told_in_one_line(server: tuple[ModelServer, s
         ServerModel(make_config(lake, "null").extract)
     with pytest.raises(ConfigError, match="must be the http or https address"):
         make_config(lake, "localhost:8000")
+
+
+@pytest.mark.parametrize("address", ["https://user:geheim@host/v1", "https://geheim@host/v1", "https://host/v1?key=geheim"])
+def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="put the key into OPENAI_API_KEY") as refused:
+        make_config(Lake(uri=str(tmp_path)), address)
+    assert "geheim" not in str(refused.value)
+
+
+def test_what_goes_to_this_machine_passes_no_proxy(
+    server: tuple[ModelServer, str], lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ServerModel(make_config(lake, server[1], tries=1).extract).probe()["takes_schema"]
+
+
+@pytest.mark.parametrize(("is_cut", "reason"), [(True, "model_unreachable"), (False, "model_timeout")])
+def test_an_answer_that_breaks_off_is_a_failure_of_its_transcript(lake: Lake, *, is_cut: bool, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as kept:
+
+        def send_half() -> None:
+            connection = kept.enter_context(listener.accept()[0])
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            if is_cut:
+                connection.shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=send_half, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        model = ServerModel(make_config(lake, address, tries=1, request_s=0.2).extract)
+        [reply] = model.answer([Request("r", [{"role": "user", "content": "x"}])])
+        thread.join(10)
+        model.close()
+    assert isinstance(reply, TranscriptionError)
+    assert reply.reason == reason
 
 
 def test_a_long_transcript_is_read_in_parts(server: tuple[ModelServer, str], tmp_path: Path) -> None:
