@@ -16,6 +16,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError, TranscriptionError
 from dictalake.extraction.model import Request
 from dictalake.extraction.server_model import ServerModel
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.finding_rows import FindingTable
 from tests.extracted_lake import Run, add_dictations, extract_all, fill_lake, make_config, make_dictation, select
@@ -93,6 +94,24 @@ def test_a_transcript_that_changed_is_read_again_and_the_old_items_do_not_show(
     assert extract_all(config) == 1
     assert select(lake, COUNTS) == [("r0", 0, "ok", 2), ("r1", 0, "ok", 2), ("r1", 1, "ok", 1), ("r2", 0, "ok", 2)]
     assert select(lake, "SELECT quote FROM findings WHERE recording_id = 'r1'") == [("No fracture.",)]
+
+
+def test_items_of_a_text_that_a_person_corrected_do_not_show_until_it_is_read_again(
+    server: tuple[ModelServer, str], lake: Lake
+) -> None:
+    config, items = make_config(lake, server[1]), "SELECT quote FROM findings WHERE recording_id = 'r1'"
+    extract_all(config)
+    record = CorrectionRecord(recording_id="r1", event="corrected", who="Ann", text="No fracture.")
+    saved = Corrections(lake).save(record)
+    assert select(lake, items) == []
+    server[0].mode = "prose"
+    assert extract_all(config) == 1
+    assert select(lake, items) == []
+    server[0].mode = "good"
+    extract_all(config, retry_failed=True)
+    assert select(lake, items) == [("No fracture.",)]
+    Corrections(lake).undo("r1", saved.correction_id, "Ann")
+    assert len(select(lake, items)) == 2
 
 
 def test_two_extractions_that_planned_the_same_work_write_each_row_once(server: tuple[ModelServer, str], lake: Lake) -> None:
