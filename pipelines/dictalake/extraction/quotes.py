@@ -16,6 +16,7 @@ from dictalake.transcript.number_words import is_cardinal, read_fraction, read_n
 
 _SHAPES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "‑": "-", "\u00a0": " ", "…": "."})
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*|(?<![\w.,)])\.\d+")
+_FRACTION = re.compile(r"(?<![\d/.,])([1-9])/([2-9])(?![\d/])")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _NEAR_CHARS = 60  # around a quote, in which the words are that a spoken number goes on with
 
@@ -44,19 +45,19 @@ def find_quote(quote: str, text: str) -> list[Span]:
 
 
 def _make_start(word: str) -> str:
-    """A quote may not begin inside a word or a number: "tender" is not in "non-tender", nor "5" in ".5"."""
+    """A quote may not begin inside a word or a number: "tender" is not in "non-tender", nor "5" in ".5" or "2" in "1/2"."""
     if re.match(r"[.,]\d", word):
         return r"(?<!\d)"
     if not word[0].isalnum():
         return ""
-    return r"(?<!\w)(?<!\d[.,])(?<!\bnon-)" + (r"(?<![^a-z]\.)(?<!\A\.)" if word[0].isdigit() else "")
+    return r"(?<!\w)(?<!\d[.,])(?<!\bnon-)" + (r"(?<![^a-z]\.)(?<!\A\.)(?<!\b[1-9]/)" if word[0].isdigit() else "")
 
 
 def _make_end(word: str) -> str:
     """Nor may it end inside one: "no" is not in "node", "can" not in "can't", nor "4" or "4." in "4.5"."""
     if re.search(r"\d[.,]$", word):
         return r"(?!\d)"
-    return r"(?!\w)(?![.,]\d)(?!'t\b)" if word[-1].isalnum() else ""
+    return r"(?!\w)(?![.,]\d)(?!/[2-9]\b)(?!'t\b)" if word[-1].isalnum() else ""
 
 
 def _cuts_number(text: str, place: int) -> bool:
@@ -99,7 +100,7 @@ def _list_spoken(words: Sequence[str]) -> Iterator[str]:
 
 
 def _read_digits(text: str) -> list[float]:
-    numbers = []
+    numbers = [int(part) / int(whole) for part, whole in _FRACTION.findall(text)]
     for found in _NUMBER.findall(text):
         for plain in {found.replace(",", "") if _GROUPED.fullmatch(found) else found, found.replace(",", ".")}:
             pieces = re.split(r"[.,]", plain) if plain.count(".") + plain.count(",") > 1 else [plain.replace(",", ".")]

@@ -93,6 +93,8 @@ def test_every_reason_to_drop_an_item_has_its_words() -> None:
 
 def test_a_spoken_number_counts_as_said() -> None:
     drug = {"drug": "metoprolol", "dose": 50, "unit": "mg", "quote": "metoprolol fifty milligrams twice daily"}
+    half = {"drug": "metoprolol", "dose": 0.5, "quote": "metoprolol 1/2 tablet"}
+    assert check(answer(medications=[half]), text="metoprolol 1/2 tablet").items["medications"][0]["dose"] == 0.5
     later = {"what": "CT", "when": "in three months", "quote": "Repeat CT in three months"}
     value = {"test": "potassium", "value": "4.2", "quote": "Potassium 4.2"}
     checked = check(answer(medications=[drug], follow_ups=[later], lab_values=[value]))
@@ -196,6 +198,8 @@ def test_what_only_the_neighbour_of_a_seam_saw_is_stored() -> None:
         ("take zero point five milligrams", "take zero"),
         ("take one hundred and five milligrams", "five milligrams"),
         ("take one hundred and five milligrams", "one hundred"),
+        ("take 1/2 tablet", "2 tablet"),
+        ("take 1/2 tablet", "take 1"),
         ("She can't walk.", "She can"),
         ("The abdomen is non\u2011tender.", "tender"),
     ],
@@ -213,6 +217,7 @@ def test_a_quote_does_not_begin_or_end_inside_a_number_or_a_negated_word(text: s
         ("take twenty five milligrams", "twenty five milligrams"),
         ("Pressure one twenty over eighty, pulse sixty", "one twenty over eighty"),
         ("The patient's knee", "The patient"),
+        ("Pressure 120/80", "Pressure 120"),
         ("two nodules and five cysts", "five cysts"),
         ("Grade 3, five cysts", "five cysts"),
     ],
