@@ -83,7 +83,7 @@ def says_number(number: float, passage: str) -> bool:
 
 
 def list_numbers(passage: str) -> list[float]:
-    """The numbers of a passage. A comma may group digits or, as in 4,2, stand for the point: both count."""
+    """The numbers of a passage. The comma of 4,2 stands for the point; that of 12,500 may group digits too."""
     words = [word.strip(";:()").rstrip(".,;:()") for word in passage.lower().replace("-", " ").split()]
     written = [passage, *write_numbers(words), *_list_spoken(words)]
     return [number for text in written for number in _read_digits(text)]

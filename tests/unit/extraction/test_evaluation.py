@@ -94,10 +94,7 @@ def test_a_name_that_differs_a_little_is_found_and_another_is_not(perfect: Items
         ('{"id": "a", "text": "x", "findings": [{"term": "x"}]}', "line 1: an item is none of the schema, at quote"),
         (
             '{"id": "a", "text": "x", "findings": [{"term": "x", "quote": "y"}]}',
-            (
-                '{"id": "a", "text": "x", "findings": [{"term": "x", "quote": "y"}]}',
-                "line 1: the quote of item 1 of findings does not stand in the text$",
-            ),
+            "line 1: the quote of item 1 of findings does not stand in the text$",
         ),
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "dictation 2 has the id of another one"),
         ("", "no dictation"),
