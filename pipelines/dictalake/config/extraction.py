@@ -44,6 +44,11 @@ class Extract(Section):
     @field_validator("server")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+        if value is None:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be the http or https address of a server, as http://127.0.0.1:8000/v1")
+        if "@" in parts.netloc or parts.query:  # the address is written into run records and messages
+            raise ValueError("must hold no user, password or key: put the key into OPENAI_API_KEY")
         return value

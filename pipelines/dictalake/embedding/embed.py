@@ -38,6 +38,7 @@ def embed_lake(lake: Lake, encoder: TextEncoder, report: Callable[[Embedded], No
     ``report`` is told after each commit. Raises RunError when the lake cannot be read or written.
     """
     table = EmbeddingTable(lake)
+    table.sweep()
     of_encoder, done = make_encoder(encoder), Embedded()
     for chunk in _split(table.iter_missing(of_encoder.fingerprint), encoder):
         committed = table.commit(make_rows(chunk, encoder), of_encoder)

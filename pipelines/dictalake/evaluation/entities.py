@@ -76,11 +76,12 @@ def _any_of(spellings: Sequence[str]) -> str:
     return "|".join(re.escape(one) for one in sorted(spellings, key=len, reverse=True))
 
 
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_NUMBER = rf"{_PLAIN}/{_PLAIN}|{_PLAIN}"  # 1/2 tablet, 5/325 mg
 _UNIT = rf"(?:{_any_of(tuple(_UNITS))})(?![a-z0-9])"
 _MONTH = _any_of(tuple(_MONTHS))
 _DATE = re.compile(
-    rf"\b(?P<month>{_MONTH})\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?\b"
+    rf"\b(?P<month>{_MONTH})\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?\b(?!\s?{_UNIT})"
     rf"|\b(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month2>{_MONTH})\.?(?:,? (?P<year2>\d{{4}}))?\b"
     rf"|\b(?P<month3>{_MONTH})\.?(?: of)? (?P<year3>\d{{4}})\b"
     r"|\b(?P<month4>\d{1,2})/(?P<day4>\d{1,2})/(?P<year4>\d{4}|\d{2})\b"
@@ -91,7 +92,7 @@ _PRESSURE = re.compile(
     rf"(?<![\d./])(?P<upper>\d{{2,3}})/(?P<lower>\d{{2,3}})(?![\d/])(?:\s?(?:{_any_of(_MEASURES['mmhg'])}))?"
 )
 _MEASURE = re.compile(
-    rf"(?<![\w.])(?P<numbers>(?:{_NUMBER})(?:\s?(?:{_UNIT})?\s?(?:x|×|by|to|-|–)\s?(?:{_NUMBER}))*)\s?(?P<unit>{_UNIT})"
+    rf"(?<![\w./])(?P<numbers>(?:{_NUMBER})(?:\s?(?:{_UNIT})?\s?(?:x|×|by|to|-|–)\s?(?:{_NUMBER}))*)\s?(?P<unit>{_UNIT})"
     rf"(?:\s?(?:/|per |a |an )(?P<per>(?:{_any_of(tuple(_DENOMINATORS))})(?![a-z0-9])))?"
 )
 _BETWEEN = re.compile(rf"\s?(?:{_UNIT})?\s?(x|×|by|to|-|–)\s?")
@@ -176,7 +177,7 @@ def _read_measure(match: re.Match[str]) -> Entity:
 
 
 def _plain(number: str) -> str:
-    return f"{Decimal(number.replace(',', '')).normalize():f}"
+    return "/".join(f"{Decimal(one).normalize():f}" for one in number.replace(",", "").split("/"))
 
 
 # In this order: what one takes, the next does not see.

@@ -105,12 +105,15 @@ def _read_csv(path: Path, content: str) -> Iterator[tuple[str, str]]:
     columns = [name.strip().lower() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
     name, text = _find_keys(path, columns)
-    yield from _without_repeats(path, ((reader.line_num, row[name] or "", row[text] or "") for row in reader))
+    try:
+        yield from _without_repeats(path, ((reader.line_num, row[name] or "", row[text] or "") for row in reader))
+    except csv.Error:  # a field of more than 128 KiB, mostly: a quotation mark that does not end
+        raise ConfigError(f"{path}, line {reader.line_num + 1}: is no CSV; does a quotation mark not end?") from None
 
 
 def _read_json_lines(path: Path, content: str) -> Iterator[tuple[str, str]]:
     def read() -> Iterator[tuple[int, str, str]]:
-        for place, line in enumerate(content.splitlines(), 1):
+        for place, line in enumerate(content.split("\n"), 1):  # not splitlines: JSON may hold U+2028 and others
             if not line.strip():
                 continue
             try:
@@ -138,12 +141,13 @@ def _find_keys(path: Path, columns: Sequence[str], line: int | None = None) -> t
 def _without_repeats(path: Path, rows: Iterator[tuple[int, str, str]]) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for line, name, text in rows:
-        if not name.strip():
+        name = name.strip()
+        if not name:
             raise ConfigError(f"{path}, line {line}: no recording is named")
         if name in seen:
             raise ConfigError(f"{path}, line {line}: the second text of a recording; leave one of them out")
         seen.add(name)
-        yield name.strip(), text
+        yield name, text
 
 
 def _read_stm(path: Path, content: str) -> Iterator[tuple[str, str]]:
@@ -173,7 +177,7 @@ def _read_ctm(path: Path, content: str) -> Iterator[tuple[str, str]]:
 
 
 def _list_fields(content: str, most: int) -> Iterator[tuple[int, list[str]]]:
-    for place, line in enumerate(content.splitlines(), 1):
+    for place, line in enumerate(content.split("\n"), 1):
         if line.strip() and not line.startswith(_COMMENT):
             yield place, line.split(maxsplit=most)
 

@@ -14,13 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA_VERSION = "1"
 MOST_ITEMS = 60
 _WORDS, _QUOTE = 120, 400
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?|(?<![\w.])\.\d+")
+_GROUPING_COMMA = re.compile(r"(?<=\d)(?<!\b0),(?=\d{3}(?!\d))")
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 Words = Annotated[str, Field(min_length=1, max_length=_WORDS)]
 Quote = Annotated[
     str,
     Field(min_length=1, max_length=_QUOTE, description="the shortest passage of the dictation that says it, copied exactly"),
 ]
+
+
+def _write_points(value: str) -> str:
+    """Without the commas that group digits, and with a point for the comma of 4,2."""
+    return _DECIMAL_COMMA.sub(".", _GROUPING_COMMA.sub("", value))
 
 
 class Item(BaseModel):
@@ -39,7 +46,7 @@ class Item(BaseModel):
     def numbers(self) -> list[float]:
         """The numbers of all its values: its quote must say each."""
         values = [value for name, value in self if name != "quote"]
-        digits = [found for value in values if isinstance(value, str) for found in _NUMBER.findall(value.replace(",", ""))]
+        digits = [found for value in values if isinstance(value, str) for found in _NUMBER.findall(_write_points(value))]
         return [float(one) for one in digits] + [value for value in values if isinstance(value, float)]
 
 
@@ -89,11 +96,9 @@ class LabValue(Item):
     @property
     def number(self) -> float | None:
         """The value where it is a number."""
-        try:
-            number = float(self.value.replace(",", ""))
-        except ValueError:
-            return None
-        return number if abs(number) < 1e12 else None  # neither inf nor nan is said
+        plain = _write_points(self.value)
+        number = float(plain) if re.fullmatch(rf"[-+]?(?:{_NUMBER.pattern})", plain) else None
+        return number if number is not None and abs(number) < 1e12 else None
 
 
 class FollowUp(Item):

@@ -62,12 +62,17 @@ class Score:
 def read_labels(path: Path) -> list[Dictation]:
     """A JSON object a line: ``id``, ``text``, and the lists of items as the schema has them. Raises ConfigError by line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON may hold U+2028 and others
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from None
     found = [_read_line(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ConfigError(f"{path}: no dictation in it")
+    ids: set[str] = set()
+    for place, one in enumerate(found, 1):
+        if one.dictation_id in ids:
+            raise ConfigError(f"{path}: dictation {place} has the id of another one; give each its own")
+        ids.add(one.dictation_id)
     return found
 
 
@@ -81,9 +86,10 @@ def _read_line(line: str, place: str) -> Dictation:
         raise ConfigError(f"{place}: an item is none of the schema, at {where}: {error.errors()[0]['msg']}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"{place}: not a JSON object with id, text and lists of items") from None
-    for one in (item for of_kind in items.values() for item in of_kind):
-        if not find_quote(one.quote, dictation.text):
-            raise ConfigError(f"{place}: the quote {one.quote!r} does not stand in the text")
+    for kind, of_kind in items.items():
+        for number, one in enumerate(of_kind, 1):
+            if not find_quote(one.quote, dictation.text):
+                raise ConfigError(f"{place}: the quote of item {number} of {kind} does not stand in the text")
     return dictation
 
 

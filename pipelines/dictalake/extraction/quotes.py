@@ -8,13 +8,17 @@ passage as it stands in the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dictalake.transcript.inverse_text_normalization import write_numbers
-from dictalake.transcript.number_words import read_number
+from dictalake.transcript.number_words import is_cardinal, read_fraction, read_number, run_end
 
 _SHAPES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "‑": "-", "\u00a0": " ", "…": "."})
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*|(?<![\w.,)])\.\d+")
+_FRACTION = re.compile(r"(?<![\d/.,])([1-9])/([2-9])(?![\d/])")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_NEAR_CHARS = 60  # around a quote, in which the words are that a spoken number goes on with
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,43 @@ def find_quote(quote: str, text: str) -> list[Span]:
     if not any(character.isalnum() for character in quote):
         return []
     pattern = r"\s+".join(re.escape(word) for word in words)
-    # A quote may not begin or end inside a word or a number: "no" is not in "node", nor "4" in "4.5".
-    before = r"(?<!\w)(?<!\d[.,])" if words[0][0].isalnum() else ""
-    after = r"(?!\w)(?![.,]\d)" if words[-1][-1].isalnum() else ""
-    found = re.finditer(f"{before}{pattern}{after}", text.translate(_SHAPES), re.IGNORECASE)
-    return [Span(match.start(), match.end()) for match in found]
+    plain = text.translate(_SHAPES)
+    found = re.finditer(f"{_make_start(words[0])}{pattern}{_make_end(words[-1])}", plain, re.IGNORECASE)
+    spans = [Span(match.start(), match.end()) for match in found]
+    return [span for span in spans if not (_cuts_number(plain, span.start) or _cuts_number(plain, span.end))]
+
+
+def _make_start(word: str) -> str:
+    """A quote may not begin inside a word or a number: "tender" is not in "non-tender", nor "5" in ".5" or "2" in "1/2"."""
+    if re.match(r"[.,]\d", word):
+        return r"(?<!\d)"
+    if not word[0].isalnum():
+        return ""
+    return r"(?<!\w)(?<!\d[.,])(?<!\bnon-)" + (r"(?<![^a-z]\.)(?<!\A\.)(?<!\b[1-9]/)" if word[0].isdigit() else "")
+
+
+def _make_end(word: str) -> str:
+    """Nor may it end inside one: "no" is not in "node", "can" not in "can't", nor "4" or "4." in "4.5"."""
+    if re.search(r"\d[.,]$", word):
+        return r"(?!\d)"
+    return r"(?!\w)(?![.,]\d)(?!/[2-9]\b)(?!'t\b)" if word[-1].isalnum() else ""
+
+
+def _cuts_number(text: str, place: int) -> bool:
+    """Whether ``place`` is inside a spoken number, as before the "five" of "twenty five" or of "point five"."""
+    left = text[max(0, place - _NEAR_CHARS) : place].lower().replace("-", " ").split()[-3:]
+    right = text[place : place + _NEAR_CHARS].lower().replace("-", " ").split()[:3]
+    if not left or not right:
+        return False
+    right[-1] = right[-1].rstrip(".,;:")
+    words, seam = [*left, *right], len(left)
+    if words[seam - 1] in ("point", "oh") and is_cardinal(words[seam]):
+        return True
+    if words[seam] in ("point", "oh") and seam + 1 < len(words) and is_cardinal(words[seam + 1]):
+        return is_cardinal(words[seam - 1])
+    if not (words[seam] == "and" or is_cardinal(words[seam])):  # digits beside digits are two numbers
+        return False
+    return any(run_end(words, start) > seam for start in range(seam))
 
 
 def says_number(number: float, passage: str) -> bool:
@@ -47,16 +83,26 @@ def says_number(number: float, passage: str) -> bool:
 
 
 def list_numbers(passage: str) -> list[float]:
-    """The numbers of a passage. A comma may group digits or, as in 4,2, stand for the point: both count."""
-    words = [word.strip(".,;:()") for word in passage.lower().replace("-", " ").split()]
-    spoken = [number.written for index in range(len(words)) if (number := read_number(words, index))]
-    return [number for text in (passage, *write_numbers(words), *spoken) for number in _read_digits(text)]
+    """The numbers of a passage. The comma of 4,2 stands for the point; that of 12,500 may group digits too."""
+    words = [word.strip(";:()").rstrip(".,;:()") for word in passage.lower().replace("-", " ").split()]
+    written = [passage, *write_numbers(words), *_list_spoken(words)]
+    return [number for text in written for number in _read_digits(text)]
+
+
+def _list_spoken(words: Sequence[str]) -> Iterator[str]:
+    """Spoken numbers in digits, each whole: "twenty five" is no five."""
+    index = 0
+    while index < len(words):
+        number = read_fraction(words, index) if words[index] == "point" else read_number(words, index)
+        if number:
+            yield number.written
+        index = number.end if number else index + 1
 
 
 def _read_digits(text: str) -> list[float]:
-    numbers = []
+    numbers = [int(part) / int(whole) for part, whole in _FRACTION.findall(text)]
     for found in _NUMBER.findall(text):
-        for plain in {found.replace(",", ""), found.replace(",", ".")}:
-            pieces = [plain] if plain.count(".") < 2 else plain.split(".")  # 1.2.2026
-            numbers += [float(piece) for piece in pieces]
+        for plain in {found.replace(",", "") if _GROUPED.fullmatch(found) else found, found.replace(",", ".")}:
+            pieces = re.split(r"[.,]", plain) if plain.count(".") + plain.count(",") > 1 else [plain.replace(",", ".")]
+            numbers += [float(piece) for piece in pieces if piece]  # 1.2.2026
     return numbers

@@ -11,8 +11,11 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
@@ -56,7 +59,11 @@ class ServerModel:
             project="",
             max_retries=settings.tries - 1,
             timeout=openai.Timeout(settings.request_s, connect=min(_CONNECT_S, settings.request_s)),
-            http_client=openai.DefaultHttpxClient(limits=openai.DEFAULT_CONNECTION_LIMITS, follow_redirects=False),
+            http_client=openai.DefaultHttpxClient(
+                limits=openai.DEFAULT_CONNECTION_LIMITS,
+                follow_redirects=False,
+                trust_env=not _is_this_machine(settings.server),  # a proxy would carry transcripts off it
+            ),
         )
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="requests")
 
@@ -79,9 +86,9 @@ class ServerModel:
         options = {"response_format": _wrap_schema("dictation", JSON_SCHEMA)} if self._takes_schema else {}
         try:
             completion = self._ask(request.messages, self._settings.max_tokens, options)
-        except openai.APITimeoutError:
+        except (openai.APITimeoutError, httpx2.TimeoutException):
             raise ModelTimeout(one, f"no answer within extract.request_s = {self._settings.request_s:g}") from None
-        except openai.APIConnectionError as error:
+        except (openai.APIConnectionError, httpx2.TransportError) as error:  # the latter while the body is read
             raise ModelUnreachable(one, f"no connection ({type(error.__cause__ or error).__name__})") from None
         except openai.APIStatusError as error:
             refusal = f"the server answered with HTTP status {error.status_code}"
@@ -132,7 +139,7 @@ class ServerModel:
                     f"extract.model = {self._settings.model}, and OPENAI_API_KEY"
                 ) from None
             raise RunError(f"the server at {server} refuses: HTTP status {error.status_code}; see its own log") from None
-        except (openai.APIError, TimeoutError) as error:
+        except (openai.APIError, httpx2.TransportError, TimeoutError) as error:
             raise RunError(
                 f"the server at {server} does not answer ({type(error).__name__}): start it, then run again"
             ) from None
@@ -143,6 +150,14 @@ class ServerModel:
         except (ValueError, IndexError, RecursionError):
             document = None
         return {"takes_schema": True, "is_constrained": document == {"word": token}}
+
+
+def _is_this_machine(server: str) -> bool:
+    host = urlsplit(server).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _wrap_schema(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from dictalake.lake.query import connect
 from dictalake.lake.schema import EMBEDDINGS
 from dictalake.lake.search import Hit
 from dictalake.lake.storage import open_storage
+from dictalake.lake.tombstones import Erasures
 
 KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # the row of transcripts that a vector belongs to
 _BATCH_ROWS = 4096
@@ -65,6 +66,15 @@ class EmbeddingTable:
         self._storage = open_storage(lake, EMBEDDINGS_FOLDER)
         self._transcripts = open_storage(lake, TRANSCRIPTS_FOLDER)
         self._delta = open_or_create_table(self._storage, EMBEDDINGS, (), "dictalake: vectors of passages of transcripts")
+
+    def sweep(self) -> None:
+        """Removes vectors of recordings that are erased by now: an embedding that was killed right after a commit may have left
+        some. Raises RunError."""
+        if Erasures(self._lake).read():
+            try:
+                drop_rows_of_gone(self._lake, _PLACE)
+            except (OSError, DeltaError) as error:
+                raise self._explain("read", error) from error
 
     def iter_missing(self, encoder: str) -> Iterator[dict[str, Any]]:
         """KEY, text and sections of each transcript of the view that has no vector of this encoder. Raises RunError."""

@@ -1,7 +1,8 @@
 """The views of the table ``findings``, in DuckDB's words and in BigQuery's.
 
-``finding_rows`` are all rows. ``extractions`` has one for each current transcript: the newest good one, else the newest. Each
-list of items has a view with a row per item.
+``finding_rows`` are all rows. ``extractions`` has one for each current transcript: the newest good one, else the newest, of
+its text as it is now: items of a text that a person corrected since do not show. Each list of items has a view with a row per
+item.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ VIEWS = {
         SELECT e.* FROM finding_rows AS e JOIN transcripts AS t
             ON t.recording_id = e.recording_id AND t.recorded_month = e.recorded_month
             AND t.fingerprint = e.transcript_fingerprint AND t.attempt = e.transcript_attempt
+            AND e.corrected_sha256 IS NOT DISTINCT FROM sha256(t.text_corrected)
         QUALIFY row_number() OVER (
             PARTITION BY e.recording_id, e.recorded_month
             ORDER BY e.status DESC, e.provenance.extracted_at DESC, e.attempt DESC
@@ -55,7 +57,7 @@ def _unnest(column: str) -> str:
 
 
 BIGQUERY = {
-    "extractions": """-- The newest good extraction from each current transcript, else the newest.
+    "extractions": """-- The newest good extraction from the text of each current transcript as it is now, else the newest.
 SELECT
   `e`.*
 FROM {finding_rows} AS `e`
@@ -64,6 +66,7 @@ JOIN {transcripts} AS `t`
   AND `t`.`recorded_month` = `e`.`recorded_month`
   AND `t`.`fingerprint` = `e`.`transcript_fingerprint`
   AND `t`.`attempt` = `e`.`transcript_attempt`
+  AND `e`.`corrected_sha256` IS NOT DISTINCT FROM TO_HEX(SHA256(`t`.`text_corrected`))
 QUALIFY
   ROW_NUMBER() OVER (
     PARTITION BY `e`.`recording_id`, `e`.`recorded_month`

@@ -169,6 +169,25 @@ def test_what_is_erased_between_the_look_and_the_commit_is_taken_out(
     assert read_vectors(lake) == [("b", FINGERPRINT)]
 
 
+def test_what_a_killed_embedding_left_of_an_erased_recording_goes_with_the_next_one(
+    tmp_path: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake(tmp_path, make_row("a"), make_row("b"))
+    table, rows = EmbeddingTable(lake), make_vectors(lake, encoder)
+    looks = iter([lambda: forget(lake, Subjects(uris=("gs://archive/a.wav",)))])
+
+    def die_at_the_second(given: pa.Table) -> pa.Table:
+        next(looks)()
+        return given
+
+    monkeypatch.setattr(table, "_drop_gone", die_at_the_second)
+    with pytest.raises(StopIteration):
+        table.commit(rows, make_encoder(encoder))
+    assert len(read_vectors(lake)) == 2
+    assert embed_lake(lake, encoder) == Embedded()
+    assert read_vectors(lake) == [("b", FINGERPRINT)]
+
+
 def test_search_follows_the_production_view(tmp_path: Path, encoder: TextEncoder) -> None:
     stone = {"text": "Gallstones.", "sections": None}
     lake = make_lake(tmp_path, make_row("a"), make_row("b", **stone), make_row("a", fingerprint=NEW, **stone))

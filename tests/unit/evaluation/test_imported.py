@@ -41,6 +41,13 @@ def test_each_kind_of_file_says_the_same(tmp_path: Path, name: str, content: str
     assert read_hypotheses(path) == {"1": "no acute fracture seen", "2": "lungs"}
 
 
+@pytest.mark.parametrize(("name", "form"), [("a.jsonl", '{{"uri": "1", "text": "{}"}}'), ("a.stm", "1 A x 0 1 {}")])
+def test_a_text_may_hold_what_unicode_counts_as_the_end_of_a_line(tmp_path: Path, name: str, form: str) -> None:
+    path = tmp_path / name
+    path.write_text(form.format("no\u2028acute\u0085fracture"), encoding="utf-8")
+    assert read_hypotheses(path)["1"].split() == ["no", "acute", "fracture"]
+
+
 def write(path: Path, *names: str) -> Path:
     path.write_text("".join(json.dumps({"uri": name, "text": f"text of {name}"}) + "\n" for name in names), encoding="utf-8")
     return path
@@ -65,6 +72,8 @@ def test_missing_recordings_fail_and_unknown_names_are_counted(tmp_path: Path) -
         ("a.txt", "x", r"must end in .csv, .jsonl, .ndjson, .stm, .ctm$"),
         ("a.csv", "uri,words\n1,x\n", r"needs one of uri, .* and one of text, hypothesis, transcript, prediction$"),
         ("a.csv", "uri,text\n1,x\n1,y\n", r"line 3: the second text of a recording"),
+        ("a.csv", "uri,text\n1,x\n1 ,y\n", r"line 3: the second text of a recording"),
+        ("a.csv", f'uri,text\n1,"Zebrafinch{"x" * 140_000}\n', r"line 2: is no CSV; does a quotation mark not end\?$"),
         ("a.csv", "uri,text\n,x\n", r"line 2: no recording is named"),
         ("a.jsonl", '{"uri": "1", "text": "x"}\n{Zebrafinch\n', r"line 2: is no JSON$"),
         ("a.jsonl", '{"uri": "1", "text": 3}\n', r"line 1: uri and text must be texts$"),

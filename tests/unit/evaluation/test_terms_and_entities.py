@@ -67,6 +67,9 @@ def test_the_figures_of_all_sixty_are_those_of_the_counts_by_hand() -> None:
         ("on 2024-03-09 and in march 2024", [Entity("date", "2024-03-09"), Entity("date", "2024-03")]),
         ("13/40/2024, C9, L4/5", [Entity("level", "L4-L5")]),
         ("room 25 mgb, 2 weeks", []),
+        ("1/2 tablet", [Entity("dose", "1/2", "tablet")]),  # not two of them
+        ("5/325 mg", [Entity("dose", "5/325", "mg")]),
+        ("she may 10 mg at night, seen May 10", [Entity("dose", "10", "mg"), Entity("date", "-05-10")]),
     ],
 )
 def test_an_entity_has_one_spelling(text: str, entities: list[Entity]) -> None:

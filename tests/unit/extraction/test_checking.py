@@ -93,6 +93,8 @@ def test_every_reason_to_drop_an_item_has_its_words() -> None:
 
 def test_a_spoken_number_counts_as_said() -> None:
     drug = {"drug": "metoprolol", "dose": 50, "unit": "mg", "quote": "metoprolol fifty milligrams twice daily"}
+    half = {"drug": "metoprolol", "dose": 0.5, "quote": "metoprolol 1/2 tablet"}
+    assert check(answer(medications=[half]), text="metoprolol 1/2 tablet").items["medications"][0]["dose"] == 0.5
     later = {"what": "CT", "when": "in three months", "quote": "Repeat CT in three months"}
     value = {"test": "potassium", "value": "4.2", "quote": "Potassium 4.2"}
     checked = check(answer(medications=[drug], follow_ups=[later], lab_values=[value]))
@@ -180,3 +182,64 @@ def test_what_only_the_neighbour_of_a_seam_saw_is_stored() -> None:
     for sees in (0, 1):
         answers = [answer(findings=[finding(shared)] if number == sees else []) for number in range(len(parts))]
         assert len(check(*answers, text=text, most_chars=600).items["findings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("Take .5 mg.", "5 mg"),
+        ("(.5 mg)", "5 mg"),
+        ("Take 2.5 mg.", ".5 mg"),
+        ("Potassium 4.5.", "Potassium 4."),
+        ("take twenty five milligrams", "five milligrams"),
+        ("take twenty-five milligrams", "five milligrams"),
+        ("take twenty five milligrams", "take twenty"),
+        ("take zero point five milligrams", "five milligrams"),
+        ("take zero point five milligrams", "take zero"),
+        ("take one hundred and five milligrams", "five milligrams"),
+        ("take one hundred and five milligrams", "one hundred"),
+        ("take 1/2 tablet", "2 tablet"),
+        ("take 1/2 tablet", "take 1"),
+        ("She can't walk.", "She can"),
+        ("The abdomen is non\u2011tender.", "tender"),
+    ],
+)
+def test_a_quote_does_not_begin_or_end_inside_a_number_or_a_negated_word(text: str, quote: str) -> None:
+    checked = check(answer(findings=[finding(quote)]), text=text)
+    assert (checked.items["findings"], checked.dropped["quote_not_found"]) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("Impression: 1. 12 mm nodule.", "12 mm nodule"),
+        ("Stable.12 mm nodule.", "12 mm nodule"),
+        ("take twenty five milligrams", "twenty five milligrams"),
+        ("Pressure one twenty over eighty, pulse sixty", "one twenty over eighty"),
+        ("The patient's knee", "The patient"),
+        ("Pressure 120/80", "Pressure 120"),
+        ("two nodules and five cysts", "five cysts"),
+        ("Grade 3, five cysts", "five cysts"),
+    ],
+)
+def test_a_quote_of_whole_words_and_numbers_is_found(text: str, quote: str) -> None:
+    assert [row["quote"] for row in check(answer(findings=[finding(quote)]), text=text).items["findings"]] == [quote]
+
+
+@pytest.mark.parametrize(
+    ("said", "dose", "other"),
+    [(".5 mg", 0.5, 5), ("twenty five mg", 25, 5), ("point five mg", 0.5, 5), ("2,5 mg", 2.5, 25), ("2,500 mg", 2500, 25)],
+)
+def test_a_part_of_a_number_is_not_said(said: str, dose: float, other: float) -> None:
+    items = [{"drug": "A", "dose": one, "quote": f"A {said}"} for one in (dose, other)]
+    checked = check(answer(medications=items), text=f"A {said}")
+    assert ([row["dose"] for row in checked.items["medications"]], checked.dropped["number_not_said"]) == ([dose], 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("4,2", 4.2), (".5", 0.5), ("12,000", 12000.0), ("0,125", 0.125), ("-2.5", -2.5), ("1e3", None)]
+)
+def test_a_value_is_the_number_that_is_written(value: str, number: float | None) -> None:
+    item = {"test": "A", "value": value, "quote": f"A {value.replace('e', ' e ')} or 1"}
+    [row] = check(answer(lab_values=[item]), text=item["quote"]).items["lab_values"]
+    assert row["number"] == number

@@ -92,7 +92,11 @@ def test_a_name_that_differs_a_little_is_found_and_another_is_not(perfect: Items
     [
         ("{", "line 1: not a JSON object"),
         ('{"id": "a", "text": "x", "findings": [{"term": "x"}]}', "line 1: an item is none of the schema, at quote"),
-        ('{"id": "a", "text": "x", "findings": [{"term": "x", "quote": "y"}]}', "line 1: the quote 'y' does not stand"),
+        (
+            '{"id": "a", "text": "x", "findings": [{"term": "x", "quote": "y"}]}',
+            "line 1: the quote of item 1 of findings does not stand in the text$",
+        ),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "dictation 2 has the id of another one"),
         ("", "no dictation"),
     ],
 )
@@ -100,6 +104,11 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, told: str) -> None:
     (tmp_path / "labels.jsonl").write_text(line, encoding="utf-8")
     with pytest.raises(ConfigError, match=told):
         read_labels(tmp_path / "labels.jsonl")
+
+
+def test_a_text_may_hold_what_unicode_counts_as_the_end_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text('{"id": "a", "text": "x\u2028y"}', encoding="utf-8")
+    assert [one.text for one in read_labels(tmp_path / "labels.jsonl")] == ["x\u2028y"]
 
 
 def test_the_command_asks_the_model_and_prints_the_scores(capsys: pytest.CaptureFixture[str]) -> None:

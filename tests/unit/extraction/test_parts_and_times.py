@@ -66,7 +66,7 @@ def test_a_word_that_nobody_spoke_has_no_time() -> None:
 
 
 def test_numbers_are_read_in_digits_and_in_words() -> None:
-    assert {4.2, 42.0} <= set(list_numbers("4,2"))
+    assert set(list_numbers("4,2")) == {4.2}
     assert 12_500.0 in list_numbers("12,500 units")
     assert {120.0, 80.0} <= set(list_numbers("one twenty over eighty"))
     assert {2.5} <= set(list_numbers("two point five"))

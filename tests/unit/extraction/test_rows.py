@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 from starlette.responses import JSONResponse
 
 from dictalake.config.sections import Lake
-from dictalake.errors import ConfigError, RunError
+from dictalake.errors import ConfigError, RunError, TranscriptionError
+from dictalake.extraction.model import Request
 from dictalake.extraction.server_model import ServerModel
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.finding_rows import FindingTable
 from tests.extracted_lake import Run, add_dictations, extract_all, fill_lake, make_config, make_dictation, select
@@ -89,6 +94,24 @@ def test_a_transcript_that_changed_is_read_again_and_the_old_items_do_not_show(
     assert extract_all(config) == 1
     assert select(lake, COUNTS) == [("r0", 0, "ok", 2), ("r1", 0, "ok", 2), ("r1", 1, "ok", 1), ("r2", 0, "ok", 2)]
     assert select(lake, "SELECT quote FROM findings WHERE recording_id = 'r1'") == [("No fracture.",)]
+
+
+def test_items_of_a_text_that_a_person_corrected_do_not_show_until_it_is_read_again(
+    server: tuple[ModelServer, str], lake: Lake
+) -> None:
+    config, items = make_config(lake, server[1]), "SELECT quote FROM findings WHERE recording_id = 'r1'"
+    extract_all(config)
+    record = CorrectionRecord(recording_id="r1", event="corrected", who="Ann", text="No fracture.")
+    saved = Corrections(lake).save(record)
+    assert select(lake, items) == []
+    server[0].mode = "prose"
+    assert extract_all(config) == 1
+    assert select(lake, items) == []
+    server[0].mode = "good"
+    extract_all(config, retry_failed=True)
+    assert select(lake, items) == [("No fracture.",)]
+    Corrections(lake).undo("r1", saved.correction_id, "Ann")
+    assert len(select(lake, items)) == 2
 
 
 def test_two_extractions_that_planned_the_same_work_write_each_row_once(server: tuple[ModelServer, str], lake: Lake) -> None:
@@ -263,6 +286,45 @@ def test_a_wrong_address_or_key_is_told_in_one_line(server: tuple[ModelServer, s
         ServerModel(make_config(lake, "null").extract)
     with pytest.raises(ConfigError, match="must be the http or https address"):
         make_config(lake, "localhost:8000")
+
+
+@pytest.mark.parametrize("address", ["https://user:geheim@host/v1", "https://geheim@host/v1", "https://host/v1?key=geheim"])
+def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="put the key into OPENAI_API_KEY") as refused:
+        make_config(Lake(uri=str(tmp_path)), address)
+    assert "geheim" not in str(refused.value)
+
+
+def test_what_goes_to_this_machine_passes_no_proxy(
+    server: tuple[ModelServer, str], lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ServerModel(make_config(lake, server[1], tries=1).extract).probe()["takes_schema"]
+
+
+@pytest.mark.parametrize(("is_cut", "reason"), [(True, "model_unreachable"), (False, "model_timeout")])
+def test_an_answer_that_breaks_off_is_a_failure_of_its_transcript(lake: Lake, *, is_cut: bool, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as kept:
+
+        def send_half() -> None:
+            connection = kept.enter_context(listener.accept()[0])
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            if is_cut:
+                connection.shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=send_half, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        model = ServerModel(make_config(lake, address, tries=1, request_s=0.2).extract)
+        [reply] = model.answer([Request("r", [{"role": "user", "content": "x"}])])
+        thread.join(10)
+        model.close()
+    assert isinstance(reply, TranscriptionError)
+    assert reply.reason == reason
 
 
 def test_a_long_transcript_is_read_in_parts(server: tuple[ModelServer, str], tmp_path: Path) -> None:
