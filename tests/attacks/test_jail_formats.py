@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dictalake
-from dictalake.audio.formats import ffmpeg_reader
+from dictalake.audio.formats import ffmpeg_track
 from dictalake.audio.formats.codecs import DECODER_OPTIONS, OPEN_OPTIONS, check_codec
 from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.load import AudioLoader, load_audio, make_settings
@@ -78,7 +78,7 @@ def test_ffmpeg_opens_no_decoder_outside_the_list() -> None:
 def test_every_decoder_of_a_track_is_opened_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = encode(make_tone(0.5, 16_000), 16_000, "MP3")
     assert read_audio(sound, "r1").format.codec == "mp3"
-    monkeypatch.setattr(ffmpeg_reader, "DECODER_OPTIONS", {"codec_whitelist": "flac"})
+    monkeypatch.setattr(ffmpeg_track, "DECODER_OPTIONS", {"codec_whitelist": "flac"})
     with pytest.raises(CorruptAudio):
         read_audio(sound, "r1")
 

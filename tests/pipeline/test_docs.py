@@ -15,6 +15,7 @@ from dictalake.acoustic.checkpoint import find_checkpoint
 from dictalake.cli.main import main
 from dictalake.config.locations import ASSETS
 from dictalake.config.sections import Acoustic
+from dictalake.lake.finding_views import VIEWS as FINDING_VIEWS
 from dictalake.lake.query import VIEWS
 from tests.recordings import DEMO_ARCHIVE
 
@@ -43,7 +44,11 @@ def test_a_page_shows_what_the_demo_lake_answers(
 
 
 def test_each_view_is_shown() -> None:
-    assert {re.findall(r"FROM (\w+)", sql)[0] for sql, _ in shown("docs/querying.md")} == {*VIEWS, "history"}
+    text = (ROOT / "docs/querying.md").read_text(encoding="utf-8")
+    of_other_commands = {"corrections", *FINDING_VIEWS}  # the demo lake has nothing in them
+    assert all(f"`{view}`" in text for view in of_other_commands)
+    views = {re.findall(r"FROM (\w+)", sql)[0] for sql, _ in shown("docs/querying.md")}
+    assert views == {*VIEWS, "history"} - of_other_commands
 
 
 def test_the_other_questions_of_the_pages_have_answers(
@@ -55,6 +60,8 @@ def test_the_other_questions_of_the_pages_have_answers(
     lines = re.findall(r"^dictalake ((?:query|search) demo-lake .+)$", text, re.MULTILINE)
     assert {line.split()[0] for line in lines} == {"query", "search"}
     for line in lines:
+        if "--by-meaning" in line:  # needs vectors
+            continue
         capfd.readouterr()
         command, _, *rest = shlex.split(line)
         assert main([command, str(untouched_demo_lake), *rest]) == 0
