@@ -69,7 +69,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recording_id="a", fingerprint=FINGERPRINT, attempt=0, loader=2, at=AT, verdict="lost", missing_s=1.0, repairs=("hole",)
     )
     RecheckLog(config).append([found])
-    Corrections(config).save(CorrectionRecord(recording_id="a", event="corrected", who="Ann", text="no acute fracture"))
+    Corrections(config).save(CorrectionRecord(recording_id="b", event="corrected", who="Ann", text="no acute fracture"))
     add_extractions(config, make_extraction("a", findings=[{"term": "fracture", "quote": "fracture", "negated": True}]))
     return folder
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,14 @@ CTM = """;; a comment
 1 A * * <ALT_END>
 2 A 0.00 0.2 lungs
 """
+
+
+@pytest.fixture(autouse=True)
+def usual_field_size() -> Iterator[None]:
+    """A reader of manifests raises the limit for the whole process."""
+    before = csv.field_size_limit(131_072)
+    yield
+    csv.field_size_limit(before)
 
 
 @pytest.mark.parametrize(
