@@ -14,6 +14,8 @@ SEED ?= 1
 # In the order of the folders, the few slow tests of faults and pipelines start first: the short ones fill the end.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SHELL := bash
+# Without compiled files each process of a run, and each of the tests, would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help env test-env browser demo test unit fuzz real-files chaos extract-chaos writers year mutations lint format evaluation-set evaluate clean
