@@ -42,7 +42,7 @@ from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
-WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 12, 4
+WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 12, 6
 STORES = ("local", "gcs", "s3")
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib import metadata
 from typing import Any
 
 from dictalake.config.sections import Config
@@ -20,7 +18,7 @@ from dictalake.extraction.answer_schema import SCHEMA_VERSION
 from dictalake.extraction.checking import CHECKING_VERSION
 from dictalake.extraction.model_files import find_folder, hash_model, name_model
 from dictalake.extraction.prompt import PROMPT_VERSION, describe_prompt
-from dictalake.transcript.provenance import git_commit, library_versions, pipeline_version
+from dictalake.transcript.provenance import git_commit, installed_versions, library_versions, pipeline_version
 
 # Keys of ``extract`` that can change what is extracted. The others change the speed, or where the model runs.
 HASHED = ("kind", "revision", "max_tokens", "part_chars", "dtype")
@@ -62,15 +60,7 @@ def make_extract_provenance(config: Config, constraint: Mapping[str, bool | None
         "constrained": constraint.get("is_constrained"),
         "prompt_version": PROMPT_VERSION,
         "schema_version": SCHEMA_VERSION,
-        "versions": list((library_versions() | _find_versions()).items()),
+        "versions": list((library_versions() | installed_versions(_LIBRARIES)).items()),
     }
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     return ExtractProvenance(run_id, fingerprint, parts, row, constraint)
-
-
-def _find_versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

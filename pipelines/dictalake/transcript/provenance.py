@@ -193,8 +193,14 @@ def hash_file(location: str, key: str) -> str:
 
 def library_versions() -> dict[str, str]:
     """Python's version, and those of the main libraries that are installed."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    return {"python": platform.python_version()} | installed_versions(_LIBRARIES)
+
+
+@cache
+def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those that are installed. Each is looked for in all of the environment, so it is done once."""
+    found = {}
+    for name in libraries:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
