@@ -6,6 +6,7 @@
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
       decode     the beam search against pyctcdecode: speed, hotwords, memory and start of workers, same texts
       driver     the driver's own work for each recording and each block
+      first-row  seconds until the first row of a run, with our search and with pyctcdecode's, by the state of numba's cache
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       lake-costs what a lake costs as it grows: a commit, a start, an erasure, a compaction, with up to ten million recordings
@@ -44,6 +45,7 @@ BENCHMARKS = (
     "account",
     "decode",
     "driver",
+    "first-row",
     "holes",
     "jail",
     "lake-costs",
