@@ -21,6 +21,7 @@
       review     the pages of `dictalake review` over a million synthetic rows: first byte and memory
       waiting    how busy a GPU is kept by its actor: the real stage with a stand-in device
       windows    word errors of dictations and of conversations by window length, and the signs by which they differ
+      words      word errors of our search and pyctcdecode's in pairs, and hotwords found and invented
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -61,6 +62,7 @@ BENCHMARKS = (
     "start-up",
     "waiting",
     "windows",
+    "words",
 )
 
 
