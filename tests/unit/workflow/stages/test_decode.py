@@ -1,4 +1,4 @@
-"""The stage Decode: what a recording says does not depend on the worker that decodes it, nor on what that has decoded before."""
+"""The stage Decode: what is heard does not depend on the worker that decodes a recording, nor on what it decoded before."""
 
 from __future__ import annotations
 
