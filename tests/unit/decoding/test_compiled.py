@@ -67,6 +67,19 @@ def test_of_machine_code_that_may_only_be_read_there_is_one_copy(cache: Path, mo
     assert open_folder() == str(copy), "the next process takes the same"
 
 
+def test_others_may_read_the_machine_code_of_an_image_but_not_that_of_a_user(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with made_once():
+        pass
+    (ready,) = (file for file in cache.glob("ready-*") if file.suffix != ".lock")
+    assert [path.stat().st_mode & 0o044 for path in (cache, cache.parent, ready)] == [0o044, 0o044, 0o044]
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    own = Path(str(open_folder()))
+    assert tmp_path / "home" in own.parents
+    assert own.stat().st_mode & 0o777 == 0o700
+
+
 def test_without_any_place_for_machine_code_functions_are_compiled_all_the_same(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from dictalake.config.sections import Decoding
 
+_OWNER_ONLY = 0o700
 _LONGEST_WAIT_S = 120.0  # for another process that compiles; then one compiles for itself
 
 
@@ -49,9 +50,8 @@ def open_folder() -> str | None:
     cache folder, or where that is read-only too in a folder of this process.
     """
     folder = find_folder()
-    if not folder.is_dir():
-        with suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True)
+    with suppress(OSError):
+        _make(folder)
     if os.access(folder, os.W_OK):
         return str(folder)
     return _copy(folder) if folder.is_dir() else None
@@ -62,7 +62,7 @@ def _copy(folder: Path) -> str | None:
     if copy != folder and copy.is_dir() and os.access(copy, os.W_OK):
         return str(copy)
     with suppress(OSError):
-        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(copy.parent)
         beside = Path(tempfile.mkdtemp(prefix=".copying-", dir=copy.parent))
         _copy_files(folder, beside)
         with suppress(OSError):  # another process was faster
@@ -77,8 +77,14 @@ def _copy(folder: Path) -> str | None:
 
 
 def _copy_files(folder: Path, to: Path) -> None:
-    shutil.copytree(folder, to, dirs_exist_ok=True, copy_function=shutil.copy, ignore=shutil.ignore_patterns("*.lock"))
-    to.chmod(0o700)
+    shutil.copytree(folder, to, dirs_exist_ok=True, copy_function=shutil.copy, ignore=shutil.ignore_patterns("ready-*"))
+    to.chmod(_OWNER_ONLY)
+
+
+def _make(folder: Path) -> None:
+    """What lies in the user's cache folder is for this user alone; others may read a folder that was named, as in an image."""
+    mode = _OWNER_ONLY if _users_folder() in (folder, *folder.parents) else 0o777
+    folder.mkdir(mode, parents=True, exist_ok=True)
 
 
 def _users_folder() -> Path:
@@ -128,8 +134,8 @@ def made_once() -> Iterator[None]:
         yield
         return
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{ready.name}.lock", mode=0o600)
+        _make(folder)
+        lock = FileLock(folder / f"{ready.name}.lock")
         lock.acquire(timeout=_LONGEST_WAIT_S)
     except (OSError, Timeout):
         yield
@@ -138,7 +144,7 @@ def made_once() -> Iterator[None]:
         if not ready.exists():
             yield
             with suppress(OSError):
-                ready.touch(mode=0o600)
+                ready.touch()
             return
     yield
 
