@@ -129,13 +129,13 @@ def test_a_run_compiles_ahead_only_what_nobody_has_compiled(cache: Path, monkeyp
         return real([sys.executable, "-c", ""], **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "Popen", record)
-    with made_ahead(Decoding(lm="lm_6.arpa.xz", hotwords="names.txt")):
+    with made_ahead(Decoding.model_validate({"lm": "lm_6.arpa.xz", "hotwords": "names.txt"})):
         pass
-    with made_ahead(Decoding()):
+    with made_ahead(Decoding.model_validate({})):
         pass
     with made_once():
         pass
-    with made_ahead(Decoding()):
+    with made_ahead(Decoding.model_validate({})):
         pass
     module = ["-m", "dictalake.decoding.native"]
     assert started == [[*module, "arpa", "search", "hotwords"], [*module, "kenlm", "search"]]

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def compile_search() -> None:
-    open_decoder(Decoding(lm=None), _VOCABULARY).prepare()
+    open_decoder(Decoding.model_validate({"lm": None}), _VOCABULARY).prepare()
 
 
 def compile_kenlm() -> None:
@@ -70,7 +70,7 @@ def compile_arpa() -> None:
         lm = Path(folder) / "lm.arpa"
         lm.write_text(_ARPA, encoding="utf-8")
         build_ngrams(lm)
-        open_decoder(Decoding(lm=str(lm)), _VOCABULARY)
+        open_decoder(Decoding.model_validate({"lm": str(lm)}), _VOCABULARY)
 
 
 def compile_hotwords() -> None:
