@@ -6,6 +6,7 @@
       account    the cost of the account of time: this tree's loader and an earlier commit's, by turns
       decode     the beam search against pyctcdecode: speed, hotwords, memory and start of workers, same texts
       driver     the driver's own work for each recording and each block
+      first-row  seconds until the first row of a run, with our search and with pyctcdecode's, by the state of numba's cache
       holes      word times behind holes: 1,000 recordings of the demo's kinds, whole and with a hole
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       lake-costs what a lake costs as it grows: a commit, a start, an erasure, a compaction, with up to ten million recordings
@@ -20,6 +21,7 @@
       review     the pages of `dictalake review` over a million synthetic rows: first byte and memory
       waiting    how busy a GPU is kept by its actor: the real stage with a stand-in device
       windows    word errors of dictations and of conversations by window length, and the signs by which they differ
+      words      word errors of our search and pyctcdecode's in pairs, and hotwords found and invented
       resume     a run with nothing left to do: seconds and memory, with 1,000 to 100,000 recordings done
 
 Each prints a table. With --out FILE.json it also writes its figures and the machine's name.
@@ -44,6 +46,7 @@ BENCHMARKS = (
     "account",
     "decode",
     "driver",
+    "first-row",
     "holes",
     "jail",
     "lake-costs",
@@ -59,6 +62,7 @@ BENCHMARKS = (
     "start-up",
     "waiting",
     "windows",
+    "words",
 )
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ FRAME_S = 0.04
 TARGETS = {"beam 8": 8.0, "beam 8, all new": 8.0, "beam 100": 20.0, "hotwords, beam 8": 1.3}
 _BLOCK = 16
 _WORKERS = 8
+_all_at_once: Barrier  # of the workers whose memory is measured
 _NOBODY_SAYS = [f"{first}{last}" for first in ("xylo", "quadri", "novo", "zeta", "brevi") for last in (
     *("stentix", "clampex", "drainol", "mesherol", "portacure"),
     *("valvion", "screwine", "plateral", "guidorin", "sheathex"),
@@ -202,9 +204,9 @@ def _decode_ids(decoding: Decoding, vocabulary: Vocabulary, channels: Sequence[E
 
 
 def compare_workers(decoding: Decoding, vocabulary: Vocabulary, channels: Sequence[Emissions]) -> bool:
-    """Whether one, three and eight workers, each with a share of the recordings in another order, write the same."""
+    """Whether one, two, three and eight workers, each with a share of the recordings in another order, write the same."""
     expected = _decode_ids(decoding, vocabulary, channels)
-    for workers in (3, _WORKERS):
+    for workers in (2, 3, _WORKERS):
         shares = [list(reversed(channels[first::workers])) for first in range(workers)]
         with ProcessPoolExecutor(2, get_context("spawn")) as pool:
             found = list(pool.map(_decode_ids, [decoding] * workers, [vocabulary] * workers, shares))
@@ -222,16 +224,26 @@ def _measure_private(decoding: Decoding, vocabulary: Vocabulary, channels: Seque
         pss, *private = (float(fields[name].split()[0]) / 1000 for name in ("Pss", "Private_Clean", "Private_Dirty"))
         return pss, sum(private)
 
+    _all_at_once.wait()
     before = read()
-    _decode_ids(decoding, vocabulary, channels)
-    time.sleep(1)  # until the others have theirs too
+    decoder = open_decoder(decoding, vocabulary)
+    for channel in channels:
+        decoder.decode(channel, 1)
+    _all_at_once.wait()  # pages are only shared while the others have theirs too
     after = read()
+    _all_at_once.wait()
     return after[0] - before[0], after[1] - before[1]
+
+
+def _wait_with(barrier: Barrier) -> None:
+    global _all_at_once
+    _all_at_once = barrier
 
 
 def measure_memory(decoding: Decoding, vocabulary: Vocabulary, channels: Sequence[Emissions]) -> dict[str, float]:
     """What 8 workers take together beyond an empty Python with this package, MB: shared pages once, and private ones."""
-    with ProcessPoolExecutor(_WORKERS, get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(_WORKERS, context, _wait_with, (context.Barrier(_WORKERS),)) as pool:
         found = list(pool.map(_measure_private, [decoding] * _WORKERS, [vocabulary] * _WORKERS, [channels] * _WORKERS))
     return {"shared_once": round(sum(pss for pss, _ in found)), "private": round(sum(private for _, private in found))}
 

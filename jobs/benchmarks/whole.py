@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def measure_start(folder: Path, rounds: int) -> dict[str, Any]:
     for turn in range(rounds):
         took["bare_ray"].append(_until_printed([sys.executable, "-c", _BARE_RAY]))
         lake = folder / f"lake-start-{turn}"
-        took["ours"].append(_until_written(lake))
+        took["ours"].append(until_written(lake))
     return {**took, "difference_s": [ours - bare for ours, bare in zip(took["ours"], took["bare_ray"], strict=True)]}
 
 
@@ -92,11 +92,15 @@ def _until_printed(command: list[str]) -> float:
         return time.perf_counter() - started
 
 
-def _until_written(lake: Path) -> float:
-    """Seconds until the first file of rows; then waits for the job to end."""
+def until_written(
+    lake: Path, keys: Sequence[str] = (), before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> float:
+    """Seconds until the first file of rows of the demo; then waits for the job to end. ``before`` starts the command."""
     command = [sys.executable, "-m", "dictalake", "backfill", "--config", "demo", f"--lake.uri={lake}", "--report.write=false"]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*before, *command, *keys], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None and next((lake / "transcripts").rglob("*.parquet"), None) is None:
             time.sleep(0.02)
         taken = time.perf_counter() - started

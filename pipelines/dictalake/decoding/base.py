@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Protocol
 
 from dictalake.config.sections import Decoding
 from dictalake.decoding.beam import BeamDecoder, name_search
 from dictalake.decoding.greedy import GreedyDecoder
+from dictalake.decoding.native.machine_code import made_once, needs_machine_code
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.records import Emissions, Hypothesis
 
@@ -43,3 +45,11 @@ def open_decoder(config: Decoding, vocabulary: Vocabulary) -> Decoder:
             return GreedyDecoder(vocabulary)
         case "beam":
             return BeamDecoder(config, vocabulary)
+
+
+def open_prepared(config: Decoding, vocabulary: Vocabulary) -> Decoder:
+    """Opens a decoder for which nothing is left to compile. Of several processes on a machine one compiles, the others wait."""
+    with made_once() if needs_machine_code(config) else nullcontext():
+        decoder = open_decoder(config, vocabulary)
+        decoder.prepare()
+        return decoder

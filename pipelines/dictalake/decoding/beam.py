@@ -34,7 +34,7 @@ from dictalake.records import Emissions, Hypothesis, Piece
 
 WHOLE_FRAMES = 3000
 CONTEXT_FRAMES = 200
-NATIVE_VERSION = 1  # one more whenever the same emissions may give other words
+NATIVE_VERSION = 2  # one more whenever the same emissions may give other words
 
 
 class Search(Protocol):

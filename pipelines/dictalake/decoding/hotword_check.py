@@ -7,7 +7,8 @@ two over the frames of that place, which is a judgement by the sound alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -76,20 +77,46 @@ def drop_unsupported(
 
 
 def _find_places(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[_Place]:
-    """What the hypotheses share, and what lies between. A piece is shared if both have it at the same time; by text alone, a
-    frequent piece would be paired with another one like it."""
-    matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
-    pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]
-    shared = [(i, j) for i, j in pairs if abs(biased[i].start_frame - plain[j].start_frame) <= _SLACK_FRAMES]
+    """What the hypotheses share, and what lies between."""
     places = []
     mine = theirs = 0
-    for i, j in [*shared, (len(biased), len(plain))]:
+    for i, j in [*_find_shared(biased, plain), (len(biased), len(plain))]:
         if i > mine or j > theirs:
             places.append(_Place(tuple(biased[mine:i]), tuple(plain[theirs:j]), is_changed=True))
         if i < len(biased):
             places.append(_Place((biased[i],), (biased[i],), is_changed=False))
         mine, theirs = i + 1, j + 1
     return places
+
+
+def _find_shared(biased: Sequence[Piece], plain: Sequence[Piece]) -> list[tuple[int, int]]:
+    """The indices of pieces that both have at the same time; by text alone, a frequent piece would be paired with another one.
+
+    A shared piece separates what is before it in either hypothesis from what is behind it in either. A piece that is before
+    it here and behind it there would else be taken twice, or not at all.
+    """
+    matcher = SequenceMatcher(None, _ids(biased), _ids(plain), autojunk=False)
+    pairs = [(block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)]
+    shared = {(i, j) for i, j in pairs if abs(biased[i].start_frame - plain[j].start_frame) <= _SLACK_FRAMES}
+
+    def separates(i: int, j: int) -> bool:
+        before = (*biased[max(i - 1, 0) : i], *plain[max(j - 1, 0) : j])
+        behind = (*biased[i + 1 : i + 2], *plain[j + 1 : j + 2])
+        both = biased[i], plain[j]
+        is_begun = (i - 1, j - 1) in shared or _last_frame(before) <= _first_frame(both)
+        return is_begun and ((i + 1, j + 1) in shared or _first_frame(behind) >= _last_frame(both))
+
+    while mixed := {pair for pair in shared if not separates(*pair)}:
+        shared -= mixed
+    return sorted(shared)
+
+
+def _first_frame(pieces: Iterable[Piece]) -> float:
+    return min((piece.start_frame for piece in pieces), default=math.inf)
+
+
+def _last_frame(pieces: Iterable[Piece]) -> float:
+    return max((piece.end_frame for piece in pieces), default=-math.inf)
 
 
 def _join(places: Sequence[_Place]) -> tuple[Piece, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ from dictalake.archive.findings import Findings
 from dictalake.archive.manifest import scan_recordings
 from dictalake.archive.places import pin_places
 from dictalake.config.sections import Archive, Config
+from dictalake.decoding.native.machine_code import made_ahead, needs_machine_code
 from dictalake.errors import ArchiveEmpty, ConfigError, Erased, RunError, name_place
 from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
 from dictalake.lake.erasers import blank_manifests, blank_manifests_by_rows
@@ -262,7 +263,7 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) 
     config, stats, table, wanted = run.config, run.stats, run.table, work.counts
     stats.expect(wanted.pending, work.done_before)
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
-    with cluster.running_cluster(config) as resources, ExitStack() as readers:
+    with _machine_code(run), cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = make_plan(config, resources)
         readers.enter_context(reserve_memory(plan_heavy(config, plan, resources)))
         run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
@@ -286,6 +287,12 @@ def _do_work(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) 
         if any(kind.reason == Erased.reason for kind in stats.failures):
             blank_manifests_by_rows(config.lake, table.forbidden, run.provenance.run_id)
         _require_all(work.counts.pending, wanted.pending)
+
+
+def _machine_code(run: _Run) -> AbstractContextManager[None]:
+    """Compiles the search while Ray starts and the model loads, if it runs here and nobody has compiled it yet."""
+    is_needed = run.reading is not None and needs_machine_code(run.config.decoding)
+    return made_ahead(run.config.decoding) if is_needed and run.config.ray.address is None else nullcontext()
 
 
 def _write_manifest(work: WorkList, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:

@@ -34,7 +34,7 @@ def test_pyctcdecode_that_is_not_installed_is_a_clear_error(monkeypatch: pytest.
     for use in (name_decoder, lambda config: open_decoder(config, VOCABULARY)):
         with pytest.raises(ConfigError, match=r"it is not installed; it needs Python below 3\.13"):
             use(config)
-    assert name_decoder(Decoding.model_validate({"lm": None})) == "native 1"
+    assert name_decoder(Decoding.model_validate({"lm": None})) == "native 2"
 
 
 def test_what_a_worker_decoded_before_changes_nothing(random_lm: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dictalake.acoustic.checkpoint import locate_decoding
 from dictalake.config.sections import Config
-from dictalake.decoding.base import Decoder, open_decoder
+from dictalake.decoding.base import open_prepared
 from dictalake.decoding.vocabulary import Vocabulary
 from dictalake.workflow import columns
 from dictalake.workflow.stages.base import DeferredResource, capture_row_error, redact_errors
@@ -20,13 +20,7 @@ class Decode:
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         self._nbest = config.decoding.nbest
-
-        def open_prepared() -> Decoder:
-            decoder = open_decoder(locate_decoding(config), vocabulary)
-            decoder.prepare()
-            return decoder
-
-        self._opened = DeferredResource(open_prepared)
+        self._opened = DeferredResource(lambda: open_prepared(locate_decoding(config), vocabulary))
 
     @redact_errors
     def __call__(self, table: pa.Table) -> pa.Table:
