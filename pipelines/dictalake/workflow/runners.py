@@ -14,7 +14,7 @@ from dictalake.config.sections import Config
 from dictalake.errors import RunError
 from dictalake.workflow import cluster  # noqa: F401  # first: it sets what Ray reads when it is imported
 from dictalake.workflow.crash_ledger import ClusterCrashLedger
-from dictalake.workflow.flow import Flow, put_plainly
+from dictalake.workflow.flow import MOST_TASKS, Flow, put_plainly
 from dictalake.workflow.plan import ResourcePlan, split_plan
 from dictalake.workflow.runner import SHARE, Answer, Limits, Order, Runner
 from dictalake.workflow.shares import ShareBook
@@ -104,7 +104,8 @@ class RunnerPool:
     def _start(self, place: int) -> None:
         self._started += 1
         name, plan = f"{place + 1}-{self._started}", self._plans[place]
-        order = Order(name, self._flow, self._config, plan, self._limits[place], len(self._book))
+        most = len(self._book) if self._book.is_closed else MOST_TASKS
+        order = Order(name, self._flow, self._config, plan, self._limits[place], most)
         options = ray.remote(Runner).options(
             num_cpus=plan.runner_cpus, max_concurrency=_CALLS_AT_ONCE + plan.load.workers, max_restarts=0, max_task_retries=0
         )
@@ -114,7 +115,7 @@ class RunnerPool:
 
     def _ask(self, name: str, wants: int) -> None:
         shares = self._book.take(name, wants)
-        question = self._actors[name].poll.remote(shares, self._book.waiting == 0, _PATIENCE_S)
+        question = self._actors[name].poll.remote(shares, self._book.is_draining, _PATIENCE_S)
         self._polls[question] = name
 
     def _take_in(self, name: str, answer: Answer) -> pa.Table | None:

@@ -169,6 +169,7 @@ def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) 
         speed=stats.speed,
         storage_retries=stats.retries,
         failures=stats.named_failures,
+        **stats.objects,  # where the archive was listed beside the work, the record of the start does not have them all
     )
 
 
