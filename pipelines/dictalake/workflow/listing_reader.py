@@ -8,7 +8,7 @@ from types import TracebackType
 
 from dictalake.records import Recording
 
-_MOST_WAITING = 20_000  # recordings, each about 1 KB: the listing waits until they are taken
+_MOST_WAITING = 50_000  # recordings, each about 1 KB: the listing waits until they are taken
 _PATIENCE_S = 5.0  # with a storage that does not answer, at the end
 
 

@@ -36,6 +36,7 @@ from dictalake.workflow.worklist import CLAIMED, Counts, Retry, WorkList, plain_
 _PART_S = 20.0  # the listing of one part takes so long at least: a part is a look at the whole lake
 _REST = 3.0  # after a look at the lake, times what it took
 _LOOK_S = 1.0
+_STEP_S = 0.25  # between two looks at the listing while reports come: each takes in what has arrived, for some milliseconds
 PLACES = pa.schema([pa.field("part", pa.int64()), pa.field("group", pa.int64())])
 
 
@@ -84,6 +85,7 @@ class Planning:
     _turn: Turn | None = None
     _planned_at: float = 0.0
     _took_s: float = 0.0
+    _stepped_at: float = 0.0
     _lost: pa.Table | None = None  # rows that lost sound, as they were when the run began
 
     def plan_first(self) -> pa.Table:
@@ -102,8 +104,9 @@ class Planning:
         """The reports of ``reader``. Between them the rest of the archive is planned, and goes into ``book``."""
         for report in reader:
             yield report
-            if book is not None and not self.is_over:
+            if book is not None and not self.is_over and time.monotonic() - self._stepped_at >= _STEP_S:
                 self._go_on(book)
+                self._stepped_at = time.monotonic()
 
     def find_missing(self) -> int:
         """How many recordings of this run have no row, now that it is over; ``blocks`` of the work are these."""

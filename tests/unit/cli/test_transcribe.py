@@ -22,9 +22,9 @@ from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.claims import Heartbeat
 from dictalake.lake.runs import RunLog
+from dictalake.workflow.planning import Planning
 from dictalake.workflow.run import _Run
 from dictalake.workflow.summary import Standing, start_record
-from dictalake.workflow.planning import Planning
 from tests.recordings import make_sound, write_wav
 from tests.unit.cli.test_operators_commands import NOTHING
 

@@ -44,6 +44,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(planning, "_PART_S", 0.0)
     monkeypatch.setattr(planning, "_REST", 0.0)
     monkeypatch.setattr(planning, "_LOOK_S", 0.01)
+    monkeypatch.setattr(planning, "_STEP_S", 0.0)
     monkeypatch.setattr(turns, "_LOOK_EVERY_S", 0.0)
     return Config.model_validate({"lake": {"uri": str(tmp_path / "lake"), "lease_s": 3600.0}})
 
