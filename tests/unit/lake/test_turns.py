@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LeaseStore:
     return LeaseStore(Lake.model_validate({"uri": str(tmp_path / "lake"), "lease_s": 3600.0}))
 
 
-def at_work(run_id: str, **changes: object) -> Lease:
-    return replace(make_lease(run_id, "backfill", "f1"), **{"state": "running", **changes})
+def at_work(run_id: str, **changes: Any) -> Lease:
+    given: dict[str, Any] = {"state": "running", **changes}
+    return replace(make_lease(run_id, "backfill", "f1"), **given)
 
 
 def test_a_run_alone_has_its_turn_at_once_and_gives_it_back(store: LeaseStore) -> None:
@@ -35,7 +37,7 @@ def test_a_run_alone_has_its_turn_at_once_and_gives_it_back(store: LeaseStore) -
     "other", [{"state": "planning", "ticket": 0}, {"state": "planning", "ticket": 1}, {"ticket": CHOOSING}]
 )
 def test_whoever_plans_or_chooses_before_is_waited_for_and_then_its_manifest_counts(
-    store: LeaseStore, other: dict[str, object]
+    store: LeaseStore, other: dict[str, Any]
 ) -> None:
     store.write(at_work("r2", **other))
     turn = Turn(store, at_work("r3"), store.write)

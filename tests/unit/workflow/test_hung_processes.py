@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pyarrow as pa
@@ -60,7 +61,7 @@ def test_a_worker_that_stops_in_the_middle_of_its_request_does_not_hold_up_the_f
 def pool(monkeypatch: pytest.MonkeyPatch) -> RunnerPool:
     """Two runners that are no processes. Each look takes as long as the driver counts at most."""
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr(runners.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(runners, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"object_store_memory": 6e9})
     monkeypatch.setattr(ray, "kill", MagicMock())
     book = ShareBook(pa.table({"part": [0] * 3, "group": [0, 1, 2]}))

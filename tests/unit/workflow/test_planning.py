@@ -226,14 +226,17 @@ def work_in_parts(
 ) -> tuple[dict[str, int], Counts]:
     claims = pa.table({"recording_id": pa.array(claimed, pa.string())}, schema=CLAIMED)
     found, total, first = dict[str, int](), Counts(), 0
+
+    def list_known() -> ds.Dataset:
+        return ds.dataset(done if known is None else known)
+
     with tempfile.TemporaryDirectory() as folder:
         work = WorkList((), ErasedSubjects(), Config(), Path(folder))
         for cut in [*sorted(cuts), len(listed)]:
             work.add(listed[first:cut])
             first = max(first, cut)
             part = work.close_part()
-            options = {} if known is None else {"known": lambda: ds.dataset(known)}
-            work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry, part=part, **options)
+            work.refresh(lambda: ds.dataset(done), lambda: ds.dataset(claims), retry, known=list_known, part=part)
             for block in work.blocks():
                 for one in block:
                     assert one.recording_id not in found, "planned twice"
