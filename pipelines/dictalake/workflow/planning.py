@@ -93,7 +93,7 @@ class Planning:
         self._planned_at = time.monotonic()
         while not self.listing.is_over:
             self._take(_LOOK_S)
-            if self.is_early and self._new and self._may_begin() and time.monotonic() - self._planned_at >= _PART_S:
+            if self.is_early and self._may_begin() and self._is_due():
                 places = self._plan(self.peers)
                 if self.counts.pending:
                     return places
@@ -160,13 +160,14 @@ class Planning:
         if is_last:
             book.close()
 
-    def _is_due(self, book: ShareBook) -> bool:
-        """A look at the lake takes the longer the more it holds. So it is not taken while there is enough to do, unless the
-        next part would be larger than all before."""
+    def _is_due(self, book: ShareBook | None = None) -> bool:
+        """A look at the lake takes the longer the more it holds. So it is not taken while there is enough to do, or where the
+        parts before had nothing to do, unless the next part is as large as all before."""
         rested_s = time.monotonic() - self._planned_at
         if not self._new or rested_s < max(_PART_S, _REST * self._took_s):
             return False
-        return book.waiting <= book.at_work or self._new >= self.counts.found
+        is_short = book is not None and book.waiting <= book.at_work
+        return is_short or self._new >= self.counts.found
 
     def _plan(self, peers: list[Lease], table: TranscriptTable | None = None, *, is_last: bool = False) -> pa.Table:
         began = time.monotonic()

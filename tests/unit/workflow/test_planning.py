@@ -127,6 +127,31 @@ def test_of_an_interrupted_listing_only_what_has_no_row_is_planned_again(config:
         assert (made.counts.skipped, made.counts.pending, read_manifest(config)) == (1, 1, ["b"])
 
 
+def test_a_night_that_finds_nothing_new_does_not_look_at_the_lake_again_and_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"r{number:03}" for number in range(200)]
+    rows = [make_row(name, fingerprint="f1") for name in names]
+    TranscriptTable(config.lake).commit(write_staged(make_transcripts(rows), config.lake))
+    monkeypatch.setattr(planning, "_REST", 1e9)
+    has_looked, looks, refresh = threading.Event(), list[int](), WorkList.refresh
+
+    def note(work: WorkList, *arguments: Any, **options: Any) -> None:
+        refresh(work, *arguments, **options)
+        looks.append(work.counts.found)
+        has_looked.set()
+
+    def scan() -> Iterator[Recording]:
+        yield make(names[0])
+        assert has_looked.wait(60)
+        yield from map(make, names)
+
+    monkeypatch.setattr(WorkList, "refresh", note)
+    with plan(config, scan) as made:
+        made.plan_first()
+        assert (made.is_over, made.counts.skipped, looks) == (True, 200, [1, 199])
+
+
 def test_what_the_listing_raises_late_ends_the_run_and_what_was_planned_stays(config: Config) -> None:
     has_begun = threading.Event()
 
