@@ -31,7 +31,7 @@ from dictalake.lake.storage import open_storage
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
 _FIRST_TRIES = 4
-CHOOSING = -1  # the ticket of a run at work that is about to take one, to plan more (turns.py)
+CHOOSING = -1  # the ticket of a run at work that is about to take one, to plan more (turns.py); ticket n of such a run is -1-n
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Lease:
 
     ``state`` is ``planning`` while it finds out what there is to do, and ``running`` once its manifest is written: other runs
     leave the recordings in the manifest alone. ``ticket`` is its turn to plan; 0 means that it has not looked at the tickets
-    of others yet, or that it is at work and plans nothing more at the moment. ``host``, ``boot_id``, ``pid`` and
-    ``process_started`` (ticks since the boot) identify its process. ``beats`` counts how often the lease was written,
+    of others yet. It is negative while a run that is at work waits for its turn to plan more. ``host``, ``boot_id``, ``pid``
+    and ``process_started`` (ticks since the boot) identify its process. ``beats`` counts how often the lease was written,
     ``wanted``, ``ok`` and ``failed`` count recordings.
     """
 
@@ -64,12 +64,12 @@ class Lease:
     @property
     def turn(self) -> tuple[int, str]:
         """The order in which runs plan: the smallest first."""
-        return self.ticket, self.run_id
+        return (self.ticket if self.ticket >= 0 else -1 - self.ticket), self.run_id
 
     @property
     def is_planning(self) -> bool:
         """Whether it plans, or waits for its turn to do so."""
-        return self.state == "planning" or self.ticket != 0
+        return self.state == "planning" or self.ticket < 0
 
     @property
     def is_dead_here(self) -> bool:
@@ -208,7 +208,8 @@ class LeaseStore:
     def take_ticket(self, mine: Lease, renew: Callable[[Lease], None] | None) -> Lease:
         """This run's lease with a ticket that is greater than those of all live runs that plan now."""
         planning = [seen.lease for seen in self.read() if seen.is_alive and seen.lease.is_planning]
-        mine = replace(mine, ticket=1 + max((lease.ticket for lease in planning if lease.ticket > 0), default=0))
+        number = 1 + max((lease.turn[0] for lease in planning), default=0)
+        mine = replace(mine, ticket=number if mine.state == "planning" else -1 - number)
         if renew is not None:
             renew(mine)
         return mine

@@ -30,7 +30,7 @@ def test_a_run_alone_has_its_turn_at_once_and_gives_it_back(store: LeaseStore) -
     turn = Turn(store, at_work("r1"), lambda lease: tickets.append(lease.ticket))
     assert turn.find_peers() == []
     turn.end()
-    assert tickets == [CHOOSING, 1, 0]
+    assert tickets == [CHOOSING, -2, 0]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_one_that_plans_later_is_not_waited_for_and_waits_itself(store: LeaseSto
     first = Turn(store, mine, store.write)
     second = Turn(store, at_work("r2"), store.write)
     assert second.find_peers() is None
-    store.write(at_work("r2", beats=1, ticket=2))
+    store.write(at_work("r2", beats=1, ticket=-3))
     assert first.find_peers() is None  # it has only now seen that the other is alive
-    store.write(at_work("r2", beats=2, ticket=2))
+    store.write(at_work("r2", beats=2, ticket=-3))
     assert [peer.run_id for peer in first.find_peers() or ()] == ["r2"]
     first.end()
     store.write(at_work("r1", beats=1))
@@ -63,12 +63,12 @@ def test_one_that_plans_later_is_not_waited_for_and_waits_itself(store: LeaseSto
 
 
 def test_a_run_that_begins_waits_for_one_at_work_that_plans_more(store: LeaseStore) -> None:
-    store.write(at_work("r1", ticket=1))
+    store.write(at_work("r1", ticket=-2))
     looks: list[int] = []
 
     def look() -> None:
         looks.append(len(looks))
-        store.write(at_work("r1", beats=len(looks), ticket=1 if len(looks) < 3 else 0))
+        store.write(at_work("r1", beats=len(looks), ticket=-2 if len(looks) < 3 else 0))
 
     (peer,) = store.await_peers(make_lease("r2", "backfill", "f1"), store.write, check=look)
     assert (peer.run_id, peer.ticket, len(looks)) == ("r1", 0, 3)
