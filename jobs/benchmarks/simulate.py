@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     results = []
     for per_gpu in CPUS_PER_GPU:
         for gpus in GPUS:
-            cluster = replace(share_cpus(gpus, per_gpu, costs, actors), runners=count_runners(gpus, costs, options))
+            cluster = replace(share_cpus(gpus, per_gpu, costs, actors), is_streamed=not options.listed_first)
+            cluster = replace(cluster, runners=count_runners(gpus, costs, options))
             outcome = simulate(audio_s, rows, costs, cluster, config.lake.commit_every_s)
             results.append(describe(outcome, cluster, per_gpu, options))
     helps = try_out(lengths, config, costs, options)
@@ -109,6 +110,9 @@ def _make_parser() -> CommandParser:
     )
     parser.add_argument("--commit-s", type=float, default=1.0, help="seconds of a commit on object storage; stated")
     parser.add_argument("--row-s", type=float, default=2e-5, help="seconds of a commit for each row in it; stated")
+    parser.add_argument(
+        "--listed-first", action="store_true", help="work begins when all is listed, as in a folder that a lake knows already"
+    )
     parser.add_argument("--listing-per-s", type=float, default=5_000.0, help="objects listed a second; stated")
     parser.add_argument("--bytes-per-audio-s", type=float, default=32_000.0, help="stored bytes: 16 kHz, 16 bits")
     parser.add_argument("--node-gbit-s", type=float, default=50.0, help="network of a node of 8 GPUs; stated")
@@ -219,17 +223,17 @@ def try_out(lengths: np.ndarray, config: Config, costs: Costs, options: argparse
         outcome = simulate(*blocks, costs, cluster, config.lake.commit_every_s)
         results.append({"change": change, "refused": outcome.refused, **describe(outcome, cluster, per_gpu, options)})
 
-    add("one runner (`ray.runners: 1`), as before")
+    add("one runner (`ray.runners: 1`) and the listing before the work, as in 0.1")
     cluster = replace(cluster, runners=runners)
     add(f"{runners} runners")
-    cluster = replace(share_cpus(_MOST, per_gpu, costs, 2 * actors), runners=runners)
+    cluster = replace(cluster, is_streamed=True)
+    add("and work while the archive is listed: as it is now")
+    cluster = replace(share_cpus(_MOST, per_gpu, costs, 2 * actors), runners=runners, is_streamed=True)
     add("and two actors a GPU (`acoustic.gpus_per_actor: 0.5`)")
-    blocks = _cut(lengths, wider, options)
-    add("and blocks four times as large (`ray.block_audio_s`, `.block_mb`, `.block_rows`)")
     costs = replace(costs, listing_per_s=10 * costs.listing_per_s)
     add("and ten times as many objects listed a second (`archive.inventory`)")
-    cluster = replace(cluster, is_streamed=True)
-    add("and work from the first page of the listing on (not built)")
+    blocks = _cut(lengths, wider, options)
+    add("and blocks four times as large (`ray.block_audio_s`, `.block_mb`, `.block_rows`)")
     return results
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_PART_S = 20.0  # a run plans what was listed in so long, and sends it to work, while the listing goes on
 _CHECKPOINT_AFTER, _FILES_FOR_ONE_MORE = 25, 200  # commits, and files of the table for one commit more: as the lake does it
 
 
@@ -45,7 +46,7 @@ class Costs:
 class Cluster:
     """``gpus`` in nodes of ``gpus_per_node``, and the workers of each stage. ``runs`` divide the archive beforehand (by folder
     or manifest), each with its own driver, and write to one table. Each run has ``runners``; one is the driver itself.
-    ``is_streamed``: blocks come while the archive is listed and planned, not after.
+    ``is_streamed``: blocks come in parts while the archive is listed and planned, not after.
     """
 
     gpus: int
@@ -143,7 +144,7 @@ def simulate(audio_s: np.ndarray, rows: np.ndarray, costs: Costs, cluster: Clust
     stages = lay_out(audio_s, costs, cluster)
     ready = np.full(len(audio_s), listed_s + planned_s)
     if cluster.is_streamed:  # planning is the driver's work, between the blocks
-        ready = listed_s * np.cumsum(rows) / rows.sum()
+        ready = np.minimum(listed_s, _PART_S * np.ceil(listed_s * np.cumsum(rows) / rows.sum() / _PART_S))
         servers, work = stages["driver"]
         stages["driver"] = (servers, work + rows * costs.plan_s_per_row)
     began_s = float(ready.min())

@@ -39,6 +39,7 @@ CATCH_ALLS = {
     "observers/prometheus.py": 1,
     "reporting/subprocess_writer.py": 2,
     "workflow/report_reader.py": 1,
+    "workflow/listing_reader.py": 1,
     "archive/deadlines.py": 1,
     # Libraries that raise bare Exceptions, put into words at the one call.
     "workflow/cluster.py": 2,  # the second looks whether a new start may help

@@ -34,6 +34,8 @@ def list_runs(records: Iterable[dict[str, Any]], claims: Iterable[SeenLease]) ->
         else:
             run |= {name: record[name] for name in ("run_id", "failed", "audio_hours")}
             run |= {"state": record["event"], "transcribed": record["ok"], "took_s": record["wall_s"]}
+            if record["recordings"] is not None:  # it was listed while the run was at work
+                run["objects"] = record["recordings"]
             run |= {"recordings": None if record["ok"] is None else record["ok"] + (record["failed"] or 0)}
     for seen in claims:
         claim = seen.lease

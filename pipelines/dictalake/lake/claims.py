@@ -31,6 +31,7 @@ from dictalake.lake.storage import open_storage
 BEATS_PER_LEASE = 6
 _REPORT_EVERY_S = 60.0
 _FIRST_TRIES = 4
+CHOOSING = -1  # the ticket of a run at work that is about to take one, to plan more (turns.py); ticket n of such a run is -1-n
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Lease:
 
     ``state`` is ``planning`` while it finds out what there is to do, and ``running`` once its manifest is written: other runs
     leave the recordings in the manifest alone. ``ticket`` is its turn to plan; 0 means that it has not looked at the tickets
-    of others yet. ``host``, ``boot_id``, ``pid`` and ``process_started`` (ticks since the boot) identify its process.
-    ``beats`` counts how often the lease was written, ``wanted``, ``ok`` and ``failed`` count recordings.
+    of others yet. It is negative while a run that is at work waits for its turn to plan more. ``host``, ``boot_id``, ``pid``
+    and ``process_started`` (ticks since the boot) identify its process. ``beats`` counts how often the lease was written,
+    ``wanted``, ``ok`` and ``failed`` count recordings.
     """
 
     run_id: str
@@ -62,7 +64,12 @@ class Lease:
     @property
     def turn(self) -> tuple[int, str]:
         """The order in which runs plan: the smallest first."""
-        return self.ticket, self.run_id
+        return (self.ticket if self.ticket >= 0 else -1 - self.ticket), self.run_id
+
+    @property
+    def is_planning(self) -> bool:
+        """Whether it plans, or waits for its turn to do so."""
+        return self.state == "planning" or self.ticket < 0
 
     @property
     def is_dead_here(self) -> bool:
@@ -182,13 +189,13 @@ class LeaseStore:
         ``renew`` writes this run's lease with its ticket. ``report`` gets a sentence about the wait every minute. ``check`` is
         called again and again, and may raise to end the wait.
         """
-        mine = self._take_ticket(mine, renew)
+        mine = self.take_ticket(mine, renew)
         first_seen: dict[str, Lease] = {}
         reported = time.monotonic()
         while True:
             check()
-            peers = self._read_peers(mine)
-            awaited = [peer.run_id for peer in peers if _must_wait_for(peer, first_seen.setdefault(peer.run_id, peer), mine)]
+            peers = self.read_peers(mine)
+            awaited = [peer.run_id for peer in peers if must_wait_for(peer, first_seen.setdefault(peer.run_id, peer), mine)]
             if not awaited:
                 return [peer for peer in peers if peer.state == "running"]
             if report is not None and time.monotonic() - reported > _REPORT_EVERY_S:
@@ -198,15 +205,16 @@ class LeaseStore:
                 )
             retries.pause(min(1.0, self.beat_s / 4))
 
-    def _take_ticket(self, mine: Lease, renew: Callable[[Lease], None] | None) -> Lease:
+    def take_ticket(self, mine: Lease, renew: Callable[[Lease], None] | None) -> Lease:
         """This run's lease with a ticket that is greater than those of all live runs that plan now."""
-        planning = [seen.lease for seen in self.read() if seen.is_alive and seen.lease.state == "planning"]
-        mine = replace(mine, ticket=1 + max((lease.ticket for lease in planning), default=0))
+        planning = [seen.lease for seen in self.read() if seen.is_alive and seen.lease.is_planning]
+        number = 1 + max((lease.turn[0] for lease in planning), default=0)
+        mine = replace(mine, ticket=number if mine.state == "planning" else -1 - number)
         if renew is not None:
             renew(mine)
         return mine
 
-    def _read_peers(self, mine: Lease) -> list[Lease]:
+    def read_peers(self, mine: Lease) -> list[Lease]:
         """The leases of the other live runs of this fingerprint; removes those of dead runs of any fingerprint."""
         peers = []
         for seen in self.read():
@@ -340,11 +348,11 @@ def _name_cause(error: Exception) -> str:
     return type(error.__cause__).__name__ if isinstance(error.__cause__, OSError) else name_place(error)
 
 
-def _must_wait_for(peer: Lease, first_seen: Lease, mine: Lease) -> bool:
+def must_wait_for(peer: Lease, first_seen: Lease, mine: Lease) -> bool:
     """Whether it is not yet certain that ``peer`` is alive, or it plans before ``mine``."""
     is_certain = (peer.beats, peer.state) != (first_seen.beats, first_seen.state)
     # A run without a ticket has turn 0, before everyone: it may be about to take the same ticket.
-    plans_before = peer.state == "planning" and peer.turn < mine.turn
+    plans_before = peer.is_planning and peer.turn < mine.turn
     return not is_certain or plans_before
 
 

@@ -63,7 +63,7 @@ class ProgressReport(Observer):
             return Group(self._spinner, Text(describe_stages(stats.in_work), style="dim")) if stats.in_work else self._spinner
         line = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(1, stats.wanted), completed=stats.done, width=_BAR_WIDTH)
-        line.add_row("transcribing", bar, f"{stats.done} of {stats.wanted} recordings", self._describe_rest())
+        line.add_row("transcribing", bar, f"{stats.done} of {stats.shown_wanted} recordings", self._describe_rest())
         return Group(line, Text(describe_stages(stats.in_work), style="dim"))
 
     def _describe_rest(self) -> str:

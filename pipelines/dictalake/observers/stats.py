@@ -60,6 +60,8 @@ class RunStats:
     archives: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.monotonic)
     is_listed: bool = False  # whether ``wanted`` is known
+    is_growing: bool = False  # whether the archive is listed and planned beside the work: ``wanted`` is what is known so far
+    objects: dict[str, int] = field(default_factory=dict)  # then what is known of the archive's objects, for the run's record
     _recent: deque[tuple[float, int]] = field(default_factory=deque, repr=False)  # (when, how many were done) of late
 
     def count_archives(self, rows: Iterable[tuple[str | None, int | None]]) -> None:
@@ -70,9 +72,15 @@ class RunStats:
                 if archive_rows > 1:  # 1: it could not be opened, or holds one file
                     self.wanted += archive_rows - 1 - self.done_before.get(archive_id, 0)
 
-    def expect(self, wanted: int, done_before: Mapping[str, int]) -> None:
-        """What the run is to do, once that is known."""
-        self.wanted, self.done_before, self.is_listed = wanted, done_before, True
+    def expect(self, wanted: int, done_before: Mapping[str, int], *, is_growing: bool = False) -> None:
+        """What the run is to do, once that is known; ``is_growing``: at least."""
+        self.wanted, self.done_before = wanted, done_before
+        self.is_listed, self.is_growing = not is_growing, is_growing
+
+    def expect_more(self, more: int, *, is_growing: bool) -> None:
+        """What the listing has brought since."""
+        self.wanted += more
+        self.is_listed, self.is_growing = not is_growing, is_growing
 
     def add_report(self, row: Mapping[str, Any]) -> None:
         """Takes in what was finished: a row of the schema assemble.REPORT."""
@@ -148,6 +156,11 @@ class RunStats:
         return (now - since) / done * (self.wanted - self.done)
 
     @property
+    def shown_wanted(self) -> str:
+        """``at least 300`` while the listing goes on."""
+        return f"at least {self.wanted}" if self.is_growing else str(self.wanted)
+
+    @property
     def named_failures(self) -> dict[str, int]:
         """``failures`` as run records and JSON lines have them."""
         return {str(kind): count for kind, count in self.failures.items()}
@@ -157,7 +170,7 @@ class RunStats:
         left = "" if self.left_s is None else f", {format_duration(self.left_s)} left"
         failed = f", {self.failed} failed" if self.failed else ""
         hours = f"{self.audio_s / 3600:.2f} audio hours"
-        return f"{self.done} of {self.wanted} recordings done{failed}, {hours}, {self.speed:.0f}x real time{left}"
+        return f"{self.done} of {self.shown_wanted} recordings done{failed}, {hours}, {self.speed:.0f}x real time{left}"
 
     def numbers(self) -> dict[str, Any]:
         """The same for machines."""
@@ -165,6 +178,7 @@ class RunStats:
         return {
             "done": self.done,
             "wanted": self.wanted,
+            **({"at_least": True} if self.is_growing else {}),
             "failed": self.failed,
             "failures": self.named_failures,
             "audio_hours": round(self.audio_s / 3600, 4),

@@ -33,6 +33,7 @@ _LENGTH, _STREAMS = struct.Struct("!I"), 3  # standard input, output and error
 _OWNER_ONLY = 0o077
 _MOST_WAITING = 64
 _LONGEST_START_S = 60.0
+_LONGEST_REQUEST_S = 10.0  # between two parts of a request: whoever stops in the middle of one holds up all others
 # Ray writes the name of what a worker does over its arguments, and takes no more room than they have.
 _ROOM_FOR_NAME = "-" * 200
 _JOB = "RAY_JOB_ID"
@@ -107,13 +108,14 @@ def serve(
         while driver not in {key.fileobj for key, _ in selector.select()}:
             connection, _ = listener.accept()
             with connection, suppress(OSError, ValueError):
+                connection.settimeout(_LONGEST_REQUEST_S)
                 request = _receive(connection)
                 if known is None:
                     # Ray reads them once, when it is imported; they name the job and the node that a worker belongs to.
                     known = request.ray_variables
                     os.environ.update(known)
                     _import(later)
-                if _is_wanted(connection, known == request.ray_variables) and os.fork() == 0:
+                if _is_wanted(connection, known == request.ray_variables) and _fork() == 0:
                     return request
                 for descriptor in request.descriptors:
                     os.close(descriptor)
@@ -126,6 +128,13 @@ def _is_wanted(connection: socket.socket, can_fork: bool) -> bool:
         connection.sendall(_YES if can_fork else _NO)
         return connection.recv(1) == _YES
     return False
+
+
+def _fork() -> int:
+    """As ``os.fork``; -1 where the system has no room. Ray starts another worker in place of one that does not come."""
+    with suppress(OSError):
+        return os.fork()
+    return -1
 
 
 @contextmanager

@@ -32,8 +32,7 @@ from dictalake.config.sections import Archive, Config
 from dictalake.decoding.native.machine_code import made_ahead, needs_machine_code
 from dictalake.errors import ArchiveEmpty, ConfigError, Erased, RunError, name_place
 from dictalake.lake.claims import Heartbeat, LeaseStore, make_lease
-from dictalake.lake.erasers import blank_manifests, blank_manifests_by_rows
-from dictalake.lake.manifests import Manifests
+from dictalake.lake.erasers import blank_manifests_by_rows
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.runs import RunLog
 from dictalake.lake.storage import open_storage
@@ -46,7 +45,7 @@ from dictalake.observers.stats import RunStats
 from dictalake.reporting.subprocess_writer import ReportWriter
 from dictalake.sandbox.levels import describe_briefly, probe
 from dictalake.transcript.provenance import Provenance
-from dictalake.workflow import cluster, columns
+from dictalake.workflow import cluster
 from dictalake.workflow.archive_checks import begin_findings, check_listing
 from dictalake.workflow.commit_loop import commit_as_they_come
 from dictalake.workflow.crash_ledger import ClusterCrashLedger, StageCounter, describe_wait
@@ -54,8 +53,9 @@ from dictalake.workflow.fingerprint_change import OnNew, take_name, tell_of_new,
 from dictalake.workflow.flow import ActorStage, Flow, connect_places, read_reports
 from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
-from dictalake.workflow.misread import find_again
+from dictalake.workflow.listing_reader import ListingReader
 from dictalake.workflow.plan import ResourcePlan, make_plan, plan_heavy
+from dictalake.workflow.planning import Planning, choose_share, may_begin_early
 from dictalake.workflow.report_reader import ReportReader
 from dictalake.workflow.runners import RunnerPool
 from dictalake.workflow.shares import ShareBook
@@ -67,7 +67,7 @@ from dictalake.workflow.stages.recognize import Recognize
 from dictalake.workflow.standing import record_request, settle
 from dictalake.workflow.summary import RunSummary as RunSummary
 from dictalake.workflow.summary import end_record, name_model, start_record, summarise, warn_of_model
-from dictalake.workflow.worklist import CLAIMED, Retry, WorkList
+from dictalake.workflow.worklist import Retry, WorkList
 
 _TICK_S = 1.0
 _PATIENCE_S = 10.0  # with the thread that reads from Ray, once the run is over
@@ -92,7 +92,6 @@ class _Run:
     stats: RunStats
     observers: Observers
     findings: Findings
-    others: tuple[str, ...] = ()
     is_new: bool = False  # whether the lake did not know the fingerprint
 
 
@@ -179,31 +178,49 @@ def _carry_out(run: _Run, retry: Retry | None, *, promote: bool, allow_empty: bo
     stats.started = time.monotonic()  # a run's time begins when it has a name
     board, claim = LeaseStore(config.lake), make_lease(provenance.run_id, run.job, provenance.fingerprint)
     run.observers.run_started(RunStart(config, provenance, run.job))
+
+    def tell_of_all(planning: Planning) -> None:
+        tell_of_work(config, planning.counts.pending, planning.size_bytes)
+
     with (
         board.hold(claim, stats.put_into) as renew,
         _recorded(run),
         stops.converted(),
         TemporaryDirectory(prefix="dictalake-") as folder,
+        ExitStack() as reading,
     ):
         record_request(config, provenance)
         run.observers.step_started("listing the archive")
         others = board.await_peers(claim, renew, lambda line: logs.log_event("claims", line), renew.check)
-        run = replace(run, others=tuple(other.run_id for other in others))
-        listed = _while_alive(scan_recordings(run.listing, findings), renew)
-        work = WorkList(listed, run.table.read_erasures(), config, Path(folder), findings)
-        check_listing(config, run.listing, findings, allow_empty=allow_empty)
-        _find_work(run, work, retry)
-        counts = work.counts
-        if run.is_new:
-            tell_of_work(config, counts.pending, work.sum_pending_bytes())
-        if counts.pending == 0:
-            run.log.append(start_record(config, provenance, run.job, counts))
+        listing = reading.enter_context(ListingReader(lambda: scan_recordings(run.listing, findings)))
+        planning = Planning(
+            config,
+            provenance.run_id,
+            provenance.fingerprint,
+            run.table,
+            stats,
+            findings,
+            listing,
+            WorkList((), run.table.read_erasures(), config, Path(folder)),
+            board,
+            claim,
+            renew,
+            others,
+            retry,
+            may_begin_early(run.listing, run.table, config),
+            lambda: check_listing(config, run.listing, findings, allow_empty=allow_empty),
+            tell_of_all if run.is_new else lambda _: None,
+        )
+        listing.start()
+        places = planning.plan_first()
+        if planning.counts.pending == 0:
+            run.log.append(start_record(config, provenance, run.job, planning.counts))
         else:
-            places = _write_manifest(work, config, provenance.run_id, run.table)
             renew(replace(claim, state="running"))
-            _do_work(run, work, places, renew)
+            _do_work(run, planning, places, renew)
+        counts = planning.counts
         standing = settle(config, provenance, promote=promote, is_complete=counts.claimed == 0)
-    return replace(summarise(config, provenance, counts, run.others, stats, findings), standing=standing)
+    return replace(summarise(config, provenance, counts, tuple(planning.others), stats, findings), standing=standing)
 
 
 def _while_alive(items: Iterable[Item], heartbeat: Heartbeat) -> Iterator[Item]:
@@ -242,51 +259,37 @@ def _name_library_log(error: BaseException, log: terminal.LibraryLog | None) -> 
         error.add_note(where)  # a defect: Python shows it below the traceback
 
 
-def _find_work(run: _Run, work: WorkList, retry: Retry | None, *, is_same_run: bool = False) -> None:
-    """What of the archive has no row yet and is nobody else's."""
-    manifests = Manifests(run.config.lake)
-    lost = find_again(run.config, run.provenance.fingerprint, retry)
-    work.refresh(
-        lambda: run.table.committed(run.provenance.fingerprint),
-        lambda: manifests.find(list(run.others), CLAIMED),
-        retry,
-        known=run.table.known,
-        lost=lost,
-        is_same_run=is_same_run,
-    )
-    work.leave_out(run.table.forbidden)
-    run.stats.claimed = work.counts.claimed
-
-
-def _do_work(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) -> None:
-    """Sends the blocks at ``places`` through the stages until every recording has its row, a few times over if need be."""
-    config, stats, table, wanted = run.config, run.stats, run.table, work.counts
-    stats.expect(wanted.pending, work.done_before)
+def _do_work(run: _Run, planning: Planning, places: pa.Table, heartbeat: Heartbeat) -> None:
+    """Sends the blocks at ``places``, and what is still being listed, through the stages until every recording has its row, a
+    few times over if need be."""
+    config, stats, table, work = run.config, run.stats, run.table, planning.work
+    stats.expect(planning.counts.pending, work.done_before, is_growing=not planning.is_over)
     run.observers.step_started("starting Ray" if config.ray.address is None else "joining the Ray cluster")
     with _machine_code(run), cluster.running_cluster(config) as resources, ExitStack() as readers:
         plan = make_plan(config, resources)
         readers.enter_context(reserve_memory(plan_heavy(config, plan, resources)))
-        run.log.append(start_record(config, run.provenance, run.job, wanted, resources.cpus, resources.gpus))
+        run.log.append(start_record(config, run.provenance, run.job, planning.counts, resources.cpus, resources.gpus))
         run.observers.step_started("loading the model")
         ledger = ClusterCrashLedger()
         stalls = StallMonitor(stats, config.ray.stall_s, lambda s: describe_wait(plan, ledger, s))
         observers = Observers([stalls, StageCounter(plan, ledger, stats), run.observers])
+        missing = 0
         for attempt in range(_ROUNDS):
             if attempt:  # what died between its tables may have been cut elsewhere the second time
-                first_part = places["part"][-1].as_py() + 1
-                places = _write_manifest(work, config, run.provenance.run_id, table, first_part)
-                stats.expect(stats.done + work.counts.pending, work.done_before)
-            reader = _open_reader(places, run, plan, ledger)
+                places = planning.write_missing()
+                stats.expect(stats.done + missing, work.done_before)
+            book = _open_book(places, plan, is_closed=planning.is_over)
+            reader = _open_reader(places, book, run, plan, ledger)
             readers.callback(reader.stop, _PATIENCE_S)
             limits = config.lake.commit_every_s, config.limits.storage_failures
-            reports = _while_alive(reader, heartbeat)
+            reports = _while_alive(planning.feed(reader, book), heartbeat)
             commit_as_they_come(reports, table, stats, observers, *limits, reader.take_arrived)
-            _find_work(run, work, None, is_same_run=True)
-            if work.counts.pending == 0:
+            missing = planning.find_missing()
+            if missing == 0:
                 break
         if any(kind.reason == Erased.reason for kind in stats.failures):
             blank_manifests_by_rows(config.lake, table.forbidden, run.provenance.run_id)
-        _require_all(work.counts.pending, wanted.pending)
+        _require_all(missing, planning.counts.pending)
 
 
 def _machine_code(run: _Run) -> AbstractContextManager[None]:
@@ -295,23 +298,21 @@ def _machine_code(run: _Run) -> AbstractContextManager[None]:
     return made_ahead(run.config.decoding) if is_needed and run.config.ray.address is None else nullcontext()
 
 
-def _write_manifest(work: WorkList, config: Config, run_id: str, table: TranscriptTable, first_part: int = 0) -> pa.Table:
-    """Puts the work on the lake, where workers take it and other runs see that it is taken; the places of its blocks."""
-    manifests = Manifests(config.lake)
-    parts = (columns.recordings_to_table(block) for block in work.blocks())
-    places = list(manifests.write(run_id, parts, pa.schema(columns.RECORDING_COLUMNS), first_part))
-    forbidden = table.read_erasures()
-    # Erased since it was found: that erasure was over before this manifest was written, and could not blank it.
-    if not forbidden.hashes <= table.forbidden.hashes:
-        blank_manifests(manifests, forbidden, run_id)
-    return pa.Table.from_pylist([place._asdict() for place in places])
+def _open_book(places: pa.Table, plan: ResourcePlan, *, is_closed: bool) -> ShareBook | None:
+    """The shares for runners. A flow that the driver executes itself takes no more blocks once it has begun, so where the
+    listing goes on there is a runner too."""
+    if plan.runners == 1 and is_closed:
+        return None
+    return ShareBook(places, 1 if is_closed else choose_share(places.num_rows), is_closed=is_closed)
 
 
-def _open_reader(places: pa.Table, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger) -> ReportReader:
+def _open_reader(
+    places: pa.Table, book: ShareBook | None, run: _Run, plan: ResourcePlan, ledger: ClusterCrashLedger
+) -> ReportReader:
     """The reports of the flow, which has a name here alone: the frames of an error would keep it, and its workers."""
     flow = _describe_flow(run, plan)
-    if plan.runners > 1:
-        pool = RunnerPool(flow, run.config, plan, ledger, ShareBook(places))
+    if book is not None:
+        pool = RunnerPool(flow, run.config, plan, ledger, book)
         return ReportReader(pool.read_reports(), _TICK_S, pool.interrupt)
     data = connect_places(flow, places, plan, ledger)
     return ReportReader(read_reports(data), _TICK_S, cluster.make_interrupt(data))

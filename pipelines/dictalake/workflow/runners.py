@@ -14,7 +14,7 @@ from dictalake.config.sections import Config
 from dictalake.errors import RunError
 from dictalake.workflow import cluster  # noqa: F401  # first: it sets what Ray reads when it is imported
 from dictalake.workflow.crash_ledger import ClusterCrashLedger
-from dictalake.workflow.flow import Flow, put_plainly
+from dictalake.workflow.flow import MOST_TASKS, Flow, put_plainly
 from dictalake.workflow.plan import ResourcePlan, split_plan
 from dictalake.workflow.runner import SHARE, Answer, Limits, Order, Runner
 from dictalake.workflow.shares import ShareBook
@@ -25,6 +25,8 @@ import ray.exceptions  # isort: skip
 _PATIENCE_S = 1.0  # a runner without news answers after this
 _TICK_S = 0.5
 _MOST_PAUSE_S = 30.0  # before a runner is replaced whose predecessors died without a report
+_MOST_SILENCE_S = 300.0  # of a runner that has answered before; Ray says nothing of a process that hangs
+_MOST_COUNTED_S = 2 * _TICK_S  # of one look: while this process is held up, so are the answers
 MOST_DEATHS = 30  # of runners, one after the other without any report in between
 _CALLS_AT_ONCE = 32  # beside those of the workers of the first stage
 _OBJECT_STORE_SHARE = 0.5  # of the cluster's: what Ray Data itself takes by default
@@ -51,6 +53,8 @@ class RunnerPool:
         self._starts: list[tuple[float, int]] = [(0.0, place) for place in range(plan.runners)]  # when, and which part
         self._started, self._deaths = 0, 0
         self.cpu_s: dict[str, float] = {}  # name → processor time
+        self._silent_s: dict[str, float] = {}  # name, once it has answered → for how long it has not
+        self._looked_at = time.monotonic()
         self._is_over = threading.Event()
 
     def read_reports(self) -> Iterator[pa.Table]:
@@ -73,6 +77,7 @@ class RunnerPool:
                     if report is not None:
                         yield report
                     self._ask(name, answer.wants)
+                self._bury_silent()
         finally:
             for actor in self._actors.values():
                 ray.kill(actor)
@@ -99,7 +104,8 @@ class RunnerPool:
     def _start(self, place: int) -> None:
         self._started += 1
         name, plan = f"{place + 1}-{self._started}", self._plans[place]
-        order = Order(name, self._flow, self._config, plan, self._limits[place], len(self._book))
+        most = len(self._book) if self._book.is_closed else MOST_TASKS
+        order = Order(name, self._flow, self._config, plan, self._limits[place], most)
         options = ray.remote(Runner).options(
             num_cpus=plan.runner_cpus, max_concurrency=_CALLS_AT_ONCE + plan.load.workers, max_restarts=0, max_task_retries=0
         )
@@ -109,20 +115,32 @@ class RunnerPool:
 
     def _ask(self, name: str, wants: int) -> None:
         shares = self._book.take(name, wants)
-        question = self._actors[name].poll.remote(shares, self._book.waiting == 0, _PATIENCE_S)
+        question = self._actors[name].poll.remote(shares, self._book.is_draining, _PATIENCE_S)
         self._polls[question] = name
 
     def _take_in(self, name: str, answer: Answer) -> pa.Table | None:
         if answer.error is not None:
             raise answer.error
-        self.cpu_s[name] = answer.cpu_s
+        self.cpu_s[name], self._silent_s[name] = answer.cpu_s, 0.0
         if answer.reports is not None:
             self._deaths = 0
         return take_in(self._book, name, answer)
 
+    def _bury_silent(self) -> None:
+        """A runner that hangs is as good as dead."""
+        now = time.monotonic()
+        passed_s, self._looked_at = min(now - self._looked_at, _MOST_COUNTED_S), now
+        for question, name in list(self._polls.items()):
+            if name in self._silent_s:
+                self._silent_s[name] += passed_s
+                if self._silent_s[name] >= _MOST_SILENCE_S:
+                    del self._polls[question]
+                    self._bury(name, "no answer")
+
     def _bury(self, name: str, why: str) -> None:
         """Others do the work of a runner that died, and a new one takes its place."""
         self._deaths += 1
+        self._silent_s.pop(name, None)
         place = self._places.pop(name)
         ray.kill(self._actors.pop(name))  # one that is only out of reach would keep the CPUs and GPUs of the new one
         self._ledger.forgive(name)

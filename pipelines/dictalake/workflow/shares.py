@@ -63,27 +63,56 @@ class Share:
 
 
 class ShareBook:
-    """Hands out the blocks at ``places`` in shares of ``blocks_per_share``, in order; those that came back come first."""
+    """Hands out the blocks at ``places`` in shares of ``blocks_per_share``, in order; those that came back come first.
 
-    def __init__(self, places: pa.Table, blocks_per_share: int = 1) -> None:
-        self._places, self._step, self._next = places, blocks_per_share, 0
+    A book that is not closed gets more by ``add``. One thread adds and closes, another does all the rest: each of the fields
+    below has one writer.
+    """
+
+    def __init__(self, places: pa.Table | None = None, blocks_per_share: int = 1, *, is_closed: bool = True) -> None:
+        self._added: deque[tuple[int, int, pa.Table]] = deque()  # number of the first share, blocks a share, places
+        self._count = 0
+        if places is not None:
+            self.add(places, blocks_per_share)
+        self.is_closed = is_closed
+        self._next = 0
         self._returned: deque[Share] = deque()
         self._given: dict[str, dict[int, Share]] = defaultdict(dict)  # runner → number → share
         self.completed = 0
         self.returned = Counter[str]()  # runner → shares that it gave back
 
+    def add(self, places: pa.Table, blocks_per_share: int = 1) -> None:
+        """More blocks."""
+        if places.num_rows:
+            self._added.append((self._count, blocks_per_share, places))
+            self._count += -(-places.num_rows // blocks_per_share)
+
+    def close(self) -> None:
+        """There will be no more."""
+        self.is_closed = True
+
     def __len__(self) -> int:
-        """How many shares there are in all."""
-        return -(-self._places.num_rows // self._step)
+        """How many shares there are in all, so far."""
+        return self._count
 
     @property
     def waiting(self) -> int:
         """Shares that no runner has."""
-        return len(self._returned) + len(self) - self._next
+        return len(self._returned) + self._count - self._next
+
+    @property
+    def at_work(self) -> int:
+        """Shares that runners have and have not finished."""
+        return self._next - len(self._returned) - self.completed
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no runner gets another share, unless one gives its own back."""
+        return self.is_closed and self.waiting == 0  # in this order: what was added before it was closed is seen
 
     @property
     def is_over(self) -> bool:
-        return self.completed == len(self)
+        return self.is_closed and self.completed == self._count
 
     def outstanding(self, runner: str) -> int:
         """Shares that ``runner`` has and has not finished."""
@@ -93,14 +122,19 @@ class ShareBook:
         """The next shares for ``runner``, at most so many."""
         shares: list[Share] = []
         while self.waiting and len(shares) < most:
-            if self._returned:
-                share = self._returned.popleft()
-            else:
-                share = Share(self._next, self._places.slice(self._next * self._step, self._step))
-                self._next += 1
+            share = self._returned.popleft() if self._returned else self._cut()
             self._given[runner][share.number] = share
             shares.append(share)
         return shares
+
+    def _cut(self) -> Share:
+        """The next share that nobody has had."""
+        first, step, places = self._added[0]
+        share = Share(self._next, places.slice((self._next - first) * step, step))
+        self._next += 1
+        if (self._next - first) * step >= places.num_rows:
+            self._added.popleft()
+        return share
 
     def note(self, runner: str, number: int, rows: Iterable[tuple[str, str | None, int | None]]) -> None:
         """Takes in what ``runner`` has reported of a share: ``(recording_id, archive_id, archive_rows)`` of each row."""

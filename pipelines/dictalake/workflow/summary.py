@@ -9,7 +9,7 @@ of the lake stores the former in the record of the start and the latter in that 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -157,7 +157,7 @@ def start_record(
 
 def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) -> RunRecord:
     """The record of the end, with the counts of the rows that the run wrote."""
-    return RunRecord(
+    record = RunRecord(
         run_id=provenance.run_id,
         event=event,
         job=job,
@@ -170,6 +170,8 @@ def end_record(event: State, provenance: Provenance, job: str, stats: RunStats) 
         storage_retries=stats.retries,
         failures=stats.named_failures,
     )
+    # Where the archive was listed beside the work, the record of the start does not have them all.
+    return replace(record, **stats.objects)  # type: ignore[arg-type]
 
 
 def summarise(

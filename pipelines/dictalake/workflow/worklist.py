@@ -81,6 +81,9 @@ class WorkList:
 
     ``counts`` and ``blocks()`` describe the work after the last ``refresh``. ``done_before`` maps a pending archive object to
     the number of its rows that earlier runs have written.
+
+    A listing that goes on while the run is at work comes in parts: ``add`` takes recordings in, ``close_part`` makes a part of
+    them, and ``refresh`` with its number finds the work in that part alone. A recording is in one part.
     """
 
     def __init__(
@@ -98,11 +101,26 @@ class WorkList:
         self._folder = folder
         self._connection: duckdb.DuckDBPyConnection | None = None
         self.done_before: dict[str, int] = {}
-        with _plain_errors():
-            self._erased = _insert_found(self._database, found, forbidden)
-            self._database.execute(_DEDUPLICATE)
+        self._erased = self._seq = self._parts = 0
+        with plain_errors():
+            self._database.execute(_CREATE)
+        self.add(found)
+        self.close_part(findings)
+
+    def add(self, found: Iterable[Recording]) -> None:
+        """Takes in more of the listing."""
+        with plain_errors():
+            self._seq, erased = _insert_found(self._database, found, self._listed, self._seq)
+        self._erased += erased
+
+    def close_part(self, findings: Findings | None = None) -> int:
+        """Makes a part of what was added since the last one; returns its number."""
+        part, self._parts = self._parts, self._parts + 1
+        with plain_errors():
+            self._database.execute((_DEDUPLICATE if part == 0 else _ADD_PART).replace("$part", str(part)))
             if findings is not None and findings.folder_aliases:
-                self._erased += _add_aliases(self._database, findings.folder_aliases, forbidden)
+                self._erased += _add_aliases(self._database, findings.folder_aliases, self._listed, part)
+        return part
 
     def refresh(
         self,
@@ -113,16 +131,18 @@ class WorkList:
         known: Callable[[], ds.Dataset] | None = None,
         lost: pa.Table | None = None,
         is_same_run: bool = False,
+        part: int | None = None,
     ) -> None:
-        """Computes the work anew. Raises RunError.
+        """Computes the work anew, of one ``part`` or of all. Raises RunError.
 
         ``done()`` gives the rows in the lake (schema table.DONE), ``known()`` the ids that are in it under any fingerprint
         (schema table.KNOWN; without it those of ``done()``), by which recordings keep the names of older versions.
         ``claimed()`` gives the recordings of other live runs (schema CLAIMED), ``lost`` the rows that lost sound (schema
         rechecks.LOST). ``is_same_run`` means that this run has been over its manifest and only looks for what has no row yet.
         """
-        self.done_before.clear()
-        with _plain_errors():
+        if part is None:
+            self.done_before.clear()
+        with plain_errors():
             for attempt in range(1, _TRIES + 1):
                 rows = done()
                 self._database.register("done_rows", _scan(rows))
@@ -130,7 +150,8 @@ class WorkList:
                 self._database.register("claimed_rows", _scan(claimed()))
                 self._database.register("lost_rows", lost if lost is not None else LOST.empty_table())
                 try:
-                    self._set_variables(retry, is_same_run=is_same_run)
+                    self._set_variables(retry, is_same_run=is_same_run, is_part=part is not None)
+                    self._database.execute(_ALL if part is None else _PART.replace("$part", str(part)))
                     self._database.execute(_REFRESH)
                     break
                 except (duckdb.Error, OSError, pa.ArrowException):
@@ -139,6 +160,8 @@ class WorkList:
                         raise
             (row,) = self._database.execute(f"SELECT {', '.join(_COUNTED)} FROM counts").fetchall()
             [(adopted,)] = self._database.execute("SELECT count(*) FROM adopted").fetchall()
+            if part is not None:
+                self._database.execute("DELETE FROM older_names")  # its recordings have the names now that they keep
         self.counts = Counts(**dict(zip(_COUNTED, row, strict=True)), erased=self._erased)
         if adopted:
             logs.log_event(
@@ -147,12 +170,13 @@ class WorkList:
                 "spelled otherwise, went through links, or hold a #",
             )
 
-    def _set_variables(self, retry: Retry | None, *, is_same_run: bool) -> None:
+    def _set_variables(self, retry: Retry | None, *, is_same_run: bool, is_part: bool) -> None:
         kind = "none" if retry is None or not retry.failed else "reasons" if retry.reasons else "retryable"
         self._database.execute("SET VARIABLE retry = $1", [kind])
         self._database.execute("SET VARIABLE retry_reasons = $1::VARCHAR[]", [list(retry.reasons) if retry else []])
         self._database.execute("SET VARIABLE retry_lost = $1", [retry is not None and (retry.lost or retry.misread)])
         self._database.execute("SET VARIABLE is_same_run = $1", [is_same_run])
+        self._database.execute("SET VARIABLE is_part = $1", [is_part])
 
     def leave_out(self, forbidden: ErasedSubjects) -> None:
         """Removes what was erased after the listing from the work, now and in later calls of ``refresh``."""
@@ -214,12 +238,12 @@ class WorkList:
                     member_attempts=members,
                     error=None if reason is None else make_error(reason, row["recording_id"], detail),
                 )
-        with _plain_errors():
+        with plain_errors():
             self._close()
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError, pa.ArrowException) as error:  # their messages may quote paths
@@ -244,15 +268,13 @@ def _scan(rows: ds.Dataset) -> ds.Scanner:
     return rows.scanner(cache_metadata=False)
 
 
-def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording], forbidden: ErasedSubjects) -> int:
-    """Fills the table ``found``; returns how many recordings were left out because they were erased."""
-    database.execute(
-        "CREATE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT, "
-        "modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), ending VARCHAR, reason VARCHAR, detail VARCHAR)"
-    )
-    database.execute("CREATE TABLE older_names (recording_id VARCHAR, old_id VARCHAR, old_uri VARCHAR, rank BIGINT)")
+def _insert_found(
+    database: duckdb.DuckDBPyConnection, found: Iterable[Recording], forbidden: ErasedSubjects, seq: int
+) -> tuple[int, int]:
+    """Adds to the table ``found`` from number ``seq`` on; returns the next number, and how many recordings were left out
+    because they were erased."""
     recordings = iter(found)
-    seq = erased = 0
+    erased = 0
     while batch := list(islice(recordings, _BATCH)):
         admitted = [one for one in batch if not _is_erased((one.uri, *one.old_uris), one.version, forbidden)]
         erased += len(batch) - len(admitted)
@@ -267,7 +289,7 @@ def _insert_found(database: duckdb.DuckDBPyConnection, found: Iterable[Recording
         named = (one for one in admitted if one.old_uris or "#" in one.uri)
         _insert_names(database, ((one.recording_id, [one.uri, *one.old_uris], one.version) for one in named))
         seq += len(admitted)
-    return erased
+    return seq, erased
 
 
 def _is_erased(uris: Iterable[str], version: str, forbidden: ErasedSubjects) -> bool:
@@ -287,11 +309,11 @@ def _insert_names(database: duckdb.DuckDBPyConnection, named: Iterable[tuple[str
 
 
 def _add_aliases(
-    database: duckdb.DuckDBPyConnection, folder_aliases: Mapping[str, Sequence[str]], forbidden: ErasedSubjects
+    database: duckdb.DuckDBPyConnection, folder_aliases: Mapping[str, Sequence[str]], forbidden: ErasedSubjects, part: int
 ) -> int:
     """Notes the older names that follow from those of folders; returns how many recordings were erased under one of them."""
     reader, erased = database.cursor(), []
-    reader.execute("SELECT recording_id, uri, version FROM listed")
+    reader.execute("SELECT recording_id, uri, version FROM listed WHERE part = $1", [part])
     while rows := reader.fetchmany(_BATCH):
         named = [(one, [uri, *find_old_uris(uri, folder_aliases)], version) for one, uri, version in rows]
         erased += [one for one, uris, version in named if _is_erased(uris, version, forbidden)]
@@ -302,14 +324,37 @@ def _add_aliases(
     return len(erased)
 
 
+_NOTHING_FOUND = """
+    CREATE OR REPLACE TABLE found (seq BIGINT, recording_id VARCHAR, uri VARCHAR, version VARCHAR, size_bytes BIGINT,
+      modified_at BIGINT, metadata MAP(VARCHAR, VARCHAR), ending VARCHAR, reason VARCHAR, detail VARCHAR);
+"""
+_CREATE = f"""
+    {_NOTHING_FOUND}
+    CREATE TABLE older_names (recording_id VARCHAR, old_id VARCHAR, old_uri VARCHAR, rank BIGINT);
+    CREATE TABLE renamed (recording_id VARCHAR);
+"""
 # The first of each counts; of its ending the first that says something.
-_DEDUPLICATE = """
-    CREATE TABLE listed AS
-      SELECT * EXCLUDE (seq) REPLACE (arg_min(ending, seq) OVER same AS ending)
+_FIRST_OF_EACH = """
+    SELECT * EXCLUDE (seq) REPLACE (arg_min(ending, seq) OVER same AS ending), $part AS part
       FROM found
       WINDOW same AS (PARTITION BY recording_id)
-      QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1;
-    DROP TABLE found;
+      QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1
+"""
+_DEDUPLICATE = f"CREATE TABLE listed AS {_FIRST_OF_EACH}; {_NOTHING_FOUND}"
+# What an earlier part has is at work: it may have got the name by which the lake knows it.
+_ADD_PART = f"""
+    DELETE FROM found WHERE recording_id IN (SELECT recording_id FROM listed)
+      OR recording_id IN (SELECT recording_id FROM renamed);
+    INSERT INTO listed {_FIRST_OF_EACH}; {_NOTHING_FOUND}
+"""
+_ALL = """
+    CREATE OR REPLACE TEMP VIEW asked_for AS SELECT * FROM listed;
+    CREATE OR REPLACE TEMP VIEW their_rows AS SELECT * FROM done_rows;
+"""
+_PART = """
+    CREATE OR REPLACE TEMP VIEW asked_for AS SELECT * FROM listed WHERE part = $part;
+    CREATE OR REPLACE TEMP VIEW their_rows AS SELECT * FROM done_rows
+      WHERE recording_id IN (SELECT recording_id FROM asked_for) OR archive_id IN (SELECT recording_id FROM asked_for);
 """
 
 

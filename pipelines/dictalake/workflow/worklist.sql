@@ -1,7 +1,8 @@
 -- Which recordings a run has to do: those of the archive, less those that are done or claimed by other live runs.
 --
--- Reads    listed         the archive: one row per recording (worklist.py)
---          done_rows      the rows of this fingerprint that are in the lake (schema table.DONE)
+-- Reads    listed         the archive: one row per recording (worklist.py); asked_for is all of it, or one part
+--          done_rows      the rows of this fingerprint that are in the lake (schema table.DONE); their_rows are those of
+--                         asked_for
 --          known_rows     the ids that are in the lake, of any fingerprint (schema table.KNOWN)
 --          claimed_rows   the recordings in the manifests of other live runs
 --          lost_rows      rows, by recording and attempt, that lost sound (schema rechecks.LOST)
@@ -9,8 +10,10 @@
 --          retry_reasons  a list of reasons, for 'reasons'
 --          retry_lost     whether good recordings whose newest row is among lost_rows are done again
 --          is_same_run    whether this run has been over its manifest and only looks for what has no row yet
+--          is_part        whether asked_for is one part of the archive, and others were planned before
 --          older_names    ids and URIs that an older version may have given to recordings of the archive (old_names.py)
--- Keeps    asked, planned what the run was to do again when it was planned
+-- Keeps    renamed        recordings that go by an older name
+--          asked, planned what the run was to do again when it was planned
 -- Writes   states         each recording is 'new', 'retry' or 'done'
 --          pending        the work: listed, with attempt, retried, done_members and member_attempts
 --          counts         one row: found, skipped, skipped_failed, claimed, pending, retried
@@ -30,30 +33,6 @@ DROP TABLE IF EXISTS counts;
 CREATE TABLE IF NOT EXISTS asked (recording_id VARCHAR, attempt INTEGER);
 CREATE TABLE IF NOT EXISTS planned (recording_id VARCHAR, attempt INTEGER, stamp HUGEINT);
 
--- The newest row of each recording, and whether it is to be done again. archive_id is null if no row of the recording says
--- that it is an archive object or a member of one.
-CREATE TABLE newest AS
-  SELECT *,
-    CASE WHEN getvariable('is_same_run') THEN (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM asked)
-      WHEN status = 'failed' THEN CASE getvariable('retry')
-        WHEN 'retryable' THEN retryable
-        WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
-        ELSE false END
-      ELSE getvariable('retry_lost') AND (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM lost_rows)
-    END AS again
-  FROM (
-    SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
-           arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,
-           max(archive_id) AS archive_id, arg_max_null(archive_rows, attempt) AS archive_rows,
-           arg_max_null(archive_id, attempt) AS newest_archive_id
-    FROM done_rows GROUP BY recording_id);
-
-DELETE FROM asked WHERE NOT getvariable('is_same_run');
-INSERT INTO asked SELECT recording_id, attempt FROM newest WHERE again AND NOT getvariable('is_same_run');
-
-CREATE TABLE members AS
-  SELECT * FROM newest WHERE archive_id <> recording_id;
-
 -- A recording that the lake knows under an older name alone, with whatever model, goes by that name: it is done, or its next
 -- attempt is counted. A row of a file in an archive object is no row of an object that had the same id.
 CREATE TABLE known AS
@@ -70,7 +49,32 @@ CREATE TABLE adopted AS
   WHERE recording_id NOT IN (SELECT id FROM own) AND old_id IN (SELECT id FROM own)
   GROUP BY recording_id;
 
+INSERT INTO renamed SELECT recording_id FROM adopted;
 UPDATE listed SET recording_id = a.old_id, uri = a.old_uri FROM adopted AS a WHERE a.recording_id = listed.recording_id;
+
+-- The newest row of each recording, and whether it is to be done again. archive_id is null if no row of the recording says
+-- that it is an archive object or a member of one.
+CREATE TABLE newest AS
+  SELECT *,
+    CASE WHEN getvariable('is_same_run') THEN (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM asked)
+      WHEN status = 'failed' THEN CASE getvariable('retry')
+        WHEN 'retryable' THEN retryable
+        WHEN 'reasons' THEN list_contains(getvariable('retry_reasons'), reason)
+        ELSE false END
+      ELSE getvariable('retry_lost') AND (recording_id, attempt) IN (SELECT (recording_id, attempt) FROM lost_rows)
+    END AS again
+  FROM (
+    SELECT recording_id, max(attempt) AS attempt, arg_max(status, attempt) AS status,
+           arg_max(error.reason, attempt) AS reason, arg_max(error.retryable, attempt) AS retryable,
+           max(archive_id) AS archive_id, arg_max_null(archive_rows, attempt) AS archive_rows,
+           arg_max_null(archive_id, attempt) AS newest_archive_id
+    FROM their_rows GROUP BY recording_id);
+
+DELETE FROM asked WHERE NOT getvariable('is_same_run') AND NOT getvariable('is_part');
+INSERT INTO asked SELECT recording_id, attempt FROM newest WHERE again AND NOT getvariable('is_same_run');
+
+CREATE TABLE members AS
+  SELECT * FROM newest WHERE archive_id <> recording_id;
 
 -- Archive objects of which members are committed. Besides its members an object may have a row of its own, which is
 --   'same_look'    from the same reading of the object as its members, and counts as one of its rows: part of it is damaged;
@@ -110,7 +114,7 @@ CREATE TABLE states AS
         THEN 'new'  -- an archive object's own row, without any row of its members
       WHEN n.again THEN 'retry'
       ELSE 'done' END AS state
-  FROM listed AS l
+  FROM asked_for AS l
   LEFT JOIN newest AS n USING (recording_id)
   LEFT JOIN archives AS a ON a.archive_id = l.recording_id
   LEFT JOIN planned AS p ON p.recording_id = l.recording_id;
@@ -121,11 +125,11 @@ CREATE TABLE free AS
 
 -- done_members need no work any more; member_attempts gives the next attempt of members that are done again.
 CREATE TABLE pending AS
-  SELECT l.*, f.attempt, f.state = 'retry' AS retried,
+  SELECT l.* EXCLUDE (part), f.attempt, f.state = 'retry' AS retried,
          CASE WHEN a.own_row = 'same_look' AND NOT own.again
               THEN list_append(coalesce(m.done, []), f.recording_id) ELSE m.done END AS done_members,
          m.attempts AS member_attempts
-  FROM free AS f JOIN listed AS l USING (recording_id)
+  FROM free AS f JOIN asked_for AS l USING (recording_id)
   LEFT JOIN archives AS a ON a.archive_id = f.opened
   LEFT JOIN newest AS own ON own.recording_id = f.opened
   LEFT JOIN (SELECT archive_id, list(recording_id) FILTER (NOT again) AS done,
@@ -133,7 +137,7 @@ CREATE TABLE pending AS
              FROM members WHERE archive_id IN (SELECT opened FROM free) GROUP BY archive_id) AS m
     ON m.archive_id = f.opened;
 
-DELETE FROM planned WHERE NOT getvariable('is_same_run');
+DELETE FROM planned WHERE NOT getvariable('is_same_run') AND NOT getvariable('is_part');
 INSERT INTO planned
   SELECT f.recording_id, f.attempt, a.stamp
   FROM free AS f JOIN archives AS a ON a.archive_id = f.opened WHERE NOT getvariable('is_same_run');

@@ -22,9 +22,9 @@ from dictalake.config.sections import Archive, Config, Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.claims import Heartbeat
 from dictalake.lake.runs import RunLog
+from dictalake.workflow.planning import Planning
 from dictalake.workflow.run import _Run
 from dictalake.workflow.summary import Standing, start_record
-from dictalake.workflow.worklist import WorkList
 from tests.recordings import make_sound, write_wav
 from tests.unit.cli.test_operators_commands import NOTHING
 
@@ -109,7 +109,7 @@ def test_a_run_records_the_folder_that_holds_all_the_paths(here: Path, paths: li
 
 
 def test_a_run_over_several_paths_records_nothing_that_is_gone_after_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def record_start(run: _Run, work: WorkList, places: pa.Table, heartbeat: Heartbeat) -> None:
+    def record_start(run: _Run, work: Planning, places: pa.Table, heartbeat: Heartbeat) -> None:
         run.log.append(start_record(run.config, run.provenance, run.job, work.counts))
 
     monkeypatch.setattr("dictalake.workflow.run._do_work", record_start)

@@ -158,3 +158,14 @@ def test_a_run_that_stands_still_says_what_it_waits_for(monkeypatch: pytest.Monk
         now[0] += 30
         watch.time_passed()
     assert output.getvalue().count("waiting for a GPU") == 1
+
+
+def test_while_the_listing_goes_on_the_progress_says_at_least_and_promises_no_end() -> None:
+    stats = make_stats()
+    stats.expect(200, {}, is_growing=True)
+    assert stats.describe().startswith("100 of at least 200 recordings done")
+    assert (stats.left_s, stats.numbers()["at_least"]) == (None, True)
+    stats.expect_more(50, is_growing=False)
+    assert stats.describe().startswith("100 of 250 recordings done")
+    assert stats.left_s is not None
+    assert "at_least" not in stats.numbers()

@@ -56,7 +56,7 @@ def test_a_run_that_met_what_was_erased_blanks_it_in_its_own_manifest_at_its_end
         table.commit(write_staged(make_transcripts(rows), lake))
         stats.failures[FailureKind(Erased.reason, "load")] += 1
 
-    for name in ("make_plan", "plan_heavy", "ClusterCrashLedger", "_open_reader", "_find_work"):
+    for name in ("make_plan", "plan_heavy", "ClusterCrashLedger", "_open_book", "_open_reader"):
         monkeypatch.setattr(run, name, MagicMock())
     for module, name in ((run.cluster, "running_cluster"), (run, "reserve_memory")):
         monkeypatch.setattr(module, name, MagicMock(side_effect=lambda *_: nullcontext(MagicMock(cpus=1.0, gpus=0.0))))
@@ -64,6 +64,7 @@ def test_a_run_that_met_what_was_erased_blanks_it_in_its_own_manifest_at_its_end
         monkeypatch.setattr(run, name, MagicMock())
     monkeypatch.setattr(run, "commit_as_they_come", commit)
     of_run = MagicMock(config=config, stats=stats, table=table, provenance=MagicMock(run_id="r1"))
-    run._do_work(of_run, MagicMock(counts=Counts(), done_before={}), pa.table({"part": [0]}), MagicMock())
+    planning = MagicMock(counts=Counts(), find_missing=lambda: 0)
+    run._do_work(of_run, planning, pa.table({"part": [0]}), MagicMock())
     left = {run_id: Manifests(lake).read_block(run_id, BlockPlace(0, 0))["uri"].to_pylist() for run_id in ("r1", "other")}
     assert left == {"r1": ["", "gs://archive/y.dcm"], "other": ["gs://archive/x.dcm", "gs://archive/y.dcm"]}

@@ -173,3 +173,24 @@ def test_each_report_says_to_which_share_its_rows_belong() -> None:
     table = pa.table({"recording_id": ["a", "b", "c"], "share": [5, 6, 5]})
     reports = [row for report in finish(table) for row in report.to_pylist()]
     assert reports == [{"recording_ids": ["a", "c"], "share": 5}, {"recording_ids": ["b"], "share": 6}]
+
+
+def test_a_book_that_is_open_gets_more_and_no_runner_ends_before_it_is_closed() -> None:
+    book = ShareBook(make_places(2), is_closed=False)
+    first = book.take("a", 9)
+    for share in first:
+        book.complete("a", share.number)
+    assert (book.waiting, book.is_draining, book.is_over) == (0, False, False)
+    book.add(make_places(5), blocks_per_share=2)
+    book.add(make_places(0))
+    assert (len(book), book.waiting, book.at_work) == (5, 3, 0)
+    more = book.take("b", 2)
+    assert (book.at_work, book.give_back("b"), book.at_work) == (2, 2, 0)
+    more = book.take("a", 9)
+    assert groups_of(first) + groups_of(more) == [0, 1, 0, 1, 2, 3, 4]
+    assert [share.number for share in more] == [2, 3, 4]
+    for share in more:
+        book.complete("a", share.number)
+    assert not book.is_over
+    book.close()
+    assert (book.is_draining, book.is_over) == (True, True)
