@@ -15,6 +15,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class KeptRows:
         }
         self._tables: dict[str, DeltaTable] = {}
         self._files: set[str] = set()
-        self.state: dict[str, tuple[str, int]] = {}  # the tables that were taken in, and their versions
+        self.state: dict[str, tuple[Any, int]] = {}  # the tables that were taken in, and their versions
         self.is_stale = False  # whether to begin anew
         self.database = duckdb.connect(config={"memory_limit": _MEMORY, "autoload_known_extensions": False})
         self.spill = Path(tempfile.mkdtemp(prefix="dictalake-review-"))
@@ -148,7 +149,7 @@ class KeptRows:
         with self.database.cursor() as cursor:
             cursor.execute("USE kept; SET TimeZone = 'UTC'")
             for some in _split(transcripts) if not self.state else ():  # nobody reads yet
-                self._commit(cursor, self._files | some, lambda some=some: self._insert(cursor, some - self._files))
+                self._commit(cursor, self._files | some, partial(self._insert, cursor, some - self._files))
             self._commit(cursor, paths, lambda: self._take(cursor, transcripts, paths, state))
         self.state = state
         self.is_stale = bool(gone) and any(self.spill.iterdir())
@@ -180,7 +181,7 @@ class KeptRows:
         cursor: duckdb.DuckDBPyConnection,
         transcripts: DeltaTable,
         paths: set[str],
-        state: dict[str, tuple[str, int]],
+        state: dict[str, tuple[Any, int]],
     ) -> None:
         cursor.execute("CREATE TEMP TABLE touched (key UUID); CREATE TEMP TABLE shared (uri VARCHAR)")
         fingerprints = open_fingerprints(self._storages[FINGERPRINTS_FOLDER])
@@ -295,8 +296,8 @@ def _mark(cursor: duckdb.DuckDBPyConnection, written: WrittenDown | None) -> Non
         views |= {"superseded_records": _SUPERSEDED, "superseded": STORED_SUPERSEDED}
     if written is not None and written.has_single_keys:
         views["transcripts"] = TRANSCRIPTS_OF_SINGLE_KEYS
-    order = ("promotions", "recheck_records", "transcript_rows", "recording_versions", "superseded_records", "superseded")
-    order += ("corrections", "transcripts", "failures", "recordings")
+    order: tuple[str, ...] = ("promotions", "recheck_records", "transcript_rows", "recording_versions", "superseded_records")
+    order += ("superseded", "corrections", "transcripts", "failures", "recordings")
     for name in order:
         if name in views:
             cursor.execute(f"CREATE TEMP VIEW {name} AS {views[name]}")
