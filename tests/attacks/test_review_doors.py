@@ -190,6 +190,8 @@ def test_a_trick_in_a_path_leads_nowhere(client: Client, rows: list[dict[str, An
     [
         *("f=uri~has~smith", "f=metadata~has~smith", "f=status)%20OR%201=1--~eq~ok", "f=status~drop~ok", "sort=uri;drop"),
         *("f=confidence~lt~0.5%20OR%201=1", "after=x", "after=WyJ4Iiwgey19XQ==", "search=guess"),
+        *("sort=newest&after=WzEsICJhIl0=", "after=WyJ4IiwgImEiXQ==", "after=WzEsICJcdWQ4MDAiXQ==", "after=" + "W1tb" * 9000),
+        *("f=recorded_at~lt~0001-01-01T00:00:00%2B23:00", "after=WzFlOTk5OSwgIlwwIl0="),
     ],
 )
 def test_a_trick_in_a_question_is_refused(client: Client, query: str) -> None:
@@ -249,6 +251,36 @@ def test_whoever_hears_a_part_alone_is_written_down(client: Client, lake: Lake, 
     with connect(str(lake.uri)) as database:
         heard = database.sql("SELECT recording_id FROM access_records WHERE what = 'sound'").fetchall()
     assert heard.count((recording_id,)) == 1
+
+
+@pytest.mark.parametrize("opened", ["9" * 400, "²", "-1", "x"])
+def test_a_forged_time_of_opening_counts_as_none(client: Client, rows: list[dict[str, Any]], opened: str) -> None:
+    fields = {"csrf": client.read_csrf(), "fingerprint": "3f0c9a12b7de", "attempt": "0", "text": "Forged.", "opened": opened}
+    assert client.post(f"/recordings/{rows[0]['recording_id']}/save", fields).status in (303, 409)
+
+
+def test_whose_words_stand_in_a_list_or_beside_a_conflict_is_written_down(
+    client: Client, lake: Lake, rows: list[dict[str, Any]]
+) -> None:
+    def count(what: str) -> int:
+        with connect(str(lake.uri)) as database:
+            [(found,)] = database.execute("SELECT count(*) FROM access_records WHERE what = ?", [what]).fetchall()
+        return int(found)
+
+    before = count("list"), count("page")
+    client.get("/recordings")
+    assert count("list") == before[0]
+    found = client.post("/recordings/filter", {"csrf": client.read_csrf(), "words": "changed OR forged OR fracture"})
+    assert client.get(found.headers["location"]).text.count("<mark>") > 0
+    assert count("list") > before[0]
+    assert {save(client, rows[0]["recording_id"]) for _ in range(2)} >= {409}
+    assert count("page") > before[1]
+
+
+def test_pages_say_that_nothing_is_written_down_where_nothing_is(lake: Lake, client: Client) -> None:
+    assert "is written down" in client.get("/").text
+    with serving(str(lake.uri), review={"access_log": False}) as address:
+        assert "is written down" not in Client(address).enter().get("/").text
 
 
 def test_a_thousand_connections_that_say_nothing_hold_nobody_up(client: Client, address: str) -> None:

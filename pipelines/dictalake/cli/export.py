@@ -19,12 +19,12 @@ from dictalake.errors import ConfigError, RunError
 FORMATS = ("csv", "jsonl", "srt", "vtt", "textgrid", "ctm")
 _INDEX = "recordings.csv"
 _FLAT = """
-    SELECT r.*, t.text
+    SELECT r.*, {text} AS text, {who} AS corrected_by
     FROM recordings AS r LEFT JOIN transcripts AS t ON t.recording_id = r.recording_id AND r.status = 'ok'
 """
 _FULL = """
     SELECT r.recording_id, r.uri, r.recorded_at, r.recorded_at_source, r.duration_s, r.channels, r.specialty, r.metadata,
-        r.confidence, r.lost_s, r.model, r.fingerprint, t.text, t.words
+        r.confidence, r.lost_s, r.model, r.fingerprint, {text} AS text, {who} AS corrected_by, t.words
     FROM recordings AS r JOIN transcripts AS t ON t.recording_id = r.recording_id
 """
 
@@ -57,13 +57,24 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def export(lake: Lake, form: str, out: Path, wanted: Filter, style: CsvStyle) -> int:
-    """Returns how many recordings were written, -1 for a CSV. Raises ConfigError, RunError."""
+def export(lake: Lake, form: str, out: Path, wanted: Filter, style: CsvStyle, *, as_heard: bool = False) -> int:
+    """Returns how many recordings were written, -1 for a CSV. ``as_heard``: the machine's text, also of corrected ones.
+
+    Raises ConfigError, RunError.
+    """
+    text = "t.text" if as_heard else "coalesce(t.text_corrected, t.text)"
+    who = "CAST(NULL AS VARCHAR)" if as_heard else "t.corrected_by"
     if form == "csv":
         # Failed recordings have their line too, with the reason.
-        answer(lake, _FLAT + wanted.write().replace("t.recorded_month", "r.recorded_month"), "csv", out, style=style)
+        answer(
+            lake,
+            _FLAT.format(text=text, who=who) + wanted.write().replace("t.recorded_month", "r.recorded_month"),
+            "csv",
+            out,
+            style=style,
+        )
         return -1
-    question = _FULL + wanted.write()
+    question = _FULL.format(text=text, who=who) + wanted.write()
     with TemporaryDirectory(prefix="dictalake-export-") as spill, ask(lake, question, Path(spill)) as (_, batches):
         rows = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="lossy"))
         try:

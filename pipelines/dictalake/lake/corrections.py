@@ -17,7 +17,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
@@ -38,6 +38,7 @@ from dictalake.lake.storage import Storage, open_storage
 
 FLAGS = ("unintelligible", "not_dictation", "wrong_patient", "sound_cut")
 Sampling = Literal["random", "worst", "own"]
+Access = Literal["page", "sound", "export", "list"]
 _TURN = "dictalake.correction"  # application transaction: of two writers at once the second looks again
 _TICK = timedelta(microseconds=1)
 
@@ -81,6 +82,7 @@ class Corrections:
     def __init__(self, lake: Lake) -> None:
         self._lake, self._storage = lake, open_storage(lake, CORRECTIONS_FOLDER)
         self._lock = threading.RLock()  # a slow refresh must not bring back older records while another thread looks at them
+        self._delta: DeltaTable | None = None
         self._version: int | None = None
         self.records: tuple[CorrectionRecord, ...] = ()
         self._of: dict[str, list[CorrectionRecord]] = {}
@@ -95,9 +97,15 @@ class Corrections:
             self._refresh()
 
     def _refresh(self) -> None:
-        if not has_table(self._storage):
-            return
-        delta = open_table(self._storage, CORRECTIONS, to_read=True)
+        if self._delta is None:
+            if not has_table(self._storage):
+                return
+            self._delta = open_table(self._storage, CORRECTIONS, to_read=True)
+        delta = self._delta
+        try:
+            delta.update_incremental()
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot read the table at {self._storage.uri}: {type(error).__name__}") from error
         if delta.version() == self._version:
             return
         try:
@@ -252,7 +260,7 @@ class AccessLog:
         self._storage = open_storage(lake, ACCESSES_FOLDER)
         self._is_made = False
 
-    def add(self, who: str, recording_ids: Sequence[str], what: Literal["page", "sound", "export"]) -> None:
+    def add(self, who: str, recording_ids: Sequence[str], what: Access) -> None:
         now = datetime.now(UTC)
         rows = [{"at": now, "who": who, "recording_id": one, "what": what} for one in recording_ids]
         try:

@@ -128,6 +128,14 @@ class RunLog:
             raise RunError(f"cannot write the run record to {self._storage.uri}: {error}") from error
         self.has_started |= any(record.event == "started" for record in records)
 
+    def follow(self) -> int:
+        """The newest version of the table. Raises RunError when the lake cannot be read."""
+        try:
+            self._delta.update_incremental()
+        except (OSError, DeltaError) as error:
+            raise RunError(f"cannot read the run records at {self._storage.uri}: {type(error).__name__}") from error
+        return int(self._delta.version())
+
     def read(self) -> pa.Table:
         """All records, oldest first, schema RUNS. A record that was written twice, because an answer was lost, counts once.
 

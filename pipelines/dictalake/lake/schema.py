@@ -328,7 +328,7 @@ ACCESSES = pa.schema(
         _field("at", _TIME, "when, UTC", required=True),
         _field("who", _TEXT, "name of the person", required=True),
         _field("recording_id", _TEXT, "recording that the person opened", required=True),
-        _field("what", _TEXT, "what was opened: page, sound or export", required=True),
+        _field("what", _TEXT, "what was opened: page, sound, export, or list: a passage of its text in a list", required=True),
     ]
 )
 

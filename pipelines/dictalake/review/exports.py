@@ -47,22 +47,22 @@ class Corrected:
 
 @dataclass
 class Exported:
-    """How many were written; ``inside`` are files in archive objects, which a manifest cannot name, and ``flagged`` are none
-    that a machine should learn from."""
+    """How many were written; ``inside`` are files in archive objects, which a manifest cannot name, ``flagged`` are none that a
+    machine should learn from, and of ``rowless`` the lake no longer has the row that was corrected."""
 
     written: int = 0
     inside: int = 0
     flagged: int = 0
+    rowless: int = 0
 
 
-def list_corrected(snapshot: Snapshot) -> Iterator[Corrected]:
-    """Those whose row is still in the lake."""
+def list_corrected(snapshot: Snapshot) -> Iterator[Corrected | None]:
+    """The corrections that count; None for one whose row is no longer in the lake."""
     for record in snapshot.corrections.list_current():
         rows = snapshot.read_rows(record.recording_id)
         key = (record.fingerprint, record.attempt)
         row = next((one for one in rows if (one["fingerprint"], one["attempt"]) == key), None)
-        if row is not None:
-            yield Corrected(record, row)
+        yield None if row is None else Corrected(record, row)
 
 
 def write_export(
@@ -74,6 +74,9 @@ def write_export(
 
     def take() -> Iterator[Corrected]:
         for one in list_corrected(snapshot):
+            if one is None:
+                counts.rowless += 1
+                continue
             is_bad = bool(one.record.flags) or not (one.record.text or "").strip()
             is_inside = one.row["archive_id"] not in (None, one.record.recording_id)
             if form in ("manifest", "text") and is_bad:

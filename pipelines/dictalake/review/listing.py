@@ -17,6 +17,7 @@ _TEXTS: tuple[str, ...] = ("recording_id", "recorded_month", "specialty", "statu
 _TEXTS += ("recorded_at_source", "checked_by", "flags")
 _NUMBERS = ("duration_s", "channels", "confidence", "lost_s", "attempt", "speech_s", "uncovered_s")
 _TIMES = ("recorded_at", "checked_at")
+_OF_CHECKED = ("checked_by", "checked_at", "flags")
 _PRIVATE = ("uri", "metadata")  # what may name a patient never stands in an address
 COLUMNS = (*_TEXTS, *_NUMBERS, *_TIMES, *_PRIVATE)
 OPERATORS = {
@@ -37,7 +38,7 @@ SORTS = {
     "oldest": ("recorded_at", False, "oldest first"),
     "longest": ("duration_s", True, "longest first"),
 }
-_SHOWN = "recording_id, recorded_at, specialty, duration_s, status, reason, confidence, lost_s, uncovered_s, checked_by"
+_SHOWN = "recorded_at, specialty, duration_s, status, reason, confidence, lost_s, uncovered_s, checked_by"
 
 
 class BadFilter(ValueError):
@@ -64,7 +65,7 @@ class Filter:
 
     def write(self, values: dict[str, Any]) -> str:
         """The condition in SQL; its value goes into ``values``. Raises BadFilter."""
-        column = "CAST(metadata AS VARCHAR)" if self.column == "metadata" else self.column
+        column = "listed.recording_id" if self.column == "recording_id" else self.column
         if self.operator in ("none", "some"):
             return f"{column} IS {'NOT ' if self.operator == 'some' else ''}NULL"
         name = f"value_{len(values)}"
@@ -80,15 +81,16 @@ class Filter:
             return self.value
         try:
             return float(self.value) if self.column in _NUMBERS else _read_time(self.value)
-        except ValueError:
+        except (ValueError, OverflowError):
             kind = "a number" if self.column in _NUMBERS else "a date as 2026-03-31"
             raise BadFilter(f"{self.column}: give {kind}") from None
 
 
 def _read_time(text: str) -> datetime:
+    """Raises ValueError, OverflowError."""
     day = date.fromisoformat(text) if len(text) == 10 else None
     when = datetime.fromisoformat(text) if day is None else datetime(day.year, day.month, day.day)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def read_filter(column: str, operator: str, value: str) -> Filter:
@@ -132,24 +134,36 @@ class Page:
 def read_page(
     snapshot: Snapshot, filters: Sequence[Filter], sort: str, after: str = "", only: Sequence[str] | None = None
 ) -> Page:
-    """At most ``PAGE_ROWS`` recordings behind the place ``after``. Raises BadFilter."""
+    """At most ``PAGE_ROWS`` recordings behind the place ``after``. Raises BadFilter.
+
+    The columns of a condition and of the order are looked through; the others are read of the rows of the page alone.
+    """
     column, is_falling, _ = SORTS[sort]
     values: dict[str, Any] = {}
     conditions = [one.write(values) for one in filters]
     if only is not None:
         values["only"] = list(only)
-        conditions.append("list_contains($only, recording_id)")
-    source = (
-        "FROM (SELECT l.*, k.checked_by, k.checked_at, k.flags FROM listed AS l LEFT JOIN checked AS k USING (recording_id))"
-    )
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    [count] = snapshot.query(f"SELECT count(*) AS rows {source} {where}", values)
-    if after:
-        conditions.append(_write_after(column, after, values, is_falling=is_falling))
-        where = f"WHERE {' AND '.join(conditions)}"
-    order = f"{column} {'DESC' if is_falling else 'ASC'} NULLS LAST, recording_id"
+        conditions.append("key IN (SELECT to_key(unnest($only)))")
+    of_checked = any(one.column in _OF_CHECKED for one in filters)
+    source = "listed LEFT JOIN checked USING (key)" if of_checked else "listed"
+    where = " AND ".join(conditions) or "true"
+    counted = (source, where, json.dumps(values, default=str))
+    [count] = snapshot.remember(counted, lambda: snapshot.query(f"SELECT count(*) AS rows FROM {source} WHERE {where}", values))
+    paged = dict(values)
+    order = f"sorted_by {'DESC' if is_falling else 'ASC'} NULLS LAST, key"
+    narrow = f"SELECT number, key, {column} AS sorted_by FROM {source} WHERE {where}"
+    parts = [
+        f"({narrow} AND {part} ORDER BY {order} LIMIT {PAGE_ROWS + 1})"
+        for part in (_write_after(column, after, paged, is_falling=is_falling) if after else ("true",))
+    ]
     rows = snapshot.query(
-        f"SELECT {_SHOWN}, {column} AS sorted_by {source} {where} ORDER BY {order} LIMIT {PAGE_ROWS + 1}", values
+        f"""
+        WITH page AS MATERIALIZED (FROM ({" UNION ALL ".join(parts)}) ORDER BY {order} LIMIT {PAGE_ROWS + 1})
+        SELECT listed.recording_id, {_SHOWN}, page.sorted_by
+        FROM page JOIN listed USING (number) LEFT JOIN checked ON checked.key = page.key
+        ORDER BY {order.replace("key", "page.key")}
+        """,
+        paged,
     )
     more = len(rows) > PAGE_ROWS
     rows = rows[:PAGE_ROWS]
@@ -162,17 +176,30 @@ def _name_place(row: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps([known, row["recording_id"]]).encode()).decode()
 
 
-def _write_after(column: str, after: str, values: dict[str, Any], *, is_falling: bool) -> str:
+def _write_after(column: str, after: str, values: dict[str, Any], *, is_falling: bool) -> Sequence[str]:
+    """Conditions of which one holds for what comes behind a place; apart they are quicker than as one. Raises BadFilter for a
+    place that no page has given."""
     try:
         value, recording_id = json.loads(base64.urlsafe_b64decode(after.encode()))
-        value = _read_time(value) if column in _TIMES and value is not None else value
-        if not isinstance(recording_id, str) or not isinstance(value, int | float | datetime | None):
-            raise ValueError
-    except (ValueError, TypeError):
+        value = _check_place(column, value)
+        if not (isinstance(recording_id, str) and recording_id.isalnum() and recording_id.isascii()):
+            raise ValueError("no id")
+    except (ValueError, TypeError, RecursionError, OverflowError):
         raise BadFilter("this page of the list is not known; begin with the first") from None
     values["last_id"] = recording_id
+    same = "key > to_key($last_id)"
     if value is None:
-        return f"({column} IS NULL AND recording_id > $last_id)"
+        return (f"{column} IS NULL AND {same}",)
     values["last"] = value
-    beyond = "<" if is_falling else ">"
-    return f"({column} {beyond} $last OR ({column} = $last AND recording_id > $last_id) OR {column} IS NULL)"
+    return f"{column} = $last AND {same}", f"{column} {'<' if is_falling else '>'} $last", f"{column} IS NULL"
+
+
+def _check_place(column: str, value: Any) -> float | datetime | None:
+    """A value of this column as ``_name_place`` wrote it. Raises ValueError, TypeError, OverflowError."""
+    if value is None:
+        return None
+    if column in _TIMES:
+        return _read_time(value)
+    if not isinstance(value, int | float):
+        raise TypeError("no number")
+    return float(value)

@@ -6,9 +6,10 @@ lake look worse than it is. They are drawn in strata of confidence, and each cou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -23,6 +24,31 @@ _LISTENING, _BETWEEN_S = 1.5, 15.0  # how often a person hears a recording, and 
 _BINS = 200
 _LEAST = 20  # corrections from which confidence is calibrated
 _SEED = 20040517
+_STRATUM = " + ".join(f"(coalesce(confidence, 0) >= {edge})::INT" for edge in EDGES[1:])  # as ``find_stratum``
+_SPEECH = f"""
+    SELECT {_STRATUM} AS stratum, count(*) AS recordings, coalesce(sum(speech_s), 0) AS speech_s
+    FROM listed WHERE status = 'ok' GROUP BY ALL
+"""
+# The narrow columns of all that may be offered; the rest is read of those that are.
+_OPEN = f"""
+    open AS (
+        SELECT number, key, {_STRATUM} AS stratum,
+            $speed * (coalesce(speech_s, 0) * $rates[least(floor(coalesce(confidence, 0) * $bins)::INT, $bins - 1) + 1]
+                + coalesce(uncovered_s, 0) + coalesce(lost_s, 0)) AS errors,
+            $listening * coalesce(duration_s, 0) + $between AS cost_s
+        FROM listed
+        WHERE status = 'ok' AND key NOT IN (SELECT key FROM checked) AND key NOT IN (SELECT to_key(unnest($hidden)))
+    )
+"""
+_WORST = "SELECT number, key, errors, cost_s FROM open"
+# The first of each stratum alone: to number all rows would take a second of a million.
+_DRAWN = """
+    SELECT o.number, o.key, o.errors, $checked[o.stratum + 1] + d.place AS random_place
+    FROM (
+        SELECT unnest(keys) AS key, generate_subscripts(keys, 1) AS place
+        FROM (SELECT min(key, $most) AS keys FROM open GROUP BY stratum)
+    ) AS d JOIN open AS o USING (key)
+"""
 
 
 @dataclass(frozen=True)
@@ -68,9 +94,14 @@ class Next:
 
 def measure_lake(snapshot: Snapshot) -> LakeRate:
     """The word error rate of the transcripts that count, as people found it, with 95 % intervals."""
+    return snapshot.remember("the word error rate", lambda: _measure_lake(snapshot))
+
+
+def _measure_lake(snapshot: Snapshot) -> LakeRate:
     found = [one for one in snapshot.corrections.list_current() if one.words and "not_dictation" not in one.flags]
     drawn = [one for one in found if one.sampling == "random"]
-    strata = [_measure_stratum(place, drawn, snapshot) for place in range(len(EDGES))]
+    speech = snapshot.query(_SPEECH)
+    strata = [_measure_stratum(place, drawn, speech) for place in range(len(EDGES))]
     sampled = [(one, _take(place, drawn)) for place, one in enumerate(strata) if one.words]
     covered = sum(one.share for one, _ in sampled)
     rate = None
@@ -83,22 +114,17 @@ def measure_lake(snapshot: Snapshot) -> LakeRate:
     return LakeRate(rate, covered, tuple(strata), len(drawn), whole)
 
 
-def _measure_stratum(place: int, drawn: Sequence[CorrectionRecord], snapshot: Snapshot) -> Stratum:
+def _measure_stratum(place: int, drawn: Sequence[CorrectionRecord], speech: Sequence[Mapping[str, Any]]) -> Stratum:
     low, high = EDGES[place], (*EDGES[1:], 1.0)[place]
-    [there] = snapshot.query(
-        """
-        SELECT count(*) FILTER (mine) AS recordings, coalesce(sum(speech_s) FILTER (mine), 0) AS speech_s,
-            coalesce(sum(speech_s), 0) AS all_s
-        FROM (SELECT speech_s, coalesce(confidence, 0) >= $low AND (coalesce(confidence, 0) < $high OR $high = 1) AS mine
-            FROM listed WHERE status = 'ok')
-        """,
-        {"low": low, "high": high},
-    )
     records = _take(place, drawn)
     errors, words = _count(records)
-    share = there["speech_s"] / there["all_s"] if there["all_s"] else 0.0
+    mine = [one for one in speech if one["stratum"] == place]
+    all_s = sum(one["speech_s"] for one in speech)
+    share = sum(one["speech_s"] for one in mine) / all_s if all_s else 0.0
     rate = bootstrap_rate(errors, words) if records else None
-    return Stratum(low, high, there["recordings"], share, len(records), int(words.sum()), int(errors.sum()), rate)
+    return Stratum(
+        low, high, sum(one["recordings"] for one in mine), share, len(records), int(words.sum()), int(errors.sum()), rate
+    )
 
 
 def _take(place: int, records: Sequence[CorrectionRecord]) -> list[CorrectionRecord]:
@@ -148,22 +174,12 @@ def list_next(snapshot: Snapshot, who: str, sampling: Sampling, claim_min: float
     for one in current:
         if one.sampling == "random":
             checked[find_stratum(one.confidence)] += 1
-    order = "random_place, recording_id" if sampling == "random" else "errors / cost_s DESC, recording_id"
+    order, placed = ("random_place, key", _DRAWN) if sampling == "random" else ("errors / cost_s DESC, key", _WORST)
     rows = snapshot.query(
         f"""
-        WITH open AS (
-            SELECT recording_id, confidence, duration_s, specialty,
-                $speed * (coalesce(speech_s, 0) * $rates[least(floor(coalesce(confidence, 0) * $bins)::INT, $bins - 1) + 1]
-                    + coalesce(uncovered_s, 0) + coalesce(lost_s, 0)) AS errors,
-                $listening * coalesce(duration_s, 0) + $between AS cost_s,
-                len(list_filter($edges, lambda edge: coalesce(confidence, 0) >= edge)) AS stratum
-            FROM listed ANTI JOIN checked USING (recording_id)
-            WHERE status = 'ok' AND NOT list_contains($hidden, recording_id)
-        ), placed AS (
-            {_DRAWN if sampling == "random" else "SELECT *, 0 AS random_place FROM open"}
-        )
+        WITH {_OPEN}, placed AS MATERIALIZED ({placed} ORDER BY {order} LIMIT $most)
         SELECT recording_id, confidence, coalesce(duration_s, 0) AS duration_s, errors AS expected_errors, specialty
-        FROM placed ORDER BY {order} LIMIT $most
+        FROM placed JOIN listed USING (number) ORDER BY {order.replace("key", "listed.key")}
         """,
         {
             "speed": WORDS_A_SECOND,
@@ -171,20 +187,9 @@ def list_next(snapshot: Snapshot, who: str, sampling: Sampling, claim_min: float
             "bins": _BINS,
             "listening": _LISTENING,
             "between": _BETWEEN_S,
-            "edges": list(EDGES[1:]),
             "hidden": sorted({*taken, *left}),
             "most": limit,
             **({"checked": checked} if sampling == "random" else {}),
         },
     )
     return [Next(**row) for row in rows]
-
-
-# The first of each stratum alone: to number all rows would take a second of a million.
-_DRAWN = """
-            SELECT o.*, $checked[o.stratum + 1] + d.place AS random_place
-            FROM (
-                SELECT unnest(ids) AS recording_id, generate_subscripts(ids, 1) AS place
-                FROM (SELECT min(recording_id, $most) AS ids FROM open GROUP BY stratum)
-            ) AS d JOIN open AS o USING (recording_id)
-"""

@@ -30,7 +30,7 @@ from dictalake.review.listing import (
     read_page,
 )
 from dictalake.review.measure import list_next, measure_lake
-from dictalake.review.place import Place, field_of, go, place_of, render, render_message, session_of
+from dictalake.review.place import Place, field_of, go, place_of, render, render_message, session_of, write_down
 from dictalake.review.recording_page import count, find_rows
 from dictalake.review.words import compare_texts
 
@@ -82,6 +82,13 @@ def show_overview(request: Request) -> Response:
     place = place_of(request)
     snapshot = place.snapshot
     snapshot.refresh()
+    shown = snapshot.remember("overview", lambda: _count(place))
+    return render(request, "overview.html", **shown, runs=snapshot.list_runs()[:7], measured=measure_lake(snapshot))
+
+
+def _count(place: Place) -> dict[str, Any]:
+    """What the overview says of the rows and corrections."""
+    snapshot = place.snapshot
     [counts] = snapshot.query(
         """
         SELECT count(*) AS recordings, count(*) FILTER (status = 'ok') AS ok, count(*) FILTER (status = 'failed') AS failed,
@@ -102,17 +109,13 @@ def show_overview(request: Request) -> Response:
     )
     most = max((bar["rows"] for bar in bars), default=1)
     by_place = {bar["place"]: bar["rows"] for bar in bars}
-    return render(
-        request,
-        "overview.html",
-        counts=counts,
-        failures=[{**one, "advice": advise(one["reason"])} for one in failures],
-        bars=[(place / 10, by_place.get(place, 0), 100 * by_place.get(place, 0) / most) for place in range(10)],
-        runs=snapshot.list_runs()[:7],
-        promoted=snapshot.query("SELECT * FROM promoted ORDER BY place, fingerprint"),
-        measured=measure_lake(snapshot),
-        reliability=_measure_reliability(place),
-    )
+    return {
+        "counts": counts,
+        "failures": [{**one, "advice": advise(one["reason"])} for one in failures],
+        "bars": [(tenth / 10, by_place.get(tenth, 0), 100 * by_place.get(tenth, 0) / most) for tenth in range(10)],
+        "promoted": snapshot.query("SELECT * FROM promoted ORDER BY place, fingerprint"),
+        "reliability": _measure_reliability(place),
+    }
 
 
 def _measure_reliability(place: Place) -> list[dict[str, Any]]:
@@ -147,6 +150,7 @@ def show_list(request: Request) -> Response:
         )
     except (BadFilter, ConfigError) as error:
         return render_message(request, 400, "This list cannot be shown", str(error))
+    write_down(request, [row["recording_id"] for row in found.rows if hits and row["recording_id"] in hits], "list")
     return render(
         request,
         "recordings.html",
@@ -240,7 +244,7 @@ def take_next(request: Request) -> Response:
     left = field_of(request, "leave")
     if left:
         place.snapshot.refresh()
-        if not place.snapshot.query("SELECT 1 FROM stored_rows WHERE recording_id = ? LIMIT 1", [left]):
+        if not place.snapshot.has_recording(left):
             raise HTTPException(404, "The lake has no such recording.")
         place.snapshot.corrections.leave(left, who)
     for _ in range(5):
@@ -260,7 +264,8 @@ def show_comparison(request: Request) -> Response:
     """Of two fingerprints over the lake, or of two texts of a recording."""
     place = place_of(request)
     place.snapshot.refresh()
-    there = [one["fingerprint"] for one in place.snapshot.query("SELECT DISTINCT fingerprint FROM stored_rows ORDER BY 1")]
+    sql = "SELECT DISTINCT fingerprint FROM stored_rows ORDER BY 1"
+    there = [one["fingerprint"] for one in place.snapshot.remember(sql, lambda: place.snapshot.query(sql))]
     recording_id = request.query_params.get("recording", "")
     left, right = (request.query_params.get(side, "") for side in ("left", "right"))
     shown: dict[str, Any] = {"fingerprints": there, "left": left, "right": right, "pair": None, "whole": None, "why": ""}
@@ -276,8 +281,7 @@ def show_comparison(request: Request) -> Response:
 
 def _compare_recording(request: Request, recording_id: str, left: str, right: str) -> dict[str, Any]:
     rows, place = find_rows(request, recording_id), place_of(request)
-    if place.accesses is not None:
-        place.accesses.add(session_of(request).who, [recording_id], "page")
+    write_down(request, [recording_id], "page")
     texts = {row["fingerprint"]: row["text"] or "" for row in reversed(rows) if row["status"] == "ok"}
     correction = place.snapshot.corrections.find_current(recording_id)
     if correction is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dictalake.config.sections import Config
-from dictalake.lake.corrections import AccessLog
+from dictalake.lake.corrections import Access, AccessLog
 from dictalake.review.sessions import Session, Sessions, Token, Users
 from dictalake.review.snapshot import Snapshot
 from dictalake.review.sound import SoundStore
@@ -37,6 +37,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.accesses = AccessLog(self.config.lake) if self.config.review.access_log else None
+        self.templates.globals["is_written_down"] = self.accesses is not None
 
     def close(self) -> None:
         self.sounds.close()
@@ -72,6 +73,13 @@ def place_of(request: Request) -> Place:
 def session_of(request: Request) -> Session:
     session: Session = request.state.session
     return session
+
+
+def write_down(request: Request, recording_ids: Sequence[str], what: Access) -> None:
+    """Notes in the access log, if there is one, that the person sees or hears these. Raises RunError: then show nothing."""
+    accesses = place_of(request).accesses
+    if accesses is not None and recording_ids:
+        accesses.add(session_of(request).who, recording_ids, what)
 
 
 def field_of(request: Request, name: str, default: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,11 @@ from starlette.responses import Response
 from dictalake.evaluation.normalise import normalise_words_only
 from dictalake.evaluation.word_errors import ErrorCount, count_errors
 from dictalake.lake.corrections import FLAGS, Conflict, CorrectionRecord, Sampling, hash_text
-from dictalake.review.place import field_of, go, place_of, render, session_of
+from dictalake.review.place import field_of, go, place_of, render, session_of, write_down
 from dictalake.review.words import compare_texts, time_words
 
 _MOST_MINUTES = 240.0
+_SECONDS = re.compile(r"[0-9]{1,12}")  # since 1970
 _FLAG_WORDS = {
     "unintelligible": "Unintelligible",
     "not_dictation": "Not a dictation",
@@ -40,8 +42,7 @@ def find_rows(request: Request, recording_id: str) -> list[dict[str, Any]]:
 def show_recording(request: Request) -> Response:
     recording_id = request.path_params["recording_id"]
     rows, place = find_rows(request, recording_id), place_of(request)
-    if place.accesses is not None:
-        place.accesses.add(session_of(request).who, [recording_id], "page")
+    write_down(request, [recording_id], "page")
     if rows[0]["status"] == "ok":
         place.sounds.load(rows[0])
     sampling = request.query_params.get("sampling", "own")
@@ -131,7 +132,7 @@ def save_correction(request: Request) -> Response:
         raise HTTPException(400, "Say what is wrong with the recording, if nothing was said in it.")
     found = count(text, row["text"])
     opened = field_of(request, "opened", "0")
-    minutes = (time.time() - int(opened)) / 60 if opened.isdigit() else 0.0
+    minutes = (time.time() - int(opened)) / 60 if _SECONDS.fullmatch(opened) else 0.0
     sampling = field_of(request, "sampling")
     before = place.snapshot.corrections.find_current(recording_id)
     record = CorrectionRecord(
@@ -163,6 +164,7 @@ def save_correction(request: Request) -> Response:
 def _show_conflict(
     request: Request, row: Mapping[str, Any], record: CorrectionRecord | None, mine: str, flags: Sequence[str]
 ) -> Response:
+    write_down(request, [row["recording_id"]], "page")
     theirs = (record.text if record is not None else None) or row["text"] or ""
     return render(
         request,

@@ -111,13 +111,24 @@ class SoundStore:
         """Starts to load the sound of a row, unless it is there. The future raises TranscriptionError or ConfigError."""
         recording_id = str(row["recording_id"])
         with self._lock:
-            there = self._kept.get(recording_id)
-            if there is not None and not (there.done() and there.exception()):
-                self._kept.move_to_end(recording_id)
+            there = self._find(recording_id)
+            if there is not None:
                 return there
             future = self._pool.submit(self._load_within, row)
             self._kept[recording_id] = future
             return future
+
+    def find(self, recording_id: str) -> Future[Sound] | None:
+        """The sound of a recording if it is there, or on its way."""
+        with self._lock:
+            return self._find(recording_id)
+
+    def _find(self, recording_id: str) -> Future[Sound] | None:
+        there = self._kept.get(recording_id)
+        if there is None or (there.done() and there.exception()):
+            return None
+        self._kept.move_to_end(recording_id)
+        return there
 
     def drop(self, recording_id: str) -> None:
         with self._lock:

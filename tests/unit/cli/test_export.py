@@ -14,7 +14,9 @@ from praatio import textgrid
 
 from dictalake.cli.export_formats import _lay_out, write_subtitles
 from dictalake.cli.main import run_command
+from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
+from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.transcript.cues import LONGEST_S, MOST_CHARACTERS, make_cues
 from tests.query_lake import APRIL, NEW, make_dictation, query, write_lake
 
@@ -189,3 +191,19 @@ def test_marks_that_nobody_knows_stay_in_subtitles(tmp_path: Path, form: str) ->
     write_subtitles({"words": words}, tmp_path / "a", form)
     [cue] = pysubs2.load(str(tmp_path / "a"), format_=form)
     assert cue.plaintext == "Lungs (some mark) clear"
+
+
+def test_a_corrected_text_is_exported_with_who_corrected_it_unless_the_machines_is_asked_for(tmp_path: Path) -> None:
+    lake = write_lake(tmp_path / "lake")
+    record = CorrectionRecord(recording_id="a", event="corrected", who="Ann", text="Aspirin given")
+    Corrections(Lake.model_validate({"uri": lake})).save(record)
+    export(lake, tmp_path / "all.csv")
+    export(lake, tmp_path / "machine.csv", "--machine-text")
+    export(lake, tmp_path / "all.jsonl", "--recording", "a")
+    rows = {row["recording_id"]: (row["text"], row["corrected_by"]) for row in read_csv(tmp_path / "all.csv")}
+    assert rows["a"] == ("Aspirin given", "Ann")
+    assert rows["b"][1] == ""
+    heard = {row["recording_id"]: (row["text"], row["corrected_by"]) for row in read_csv(tmp_path / "machine.csv")}
+    assert heard["a"] == ("No aspirin given", "")
+    [row] = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (row["text"], row["corrected_by"], row["words"][0]["start_s"]) == ("Aspirin given", "Ann", 0.25)

@@ -145,3 +145,35 @@ def test_one_answer_has_a_part_of_a_long_recording(tmp_path: Path) -> None:
     assert asked["0-"].headers["content-range"] == f"bytes 0-{MOST_BYTES - 1}/3200044"
     assert (asked["44-47"].status, asked["44-47"].body) == (206, b"\0\0\0\0")
     assert [asked["9-8"].status, beyond.status] == [416, 416]
+
+
+def test_pages_that_wait_for_sound_hold_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    row = make_lake_row("0" * 32)
+    TranscriptTable(lake).commit(write_staged(make_transcripts([row]), lake))
+    begin, asked, load = threading.Event(), threading.Semaphore(0), SoundStore.load
+
+    def load_late(self: SoundStore, row: Any) -> Any:
+        asked.release()
+        return load(self, row)
+
+    def wait(self: SoundStore, row: Any) -> Sound:
+        begin.wait()
+        return make_sound()
+
+    monkeypatch.setattr(SoundStore, "load", load_late)
+    monkeypatch.setattr(SoundStore, "_load", wait)
+    monkeypatch.setattr("dictalake.review.sound_routes.WAIT_S", 1000.0)
+    with serving(str(lake.uri)) as address:
+        client = Client(address).enter()
+        waiting = [threading.Thread(target=client.get, args=(f"/sound/{'0' * 32}/wave.json",)) for _ in range(45)]
+        try:
+            for one in waiting:
+                one.start()
+            for _ in range(40):  # as many as the server has threads
+                assert asked.acquire(timeout=30)
+            assert client.get("/queue").status == 200
+        finally:
+            begin.set()
+            for one in waiting:
+                one.join()

@@ -77,5 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         line += f"; {counts.flagged} left out that are flagged or empty"
     if counts.inside:
         line += f"; {counts.inside} left out that are files in archive objects, which a manifest cannot name"
+    if counts.rowless:
+        line += f"; {counts.rowless} left out whose transcript is no longer in the lake"
     print(line, file=sys.stderr)
     return 0

@@ -7,6 +7,9 @@
 csv has a line for each recording, also for those that failed. jsonl has the words with their times. ctm is one file with a line
 for each word. srt, vtt and textgrid (of Praat) give a folder with a file for each recording, named by its id, and the list
 recordings.csv. --where is SQL on the columns of the view recordings.
+
+The text is that of the person who corrected it, whom the column corrected_by names, else the machine's; --machine-text gives
+the machine's alone. Words with times, and so srt, vtt, textgrid and ctm, are always the machine's.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--month", metavar="YYYY-MM", help="only recordings of this month; other files stay closed")
     parser.add_argument("--specialty", metavar="NAME", help="only recordings of this specialty")
     parser.add_argument("--recording", action="append", default=[], metavar="ID", help="only this one; may be repeated")
+    parser.add_argument("--machine-text", action="store_true", help="the machine's text, also where a person corrected it")
     add_csv_style(parser)
 
 
@@ -45,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     wanted = Filter(arguments.where, arguments.month, arguments.specialty, arguments.recording)
     style = CsvStyle(arguments.raw_csv, read_separator(arguments), arguments.excel)
-    count = export(lake, form, arguments.out, wanted, style)
+    count = export(lake, form, arguments.out, wanted, style, as_heard=arguments.machine_text)
     if count >= 0:
         print(f"wrote {count} transcripts to {arguments.out}", file=sys.stderr)
     return 0

@@ -1,0 +1,108 @@
+"""What the pages list is what the lake's view recordings says, whatever came, went, was promoted, rechecked or erased."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dictalake.config.sections import Lake
+from dictalake.lake.erase import Subjects, forget
+from dictalake.lake.fingerprints import promote
+from dictalake.lake.query import connect
+from dictalake.lake.rechecks import Recheck, RecheckLog
+from dictalake.lake.schema import make_transcripts
+from dictalake.lake.staged_files import write_staged
+from dictalake.lake.table import TranscriptTable
+from dictalake.review import kept_rows
+from dictalake.review.snapshot import Snapshot
+from tests.lake_rows import FINGERPRINT, make_failed_row, make_row
+
+OTHER = "000000000000"
+COLUMNS = (
+    "recording_id, uri, recorded_at, recorded_at_source, recorded_month, duration_s, channels, specialty, status, reason, "
+    "confidence, lost_s, model, fingerprint, attempt, run_id, CAST(metadata AS VARCHAR) AS metadata"
+)
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def make_random_row(rng: random.Random, number: int) -> dict[str, Any]:
+    """One of few recordings at one of fewer places, so that they replace each other."""
+    name = rng.choice("abcdefghijkl")
+    fingerprint, month = rng.choice([FINGERPRINT, OTHER]), rng.choice(["2026-03", "2026-04"])
+    known = {"attempt": number, "fingerprint": fingerprint, "recorded_month": month}
+    if rng.random() < 0.2:
+        return make_failed_row(name, **known)
+    row = make_row(name, confidence=rng.random(), **known)
+    row["source"] |= {"uri": f"gs://archive/{ord(name) % 4}.wav", "modified_at": START + timedelta(hours=rng.randrange(9))}
+    row["quality"]["lost_s"] = rng.choice([None, 0.0, 0.04, 1.5])
+    row["provenance"] |= {"transcribed_at": START + timedelta(minutes=number), "model_id": rng.choice(["m", None])}
+    return row
+
+
+def list_rows(lake: Lake, snapshot: Snapshot) -> tuple[list[Any], list[Any]]:
+    """What the pages list, and what a query of the lake says."""
+    sql = f"SELECT {COLUMNS} FROM {{}} ORDER BY ALL"
+    snapshot.refresh()
+    listed = [tuple(row.values()) for row in snapshot.query(sql.format("listed"))]
+    with connect(str(lake.uri)) as database:
+        return listed, database.execute(sql.format("recordings")).fetchall()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_is_listed_is_what_a_query_of_the_lake_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """With a share of 0 each commit is taken in as a whole, with 1 by what it touched."""
+    monkeypatch.setattr(kept_rows, "_MOST_TOUCHED", share)
+    rng = random.Random(4)
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    table = TranscriptTable(lake)
+    table.committed(FINGERPRINT), table.committed(OTHER)
+    table.commit(write_staged(make_transcripts([make_random_row(rng, number) for number in range(12)]), lake))
+    snapshot = Snapshot(lake)
+    for number in range(20, 30):
+        rows = [make_random_row(rng, 10 * number + place) for place in range(rng.randrange(1, 4))]
+        table.commit(write_staged(make_transcripts(rows), lake))
+        if number == 23:
+            promote(lake, OTHER)
+        if number in (24, 26):
+            row = rows[0]
+            found = {"verdict": "lost", "missing_s": 2.0} if number == 24 else {"verdict": "complete", "missing_s": 0.0}
+            named = {name: row[name] for name in ("recording_id", "fingerprint", "attempt")}
+            RecheckLog(lake).append([Recheck(**named, loader=number, at=START, **found)])  # type: ignore[arg-type]
+        if number == 27:
+            forget(lake, Subjects(recordings=(rows[0]["recording_id"],)))
+            assert not snapshot.query("SELECT 1 FROM stored_rows WHERE false")
+        listed, said = list_rows(lake, snapshot)
+        assert listed == said, number
+
+
+def test_a_recording_that_lies_in_a_file_of_the_server_is_gone_from_it_when_it_is_erased(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    for name in "abcd":
+        TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    folder = snapshot._rows.spill
+    (folder / "duckdb_temp_storage.tmp").write_text("Mr Smith")
+    forget(lake, Subjects(recordings=("b",)))
+    listed, said = list_rows(lake, snapshot)
+    assert [row[0] for row in listed] == ["a", "c", "d"]
+    assert listed == said
+    assert not folder.exists()
+
+
+def test_a_compaction_changes_nothing_that_is_listed(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    for name in "abc":
+        TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    from dictalake.lake.maintenance import compact
+
+    compact(lake)
+    listed, said = list_rows(lake, snapshot)
+    assert ([row[0] for row in listed], listed == said) == (["a", "b", "c"], True)
+    assert [row["recording_id"] for row in snapshot.read_rows("b")] == ["b"]
