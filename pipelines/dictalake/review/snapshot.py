@@ -26,8 +26,8 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.corrections import Corrections
 from dictalake.lake.delta import has_table, open_table
-from dictalake.lake.erasers import drop_rows_of_gone
 from dictalake.lake.fingerprints import open_fingerprints, read_records
+from dictalake.lake.gone_rows import drop_rows_of_gone
 from dictalake.lake.places import (
     ACCESSES_FOLDER,
     CORRECTIONS_FOLDER,
