@@ -6,13 +6,14 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from dictalake.lake import erasers, gone_rows
+from dictalake.lake import erasers, gone_rows, row_removal
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.finding_rows import FindingTable
 from dictalake.lake.findings_schema import FINDINGS
@@ -69,6 +70,21 @@ def test_a_file_that_an_extraction_is_about_to_commit_is_not_deleted_under_reade
     assert table.commit([staged]).rows == 0
     assert attempts == [1]
     assert select(lake, "SELECT count(*) FROM finding_rows") == [(0,)]
+
+
+def test_rows_are_not_brought_back_by_a_removal_that_another_writer_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, real = fill_lake(tmp_path / "lake", 3), row_removal._commit
+
+    def erase_first(*arguments: Any) -> None:
+        monkeypatch.setattr(row_removal, "_commit", real)
+        forget(lake, Subjects(uris=("gs://archive/r1.wav",)))
+        real(*arguments)
+
+    monkeypatch.setattr(row_removal, "_commit", erase_first)
+    forget(lake, Subjects(uris=("gs://archive/r0.wav",)))
+    assert select(lake, "SELECT recording_id FROM history") == [("r2",)]
 
 
 def test_an_erasure_holds_nothing_for_each_file(tmp_path: Path) -> None:
