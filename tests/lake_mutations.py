@@ -107,9 +107,9 @@ MUTATIONS = (
         "keys of before count as known up to a version to which they were not read",
         "table.py",
         "        self._keys.clear()  # first: no key may count as known up to a version to which it was not read\n"
-        "        delta = open_table(self._storage, TRANSCRIPTS)\n        self._log.restart(delta)\n"
+        "        delta = open_table(self._storage, self.rows.schema)\n        self._log.restart(delta)\n"
         "        self._forbidden = self._erasures.read()\n",
-        "        delta = open_table(self._storage, TRANSCRIPTS)\n        self._log.restart(delta)\n"
+        "        delta = open_table(self._storage, self.rows.schema)\n        self._log.restart(delta)\n"
         "        self._forbidden = self._erasures.read()\n        self._keys.clear()\n",
         (f"{TWO}::test_a_look_at_the_whole_table_that_fails_halfway_is_made_again",),
     ),
@@ -221,7 +221,7 @@ MUTATIONS = (
     Mutation(
         "a beat that fails ends the heartbeat",
         "claims.py",
-        "                if time.monotonic() - failing_since >= self._store.lease_s:",
+        "                if time.monotonic() - self._failing_since >= self._store.lease_s:",
         "                if True:",
         ("test_claims.py::test_a_beat_that_cannot_be_written_is_made_up_for_by_the_next",),
     ),

@@ -5,7 +5,7 @@ Writers need a table of their own schema version. Readers also accept older and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -63,11 +63,17 @@ def open_table(storage: Storage, schema: pa.Schema, *, to_read: bool = False) ->
     schema (with ``to_read``: a schema that breaks the contract).
     """
     delta = _open(storage)
-    difference = _compare(storage, schema, delta)
-    version = schema_version(delta)
+    require_schema(storage, schema, _describe(delta), delta.metadata().configuration, to_read=to_read)
+    return delta
+
+
+def require_schema(
+    storage: Storage, schema: pa.Schema, there: Table, configuration: Mapping[str, str], *, to_read: bool = False
+) -> None:
+    """Raises RunError where ``open_table`` does for a table with these columns and properties."""
+    difference, version = _compare(storage, schema, there), _read_version(configuration)
     if not (difference.is_readable if to_read else difference.is_none and version == SCHEMA_VERSION):
         raise _refusal(storage.uri, version, difference)
-    return delta
 
 
 def open_dataset(storage: Storage, schema: pa.Schema) -> ds.Dataset:
@@ -132,17 +138,19 @@ def set_properties(delta: DeltaTable, schema: pa.Schema) -> None:
 
     Tables of versions 1 to 3 have none. Raises DeltaError and OSError.
     """
-    there = delta.metadata().configuration
+    lacking = find_lacking(delta.metadata().configuration, schema)
+    if lacking:
+        delta.alter.set_table_properties(lacking, raise_if_not_exists=False)
+        delta.update_incremental()
+
+
+def find_lacking(there: Mapping[str, str], schema: pa.Schema) -> dict[str, str]:
+    """The properties that a table with those of ``there`` lacks."""
     wanted = _make_properties(schema)
     # The lake's owner may have chosen the intervals. What the log may hold is not the owner's choice.
     is_default_of_before = there.get(_RETENTION_KEY) == _RETENTION_BEFORE and _RETENTION_MARK not in there
     given = {key: value for key, value in there.items() if not (is_default_of_before and key == _RETENTION_KEY)}
-    lacking = {
-        key: value for key, value in wanted.items() if key not in given or (key == _STATISTICS_KEY and given[key] != value)
-    }
-    if lacking:
-        delta.alter.set_table_properties(lacking, raise_if_not_exists=False)
-        delta.update_incremental()
+    return {key: value for key, value in wanted.items() if key not in given or (key == _STATISTICS_KEY and given[key] != value)}
 
 
 def clean_up_log(delta: DeltaTable) -> None:
@@ -151,8 +159,9 @@ def clean_up_log(delta: DeltaTable) -> None:
         delta.cleanup_metadata()
 
 
-def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result:
-    """Returns ``change()`` of ``delta``; tries again on the newest version if another writer's commit came first.
+def retry_on_conflict(delta: DeltaTable | None, change: Callable[[], Result]) -> Result:
+    """Returns ``change()`` of ``delta``; tries again on the newest version if another writer's commit came first. Without
+    ``delta`` the change finds the newest version by itself.
 
     Raises CommitFailedError if other writers have come first for _PATIENCE_S seconds.
     """
@@ -161,7 +170,7 @@ def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result
         stop=stop_after_delay(_PATIENCE_S),
         wait=TABLE_CONFLICT,
         sleep=lambda seconds: retries.pause(seconds),
-        before=lambda state: delta.update_incremental() if state.attempt_number > 1 else None,
+        before=lambda state: delta.update_incremental() if delta is not None and state.attempt_number > 1 else None,
         reraise=True,
     )
     return retrying(change)
@@ -169,7 +178,11 @@ def retry_on_conflict(delta: DeltaTable, change: Callable[[], Result]) -> Result
 
 def schema_version(delta: DeltaTable) -> int | None:
     """The schema version of a table; None if the table does not say."""
-    version = delta.metadata().configuration.get(_VERSION_KEY, "")
+    return _read_version(delta.metadata().configuration)
+
+
+def _read_version(configuration: Mapping[str, str]) -> int | None:
+    version = configuration.get(_VERSION_KEY, "")
     return int(version) if version.isdigit() else None
 
 
@@ -221,16 +234,19 @@ def _open(storage: Storage) -> DeltaTable:
         raise _unreachable("open", storage, error) from error
 
 
-def _compare(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
+def _describe(delta: DeltaTable) -> Table:
+    return Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
+
+
+def _compare(storage: Storage, schema: pa.Schema, there: Table) -> Difference:
     """Compares a table with ``schema``. The table's name is its folder's."""
     name = storage.uri.rpartition("/")[2]
-    there = Table(pa.schema(delta.schema().to_arrow()), tuple(delta.metadata().partition_columns))
     return compare(Table(schema, TABLES[name].partitions), there)
 
 
 def _find_missing(storage: Storage, schema: pa.Schema, delta: DeltaTable) -> Difference:
     """The difference, if an upgrade can remove it."""
-    difference, version = _compare(storage, schema, delta), schema_version(delta)
+    difference, version = _compare(storage, schema, _describe(delta)), schema_version(delta)
     if version is None or version > SCHEMA_VERSION or difference.unknown or not difference.is_readable:
         raise _refusal(storage.uri, version, difference)
     return difference

@@ -33,12 +33,14 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
-from dictalake.lake.delta import STATISTICS, retry_on_conflict, set_properties
+from dictalake.lake.delta import STATISTICS, find_lacking, open_table, retry_on_conflict, set_properties
 from dictalake.lake.storage import Storage
+from dictalake.lake.table_log import TableLog
 
 _FOLDER = "_delta_log"
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 _THREADS = 16
+_FILES_AT_ONCE = 4096  # of a checkpoint
 _TRIES = 5
 _VALUES = ("minValues", "maxValues")
 _CLEAN = f"{_FOLDER}/_dictalake_clean.json"  # engines ignore what they do not know there
@@ -72,6 +74,14 @@ def clean_log(delta: DeltaTable, storage: Storage, schema: pa.Schema) -> LogClea
             _clean_file(storage, path, newest)
     left = _find_values(storage, table_id)
     return LogCleaning(len(found.keys() - left.keys()), len(left))
+
+
+def clean_log_of(storage: Storage, schema: pa.Schema) -> LogCleaning:
+    """As ``clean_log``, of the table at ``storage``. Where there is nothing to do, no list of all files is in memory."""
+    log = TableLog(storage, schema)
+    if not find_lacking(log.configuration, schema) and not _find_values(storage, log.table_id):
+        return LogCleaning()
+    return clean_log(open_table(storage, schema), storage, schema)
 
 
 def _is_checkpoint(path: str) -> bool:
@@ -147,7 +157,7 @@ def _read_files(storage: Storage, path: str) -> Iterator[Mapping[str, Any]]:
         return
     with storage.filesystem.open_input_file(path) as source:
         columns = [f"{kind}.{name}" for kind in ("add", "remove") for name in ("path", "stats")]
-        for batch in pq.ParquetFile(source).iter_batches(columns=columns):
+        for batch in pq.ParquetFile(source).iter_batches(_FILES_AT_ONCE, columns=columns):
             for row in batch.to_pylist():
                 yield from _list_files(row)
 

@@ -24,7 +24,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_or_create_table, retry_on_conflict
 from dictalake.lake.encodings import make_writer_properties
-from dictalake.lake.erasers import drop_rows_of_gone, find_recordings
+from dictalake.lake.gone_rows import drop_rows_of_gone, find_recordings
 from dictalake.lake.places import EMBEDDINGS_FOLDER, PLACES, TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
 from dictalake.lake.schema import EMBEDDINGS

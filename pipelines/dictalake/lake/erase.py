@@ -21,34 +21,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, RunError
 from dictalake.lake.claims import LeaseStore
-from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import has_table, open_table, retry_on_conflict
-from dictalake.lake.delta_log import clean_log
+from dictalake.lake.delta import has_table
+from dictalake.lake.delta_log import clean_log_of
 from dictalake.lake.erasers import (
-    IDS_AT_ONCE,
     PASSES,
-    delete_named,
     list_steps,
-    quote_ids,
     remove_unfinished,
-    replace_rows,
 )
 from dictalake.lake.erasure_plan import Plan as Plan
 from dictalake.lake.erasure_plan import Planner
 from dictalake.lake.erasure_plan import Subjects as Subjects
 from dictalake.lake.places import PLACES, REPORTS_FOLDER, TRANSCRIPTS_FOLDER
-from dictalake.lake.row_search import RowSearch, list_files
-from dictalake.lake.schema import PARTITIONS, TRANSCRIPTS
+from dictalake.lake.row_removal import remove_rows, write_mark
+from dictalake.lake.row_search import RowSearch
+from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
-from dictalake.lake.table import ERASURE_MARK
+from dictalake.lake.table_log import TableLog
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
+
+_TRANSCRIPTS = next(place for place in PLACES if place.folder == TRANSCRIPTS_FOLDER)
 
 
 @dataclass
@@ -100,13 +96,9 @@ class Erasure:
         self._lake, self._subjects = lake, subjects
         self._storage = open_storage(lake, TRANSCRIPTS_FOLDER)
         with _erase_errors(self._storage.uri):
-            self._delta = open_table(self._storage, TRANSCRIPTS)
-        self._planner = Planner(lake, subjects, self._delta, self._storage)
+            self.table_id = TableLog(self._storage, TRANSCRIPTS).table_id
+        self._planner = Planner(lake, subjects, self._storage)
         self._plan: Plan | None = None
-
-    @property
-    def table_id(self) -> str:
-        return str(self._delta.metadata().id)
 
     def look(self) -> Plan:
         """Finds what the erasure would take, and changes nothing."""
@@ -137,12 +129,12 @@ class Erasure:
             if tombstones:
                 erasures.add(receipt.receipt_id, tombstones)
             if tombstones or plan.rows:
-                _mark(self._delta, lake, receipt.receipt_id)
-                _delete_rows(self._delta, self._storage, self._planner.search, receipt)
+                write_mark(lake, _TRANSCRIPTS, receipt.receipt_id)
+                _delete_rows(self._storage, self._planner.search, receipt)
             sweep(lake, receipt)
             if tombstones or plan.rows:
                 # What a commit that was under way brought meanwhile, and what was written about it.
-                _delete_rows(self._delta, self._storage, self._planner.search, receipt)
+                _delete_rows(self._storage, self._planner.search, receipt)
                 for place, step in list_steps():
                     if place.names or place.folder == REPORTS_FOLDER:
                         receipt.add(step(lake, ErasedSubjects()))
@@ -183,10 +175,9 @@ def sweep(lake: Lake, receipt: Receipt | None = None) -> Receipt:
     forbidden = Erasures(lake).read()
     if not forbidden:
         return receipt
-    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
     with _erase_errors(lake.uri or ""):
-        delta = open_table(storage, TRANSCRIPTS)
-        _mark(delta, lake, receipt.receipt_id or "sweep")  # a run that does not know of it yet must not commit erased rows
+        # A run that does not know of it yet must not commit erased rows.
+        write_mark(lake, _TRANSCRIPTS, receipt.receipt_id or "sweep")
         for _, step in list_steps():
             receipt.add(step(lake, forbidden))
         is_idle = not any(seen.is_alive for seen in LeaseStore(lake).read())
@@ -211,49 +202,17 @@ def _clean_logs(lake: Lake, receipt: Receipt) -> None:
         storage = open_storage(lake, place.folder)
         if not has_table(storage):
             continue
-        done = clean_log(open_table(storage, place.schema), storage, place.schema)
+        done = clean_log_of(storage, place.schema)
         receipt.log_files += done.cleaned
         receipt.log_files_left += done.left
 
 
-def _mark(delta: DeltaTable, lake: Lake, receipt_id: str) -> None:
-    """Writes a version of the log that refuses every commit under way, so that its writer reads the tombstones."""
-
-    def mark() -> None:
-        delta.update_incremental()
-        there = pa.table(delta.get_add_actions(flatten=True))["partition.fingerprint"].unique().to_pylist()
-        # A run of a new model has no row yet.
-        fingerprints = {*there, *(seen.lease.fingerprint for seen in LeaseStore(lake).read())}
-        marks = []
-        for fingerprint in sorted(fingerprints):
-            last = delta.transaction_version(fingerprint)
-            marks.append(Transaction(fingerprint, 0 if last is None else last + 1))
-        properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt_id}, app_transactions=marks)
-        delta.create_write_transaction(
-            [], mode="append", schema=TRANSCRIPTS, partition_by=list(PARTITIONS), commit_properties=properties
-        )
-
-    retry_on_conflict(delta, mark)
-
-
-def _delete_rows(delta: DeltaTable, storage: Storage, search: RowSearch, receipt: Receipt) -> None:
-    """Deletes the rows partition by partition, so that a run that commits to another month does not interfere."""
-    nothing = without_docs(TRANSCRIPTS).empty_table()
-    properties = CommitProperties(custom_metadata={ERASURE_MARK: receipt.receipt_id})
+def _delete_rows(storage: Storage, search: RowSearch, receipt: Receipt) -> None:
+    """Deletes the rows that are found, until there are none."""
     for _ in range(PASSES):
         rows = search.find()
         if not rows:
             return
-        before = set(list_files(delta))
-        by_partition: dict[tuple[str, str], set[str]] = {}
-        for row in rows:
-            by_partition.setdefault((row["fingerprint"], row["recorded_month"]), set()).add(row["recording_id"])
-        for (fingerprint, month), found in sorted(by_partition.items()):
-            ids = sorted(found)
-            for start in range(0, len(ids), IDS_AT_ONCE):
-                quoted = quote_ids(ids[start : start + IDS_AT_ONCE])
-                predicate = f"fingerprint = '{fingerprint}' AND recorded_month = '{month}' AND recording_id IN ({quoted})"
-                retry_on_conflict(delta, lambda: replace_rows(delta, storage, nothing, predicate, properties))  # noqa: B023
-        delta.update_incremental()
-        receipt.files_deleted += delete_named(storage, before - set(list_files(delta)))
+        ids = {row["recording_id"] for row in rows}
+        receipt.files_deleted += remove_rows(storage, _TRANSCRIPTS, "recording_id", ids, search.files, receipt.receipt_id)
     raise RunError("erased rows came back again and again; stop the runs that write them, then run the same command again")

@@ -14,20 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, write_deltalake
 from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.config.uris import canonical_uri
 from dictalake.errors import RunError
 from dictalake.lake.contract import without_docs
-from dictalake.lake.delta import has_table, open_table, read_parquet, retry_on_conflict
-from dictalake.lake.maintenance import WRITER
+from dictalake.lake.delta import has_table, open_table, retry_on_conflict
+from dictalake.lake.gone_rows import IDLE_S, drop_rows_of_gone, find_recordings
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import (
     CLAIMS_FOLDER,
@@ -41,25 +38,25 @@ from dictalake.lake.places import (
     Place,
 )
 from dictalake.lake.reports import Reports
-from dictalake.lake.row_search import find_erased, is_not_erased, iter_scan, list_files, scan
+from dictalake.lake.row_removal import replace_rows
+from dictalake.lake.row_search import find_erased, iter_scan, list_files, scan
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.tombstones import ErasedSubjects
-from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_files, delete_unused
+from dictalake.lake.unreferenced_files import covers_location, delete_forbidden_files
 
 PASSES = 10  # a commit that was under way may bring a row back, which the next pass removes
 IDS_AT_ONCE = 500
 _THREADS = 16
 _BLANK = {"uri": "", "version": "", "size_bytes": 0, "modified_at": None, "metadata": [], "error": None}
 _ERASED = "erased"
-_COUNTED = ("rechecks", "superseded", "corrections", "accesses")  # folders that the receipt counts apart
 # A file that was being written when its process was killed, also by delta-rs (object_store: ``name#1``).
 _UNFINISHED = re.compile(r".*(\.partial|\.tmp|#\d+)")
 # Keys of ``archive`` that name places: below ``archive.uri`` those with a mark.
 _PLACE_KEYS = {"uri": "", "allowed": "", "include": "/", "member_include": "#"}
 _GLOB = re.compile(r"[*?\[{]")
 _LOOK_AGAIN_S = 1.0
-_BUSY_S, _IDLE_S = 3600.0, 300.0  # how long a file may be written to while runs are at work, and while none is
+_BUSY_S = 3600.0  # how long a file may be written to while runs are at work
 
 Counts = dict[str, int]
 Step = Callable[[Lake, ErasedSubjects], Counts]
@@ -67,9 +64,8 @@ Step = Callable[[Lake, ErasedSubjects], Counts]
 
 def sweep_transcripts(lake: Lake, forbidden: ErasedSubjects) -> Counts:
     """Deletes files that no version names and that hold what was erased. It leaves the rows that readers see."""
-    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-    delta = open_table(storage, TRANSCRIPTS)
-    return {"files_deleted": delete_forbidden_files(delta, storage, ["source", "archive_id", "dicom"], forbidden)}
+    storage, columns = open_storage(lake, TRANSCRIPTS_FOLDER), ["source", "archive_id", "dicom"]
+    return {"files_deleted": delete_forbidden_files(storage, TRANSCRIPTS, columns, forbidden)}
 
 
 def sweep_manifests(lake: Lake, forbidden: ErasedSubjects) -> Counts:
@@ -78,8 +74,10 @@ def sweep_manifests(lake: Lake, forbidden: ErasedSubjects) -> Counts:
 
 def blank_manifests_by_rows(lake: Lake, forbidden: ErasedSubjects, run_id: str | None = None) -> int:
     """As ``blank_manifests``, and also what has a row that says it was erased: only its bytes named the study or patient."""
-    storage = open_storage(lake, TRANSCRIPTS_FOLDER)
-    return blank_manifests(Manifests(lake), forbidden, run_id, find_erased(open_table(storage, TRANSCRIPTS), storage))
+    manifests = Manifests(lake)
+    if not manifests.paths(run_id):
+        return 0
+    return blank_manifests(manifests, forbidden, run_id, find_erased(open_storage(lake, TRANSCRIPTS_FOLDER)))
 
 
 def blank_manifests(
@@ -128,7 +126,7 @@ def blank_run_records(lake: Lake, forbidden: ErasedSubjects) -> Counts:
     run_ids = {row["run_id"] for batch in batches for row in batch.to_pylist() if names_erased(row, forbidden)}
     for run_id in sorted(run_ids):
         changed += retry_on_conflict(delta, lambda: blank(run_id))  # noqa: B023
-    deleted = delete_forbidden_files(delta, storage, ["archive_uri", "config"], forbidden, names_erased)
+    deleted = delete_forbidden_files(storage, RUNS, ["archive_uri", "config"], forbidden, names_erased)
     return {"run_records": changed, "files_deleted": deleted}
 
 
@@ -228,83 +226,10 @@ def clear_reports(lake: Lake, run_id: str | None = None) -> int:
     raise RunError("erased recordings came back into reports again and again; run the same command again")
 
 
-def find_recordings(transcripts: Storage, recording_ids: pa.Array) -> pa.Array:
-    """Those that have a row which says more than that it was erased."""
-    wanted = ds.field("recording_id").isin(recording_ids) & is_not_erased()
-    files = list_files(open_table(transcripts, TRANSCRIPTS))
-    return scan(files, TRANSCRIPTS, transcripts, ["recording_id"], wanted)["recording_id"].unique()
-
-
-def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = _IDLE_S) -> Counts:
-    """Removes from a table the rows that name a recording which has no row any more (``Place.names``).
-
-    A writer that was at work during an erasure may have written some. Where the table holds content, the files that held such
-    rows are deleted at once, and others that nobody committed if they are older than ``older_than_s``.
-    """
-    storage, transcripts = open_storage(lake, place.folder), open_storage(lake, TRANSCRIPTS_FOLDER)
-    if not has_table(storage):
-        return {}
-    assert place.schema is not None
-    delta, nothing, dropped = open_table(storage, place.schema), without_docs(place.schema).empty_table(), 0
-    before, found = set(list_files(delta)), list[pa.Array]()
-    for column in place.names:
-        named = scan(list_files(delta), place.schema, storage, [column])[column]
-        there = find_recordings(transcripts, named.unique())
-        found.append(there)
-        gone = named.filter(pc.invert(pc.is_in(named, value_set=there)))
-        ids = sorted(set(gone.drop_null().to_pylist()))
-        for start in range(0, len(ids), IDS_AT_ONCE):
-            predicate = f"{column} IN ({quote_ids(ids[start : start + IDS_AT_ONCE])})"
-            retry_on_conflict(delta, lambda: replace_rows(delta, storage, nothing, predicate))  # noqa: B023
-        delta.update_incremental()
-        dropped += len(gone)
-    counts = {place.folder if place.folder in _COUNTED else "other_rows": dropped}
-    if place.personal == "content":
-        known = pa.chunked_array(found, pa.string())
-        deleted = delete_named(storage, before - set(list_files(delta)))
-        deleted += delete_unused(
-            delta, storage, lambda path: _names_gone(path, place, storage, transcripts, known), older_than_s
-        )
-        counts["files_deleted"] = deleted
-    return counts
-
-
-def _names_gone(path: str, place: Place, storage: Storage, transcripts: Storage, known: pa.ChunkedArray) -> bool:
-    """Whether a file names a recording that is gone. The table of transcripts is read where it names others than ``known``
-    ones: what compaction left behind names none."""
-    rows = read_parquet([path], place.schema, storage).to_table(columns=list(place.names))
-    named = pa.chunked_array([chunk for name in place.names for chunk in rows[name].chunks], pa.string()).unique().drop_null()
-    others = named.filter(pc.invert(pc.is_in(named, value_set=known)))
-    return len(others) > 0 and len(find_recordings(transcripts, others)) < len(others)
-
-
-def replace_rows(
-    delta: DeltaTable, storage: Storage, rows: pa.Table, predicate: str, properties: CommitProperties | None = None
-) -> None:
-    """Replaces the rows of ``predicate`` by ``rows``, whose schema has no docs: delta-rs refuses docs in other words.
-
-    ``DeltaTable.delete`` would write strings in a type that pyarrow cannot filter (delta-rs issue 4579).
-    """
-    write_deltalake(
-        delta,
-        rows,
-        mode="overwrite",
-        predicate=predicate,
-        commit_properties=properties,
-        writer_properties=WRITER,
-        storage_options=dict(storage.delta_options),
-    )
-
-
-def quote_ids(ids: Sequence[str]) -> str:
-    return ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
-
-
-def delete_named(storage: Storage, paths: set[str]) -> int:
-    """Deletes files that were just rewritten, by their paths in the log."""
+def _delete(storage: Storage, paths: Collection[str]) -> int:
     for path in paths:
         with suppress(FileNotFoundError):
-            storage.filesystem.delete_file(unquote(path))
+            storage.filesystem.delete_file(path)
     return len(paths)
 
 
@@ -317,14 +242,14 @@ def remove_unfinished(lake: Lake, folder: str, *, is_idle: bool) -> Counts:
         return {}
     selector = fs.FileSelector("", recursive=True, allow_not_found=True)
     found = [info for info in storage.filesystem.get_file_info(selector) if _UNFINISHED.fullmatch(info.base_name)]
-    latest = time.time() - (_IDLE_S if is_idle else _BUSY_S)
-    old = [info.path for info in found if info.type == fs.FileType.File and (info.mtime_ns or 0) / 1e9 < latest]
+    latest = time.time() - (IDLE_S if is_idle else _BUSY_S)
+    old = {info.path for info in found if info.type == fs.FileType.File and (info.mtime_ns or 0) / 1e9 < latest}
     sizes = {info.path: info.size for info in found if info.path not in old}
     if sizes and folder != CLAIMS_FOLDER:
         time.sleep(_LOOK_AGAIN_S)
     again = storage.filesystem.get_file_info(list(sizes)) if folder != CLAIMS_FOLDER else []
     left = [info for info in again if info.type != fs.FileType.NotFound and info.size == sizes[info.path]]
-    return {"files_deleted": delete_named(storage, set(old)), "unfinished_left": len(left)}
+    return {"files_deleted": _delete(storage, old), "unfinished_left": len(left)}
 
 
 def _make_dropper(place: Place) -> Step:

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 
 from dictalake.config.sections import PATIENT_HASHES, Lake
 from dictalake.config.uris import leads_through_link, list_spellings, today_uri
-from dictalake.lake.delta import has_table, open_table
+from dictalake.lake.delta import has_table
 from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import RUNS_FOLDER
-from dictalake.lake.row_search import Match, Row, RowSearch, iter_scan, list_files
+from dictalake.lake.row_search import Match, Row, RowSearch, iter_scan
 from dictalake.lake.schema import RUNS
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.table_log import TableLog
 from dictalake.lake.tombstones import Tombstone, hash_subject, hash_version, read_erased
 from dictalake.records import BAD_LINE_VERSION, list_subject_uris
 
@@ -70,12 +70,12 @@ class _InManifests:
 class Planner:
     """Looks for ``subjects`` in the rows of a lake and in what its runs were asked to do. ``search`` finds the rows again."""
 
-    def __init__(self, lake: Lake, subjects: Subjects, delta: DeltaTable, storage: Storage) -> None:
+    def __init__(self, lake: Lake, subjects: Subjects, storage: Storage) -> None:
         self._lake, self._subjects = lake, subjects
         self._spellings = {uri: list_spellings(uri) for uri in subjects.uris}
         named = [spelling for spellings in self._spellings.values() for spelling in spellings]
         self._match = Match(subjects.recordings, named, subjects.studies, subjects.patients)
-        self.search = RowSearch(delta, storage, self._match)
+        self.search = RowSearch(storage, self._match)
 
     def look(self) -> Plan:
         """Changes nothing. Raises RunError, OSError, DeltaError."""
@@ -184,7 +184,7 @@ def _read_patient_fields(lake: Lake, run_ids: Iterable[str]) -> dict[str, set[st
         return {}
     wanted = ds.field("run_id").isin(pa.array(sorted(run_ids), pa.string())) & (ds.field("event") == "started")
     found = {}
-    for batch in iter_scan(list_files(open_table(storage, RUNS)), RUNS, storage, ["run_id", "config"], wanted):
+    for batch in iter_scan(TableLog(storage, RUNS).paths(), RUNS, storage, ["run_id", "config"], wanted):
         for row in batch.to_pylist():
             try:
                 found[row["run_id"]] = set(json.loads(row["config"] or "{}").get("archive", {}).get("patient_fields") or ())

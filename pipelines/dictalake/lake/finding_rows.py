@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
 from dictalake.lake.delta import has_table, open_dataset
-from dictalake.lake.erasers import drop_rows_of_gone, find_recordings
 from dictalake.lake.findings_schema import FINDINGS
+from dictalake.lake.gone_rows import drop_rows_of_gone, find_recordings
 from dictalake.lake.places import FINDINGS_FOLDER, PLACES, TRANSCRIPTS_FOLDER
 from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.staged_files import StagedFile, keep_rows
@@ -37,7 +37,7 @@ class FindingTable(TranscriptTable):
 
     def commit(self, files: Sequence[StagedFile]) -> CommitResult:
         result = super().commit(files)
-        if self._find_new_erasures():
+        if self._find_new_erasures() and not self._find_there(files) >= _name_recordings(files):
             self.sweep()
         return result
 
@@ -50,11 +50,15 @@ class FindingTable(TranscriptTable):
         self._forbidden = self.read_erasures()
         return not self._forbidden.hashes <= self._acknowledged
 
+    def _find_there(self, files: Sequence[StagedFile]) -> set[str]:
+        """The recordings of these files that have a row. After an erasure each commit asks, so it opens only their months."""
+        asked, months = pa.array(sorted(_name_recordings(files)), pa.string()), {file.recorded_month for file in files}
+        return set(find_recordings(self._transcripts, asked, months).to_pylist())
+
     def _without_erased(self, files: Sequence[StagedFile]) -> tuple[list[StagedFile], int]:
         if not self._find_new_erasures():
             return list(files), 0
-        asked = pa.array(sorted({one for file in files for one in file.recording_ids}), pa.string())
-        there = set(find_recordings(self._transcripts, asked).to_pylist())
+        there = self._find_there(files)
         kept, dropped, replaced = [], 0, []
         for file in files:
             keep = [one in there for one in file.recording_ids]
@@ -68,6 +72,10 @@ class FindingTable(TranscriptTable):
         for path in replaced:
             self._storage.filesystem.delete_file(path)
         return kept, dropped
+
+
+def _name_recordings(files: Sequence[StagedFile]) -> set[str]:
+    return {one for file in files for one in file.recording_ids}
 
 
 def open_findings(storage: Storage) -> ds.Dataset:

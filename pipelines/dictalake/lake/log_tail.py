@@ -31,20 +31,30 @@ _CHECKPOINT_COMMITS, _FILES_PER_COMMIT = 25, 200
 
 @dataclass(frozen=True)
 class Commit:
-    """What a version of the log says: the files that it adds (Delta's ``add`` actions), the application transactions with
-    their versions, the commit info, and whether the table itself changes, its schema or its properties."""
+    """What a version of the log says: the files that it adds (Delta's ``add`` actions), the paths of those that it removes, the
+    application transactions with their versions, the commit info, and the table itself where it changes: its schema and
+    properties (``metaData``) and what it asks of readers and writers (``protocol``)."""
 
     version: int
     adds: tuple[Mapping[str, Any], ...]
+    removes: tuple[str, ...]
     transactions: Mapping[str, int]
     info: Mapping[str, Any]
-    is_of_table: bool
+    metadata: Mapping[str, Any] | None
+    protocol: Mapping[str, Any] | None
+
+    @property
+    def is_of_table(self) -> bool:
+        return self.metadata is not None or self.protocol is not None
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class Checkpoint:
+    """The state of the table at a version, in one Parquet file, or in ``parts``."""
+
     version: int
     files: int
+    parts: int = 1
 
 
 class LogTail:
@@ -54,7 +64,7 @@ class LogTail:
         self._storage = storage
         self.version = 0
         self.can_append = False  # whether the table asks nothing of a writer that this module does not do
-        self._checkpoint = _Checkpoint(0, 0)
+        self._checkpoint = Checkpoint(0, 0)
         self.restart(delta)
 
     def restart(self, delta: DeltaTable) -> None:
@@ -66,7 +76,7 @@ class LogTail:
     def check(self, delta: DeltaTable) -> None:
         """Takes note of what the table asks of a writer."""
         protocol = delta.protocol()
-        self.can_append = protocol.min_writer_version <= _PLAIN_WRITER and protocol.min_reader_version <= _PLAIN_READER
+        self.can_append = is_plain(protocol.min_reader_version, protocol.min_writer_version)
 
     def read_new(self) -> list[Commit] | None:
         """What was committed after ``version``; None if the log no longer has all of it, because it is kept for a day.
@@ -105,8 +115,7 @@ class LogTail:
         actions: list[Mapping[str, Any]] = [{"commitInfo": info}]
         actions += [{"txn": {"appId": name, "version": version}} for name, version in transactions.items()]
         actions += [{"add": add} for add in adds]
-        content = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode()
-        return self._storage.create_bytes(_name(self.version + 1), content)
+        return write_commit(self._storage, self.version + 1, actions)
 
     def is_overtaken(self) -> bool:
         """Whether a checkpoint has reached the next version. Then others may have written that version and cleaned it up while
@@ -132,31 +141,56 @@ class LogTail:
                 clean_up_log(delta)
 
     def _read(self, version: int) -> Commit | None:
-        try:
-            with self._storage.filesystem.open_input_stream(_name(version)) as stream:
-                actions = [json.loads(line) for line in stream.read().decode().split("\n") if line]
-        except FileNotFoundError:
-            return None
-        except ValueError as error:  # a writer on a disk may still be writing it
-            raise OSError(f"version {version} of the log is no JSON") from error
-        return Commit(
-            version=version,
-            adds=tuple(action["add"] for action in actions if "add" in action),
-            transactions={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
-            info={name: value for action in actions for name, value in action.get("commitInfo", {}).items()},
-            is_of_table=any("metaData" in action or "protocol" in action for action in actions),
-        )
+        return read_commit(self._storage, version)
 
-    def _read_checkpoint(self) -> _Checkpoint:
+    def _read_checkpoint(self) -> Checkpoint:
         """The newest checkpoint. A table without one begins with its first version."""
-        try:
-            with self._storage.filesystem.open_input_stream(_LAST_CHECKPOINT) as stream:
-                found = json.loads(stream.read())
-            return _Checkpoint(int(found["version"]), int(found.get("numOfAddFiles") or found.get("size") or 0))
-        except FileNotFoundError:
-            return _Checkpoint(0, 0)
-        except (ValueError, KeyError) as error:
-            raise OSError(f"{_LAST_CHECKPOINT} does not name a version") from error
+        return read_checkpoint(self._storage) or Checkpoint(0, 0)
+
+
+def is_plain(reader_version: int, writer_version: int) -> bool:
+    """Whether a protocol asks nothing that this module does not do."""
+    return reader_version <= _PLAIN_READER and writer_version <= _PLAIN_WRITER
+
+
+def read_commit(storage: Storage, version: int) -> Commit | None:
+    """None if there is no such version, or no longer. Raises OSError."""
+    try:
+        with storage.filesystem.open_input_stream(_name(version)) as stream:
+            actions = [json.loads(line) for line in stream.read().decode().split("\n") if line]
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # a writer on a disk may still be writing it
+        raise OSError(f"version {version} of the log is no JSON") from error
+    found = {name: [action[name] for action in actions if name in action] for name in ("add", "remove", "metaData", "protocol")}
+    return Commit(
+        version=version,
+        adds=tuple(found["add"]),
+        removes=tuple(remove["path"] for remove in found["remove"]),
+        transactions={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
+        info={name: value for action in actions for name, value in action.get("commitInfo", {}).items()},
+        metadata=next(reversed(found["metaData"]), None),
+        protocol=next(reversed(found["protocol"]), None),
+    )
+
+
+def write_commit(storage: Storage, version: int, actions: Sequence[Mapping[str, Any]]) -> bool:
+    """Writes a version of the log; returns False if there is one already. Raises OSError; it may be there all the same."""
+    content = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode()
+    return storage.create_bytes(_name(version), content)
+
+
+def read_checkpoint(storage: Storage) -> Checkpoint | None:
+    """The newest checkpoint; None if there is none. Raises OSError."""
+    try:
+        with storage.filesystem.open_input_stream(_LAST_CHECKPOINT) as stream:
+            found = json.loads(stream.read())
+        files = int(found.get("numOfAddFiles") or found.get("size") or 0)
+        return Checkpoint(int(found["version"]), files, int(found.get("parts") or 1))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise OSError(f"{_LAST_CHECKPOINT} does not name a version") from error
 
 
 def _name(version: int) -> str:

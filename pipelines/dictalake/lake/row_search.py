@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -18,11 +19,12 @@ from dictalake.errors import BadManifestLine, Erased
 from dictalake.lake.delta import LeanDataset
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage
+from dictalake.lake.table_log import TableLog
 from dictalake.records import BAD_LINE_VERSION, list_subject_uris, make_local_version
 
 Row = dict[str, Any]
 
-_FILE = "path of the file"  # a column that each file has as a partition, with one value
+FILE = "path of the file"  # a column that each file has as a partition, with one value
 _IS_NAMED = "is named"
 _FILES_IN_A_SCAN = 200
 _FILES_AT_ONCE = 4  # each takes the columns that are read of one file
@@ -195,31 +197,37 @@ def is_not_erased() -> ds.Expression:
 class RowSearch:
     """Finds rows in the table of transcripts again and again, and reads a file again only where it may hold some.
 
-    Those are files that hold rows which were found, new files, and all files after ``match`` has grown.
+    Those are files that hold rows which were found, new files, and all files after ``match`` has grown. It holds no list of
+    the others: a lake may have 150,000.
     """
 
-    def __init__(self, delta: DeltaTable, storage: Storage, match: Match) -> None:
-        self._delta, self._storage, self._match = delta, storage, match
-        self._without: set[str] = set()  # files without such rows
+    def __init__(self, storage: Storage, match: Match) -> None:
+        self._storage, self._match = storage, match
+        self._version: int | None = None  # at which all files were looked at
         self._growth = match.growth
+        self.files: set[str] = set()  # that hold rows which were found
 
     def find(self) -> list[Row]:
         """The rows of the newest version that are meant, with ``_COLUMNS``."""
         if self._growth != self._match.growth:
-            self._growth = self._match.growth
-            self._without.clear()
-        self._delta.update_incremental()
-        paths = list_files(self._delta)
-        unread = [path for path in paths if path not in self._without]
-        columns = self._match.columns() | {_FILE: ds.field(_FILE)}
-        batches = iter_scan(unread, TRANSCRIPTS, self._storage, columns, self._match.filter())
+            self._growth, self._version = self._match.growth, None
+        log = TableLog(self._storage, TRANSCRIPTS)
+        columns = self._match.columns() | {FILE: ds.field(FILE)}
+        batches = iter_scan(self._list_unread(log), TRANSCRIPTS, self._storage, columns, self._match.filter())
         rows = [row for batch in batches for row in batch.to_pylist() if self._match.means(row)]
-        self._without = set(paths) - {row.pop(_FILE) for row in rows}
+        self.files, self._version = {row.pop(FILE) for row in rows}, log.version
         return rows
+
+    def _list_unread(self, log: TableLog) -> Iterable[str]:
+        changes = None if self._version is None else log.find_changes(self._version)
+        if changes is None:
+            return log.paths()
+        added, removed = changes
+        return sorted(self.files - removed | set(added))
 
     def find_erased(self, recording_ids: Iterable[str]) -> set[str]:
         """Those of ``recording_ids`` that have a row which only says that they were erased."""
-        return find_erased(self._delta, self._storage).intersection(recording_ids)
+        return find_erased(self._storage).intersection(recording_ids)
 
     def count_without_hash(self, columns: Iterable[str]) -> dict[str, int]:
         """How many rows of each run are of DICOM objects and lack the hash of a patient in one of ``columns``."""
@@ -229,27 +237,27 @@ class RowSearch:
         for name in columns:
             lacks = lacks | ds.field("dicom", name).is_null()
         counts: dict[str, int] = {}
-        files = list_files(self._delta)
+        files = TableLog(self._storage, TRANSCRIPTS).paths()
         for batch in iter_scan(files, TRANSCRIPTS, self._storage, ["run_id"], is_dicom & lacks & is_not_erased()):
             for found in batch["run_id"].value_counts().to_pylist():
                 counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
         return counts
 
 
-def find_erased(delta: DeltaTable, storage: Storage) -> set[str]:
+def find_erased(storage: Storage) -> set[str]:
     """The ids of recordings that have a row which only says that they were erased."""
-    found = scan(list_files(delta), TRANSCRIPTS, storage, ["recording_id"], ~is_not_erased())
+    found = scan(TableLog(storage, TRANSCRIPTS).paths(), TRANSCRIPTS, storage, ["recording_id"], ~is_not_erased())
     return set(found["recording_id"].to_pylist())
 
 
 def list_files(delta: DeltaTable) -> list[str]:
-    """The paths of a table's files."""
+    """The paths of a table's files. They are all in memory, here and in ``delta``: ``TableLog`` reads them one by one."""
     paths: list[str] = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
     return paths
 
 
 def scan(
-    paths: Sequence[str],
+    paths: Iterable[str],
     schema: pa.Schema,
     storage: Storage,
     columns: list[str],
@@ -261,16 +269,16 @@ def scan(
 
 
 def iter_scan(
-    paths: Sequence[str],
+    paths: Iterable[str],
     schema: pa.Schema,
     storage: Storage,
     columns: Mapping[str, ds.Expression] | list[str],
     wanted: ds.Expression | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The same, batch by batch: few files are open at once."""
-    parquet, names = ds.ParquetFileFormat(), schema.append(pa.field(_FILE, pa.string()))
-    for start in range(0, len(paths), _FILES_IN_A_SCAN):
-        part = paths[start : start + _FILES_IN_A_SCAN]
+    parquet, names = ds.ParquetFileFormat(), schema.append(pa.field(FILE, pa.string()))
+    left = iter(paths)
+    while part := list(islice(left, _FILES_IN_A_SCAN)):
         fragments = [parquet.make_fragment(path, storage.filesystem, _make_partition(path)) for path in part]
         rows = LeanDataset(fragments, names, parquet, storage.filesystem)
         yield from rows.to_batches(
@@ -280,8 +288,12 @@ def iter_scan(
 
 def _make_partition(path: str) -> ds.Expression:
     """The columns that are not in the file: those of its folders, ``name=value``, and its path."""
-    values = dict(folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder)
-    made = ds.field(_FILE) == path
-    for name, value in values.items():
+    made = ds.field(FILE) == path
+    for name, value in list_folders(path).items():
         made = made & (ds.field(name) == value)
     return made
+
+
+def list_folders(path: str) -> dict[str, str]:
+    """The columns that a file has by its folders, ``name=value``."""
+    return dict(folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder)

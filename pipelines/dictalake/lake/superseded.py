@@ -141,7 +141,8 @@ def refresh_superseded(lake: Lake) -> int:
 
 
 @contextmanager
-def _small_database() -> Iterator[duckdb.DuckDBPyConnection]:
+def small_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database that takes little memory, and spills what does not fit."""
     with TemporaryDirectory(prefix="dictalake-superseded-") as folder, duckdb.connect() as database:
         stops.interrupted_by_stops(database)
         database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
@@ -150,7 +151,7 @@ def _small_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _find(rows: ds.Dataset, fingerprints: ds.Dataset) -> pa.Table:
-    with _small_database() as database:
+    with small_database() as database:
         database.register("recording_versions", RecordingVersions(rows))
         database.register("fingerprint_records", fingerprints)
         database.execute(f"CREATE TEMP VIEW promotions AS {VIEWS['promotions']}")
@@ -160,7 +161,7 @@ def _find(rows: ds.Dataset, fingerprints: ds.Dataset) -> pa.Table:
 
 
 def _has_doubled_key(rows: ds.Dataset) -> bool:
-    with _small_database() as database:
+    with small_database() as database:
         database.register("keys", RecordingVersions(rows, _KEY))
         return bool(database.sql(_A_DOUBLED_KEY).fetchall())
 

@@ -6,20 +6,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import compress
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 from pyarrow import fs
 
 from dictalake.config.sections import PATIENT_HASHES
 from dictalake.lake.delta import read_parquet
 from dictalake.lake.schema import RUNS, TRANSCRIPTS
 from dictalake.lake.storage import Storage
+from dictalake.lake.table_log import TableLog
 from dictalake.lake.tombstones import ErasedSubjects
 
 _THREADS = 8
+_FILES_AT_ONCE = 200
 _SUBJECTS = (
     *("source.uri", "source.version", "archive_id", "archive_uri", "config"),
     *("dicom.study_instance_uid", *(f"dicom.{name}" for name in PATIENT_HASHES.values())),
@@ -30,8 +34,8 @@ IsForbidden = Callable[[Mapping[str, Any], ErasedSubjects], bool]
 
 
 def delete_forbidden_files(
-    delta: DeltaTable,
     storage: Storage,
+    schema: pa.Schema,
     columns: list[str],
     forbidden: ErasedSubjects,
     is_forbidden: IsForbidden | None = None,
@@ -42,45 +46,61 @@ def delete_forbidden_files(
     committed it transcribes the other recordings in it again. Other files of old versions stay until they are vacuumed.
     """
     test = is_forbidden or _is_forbidden
-    return delete_unused(
-        delta, storage, lambda path: any(test(row, forbidden) for row in _read_subjects(path, storage, columns))
-    )
-
-
-def delete_unused(delta: DeltaTable, storage: Storage, is_unwanted: Callable[[str], bool], older_than_s: float = 0.0) -> int:
-    """Deletes the unwanted ones of the data files that the newest version does not name; returns how many.
-
-    A file that is younger than ``older_than_s`` may be one whose writer is about to commit it.
-    """
-    delta.update_incremental()
-    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
-    infos = storage.filesystem.get_file_info(fs.FileSelector("", recursive=True, allow_not_found=True))
-    latest = time.time() - older_than_s
-    unused = [
-        info.path
-        for info in infos
-        if info.type == fs.FileType.File
-        and info.path not in used
-        and info.path.endswith(".parquet")
-        and not info.path.startswith("_delta_log/")
-        and (not older_than_s or (info.mtime_ns or 0) / 1e9 < latest)
-    ]
 
     def look(path: str) -> bool:
         try:
-            return is_unwanted(path)
+            return any(test(row, forbidden) for row in _read_subjects(path, storage, columns))
         except FileNotFoundError:  # vacuumed since
             return False
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [path for path, is_one in zip(unused, pool.map(look, unused), strict=True) if is_one]
-    delta.update_incremental()
-    used = set(pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist())
-    deleted = [path for path in found if path not in used]  # readers need what was committed meanwhile
+        return delete_unused(storage, schema, lambda paths: list(compress(paths, pool.map(look, paths))))
+
+
+def delete_unused(
+    storage: Storage,
+    schema: pa.Schema,
+    find_unwanted: Callable[[list[str]], list[str]],
+    older_than_s: float = 0.0,
+    before_delete: Callable[[], object] = lambda: None,
+) -> int:
+    """Deletes the unwanted ones of the data files that the newest version does not name; returns how many.
+
+    It gives ``find_unwanted`` some files of a folder at a time, and calls ``before_delete`` if there are such. A file that is
+    younger than ``older_than_s`` may be one whose writer is about to commit it.
+    """
+    # 8 bytes for each file in use. That an unused one has the same hash as one of them is next to impossible, and leaves it.
+    used = np.unique(np.fromiter(map(hash, map(unquote, TableLog(storage, schema).paths())), np.int64))
+    latest = time.time() - older_than_s
+    found = list[str]()
+    for infos in _list_folders(storage):
+        old = [info.path for info in infos if not older_than_s or (info.mtime_ns or 0) / 1e9 < latest]
+        hashes = np.fromiter(map(hash, old), np.int64)
+        unused = list(compress(old, ~np.isin(hashes, used)))
+        for start in range(0, len(unused), _FILES_AT_ONCE):
+            found += find_unwanted(unused[start : start + _FILES_AT_ONCE])
+    if not found:
+        return 0
+    before_delete()
+    wanted = set(found)
+    used_now = {path for path in map(unquote, TableLog(storage, schema).paths()) if path in wanted}
+    deleted = [path for path in found if path not in used_now]  # readers need what was committed meanwhile
     for path in deleted:
         with suppress(FileNotFoundError):
             storage.filesystem.delete_file(path)
     return len(deleted)
+
+
+def _list_folders(storage: Storage, folder: str = "") -> Iterator[list[fs.FileInfo]]:
+    """The data files below a table's folder, folder by folder: never all at once."""
+    infos = storage.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    folders = [info.path for info in infos if info.type == fs.FileType.Directory and info.base_name != "_delta_log"]
+    files = [info for info in infos if info.type == fs.FileType.File and info.path.endswith(".parquet")]
+    del infos
+    if files:
+        yield files
+    for one in folders:
+        yield from _list_folders(storage, one)
 
 
 def _read_subjects(path: str, storage: Storage, columns: list[str]) -> Iterator[dict[str, Any]]:

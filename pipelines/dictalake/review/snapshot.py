@@ -18,7 +18,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError
 from dictalake.lake.corrections import Corrections
 from dictalake.lake.delta import has_table
-from dictalake.lake.erasers import drop_rows_of_gone
+from dictalake.lake.gone_rows import drop_rows_of_gone
 from dictalake.lake.places import ACCESSES_FOLDER, CORRECTIONS_FOLDER, PLACES, RUNS_FOLDER
 from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import TRANSCRIPTS

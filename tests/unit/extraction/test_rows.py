@@ -168,7 +168,7 @@ def test_what_is_erased_while_it_is_read_does_not_come_back(
 
         def erase_then(table: FindingTable, files: Any) -> Any:
             found = look(table, files)
-            monkeypatch.setattr("dictalake.lake.erasers.delete_unused", lambda *_: 0)
+            monkeypatch.setattr("dictalake.lake.gone_rows.delete_unused", lambda *_: 0)
             forget(lake, Subjects(uris=("gs://archive/r1.wav",)))
             return found
 
@@ -181,7 +181,7 @@ def test_what_is_erased_before_a_commit_is_never_visible(
     server: tuple[ModelServer, str], lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(make_config(lake, server[1])).ask()
-    monkeypatch.setattr("dictalake.lake.erasers.delete_unused", lambda *_: 0)  # the run had not written its file yet
+    monkeypatch.setattr("dictalake.lake.gone_rows.delete_unused", lambda *_: 0)  # the run had not written its file yet
     monkeypatch.setattr(FindingTable, "sweep", lambda self: None)
     forget(lake, Subjects(uris=("gs://archive/r1.wav",)))
     assert run.commit() == 2

@@ -148,7 +148,7 @@ def test_a_commit_that_slips_in_after_the_tombstones_is_removed(lake: Lake, monk
     """A new model's first commit has no mark to be refused by: the pass over the rows finds what it wrote."""
     from dictalake.lake import erase as module
 
-    real: Callable[..., None] = module._mark
+    real: Callable[..., None] = module.write_mark
 
     def slip_in(*arguments: Any) -> None:
         real(*arguments)
@@ -158,7 +158,7 @@ def test_a_commit_that_slips_in_after_the_tombstones_is_removed(lake: Lake, monk
         (staged,) = write_staged(make_transcripts([canary_row("a9", fingerprint="another")]), lake)
         assert blind.commit([staged]).rows == 1
 
-    monkeypatch.setattr(module, "_mark", slip_in)
+    monkeypatch.setattr(module, "write_mark", slip_in)
     forget(lake, SUBJECTS["uri"])
     assert holds_canary(lake) == []
 
@@ -233,7 +233,7 @@ def test_a_commit_that_went_through_unheard_before_an_erasure_breaks_nothing(lak
     assert open_lake(str(lake.uri)).to_table(filter=ds.field("recording_id") == "d").num_rows == 1
 
 
-@pytest.mark.parametrize("step", ["_mark", "_delete_rows", "sweep", *ERASERS])
+@pytest.mark.parametrize("step", ["write_mark", "_delete_rows", "sweep", *ERASERS])
 @pytest.mark.parametrize("name", ["study", "recording"])
 def test_an_erasure_that_was_interrupted_is_finished_by_the_same_command(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str, name: str
