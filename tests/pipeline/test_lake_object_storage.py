@@ -175,3 +175,14 @@ def test_sql_is_answered_from_the_files_of_the_bucket(lake: Lake, tmp_path: Path
     sql = "SELECT (SELECT count(*) FROM transcripts) AS transcripts, run_id, state FROM runs"
     assert run_command("query", ["--config", str(config), "--format", "csv", sql]) == 0
     assert capfd.readouterr().out == '"transcripts","run_id","state"\n2,"r1","unfinished"\n'
+
+
+def test_all_files_of_a_folder_are_listed_however_deep_they_lie(lake: Lake) -> None:
+    storage = open_storage(lake, "findings")
+    assert list(storage.list_files()) == []
+    paths = {"top.parquet", "fingerprint=1/recorded_month=2026-03/a b%.parquet", "_delta_log/0.json"}
+    for path in paths:
+        storage.write_bytes(path, b"x")
+    listed = [one for page in storage.list_files() for one in page]
+    assert {one.path for one in listed} == paths
+    assert all(one.modified_s > 1.7e9 for one in listed)

@@ -1,4 +1,5 @@
-"""Writes an object to a bucket only where there is none: what makes one writer win a version of a Delta log.
+"""Writes an object to a bucket only where there is none: what makes one writer win a version of a Delta log. Lists a bucket
+page by page.
 
 obstore is the object_store library below delta-rs, so both have the same defaults and retries. They also find the same
 credentials, but for one place: at AWS itself delta-rs and pyarrow ask the AWS SDK, which knows profiles, single sign-on and
@@ -8,7 +9,7 @@ assumed roles; object_store knows the environment and the machine's role alone. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ _NAMES = {
     "gs": {"endpoint": "base_url", "anonymous": "skip_signature"},
 }
 _CLIENT = {"allow_http": "allow_http", "proxy": "proxy_url"}
+_PAGE = 1000
 _RENEWED_AFTER = timedelta(minutes=9)
 _TIMES = ("timeout", "connect_timeout", "pool_idle_timeout", "pool_max_idle_per_host", "user_agent")
 
@@ -90,3 +92,16 @@ def create_object(objects: Any, path: str, content: bytes) -> bool:
     except BaseError as error:  # its message may quote the request
         raise OSError(f"{type(error).__name__} while writing {path}") from error
     return True
+
+
+def list_objects(objects: Any) -> Iterator[list[tuple[str, float]]]:
+    """All objects of ``open_objects``, a thousand at a time: path and time of the last change, in seconds since 1970. Raises
+    OSError."""
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        for page in obstore.list(objects, chunk_size=_PAGE):
+            yield [(one["path"], one["last_modified"].timestamp()) for one in page]
+    except BaseError as error:  # its message may quote the request
+        raise OSError(f"{type(error).__name__} while listing a folder of the lake") from error

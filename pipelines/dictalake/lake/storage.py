@@ -3,26 +3,28 @@
 Each has its own names for endpoints and credentials. ``lake.storage_options`` use those of delta-rs; this module translates
 them for pyarrow. Only pyarrow's native file systems are used: one that calls Python from pyarrow's threads can abort the
 interpreter at exit. A version of the log must be written only where there is none yet, which pyarrow cannot ask of an object
-store: obstore does that. It is the library below delta-rs, so it means the same by the same options.
+store: obstore does that, and lists a bucket page by page. It is the library below delta-rs, so it means the same by the same
+options.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError
-from dictalake.lake.conditional_put import create_object, open_objects
+from dictalake.lake.conditional_put import create_object, list_objects, open_objects
 from dictalake.retries import call_with_retries
 
 # delta-rs's names (object_store 0.13, AmazonS3ConfigKey and GoogleConfigKey) → one canonical name each.
@@ -69,6 +71,13 @@ _INSTEAD = {
 _GCS_UNSIGNED = '{"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": true}'
 TRIES = 5  # for one object; the clients below also retry a few times
 _RETRY_TIME = timedelta(seconds=60)
+
+
+class StoredFile(NamedTuple):
+    """A file or object by its path below the folder, and when it was last changed, in seconds since 1970."""
+
+    path: str
+    modified_s: float
 
 
 @dataclass(frozen=True)
@@ -132,11 +141,34 @@ class Storage:
             partial.unlink(missing_ok=True)
         return True
 
+    def list_files(self) -> Iterator[list[StoredFile]]:
+        """All files below the folder, some at a time, so that memory is flat in their number. Raises OSError.
+
+        pyarrow names no folder of a GCS bucket, so a walk from folder to folder would find nothing there.
+        """
+        if not self.is_local:
+            for page in list_objects(self._objects):
+                yield [StoredFile(*one) for one in page]
+            return
+        for folder, _, names in os.walk(self.uri, onerror=_raise):
+            found = list[StoredFile]()
+            for name in names:
+                with suppress(FileNotFoundError):
+                    path = Path(folder, name)
+                    found.append(StoredFile(path.relative_to(self.uri).as_posix(), path.stat().st_mtime))
+            if found:
+                yield found
+
     @cached_property
     def _objects(self) -> Any:
         parts = urlsplit(self.uri)
         given = find_canonical(self.given_options, parts.scheme)
         return open_objects(parts.scheme, parts.netloc, unquote(parts.path).strip("/"), given, self.delta_options)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # not made yet, or removed meanwhile
+        raise error
 
 
 def is_transient(error: BaseException) -> bool:

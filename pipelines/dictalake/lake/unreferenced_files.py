@@ -13,7 +13,6 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyarrow import fs
 
 from dictalake.config.sections import PATIENT_HASHES
 from dictalake.lake.delta import read_parquet
@@ -66,15 +65,16 @@ def delete_unused(
 ) -> int:
     """Deletes the unwanted ones of the data files that the newest version does not name; returns how many.
 
-    It gives ``find_unwanted`` some files of a folder at a time, and calls ``before_delete`` if there are such. A file that is
+    It gives ``find_unwanted`` some files at a time, and calls ``before_delete`` if there are such. A file that is
     younger than ``older_than_s`` may be one whose writer is about to commit it.
     """
     # 8 bytes for each file in use. That an unused one has the same hash as one of them is next to impossible, and leaves it.
     used = np.unique(np.fromiter(map(hash, map(unquote, TableLog(storage, schema).paths())), np.int64))
     latest = time.time() - older_than_s
     found = list[str]()
-    for infos in _list_folders(storage):
-        old = [info.path for info in infos if not older_than_s or (info.mtime_ns or 0) / 1e9 < latest]
+    for files in storage.list_files():
+        data = [one for one in files if one.path.endswith(".parquet") and not one.path.startswith("_delta_log/")]
+        old = [one.path for one in data if not older_than_s or one.modified_s < latest]
         hashes = np.fromiter(map(hash, old), np.int64)
         unused = list(compress(old, ~np.isin(hashes, used)))
         for start in range(0, len(unused), _FILES_AT_ONCE):
@@ -89,18 +89,6 @@ def delete_unused(
         with suppress(FileNotFoundError):
             storage.filesystem.delete_file(path)
     return len(deleted)
-
-
-def _list_folders(storage: Storage, folder: str = "") -> Iterator[list[fs.FileInfo]]:
-    """The data files below a table's folder, folder by folder: never all at once."""
-    infos = storage.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    folders = [info.path for info in infos if info.type == fs.FileType.Directory and info.base_name != "_delta_log"]
-    files = [info for info in infos if info.type == fs.FileType.File and info.path.endswith(".parquet")]
-    del infos
-    if files:
-        yield files
-    for one in folders:
-        yield from _list_folders(storage, one)
 
 
 def _read_subjects(path: str, storage: Storage, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -166,3 +166,16 @@ def test_gcs_options_reach_the_conditional_put_too() -> None:
     store = open_storage(make_lake("gs://bucket/lake", **options), "runs")._objects
     assert store.config["base_url"] == "http://127.0.0.1:4443"
     assert "disable_oauth" in store.config["service_account_key"]  # object_store asks for a token before it writes, else
+
+
+def test_files_of_a_folder_that_is_not_there_or_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(Lake.model_validate({"uri": str(tmp_path)}), "findings")
+    assert list(storage.list_files()) == []
+    storage.write_bytes("month/part.parquet", b"x")
+
+    def refuse(path: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        list(storage.list_files())
