@@ -89,7 +89,7 @@ def make_gemma(folder: Path, texts: Iterable[str]) -> Path:
 
 
 def narrow(schema: dict[str, Any], transcript: str) -> dict[str, Any]:
-    """``schema`` with quotes from the transcript, numbers from the quote, and short words elsewhere."""
+    """``schema`` with quotes from the transcript, numbers, units, names and negation from the quote; sides are free."""
     sentences = [one.strip() for one in re.split(r"(?<=[.])\s+", transcript) if one.strip()]
     properties = {}
     for kind, items in schema["properties"].items():
@@ -108,7 +108,13 @@ def _narrow_item(item: dict[str, Any], sentence: str) -> dict[str, Any]:
         if name == "quote":
             properties[name] = {"const": sentence}
         elif name == "value":
-            properties[name] = {"enum": [f"{number:g}" for number in numbers] or ["negative"]}
+            properties[name] = {"enum": [f"{number:g}" for number in numbers] or re.findall(r"[a-z]{4,}", sentence.lower())[:1]}
+        elif name == "negated":
+            properties[name] = {"const": sentence.startswith("No ")}
+        elif name == "certainty":
+            properties[name] = {"const": "certain"}
+        elif name == "unit":
+            properties[name] = {"enum": re.findall(r"\d (mm|mg)", sentence) or [None]}
         elif '"number"' in allowed:
             properties[name] = {"enum": [None, *numbers]}
         elif '"enum"' in allowed or '"boolean"' in allowed:

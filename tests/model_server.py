@@ -43,7 +43,7 @@ def answer_by_rules(text: str) -> dict[str, Any]:
             {"term": sentence.split()[-1].strip("."), "quote": sentence, "negated": sentence.startswith("No ")}
         )
         lists["impressions"].append({"quote": sentence})
-        lists["follow_ups"].append({"what": "see again", "quote": sentence})
+        lists["follow_ups"].append({"what": sentence.split()[0], "quote": sentence})
         for drug, dose in _DOSE.findall(sentence):
             lists["medications"].append({"drug": drug, "dose": int(dose), "unit": "mg", "quote": f"{drug} {dose} mg"})
             lists["lab_values"].append({"test": drug, "value": dose, "quote": sentence})

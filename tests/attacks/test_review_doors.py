@@ -33,6 +33,7 @@ from tests.review_server import Client, serving
 
 MARKUP = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">'\"{{ 7*7 }}"
 PAGES = ("/", "/recordings", "/queue", "/compare", "/sound/{id}/wave.json", "/sound/{id}/0.wav", "/recordings/{id}")
+PAGES += ("/recordings/{id}/similar",)
 SLOW = 1000
 
 

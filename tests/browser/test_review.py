@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from dictalake.cli.main import run_command
 from dictalake.config.sections import Lake
+from dictalake.lake.contract import without_docs
 from dictalake.lake.corrections import CorrectionRecord, Corrections
+from dictalake.lake.embeddings import KEY, EmbeddingTable, Encoder
 from dictalake.lake.query import connect, open_lake
-from dictalake.lake.schema import make_transcripts
+from dictalake.lake.schema import EMBEDDINGS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
+from dictalake.review import listing
 from dictalake.review.measure import list_next
 from dictalake.review.recording_page import count
 from dictalake.review.snapshot import Snapshot
+from dictalake.review.words import time_words
 from tests.browser.chromium import BROWSER, DRIVER, MISSING
 from tests.browser.test_report_page import complaints, requests
+from tests.extracted_lake import add_extractions, make_extraction
 from tests.review_server import serving
 
 pytestmark = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason=MISSING)
 
 AXE = (Path(__file__).parent / "assets/axe.min.js").read_text(encoding="utf-8")
 WAIT_S = 30
+FOUND = "ct-chest-staging.mp3"
+NEAR = (FOUND, "echo-0311.wav", "well-child.wav")
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +49,52 @@ def lake(demo_lake: Path) -> Path:
     reading = {"acoustic_score": -1.0, "lm_score": -0.5, "total_score": -1.5}
     nbest = [{"text": row["text_raw"], **reading}, {"text": f"{row['text_raw']} zebra", **reading}]
     TranscriptTable(place).commit(write_staged(make_transcripts([{**row, "attempt": 1, "nbest": nbest}]), place))
+    add_findings(place, find_rows(demo_lake, FOUND)[-1])
+    add_vectors(place, [find_rows(demo_lake, name)[-1] for name in NEAR])
     return demo_lake
+
+
+def add_findings(lake: Lake, row: dict[str, Any]) -> None:
+    """An extraction from a row, by hand: its third to fifth word, and its last two."""
+    text, items = row["text"], []
+    tokens = [match.span() for match in re.finditer(r"\S+", text)]
+    timed = time_words(text, row["words"])
+    starts = [token.start_s for token in timed if not token.is_space]
+    for first, last in ((2, 4), (len(tokens) - 2, len(tokens) - 1)):
+        start, end = tokens[first][0], tokens[last][1]
+        at = {"start_char": start, "end_char": end, "start_s": starts[first], "end_s": None, "places": 1, "confidence": 0.9}
+        items.append(
+            {"term": f"finding {first}", "negated": first == 2, "certainty": "certain", "quote": text[start:end], **at}
+        )
+    of_row = {"transcript_fingerprint": row["fingerprint"], "transcript_attempt": row["attempt"]}
+    of_row["recorded_month"] = row["recorded_month"]
+    empty: dict[str, Any] = {name: [] for name in ("medications", "lab_values", "follow_ups", "impressions")}
+    add_extractions(lake, make_extraction(row["recording_id"], findings=items, **empty, **of_row))
+
+
+def add_vectors(lake: Lake, rows: list[dict[str, Any]]) -> None:
+    """Vectors of two numbers, each a little further from the first."""
+    made = [
+        {
+            **{name: row[name] for name in KEY},
+            "encoder": "0123456789ab",
+            "section": 0 if not row["sections"] else 1,
+            "start": 0,
+            "end": 20,
+            "vector": np.array([np.cos(place), np.sin(place)], "<f2").tobytes(),
+            "at": datetime.now(UTC),
+        }
+        for place, row in enumerate(rows)
+    ]
+    table = pa.Table.from_pylist(made, schema=without_docs(EMBEDDINGS))
+    EmbeddingTable(lake).commit(table, Encoder("0123456789ab", "two numbers", 2))
 
 
 @pytest.fixture(scope="module")
 def address(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # of the search
+        environment.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))  # of saved views
         with serving(str(lake)) as address:
             yield address
 
@@ -149,6 +199,66 @@ def test_a_filter_leaves_what_it_says_and_its_link_gives_the_same_list(browser: 
     assert all("cardiology" in row for row in rows)
     browser.get(browser.find_element("link text", "Link to this list").get_attribute("href"))
     assert [one.text for one in browser.find_elements("css selector", ".list tbody tr")] == rows
+
+
+def test_a_view_gets_a_name_and_its_link_gives_the_same_list(browser: Any, address: str) -> None:
+    open_page(browser, address, "/recordings?f=specialty~eq~cardiology&sort=longest")
+    rows = [one.text for one in browser.find_elements("css selector", ".list tbody tr")]
+    press(browser, ".views summary")
+    browser.find_element("css selector", ".views input[name=name]").send_keys("Hearts")
+    press(browser, ".views form.filters button")
+    await_true(browser, "document.querySelector('.views a')")
+    open_page(browser, address, "/recordings")
+    press(browser, ".views li a")
+    await_true(browser, "location.search.includes('cardiology')")
+    assert [one.text for one in browser.find_elements("css selector", ".list tbody tr")] == rows
+    press(browser, ".views li button")
+    await_true(browser, "!document.querySelector('.views a')")
+
+
+def test_a_list_leads_forward_and_back(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE_ROWS", 10)
+    open_page(browser, address, "/recordings")
+    pages = []
+    for way in ("next", "next", "prev", "prev"):
+        pages.append([one.text for one in browser.find_elements("css selector", ".list tbody tr")])
+        press(browser, f".pager a[rel={way}]")
+    pages.append([one.text for one in browser.find_elements("css selector", ".list tbody tr")])
+    assert pages[0] == pages[4] != pages[1] == pages[3]
+    assert browser.find_elements("css selector", ".pager a[rel=prev]") == []
+
+
+def test_a_finding_lights_its_quote_and_is_heard_at_a_click(browser: Any, address: str, lake: Path) -> None:
+    row = open_recording(browser, address, lake, FOUND)
+    first, second = browser.find_elements("css selector", "button.quote")
+    assert "finding 2, absent" in see(browser, ".items")
+    words = row["text"].split()
+
+    def lit() -> list[str]:
+        return [one.text for one in browser.find_elements("css selector", "#machine .quoted")]
+
+    browser.execute_script("arguments[0].focus()", second)
+    assert lit() == words[-2:]
+    browser.execute_script("arguments[0].blur()", second)
+    assert lit() == []
+    first.click()
+    assert lit() == words[2:5]
+    await_true(browser, "!document.getElementById('audio').paused")
+    assert browser.execute_script("return document.getElementById('audio').currentTime") >= float(first.get_attribute("data-s"))
+    press(browser, "#play")
+
+
+def test_more_like_this_leads_to_the_nearest_or_says_what_to_do(browser: Any, address: str, lake: Path) -> None:
+    nearest = find_rows(lake, NEAR[1])[-1]["recording_id"]
+    open_recording(browser, address, lake, FOUND)
+    press(browser, "#similar")
+    await_title(browser, "More like this")
+    assert len(browser.find_elements("css selector", ".list tbody tr")) == 2
+    press(browser, ".list tbody a")
+    await_true(browser, f"location.pathname.endsWith('{nearest}')")
+    other = find_rows(lake, "ward-round.wav")[-1]["recording_id"]
+    open_page(browser, address, f"/recordings/{other}/similar")
+    assert "dictalake embed LAKE" in see(browser, "main .warn")
 
 
 def test_the_lit_word_is_the_one_that_sounds(browser: Any, address: str, lake: Path) -> None:
@@ -293,8 +403,9 @@ def test_a_correction_is_compared_with_the_machines_text(browser: Any, address: 
 def test_no_page_has_a_barrier_or_is_wider_than_the_screen(
     browser: Any, address: str, lake: Path, width: int, scheme: str
 ) -> None:
-    row = find_rows(lake, "ct-head-0415.flac")[-1]
+    row, found = find_rows(lake, "ct-head-0415.flac")[-1], find_rows(lake, FOUND)[-1]
     pages = ("/", "/recordings", f"/recordings/{row['recording_id']}", "/queue", f"/compare?recording={row['recording_id']}")
+    pages += (f"/recordings/{found['recording_id']}", f"/recordings/{found['recording_id']}/similar")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}

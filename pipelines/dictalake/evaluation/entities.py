@@ -58,6 +58,7 @@ _PER = {
     "s": ("second", "seconds", "s", "sec"),
 }
 _DENOMINATORS = {spelling: name for name, spellings in _PER.items() for spelling in spellings}
+UNIT_NAMES = {**_DENOMINATORS, **_UNITS}  # each spelling of a unit, in lower case → its name
 _MONTHS = {
     name: place
     for place, names in enumerate(
@@ -89,7 +90,7 @@ _DATE = re.compile(
 )
 _LEVEL = re.compile(r"\b(?P<letter>[ctls])(?P<first>\d{1,2})(?:\s?[-/–]\s?(?P<other>[ctls]?)(?P<second>\d{1,2}))?\b")
 _PRESSURE = re.compile(
-    rf"(?<![\d./])(?P<upper>\d{{2,3}})/(?P<lower>\d{{2,3}})(?![\d/])(?:\s?(?:{_any_of(_MEASURES['mmhg'])}))?"
+    rf"(?<![\d./])(?P<upper>\d{{2,3}})/(?P<lower>\d{{2,3}})(?![\d/])(?:\s?(?:{_any_of(_MEASURES['mmhg'])})|(?!\s?{_UNIT}))"
 )
 _MEASURE = re.compile(
     rf"(?<![\w./])(?P<numbers>(?:{_NUMBER})(?:\s?(?:{_UNIT})?\s?(?:x|×|by|to|-|–)\s?(?:{_NUMBER}))*)\s?(?P<unit>{_UNIT})"

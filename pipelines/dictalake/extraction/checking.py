@@ -19,13 +19,16 @@ from dictalake.errors import AnswerInvalid
 from dictalake.extraction.answer_schema import KINDS, MOST_ITEMS, Item, LabValue
 from dictalake.extraction.parts import Part
 from dictalake.extraction.quotes import Span, find_quote, says_number
+from dictalake.extraction.support import DROPPED as UNSUPPORTED
+from dictalake.extraction.support import Supported, hold_against
 from dictalake.extraction.timing import WordTimes
 
-CHECKING_VERSION = "1"
+CHECKING_VERSION = "2"
 DROPPED = {
     "wrong_type": "a value has another type than the schema says, or is missing",
     "quote_not_found": "the quote does not stand in the transcript: it was invented or changed",
     "number_not_said": "the quote does not say the dose, size or value",
+    **UNSUPPORTED,
     "repeated": "the model gave it more often than the quote stands in the transcript",
     "seam": "the part before or after, whose words it quotes, has it too",
     "too_many": "the list was longer than the schema allows",
@@ -35,18 +38,20 @@ _FENCE = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
 @dataclass
 class Checked:
-    """The items of a whole transcript by kind, how many the model gave, and how many were dropped for which reason."""
+    """The items of a whole transcript by kind, how many the model gave, and how many were dropped, or lost a
+    value, for which reason."""
 
     items: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     offered: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    blanked: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class _Found:
     """An item and where its quote stands in the whole text, at one of ``places``. ``is_own``: the part's own words."""
 
-    item: Item
+    supported: Supported
     span: Span
     places: int
     part: int
@@ -66,6 +71,7 @@ def check_answers(
             for one in _check_list(kind, document.get(kind, []), part, number, checked)
         ]
         for one in _without_seams(found, checked.dropped):
+            checked.blanked.update(one.supported.reasons)
             checked.items[kind].append(_make_row(one, text, times, is_corrected=is_corrected))
     return checked
 
@@ -120,11 +126,15 @@ def _locate(item: Item, part: Part, number: int, taken: Counter[tuple[str, int]]
     if taken[key] == len(spans):
         dropped["repeated"] += 1
         return None
-    span = spans[taken[key]]
-    taken[key] += 1
-    return _Found(
-        item, Span(part.start + span.start, part.start + span.end), len(spans), number, part.owns(part.start + span.start)
-    )
+    tried = [hold_against(item, part.text, span) for span in spans[taken[key] :]]
+    place = next((place for place, one in enumerate(tried) if one.item is not None), None)
+    if place is None:
+        dropped.update(tried[0].reasons)
+        return None
+    supported, span = tried[place], spans[taken[key] + place]
+    taken[key] += place + 1
+    start = part.start + span.start
+    return _Found(supported, Span(start, part.start + span.end), len(spans), number, part.owns(start))
 
 
 def _without_seams(found: Sequence[_Found], dropped: Counter[str]) -> list[_Found]:
@@ -141,9 +151,13 @@ def _without_seams(found: Sequence[_Found], dropped: Counter[str]) -> list[_Foun
 
 def _make_row(one: _Found, text: str, times: WordTimes, *, is_corrected: bool) -> dict[str, Any]:
     """The element of the list in the table ``findings``."""
-    row = one.item.model_dump()
-    if isinstance(one.item, LabValue):
-        row["number"] = one.item.number
+    item = one.supported.item
+    assert item is not None
+    row = item.model_dump()
+    if isinstance(item, LabValue):
+        row["number"] = item.number
+    if not one.supported.is_certainty_known:
+        row["certainty"] = None
     timing = times.find(one.span, is_corrected=is_corrected)
     return (
         row

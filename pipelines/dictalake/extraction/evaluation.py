@@ -113,7 +113,7 @@ def _match(
         spans = find_quote(label.quote, text)
         for number, item in enumerate(items):
             meets = any(span.start < item["end_char"] and item["start_char"] < span.end for span in spans)
-            name = label.name if kind == "impressions" else KINDS[kind].model_validate(item).name
+            name = label.name if kind == "impressions" else KINDS[kind].model_construct(**item).name
             likeness = fuzz.token_set_ratio(label.name.casefold(), name.casefold())
             if meets and likeness >= _SIMILAR:
                 pairs.append((likeness, _agreement(label, item), place, number))

@@ -84,18 +84,27 @@ def says_number(number: float, passage: str) -> bool:
 
 def list_numbers(passage: str) -> list[float]:
     """The numbers of a passage. The comma of 4,2 stands for the point; that of 12,500 may group digits too."""
-    words = [word.strip(";:()").rstrip(".,;:()") for word in passage.lower().replace("-", " ").split()]
-    written = [passage, *write_numbers(words), *_list_spoken(words)]
+    words = _list_words(passage)
+    written = [passage, *write_numbers(words), *(word for word, is_spoken in _write_each(words) if is_spoken)]
     return [number for text in written for number in _read_digits(text)]
 
 
-def _list_spoken(words: Sequence[str]) -> Iterator[str]:
-    """Spoken numbers in digits, each whole: "twenty five" is no five."""
+def write_spoken(passage: str) -> list[str]:
+    """The passage as it is, as the formatter writes its numbers, and with every spoken number in digits."""
+    words = _list_words(passage)
+    return [passage, " ".join(write_numbers(words)), " ".join(word for word, _ in _write_each(words))]
+
+
+def _list_words(passage: str) -> list[str]:
+    return [word.strip(";:()").rstrip(".,;:()") for word in passage.lower().replace("-", " ").split()]
+
+
+def _write_each(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Words, and spoken numbers in digits (true), each whole: "twenty five" is no five."""
     index = 0
     while index < len(words):
         number = read_fraction(words, index) if words[index] == "point" else read_number(words, index)
-        if number:
-            yield number.written
+        yield (number.written, True) if number else (words[index], False)
         index = number.end if number else index + 1
 
 

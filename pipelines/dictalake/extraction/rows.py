@@ -76,7 +76,7 @@ class RowMaker:
             "status": "failed" if failure["error"] else "ok",
             **checked.items,
             "offered": checked.offered,
-            "dropped": list((+checked.dropped).items()),
+            "dropped": list((+checked.dropped + checked.blanked).items()),
             "parts": len(question.parts),
             "prompt_tokens": _sum([reply.prompt_tokens for reply in good]),
             "answer_tokens": _sum([reply.answer_tokens for reply in good]),

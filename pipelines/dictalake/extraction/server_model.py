@@ -115,9 +115,9 @@ class ServerModel:
 
     def probe(self) -> dict[str, bool | None]:
         """Asks for an answer that only a constrained model gives, and says what it found: ``takes_schema``, whether the server
-        accepts a JSON schema, and ``is_constrained``, whether it keeps to it.
+        accepts a JSON schema, and ``is_constrained``, whether it keeps to it. After HTTP status 400 it asks without a schema.
 
-        Raises ConfigError where the server refuses the model or the key, RunError where it does not answer.
+        Raises ConfigError where the server refuses that too, the model or the key, RunError where it does not answer.
         """
         token = secrets.token_hex(8)
         schema = {
@@ -129,9 +129,11 @@ class ServerModel:
         messages = [{"role": "user", "content": "Say hello in one short sentence."}]
         server = self._settings.server
         try:
-            completion = self._ask(messages, 64, {"response_format": _wrap_schema("probe", schema)})
-        except openai.BadRequestError:
-            return {"takes_schema": False, "is_constrained": False}
+            try:
+                completion = self._ask(messages, 64, {"response_format": _wrap_schema("probe", schema)})
+            except openai.BadRequestError:
+                self._ask(messages, 64, {})  # is it the schema that it refuses, or whatever is asked?
+                return {"takes_schema": False, "is_constrained": False}
         except openai.APIStatusError as error:
             if error.status_code < 500 and error.status_code not in (408, 409, 429):
                 raise ConfigError(

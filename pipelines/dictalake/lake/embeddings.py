@@ -177,6 +177,28 @@ class _Vectors:
         return pa.RecordBatch.from_arrays([*(batch[name] for name in self._schema.names[:-1]), vectors], schema=self._schema)
 
 
+def find_similar(lake: Lake, row: Mapping[str, Any], limit: int) -> list[Hit]:
+    """The ``limit`` other transcripts nearest to the passages of a row of ``transcripts`` together. Raises RunError where it
+    has no vectors."""
+    storage = open_storage(lake, EMBEDDINGS_FOLDER)
+    own = _read_vectors(open_dataset(storage, EMBEDDINGS), row) if has_table(storage) else []
+    if not own:
+        raise RunError("this transcript has no vectors yet: run dictalake embed LAKE, with the package dictalake[embedding]")
+    newest = max(own, key=lambda one: one["at"])["encoder"]
+    vectors = [np.frombuffer(one["vector"], "<f2").astype(np.float32) for one in own if one["encoder"] == newest]
+    middle = np.mean(vectors, axis=0)
+    encoder = Encoder(newest, "this encoder", len(middle))
+    hits = find_nearest(lake, encoder, middle / max(float(np.linalg.norm(middle)), 1e-9), limit + 1)
+    return [hit for hit in hits if hit.recording_id != row["recording_id"]][:limit]
+
+
+def _read_vectors(rows: ds.Dataset, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    condition = ds.scalar(True)
+    for name in KEY:
+        condition &= ds.field(name) == row[name]
+    return list(rows.to_table(columns=["encoder", "vector", "at"], filter=condition).to_pylist())
+
+
 def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int) -> list[Hit]:
     """The ``limit`` transcripts with the passage nearest to ``question``, float32 of length 1, by the cosine.
 

@@ -71,10 +71,10 @@ FINDINGS = pa.schema(
         _field(
             "findings",
             _items(
-                _field("term", _TEXT, "what was found, in the model's words"),
+                _field("term", _TEXT, "what was found, in words of the quote"),
                 _field("anatomy", _TEXT, "where in the body"),
-                _field("side", _TEXT, "left, right, bilateral or midline"),
-                _field("certainty", _TEXT, "certain, probable or possible"),
+                _field("side", _TEXT, "left, right, bilateral or midline, as the quote or its sentence says"),
+                _field("certainty", _TEXT, "certain, probable or possible; null where the model said another than the words"),
                 _field("negated", pa.bool_(), "true where the dictation says that it is absent"),
                 _field("measurement", _REAL, "its size, the largest where several were said"),
                 _field("unit", _TEXT, "unit of measurement"),
@@ -111,7 +111,11 @@ FINDINGS = pa.schema(
         ),
         _field("impressions", _items(), "the sentences of the impression or the summary"),
         _field("offered", _COUNT, "items that the model gave"),
-        _field("dropped", pa.map_(_TEXT, _COUNT), "why items of the model were not taken, to how many"),
+        _field(
+            "dropped",
+            pa.map_(_TEXT, _COUNT),
+            "why items were not taken, or lost a side or certainty, to how many",
+        ),
         _field("parts", _COUNT, "parts in which the text was read"),
         _field("prompt_tokens", _COUNT, "tokens that the model read; null where it does not say"),
         _field("answer_tokens", _COUNT, "tokens that the model wrote; null where it does not say"),

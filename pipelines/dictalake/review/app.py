@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from dictalake import logs
 from dictalake.errors import RunError, name_place
-from dictalake.review import pages, recording_page, sound_routes
+from dictalake.review import pages, recording_page, saved_view_routes, similar, sound_routes
 from dictalake.review.guard import HEADERS, Guard
 from dictalake.review.place import FOLDER, Place, render_message
 
@@ -54,6 +54,9 @@ def make_app(place: Place, hosts: Collection[str], scheme: str = "http") -> Star
             Route("/recordings/{recording_id:rid}", recording_page.show_recording),
             Route("/recordings/{recording_id:rid}/save", recording_page.save_correction, methods=["POST"]),
             Route("/recordings/{recording_id:rid}/undo", recording_page.undo_correction, methods=["POST"]),
+            Route("/recordings/{recording_id:rid}/similar", similar.show_similar),
+            Route("/views/save", saved_view_routes.save_view, methods=["POST"]),
+            Route("/views/remove", saved_view_routes.remove_view, methods=["POST"]),
             Route("/sound/{recording_id:rid}/wave.json", sound_routes.describe_sound),
             Route("/sound/{recording_id:rid}/{channel:channel}.wav", sound_routes.send_sound),
             Route("/queue", pages.show_queue),

@@ -30,6 +30,7 @@ from dictalake.review.listing import (
     read_page,
 )
 from dictalake.review.measure import list_next, measure_lake
+from dictalake.review.paging import find_previous, remember_next
 from dictalake.review.place import Place, field_of, go, place_of, render, render_message, session_of, write_down
 from dictalake.review.recording_page import count, find_rows
 from dictalake.review.words import compare_texts
@@ -137,6 +138,7 @@ def _measure_reliability(place: Place) -> list[dict[str, Any]]:
 def show_list(request: Request) -> Response:
     place, session = place_of(request), session_of(request)
     place.snapshot.refresh()
+    here = request.query_params.get("after", "")
     try:
         view = _read_view(request)
         private, words = _recall(request, view.search)
@@ -145,12 +147,14 @@ def show_list(request: Request) -> Response:
             place.snapshot,
             (*view.filters, *private),
             view.sort,
-            request.query_params.get("after", ""),
+            here,
             None if hits is None else list(hits),
         )
     except (BadFilter, ConfigError) as error:
         return render_message(request, 400, "This list cannot be shown", str(error))
     write_down(request, [row["recording_id"] for row in found.rows if hits and row["recording_id"] in hits], "list")
+    remember_next(session, view.link(), here, found.after)
+    previous = find_previous(session, view.link(), here)
     return render(
         request,
         "recordings.html",
@@ -164,6 +168,9 @@ def show_list(request: Request) -> Response:
         operators=OPERATORS,
         sorts=SORTS,
         next_link=view.link(after=found.after) if found.after else None,
+        previous_link=None if previous is None else view.link(**({"after": previous} if previous else {})),
+        saved=place.views.read(),
+        view_query=view.link().partition("?")[2],
         is_part=hits is not None and len(hits) == _HITS,
         session_csrf=session.csrf,
     )

@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dictalake.config.sections import Config
 from dictalake.lake.corrections import Access, AccessLog
+from dictalake.review.found_items import FindingReader
+from dictalake.review.saved_views import SavedViews
 from dictalake.review.sessions import Session, Sessions, Token, Users
 from dictalake.review.snapshot import Snapshot
 from dictalake.review.sound import SoundStore
@@ -36,6 +38,8 @@ class Place:
     templates: Environment = field(default_factory=lambda: open_templates())
 
     def __post_init__(self) -> None:
+        self.findings = FindingReader(self.config.lake)
+        self.views = SavedViews(str(self.config.lake.uri))
         self.accesses = AccessLog(self.config.lake) if self.config.review.access_log else None
         self.templates.globals["is_written_down"] = self.accesses is not None
 

@@ -65,6 +65,7 @@ def describe(request: Request, rows: Sequence[Mapping[str, Any]], sampling: str)
         "machine": time_words(row["text"] or "", words),
         "corrected": time_words(current.text or "", words) if current else [],
         "correction": current,
+        "found": place.findings.read(row, current.text if current else None) if row["status"] == "ok" else None,
         "changes": compare_texts(row["text"] or "", current.text or "") if current else [],
         "last": last,
         "history": list(reversed(corrections.list_of(row["recording_id"]))),

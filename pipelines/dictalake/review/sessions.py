@@ -30,6 +30,7 @@ class Session:
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     searches: dict[str, str] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
+    came_from: dict[tuple[str, str], str] = field(default_factory=dict)  # pages of lists, see ``paging``
     used_at: float = field(default_factory=time.monotonic)
 
     def remember(self, words: str) -> str:

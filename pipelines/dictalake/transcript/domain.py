@@ -28,6 +28,7 @@ MOST_UNCOVERED_SHARE = 0.1
 LEAST_CONFIDENCE = 0.93
 LEAST_MARKS_SHARE = 0.01
 MOST_TURNS_PER_MIN = 4.0
+_SAME_S, _NEAR_WORDS = 0.3, 8  # between the starts of a word in two channels; how far back it is looked for
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,21 @@ def measure_domain(row: Mapping[str, Any]) -> DomainSigns | None:
 
 
 def count_turns(words: Sequence[Mapping[str, Any]]) -> int:
-    """How often the next word, in order of time, is in another channel."""
-    ordered = sorted(words, key=lambda word: word["start_s"])
-    return sum(before["channel"] != after["channel"] for before, after in pairwise(ordered))
+    """How often the next word, in order of time, is in another channel.
+
+    A word that two channels have at the same time is one voice that two microphones hear. It belongs to both, so no turn leads
+    to it from either.
+    """
+    heard: list[tuple[float, str, set[Any]]] = []
+    for word in sorted(words, key=lambda word: word["start_s"]):
+        start_s, text, channel = word["start_s"], word["word"].lower(), word["channel"]
+        near = (one for one in heard[-_NEAR_WORDS:] if one[1] == text and start_s - one[0] <= _SAME_S)
+        copy = next((channels for _, _, channels in near if channel not in channels), None)
+        if copy is None:
+            heard.append((start_s, text, {channel}))
+        else:
+            copy.add(channel)
+    return sum(before.isdisjoint(after) for (_, _, before), (_, _, after) in pairwise(heard))
 
 
 def warn_of_conversations(judged: int, conversations: int) -> str | None:

@@ -60,6 +60,8 @@ def test_the_figures_of_all_sixty_are_those_of_the_counts_by_hand() -> None:
     ("text", "entities"),
     [
         ("blood pressure 120/80 mmHg", [Entity("measurement", "120/80", "mmhg")]),
+        ("blood pressure 120/80 and stable", [Entity("measurement", "120/80", "mmhg")]),
+        ("losartan 100/25 mg", [Entity("dose", "100/25", "mg")]),
         ("creatinine 4.1 mg/dL", [Entity("measurement", "4.1", "mg/dl")]),
         ("4.3 cm x 2.0 cm", [Entity("measurement", "4.3x2", "cm")]),
         ("1,000 mL", [Entity("measurement", "1000", "ml")]),

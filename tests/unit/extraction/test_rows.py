@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,18 @@ def test_a_server_that_ignores_the_schema_stores_what_is_quoted_and_valid_and_co
     assert select(lake, "SELECT DISTINCT status, dropped['quote_not_found'], dropped['wrong_type'] FROM finding_rows") == [
         ("ok", 1, 2)
     ]
+
+
+def test_a_server_that_refuses_whatever_is_asked_is_no_server_without_schemas(
+    server: tuple[ModelServer, str], lake: Lake
+) -> None:
+    server[0].fail = lambda number: JSONResponse({"error": {"message": "no such model"}}, 400)
+    with (
+        closing(ServerModel(make_config(lake, server[1]).extract)) as model,
+        pytest.raises(ConfigError, match="HTTP status 400"),
+    ):
+        model.probe()
+    assert server[0].requests == 2
 
 
 def test_a_server_that_refuses_schemas_is_asked_without(server: tuple[ModelServer, str], lake: Lake) -> None:

@@ -54,6 +54,15 @@ def test_turns_are_counted_in_order_of_time() -> None:
     assert count_turns([]) == 0
 
 
+def test_one_voice_that_two_microphones_hear_takes_no_turns() -> None:
+    said = ["the", "lungs", "are", "clear", "there", "is", "no", "effusion"]
+    first = [{"word": word, "start_s": place, "channel": 0} for place, word in enumerate(said)]
+    late = [{**word, "start_s": word["start_s"] + (-0.1) ** (place % 2 + 1), "channel": 1} for place, word in enumerate(first)]
+    assert count_turns([*first, *late]) == 0
+    other = [{"word": "yes", "start_s": place + 0.5, "channel": 1} for place in range(len(said))]
+    assert count_turns([*first, *other]) == 2 * len(said) - 1
+
+
 def test_a_run_warns_of_a_third_and_of_three_at_least() -> None:
     assert warn_of_conversations(9, 2) is None
     assert warn_of_conversations(10, 3) is None

@@ -53,10 +53,11 @@ function begin(player) {
     audio.src = `/sound/${recording}/${channel}.wav`;
     audio.playbackRate = audio.defaultPlaybackRate = rate;
     if (time) audio.addEventListener("loadedmetadata", () => { audio.currentTime = time; }, { once: true });
-    if (plays) audio.play();
+    if (plays) start();
   }
 
-  function play() { known && (audio.paused ? audio.play() : audio.pause()); }
+  function start() { audio.play().catch(() => {}); } // it rejects where a pause comes first; "error" tells of the rest
+  function play() { known && (audio.paused ? start() : audio.pause()); }
   function seek(time) {
     if (!known) return;
     audio.currentTime = Math.min(Math.max(0, time), known.duration_s);
@@ -75,7 +76,7 @@ function begin(player) {
   }
   function hear(word) {
     seek(word.start);
-    if (audio.paused) audio.play();
+    if (audio.paused) start();
   }
   function step(direction) {
     const list = groups.get("machine") || words;
@@ -163,6 +164,18 @@ function begin(player) {
   at("channel").addEventListener("change", () => choose(at("channel").value));
   canvas.addEventListener("click", (event) => seek((event.offsetX / canvas.clientWidth) * known.duration_s));
   for (const word of words) word.node.addEventListener("click", () => hear(word));
+  for (const button of document.querySelectorAll("button.quote")) {
+    const { text, first, last, s } = button.dataset;
+    const quoted = [...at(text).children].slice(Number(first), Number(last) + 1);
+    const light = (isOn) => quoted.forEach((node) => node.classList.toggle("quoted", isOn));
+    for (const name of ["mouseenter", "focus"]) button.addEventListener(name, () => light(true));
+    for (const name of ["mouseleave", "blur"]) button.addEventListener(name, () => light(button.matches(":hover, :focus")));
+    button.addEventListener("click", () => {
+      light(true);
+      quoted[0]?.scrollIntoView({ block: "nearest" });
+      if (s !== undefined) hear({ start: Number(s) });
+    });
+  }
   window.addEventListener("resize", () => known && drawWave());
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => known && drawWave());
 

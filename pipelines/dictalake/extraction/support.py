@@ -1,0 +1,266 @@
+"""Whether the words of a dictation say what an item claims: its name, its unit and value, its side, its negation.
+
+The quote was found in the text (``quotes``). Here the item is held against it, word by word:
+
+- the words of the name, and of a value that is no number, stand in the quote; letter case, plurals and hyphens may differ;
+- a unit follows its number there, in one of its spellings, spoken or written;
+- a side stands in the quote, or else in its sentence: else the item has none;
+- negated: a word of the sentence negates; not negated: none negates the name, from a few words away;
+- less than certain: a word of the sentence says so; certain: none before the name says otherwise; else it is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+from dictalake.evaluation.clinical import NEGATIONS, SIDES, is_negated
+from dictalake.evaluation.entities import UNIT_NAMES
+from dictalake.extraction.answer_schema import Finding, Item, LabValue, Medication
+from dictalake.extraction.quotes import Span, list_numbers, write_spoken
+from dictalake.transcript.inverse_text_normalization import write_numbers
+
+DROPPED = {
+    "name_not_said": "the quote does not have the words of its name",
+    "value_not_said": "the quote does not have the words of its value",
+    "unit_not_said": "the quote does not say its unit after the number",
+    "negation_not_said": "it is negated, and no word of the sentence negates",
+    "negation_overlooked": "it is not negated, and the words before or after its name negate it",
+}
+BLANKED = {
+    "side_not_said": "neither the quote nor its sentence says the side: the item has none",
+    "certainty_not_said": "the words say another certainty: that of the item is unknown",
+}
+_BEFORE_CHARS, _AFTER_CHARS = 200, 120  # of a sentence without an end
+_END = re.compile(r"[.!?](?=\s|$)|\n")
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_PART = re.compile(r"[^\W_]+")
+_AMOUNT = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[%°/]")
+_STOP_WORDS = """a an and for from in of on or the to with"""
+_STOP = frozenset(_STOP_WORDS.split())
+_ENDINGS = ("ae", "es", "is", "us", "um", "s", "i", "a", "e")
+_LEAST = 4  # letters that are left of a word without its ending
+_WINDOW = 6  # words between a negation and what it negates
+_BREAKS_WORDS = """but however although though except besides which while whereas yet apart aside"""
+_BREAKS = frozenset(_BREAKS_WORDS.split())
+# "No change in the nodule" and "cannot exclude a nodule" negate no nodule.
+_NOT_NEGATED_WORDS = """change changes only increase decrease doubt exclude excluded rule ruled growth progression"""
+_NOT_NEGATED = frozenset(_NOT_NEGATED_WORDS.split())
+_AFTER_WORDS = """absent not negative excluded denied denies never"""
+_AFTER = frozenset(_AFTER_WORDS.split())
+_STOPS_WORDS = """stop stopped stopping discontinue discontinued discontinuing held hold holding refused refuses declined
+declines allergy allergic intolerant intolerance tolerate tolerated avoid avoided avoiding off quit contraindicated withheld"""
+_STOPS = frozenset(_STOPS_WORDS.split())
+_HEDGES_WORDS = """possible possibly probable probably likely may might could suspected suspicious suspicion suspect suggest
+suggests suggesting suggestive question questionable concern concerning presumed presumably favor favors favored favoring
+versus exclude excluded consistent compatible appears appear equivocal perhaps representing represent differential"""
+_HEDGES = frozenset(_HEDGES_WORDS.split())
+_CLEAR_HEDGES_WORDS = """possible possibly probable probably suspected questionable might equivocal perhaps"""
+_CLEAR_HEDGES = frozenset(_CLEAR_HEDGES_WORDS.split())
+_PHRASES = {
+    re.compile(r"\bmm\s?hg\b|\bmillimet(?:er|re)s? of mercury\b"): "mmhg",
+    re.compile(r"\bbeats (?:per|a) minute\b"): "bpm",
+    re.compile(r"\bper cent\b"): "%",
+    re.compile(r"\binternational units?\b"): "iu",
+}
+_JOINERS = frozenset(("by", "x", "to", "and", "or", "×", "over", "/"))
+
+
+@dataclass(frozen=True)
+class Supported:
+    """``item`` is None where it was dropped for the only one of ``reasons``; else these say what was blanked."""
+
+    item: Item | None
+    reasons: Sequence[str] = ()
+    is_certainty_known: bool = True
+
+
+def hold_against(item: Item, text: str, span: Span) -> Supported:
+    """The item as far as the words at ``span`` of ``text``, and their sentence, support it."""
+    quote, before, after = text[span.start : span.end], *_find_sentence(text, span)
+    for reason, is_said in _list_claims(item, quote, before, after):
+        if not is_said:
+            return Supported(None, (reason,))
+    reasons = []
+    if isinstance(item, Finding):
+        if item.side is not None and not _says_side(item.side, quote, f"{before} {quote} {after}"):
+            item, reasons = item.model_copy(update={"side": None}), ["side_not_said"]
+        if not _says_certainty(item, quote, before, after):
+            return Supported(item, (*reasons, "certainty_not_said"), is_certainty_known=False)
+    return Supported(item, reasons)
+
+
+def _list_claims(item: Item, quote: str, before: str, after: str) -> Iterator[tuple[str, bool]]:
+    if item.name != item.quote:
+        yield "name_not_said", says_words(item.name, quote)
+    if isinstance(item, LabValue):
+        letters = " ".join(word for word in _PART.findall(item.value) if not word[0].isdigit())
+        yield "value_not_said", not letters or says_words(letters, quote)
+    unit = getattr(item, "unit", None)
+    if unit:
+        yield "unit_not_said", says_unit(unit, _number_of(item), quote)
+    if isinstance(item, Finding | Medication):
+        yield ("negation_not_said" if item.negated else "negation_overlooked"), _agrees(item, quote, before, after)
+
+
+def _find_sentence(text: str, span: Span) -> tuple[str, str]:
+    """What stands before the span and after it in its sentence."""
+    start, end = max(0, span.start - _BEFORE_CHARS), span.end + _AFTER_CHARS
+    begins = [match.end() for match in _END.finditer(text, start, span.start)]
+    closing = _END.search(text, span.end - 1, end)
+    return text[begins[-1] if begins else start : span.start], text[span.end : closing.start() if closing else end]
+
+
+@cache
+def _stem(word: str) -> str:
+    """A word without the ending of its plural, English or Latin; also one that only looks so, the same in both texts."""
+    word = word.casefold()
+    if word.endswith("ies") and len(word) > _LEAST:
+        return f"{word[:-3]}y"
+    if word.endswith("ss"):
+        return word
+    ending = next((one for one in _ENDINGS if word.endswith(one) and len(word) - len(one) >= _LEAST), "")
+    if not ending and word.endswith("s") and len(word) == _LEAST:  # legs
+        ending = "s"
+    return word.removesuffix(ending) if ending else word
+
+
+def _list_stems(text: str) -> set[str]:
+    """Of the words of a text, alone and joined with the next: an x ray is an xray."""
+    words = [_stem(part) for part in _PART.findall(text)]
+    plain = [part.casefold() for part in _PART.findall(text)]
+    return {*words, *(_stem(one + other) for one, other in pairwise(plain))}
+
+
+def says_words(name: str, quote: str) -> bool:
+    """Whether all words of ``name`` that mean something stand in ``quote``."""
+    spoken = quote.lower().replace("-", " ").split()
+    there = _list_stems(quote) | _list_stems(" ".join(write_numbers([word.strip(".,;:()") for word in spoken])))
+    parts = _PART.findall(name)
+    wanted = [part for part in parts if part.casefold() not in _STOP] or parts
+    if not wanted:
+        return False
+    place = 0
+    while place < len(wanted):
+        joined = _stem("".join(wanted[place : place + 2]))
+        if _stem(wanted[place]) in there:
+            place += 1
+        elif place + 1 < len(wanted) and joined in there:
+            place += 2
+        else:
+            return False
+    return True
+
+
+def _number_of(item: Item) -> float | None:
+    for name in ("measurement", "dose", "number"):
+        value = getattr(item, name, None)
+        if value is not None:
+            return float(value)
+    return None
+
+
+def says_unit(unit: str, number: float | None, quote: str) -> bool:
+    """Whether ``quote`` has ``unit`` behind ``number``, or anywhere where the value is no number."""
+    wanted = _read_amounts(unit)
+    for written in write_spoken(quote):
+        there = _read_amounts(written)
+        for place, word in enumerate(there):
+            if number is None:
+                if there[place : place + len(wanted)] == wanted:
+                    return True
+            elif word[0].isdigit() and any(abs(one - number) < 1e-9 for one in list_numbers(word)):
+                after = place + 1
+                while after < len(there) and (there[after] in _JOINERS or there[after][0].isdigit()):
+                    after += 1
+                if there[after : after + len(wanted)] == wanted:
+                    return True
+    return False
+
+
+def _read_amounts(text: str) -> list[str]:
+    """Numbers and words of a text; units in one spelling."""
+    plain = text.casefold()
+    for pattern, name in _PHRASES.items():
+        plain = pattern.sub(name, plain)
+    words = ["/" if word == "per" else word for word in _AMOUNT.findall(re.sub(r"(?<!\d)\.(?=\d)", "0.", plain))]
+    return [UNIT_NAMES.get(word, _stem(word)) for word in words]
+
+
+def _says_side(side: str, quote: str, sentence: str) -> bool:
+    said = _list_sides(quote) or _list_sides(sentence)
+    if side == "bilateral":
+        return "both" in said or {"left", "right"} <= said
+    return side in said
+
+
+def _list_sides(text: str) -> set[str]:
+    words = {word.casefold() for word in _PART.findall(text)}
+    return {SIDES[word] for word in words & SIDES.keys()} | ({"midline"} if words & {"midline", "central"} else set())
+
+
+def _agrees(item: Finding | Medication, quote: str, before: str, after: str) -> bool:
+    """Whether the words negate the item as it says. They need not: a name such as "unremarkable" negates itself."""
+    own = {part.casefold() for part in _PART.findall(item.name)}
+    of_drug = isinstance(item, Medication)
+    if item.negated:
+        words = _list_words(f"{before} {quote} {after}")
+        return any(
+            (is_negated(word, _at(words, place + 1)) and _is_plain(words, place, own)) or (of_drug and word in _STOPS)
+            for place, word in enumerate(words)
+        )
+    left, right = _around(item, quote, before)
+    is_before = any(
+        (_is_negation(word, _at(left, place + 1)) or (of_drug and word in _STOPS))
+        and word not in own
+        and _is_plain(left, place)
+        for place, word in enumerate(left)
+    )
+    return not (is_before or any(word in _AFTER or (of_drug and word in _STOPS) for word in right if word not in own))
+
+
+def _is_negation(word: str, following: str | None) -> bool:
+    """Of another word: prefixes negate only their own, as in "uncomplicated appendicitis"."""
+    return (word in NEGATIONS and word != "non") or (word == "free" and following in ("of", "from"))
+
+
+def _is_plain(words: Sequence[str], place: int, own: Collection[str] = ()) -> bool:
+    """Whether the negation at ``place`` is none of "no change in" or "cannot exclude"."""
+    return not (_NOT_NEGATED - {*own}) & {*words[place + 1 : place + 4]}
+
+
+def _at(words: Sequence[str], place: int) -> str | None:
+    return words[place] if place < len(words) else None
+
+
+def _list_words(text: str) -> list[str]:
+    """A hyphen joins: "non-displaced" is one word, and negates no fracture."""
+    return [word.replace("-", "").replace("’", "'") for word in _WORD.findall(text.casefold())]
+
+
+def _around(item: Item, quote: str, before: str) -> tuple[list[str], list[str]]:
+    """The words of the name's clause before it and, within the quote, after it."""
+    first, last = _find_name(item.name, quote)
+    left = _list_words(re.split(r"[,;:]", f"{before} {quote[:first]}")[-1])
+    right = _list_words(re.split(r"[,;:]", quote[last:])[0])
+    breaks = [place for place, word in enumerate(left) if word in _BREAKS]
+    left = left[breaks[-1] + 1 :] if breaks else left
+    end = next((place for place, word in enumerate(right) if word in _BREAKS), len(right))
+    return left[-_WINDOW:], right[: min(end, _WINDOW)]
+
+
+def _find_name(name: str, quote: str) -> tuple[int, int]:
+    """Where the words of the name begin and end in the quote."""
+    wanted = {_stem(part) for part in _PART.findall(name) if part.casefold() not in _STOP}
+    places = [match.span() for match in _PART.finditer(quote) if _stem(match[0]) in wanted]
+    return (places[0][0], places[-1][1]) if places else (0, len(quote))
+
+
+def _says_certainty(item: Finding, quote: str, before: str, after: str) -> bool:
+    if item.certainty != "certain":
+        return bool(_HEDGES & {*_list_words(f"{before} {quote} {after}")}) or "?" in f"{quote}{after}"
+    left, _ = _around(item, quote, before)
+    return not _CLEAR_HEDGES & {*left}
