@@ -341,8 +341,9 @@ _FIRST_OF_EACH = """
       QUALIFY row_number() OVER (PARTITION BY recording_id ORDER BY seq) = 1
 """
 _DEDUPLICATE = f"CREATE TABLE listed AS {_FIRST_OF_EACH}; {_NOTHING_FOUND}"
-# What an earlier part has is at work: it may have got the name by which the lake knows it.
+# What an earlier part has is at work: it may have got the name by which the lake knows it, and gets no other one now.
 _ADD_PART = f"""
+    DELETE FROM older_names WHERE recording_id IN (SELECT recording_id FROM listed);
     DELETE FROM found WHERE recording_id IN (SELECT recording_id FROM listed)
       OR recording_id IN (SELECT recording_id FROM renamed);
     INSERT INTO listed {_FIRST_OF_EACH}; {_NOTHING_FOUND}

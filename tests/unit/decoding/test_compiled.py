@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numba
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from numba.core import caching
 
 from dictalake.config.sections import Decoding
 from dictalake.decoding.base import open_decoder
@@ -94,6 +96,45 @@ def test_without_any_place_for_machine_code_functions_are_compiled_all_the_same(
     assert double(4) == 8
 
 
+def test_a_folder_that_takes_no_files_costs_the_machine_code_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(compiled, "_FOLDER", str(tmp_path / "file"))
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [caching.UserProvidedCacheLocator])
+
+    @compiled.compiled
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert double(4) == 8
+
+
+def test_a_user_without_a_home_has_no_cache_folder_and_compiles_all_the_same(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def know_nobody(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr(pwd, "getpwuid", know_nobody)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert open_folder() == str(cache), "a folder that was named is made and used"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert open_folder() is None
+    with made_once():
+        assert not is_made()
+
+
+def test_without_locks_every_process_compiles_for_itself(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock, timeout: float) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with made_once():
+        assert not is_made()
+
+
 def test_of_several_processes_one_compiles_and_the_others_load(cache: Path) -> None:
     assert not is_made()
     with made_once():
@@ -137,7 +178,7 @@ def test_a_run_compiles_ahead_only_what_nobody_has_compiled(cache: Path, monkeyp
         pass
     with made_ahead(Decoding.model_validate({})):
         pass
-    module = ["-m", "dictalake.decoding.native"]
+    module = ["-P", "-m", "dictalake.decoding.native"]
     assert started == [[*module, "arpa", "search", "hotwords"], [*module, "kenlm", "search"]]
 
 

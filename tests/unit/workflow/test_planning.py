@@ -318,6 +318,23 @@ def test_a_recording_that_goes_by_an_older_name_is_not_planned_again_by_its_new_
     assert (found, counts.found) == ({old_id: 0, "b": 0}, 2)
 
 
+def test_a_recording_at_work_gets_no_older_name_by_a_later_part() -> None:
+    """Its row has the id that it was planned with: by another id it would be missing, and be transcribed again."""
+    old_uri = "gs://a/old"
+    known = pa.table({"recording_id": [make_object_id(old_uri, "1")], "archive_id": pa.array([None], pa.string())})
+    nobody = ds.dataset(CLAIMED.empty_table())
+    with tempfile.TemporaryDirectory() as folder:
+        work = WorkList((), ErasedSubjects(), Config(), Path(folder))
+        for listed in (make("a"), make("a", old_uris=(old_uri,))):
+            work.add([listed])
+            part = work.close_part()
+            work.refresh(lambda: ds.dataset(as_done([])), lambda: nobody, known=lambda: ds.dataset(known), part=part)
+        work.refresh(
+            lambda: ds.dataset(as_done([make_row("a")])), lambda: nobody, known=lambda: ds.dataset(known), is_same_run=True
+        )
+        assert (work.counts.found, work.counts.pending) == (1, 0)
+
+
 def test_what_failed_in_an_earlier_part_of_this_run_is_not_asked_for_by_its_next_part() -> None:
     nobody = ds.dataset(CLAIMED.empty_table())
     with tempfile.TemporaryDirectory() as folder:

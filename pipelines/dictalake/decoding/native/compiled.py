@@ -26,6 +26,8 @@ def compiled(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
     others, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
     try:
         return cast(Callable[_Arguments, _Result], numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:  # nothing can be written there all the same, as beyond a quota
+        return cast(Callable[_Arguments, _Result], numba.njit(nogil=True)(function))
     finally:
         _config.CACHE_DIR = others
 

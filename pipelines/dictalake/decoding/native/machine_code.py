@@ -88,7 +88,11 @@ def _make(folder: Path) -> None:
 
 
 def _users_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dictalake" / "compiled"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # there is no home
+        cache = Path(os.devnull)  # nothing can be made below it
+    return cache / "dictalake" / "compiled"
 
 
 def is_made() -> bool:
@@ -107,7 +111,8 @@ def made_ahead(config: Decoding) -> Iterator[None]:
     if is_made():
         yield
         return
-    command = [sys.executable, "-m", __package__, *list_parts(config)]
+    # -P: no file of the folder in which somebody runs this takes the place of a module.
+    command = [sys.executable, "-P", "-m", __package__, *list_parts(config)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as compiler:
         try:
             yield
@@ -137,7 +142,7 @@ def made_once() -> Iterator[None]:
         _make(folder)
         lock = FileLock(folder / f"{ready.name}.lock")
         lock.acquire(timeout=_LONGEST_WAIT_S)
-    except (OSError, Timeout):
+    except (OSError, NotImplementedError, Timeout):  # NotImplementedError: the file system has no locks
         yield
         return
     with lock:
