@@ -18,6 +18,7 @@ from dictalake.archive.findings import Findings
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.config.uris import find_path
+from dictalake.errors import RunError
 from dictalake.lake.claims import Heartbeat, Lease, LeaseStore
 from dictalake.lake.erasers import blank_manifests
 from dictalake.lake.fingerprints import list_fingerprints
@@ -83,6 +84,7 @@ class Planning:
     _parts: int = 0  # planned
     _next_file: int = 0  # of the manifest
     _turn: Turn | None = None
+    _unread_since: float | None = None  # since then the leases of others cannot be read
     _planned_at: float = 0.0
     _took_s: float = 0.0
     _stepped_at: float = 0.0
@@ -141,11 +143,10 @@ class Planning:
             self.on_planned(self)
             book.close()
             return
-        if self._turn is None:
-            if not is_last and not self._is_due(book):
-                return
-            self._turn = Turn(self.store, replace(self.lease, state="running"), self.renew)
-        peers = self._turn.find_peers()
+        is_asking = self._turn is not None or self._unread_since is not None
+        if not is_asking and not is_last and not self._is_due(book):
+            return
+        peers = self._await_turn()
         if peers is None:
             return
         if is_last:
@@ -153,12 +154,29 @@ class Planning:
         before = self.counts.pending
         # The table that commits follows the log, and knows what the stages leave out: another one is asked.
         places = self._plan(peers, TranscriptTable(self.config.lake), is_last=is_last)
-        self._turn.end()
+        if self._turn is not None:
+            self._turn.end()
         self._turn = None
         self.stats.expect_more(self.counts.pending - before, is_growing=not is_last)
         book.add(places, choose_share(places.num_rows))
         if is_last:
             book.close()
+
+    def _await_turn(self) -> list[Lease] | None:
+        """The live runs beside this one if it is its turn now. Leases that cannot be read for a while end no run at work: as
+        long as its own can be written, and for ``lake.lease_s`` seconds."""
+        try:
+            if self._turn is None:
+                self._turn = Turn(self.store, replace(self.lease, state="running"), self.renew)
+            peers = self._turn.find_peers()
+        except RunError:
+            self.renew.check()
+            self._unread_since = self._unread_since or time.monotonic()
+            if time.monotonic() - self._unread_since >= self.store.lease_s:
+                raise
+            return None
+        self._unread_since = None
+        return peers
 
     def _is_due(self, book: ShareBook | None = None) -> bool:
         """A look at the lake takes the longer the more it holds. So it is not taken while there is enough to do, or where the

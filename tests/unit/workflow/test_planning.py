@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count, repeat
 from pathlib import Path
@@ -220,6 +220,33 @@ def test_what_another_run_has_claimed_since_the_first_part_is_left_to_it(config:
             if made.is_over:
                 break
         assert (read_manifest(config), made.counts.claimed, list(made.others)) == (["a", "c"], 1, ["r2"])
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_leases_that_cannot_be_read_for_a_moment_do_not_end_a_run_at_work(
+    config: Config, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    has_begun, tries, read = threading.Event(), count(1), LeaseStore.read
+
+    def scan() -> Iterator[Recording]:
+        yield make("a")
+        assert has_begun.wait(60)
+        yield make("b")
+
+    def read_badly(store: LeaseStore) -> Any:
+        if comes_back and next(tries) > 5:
+            return read(store)
+        raise RunError("cannot read the leases")
+
+    with plan(config, scan) as made:
+        places = made.plan_first()
+        monkeypatch.setattr(LeaseStore, "read", read_badly)
+        if not comes_back:
+            monkeypatch.setattr(made.store, "_lease_s", 0.0)
+        has_begun.set()
+        with nullcontext() if comes_back else pytest.raises(RunError, match="cannot read the leases"):
+            plan_rest(made, ShareBook(places, is_closed=False))
+        assert read_manifest(config) == (["a", "b"] if comes_back else ["a"])
 
 
 def _table(name: str) -> pa.Table:
