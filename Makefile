@@ -10,9 +10,9 @@ PIP = $(BIN)/python -m pip
 INSTALL = $(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt
 SET ?= evaluation-set
 SEED ?= 1
-# Each worker has files of its own. Tests of runs and faults wait for processes half of the time: two cores carry four workers.
+# One worker for each core, each with files of its own: a test that runs Ray takes two cores, and more workers were slower.
 # In the order of the folders, the few slow tests of faults and pipelines start first: the short ones fill the end.
-SIDE_BY_SIDE ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SHELL := bash
 # Without compiled files each process of a run, and each of the tests, would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -19,7 +19,7 @@ from dictalake.lake.query import connect
 from dictalake.workflow.plan import Resources
 from tests.recordings import make_sound, write_wav
 
-NIGHTS = int(os.environ.get("NIGHTS", "6"))  # each takes six seconds
+NIGHTS = int(os.environ.get("NIGHTS", "4"))  # each takes six seconds
 NAMES = [f"{letter}.wav" for letter in "abcdefgh"]
 names = st.sampled_from(NAMES)
 days = st.integers(0, 4000)  # since 2015: late ones, and ones from a clock that goes wrong
