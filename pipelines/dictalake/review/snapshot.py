@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import duckdb
@@ -61,17 +62,18 @@ class Snapshot:
         """Takes in what other processes wrote to the lake."""
         with self._lock:
             try:
-                self._rows.refresh()
-                if self._rows.is_stale:
-                    fresh = KeptRows(self._lake)
-                    fresh.refresh()
-                    self._rows, self._checked = fresh, "nothing yet"
-                self._refresh_checked()
+                rows = self._rows
+                rows.refresh()
+                if rows.is_stale:
+                    rows = KeptRows(self._lake)
+                    rows.refresh()
+                self._refresh_checked(rows)
             except (OSError, DeltaError, duckdb.Error, pa.ArrowException) as error:
                 raise RunError(f"cannot read the lake: {type(error).__name__}") from error
 
     def query(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        with self._rows.database.cursor() as cursor:
+        rows = self._rows  # stays, with its folder, until the answer is there, though another thread replaces it
+        with rows.database.cursor() as cursor:
             cursor.execute("USE kept; SET TimeZone = 'UTC'")
             cursor.execute(sql, values)
             names = [column[0] for column in cursor.description]
@@ -84,11 +86,13 @@ class Snapshot:
         if known != version:
             answers = {}
             self._answers = (version, answers)
-        if question not in answers:
-            if len(answers) >= _MOST_ANSWERS:
-                answers.clear()
-            answers[question] = answer()
-        there: Answer = answers[question]
+        with suppress(KeyError):  # another thread may clear them at any time
+            there: Answer = answers[question]
+            return there
+        there = answer()
+        if len(answers) >= _MOST_ANSWERS:
+            answers.clear()
+        answers[question] = there
         return there
 
     def read_rows(self, recording_id: str) -> list[dict[str, Any]]:
@@ -110,8 +114,9 @@ class Snapshot:
         """The rows of a recording in one file. DuckDB decodes the ids, and of the other columns what belongs to them."""
         partitions = dict(part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
         question = "SELECT * FROM read_parquet($path, hive_partitioning = false) WHERE recording_id = $id"
+        rows = self._rows
         try:
-            with self._rows.database.cursor() as cursor:
+            with rows.database.cursor() as cursor:
                 cursor.execute("SET TimeZone = 'UTC'")
                 found = cursor.sql(question, params={"path": f"lake://{path}", "id": recording_id}).to_arrow_table()
         except (duckdb.IOException, FileNotFoundError):  # compacted or erased since: the next request knows
@@ -147,10 +152,11 @@ class Snapshot:
             self._runs = (version, runs)
         return runs
 
-    def _refresh_checked(self) -> None:
+    def _refresh_checked(self, kept: KeptRows) -> None:
+        """Other threads see ``kept`` from here on: all that they ask for is in it."""
         self.corrections.refresh()
         version = self.corrections.version  # before the records: what another thread saves from here on is taken in next time
-        if version == self._checked:
+        if version == self._checked and kept is self._rows:
             return
         rows = [
             {
@@ -161,12 +167,12 @@ class Snapshot:
             }
             for one in self.corrections.list_current()
         ]
-        with self._rows.database.cursor() as cursor:
+        with kept.database.cursor() as cursor:
             cursor.execute("USE kept; SET TimeZone = 'UTC'")
             cursor.register("saved", pa.Table.from_pylist(rows, _CHECKED))
             cursor.execute("CREATE OR REPLACE TABLE checked AS SELECT to_key(recording_id) AS key, * FROM saved")
             cursor.unregister("saved")
-        self._checked = version
+        self._rows, self._checked = kept, version
 
 
 def _fill(row: dict[str, Any]) -> dict[str, Any]:

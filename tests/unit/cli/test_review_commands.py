@@ -74,6 +74,18 @@ def test_the_other_formats(lake: Lake, tmp_path: Path) -> None:
     assert (tmp_path / "l.json").stat().st_mode & 0o077 == 0
 
 
+def test_a_correction_of_a_row_that_is_gone_is_counted_and_not_written(
+    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(lake, "text", tmp_path / "t.txt")
+    assert "no longer in the lake" not in capsys.readouterr().err
+    gone = CorrectionRecord(recording_id="d", event="corrected", who="Ann", text="Gone.", fingerprint="0" * 12, attempt=0)
+    Corrections(lake).save(gone)
+    assert "gone" not in export(lake, "text", tmp_path / "t.txt")
+    assert "2 written" in (told := capsys.readouterr().err)
+    assert "1 left out whose transcript is no longer in the lake" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

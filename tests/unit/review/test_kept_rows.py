@@ -12,6 +12,7 @@ import pytest
 from dictalake.config.sections import Lake
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import promote
+from dictalake.lake.maintenance import compact
 from dictalake.lake.query import connect
 from dictalake.lake.rechecks import Recheck, RecheckLog
 from dictalake.lake.schema import make_transcripts
@@ -100,9 +101,44 @@ def test_a_compaction_changes_nothing_that_is_listed(tmp_path: Path) -> None:
         TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
     snapshot = Snapshot(lake)
     snapshot.refresh()
-    from dictalake.lake.maintenance import compact
-
     compact(lake)
     listed, said = list_rows(lake, snapshot)
     assert ([row[0] for row in listed], listed == said) == (["a", "b", "c"], True)
     assert [row["recording_id"] for row in snapshot.read_rows("b")] == ["b"]
+
+
+def test_who_asks_while_a_compaction_is_taken_in_gets_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    for name in "abc":
+        TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    compact(lake)
+    answers: list[Any] = []
+
+    def ask_meanwhile() -> None:  # as another thread, at the time when the rows are there anew and the corrections are not
+        answers.extend(snapshot.query("SELECT count(*) AS checked FROM checked"))
+
+    monkeypatch.setattr(snapshot.corrections, "refresh", ask_meanwhile)
+    before = snapshot._rows
+    snapshot.refresh()
+    assert snapshot._rows is not before
+    assert answers == [{"checked": 0}]
+    assert snapshot.query("SELECT count(*) AS checked FROM checked") == answers
+
+
+def test_an_answer_that_others_drop_meanwhile_is_given(tmp_path: Path) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+
+    class Dropped(dict[Any, Any]):
+        """One that another thread clears as soon as something is in it."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            self.clear()
+
+    snapshot._answers = (snapshot.version, Dropped())
+    assert snapshot.remember("how many", lambda: 3) == 3
