@@ -19,7 +19,7 @@ from dictalake.config.sections import Lake
 from dictalake.lake.contract import without_docs
 from dictalake.lake.corrections import CorrectionRecord, Corrections
 from dictalake.lake.embeddings import KEY, EmbeddingTable, Encoder
-from dictalake.lake.query import connect, open_lake
+from dictalake.lake.query import connect
 from dictalake.lake.schema import EMBEDDINGS, make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
@@ -29,6 +29,7 @@ from dictalake.review.recording_page import count
 from dictalake.review.snapshot import Snapshot
 from dictalake.review.words import time_words
 from tests.browser.chromium import BROWSER, DRIVER, MISSING
+from tests.browser.review_pages import WAIT_S, await_title, await_true, find_rows, open_page, open_recording, press, see, write
 from tests.browser.test_report_page import complaints, requests
 from tests.extracted_lake import add_extractions, make_extraction
 from tests.review_server import serving
@@ -36,7 +37,6 @@ from tests.review_server import serving
 pytestmark = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason=MISSING)
 
 AXE = (Path(__file__).parent / "assets/axe.min.js").read_text(encoding="utf-8")
-WAIT_S = 30
 FOUND = "ct-chest-staging.mp3"
 NEAR = (FOUND, "echo-0311.wav", "well-child.wav")
 
@@ -117,54 +117,6 @@ def nothing_leaves_the_machine(browser: Any, address: str) -> Iterator[None]:
     origin = address.split("/enter")[0]
     assert [url for url in requests(browser) if not url.startswith(origin)] == []
     assert [one for one in complaints(browser) if "409" not in one and "favicon" not in one] == []
-
-
-def find_rows(lake: Path, name: str) -> list[dict[str, Any]]:
-    """The rows that count of a file of the demo."""
-    with connect(str(lake)) as database:
-        found = database.execute("SELECT recording_id, fingerprint FROM transcripts WHERE source.uri LIKE ?", [f"%{name}"])
-        [(recording_id, fingerprint)] = found.fetchall()
-    rows = open_lake(str(lake)).to_table().to_pylist()
-    return [row for row in rows if (row["recording_id"], row["fingerprint"]) == (recording_id, fingerprint)]
-
-
-def await_title(browser: Any, words: str) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, WAIT_S).until(lambda one: words in one.title)
-
-
-def await_true(browser: Any, condition: str) -> None:
-    """Waits until ``condition``, in JavaScript, holds."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, WAIT_S, poll_frequency=0.05).until(lambda one: one.execute_script(f"return Boolean({condition})"))
-
-
-def see(browser: Any, selector: str) -> str:
-    return str(browser.find_element("css selector", selector).text)
-
-
-def press(browser: Any, selector: str) -> None:
-    browser.find_element("css selector", selector).click()
-
-
-def open_page(browser: Any, address: str, path: str) -> None:
-    browser.get(address.split("/enter")[0] + path)
-
-
-def open_recording(browser: Any, address: str, lake: Path, name: str) -> dict[str, Any]:
-    """Its row; returns when the sound is there."""
-    row = find_rows(lake, name)[-1]
-    open_page(browser, address, f"/recordings/{row['recording_id']}")
-    await_true(browser, "document.getElementById('sound-state').textContent === 'The sound is ready.'")
-    return row
-
-
-def write(browser: Any, text: str) -> None:
-    field = browser.find_element("css selector", "textarea[name=text]")
-    field.clear()
-    field.send_keys(text)
 
 
 def test_the_address_opens_the_overview_and_no_page_says_the_token_again(browser: Any, address: str) -> None:

@@ -108,7 +108,7 @@ def test_a_stop_ends_the_work_of_duckdb_in_the_driver(kind: str, number: signal.
 import os, signal, sys, threading, time
 import pyarrow as pa
 from dictalake import stops
-from dictalake.lake.superseded import _small_database
+from dictalake.lake.superseded import small_database
 
 def tell_when_busy():
     while time.process_time() < began + 0.2:
@@ -124,7 +124,7 @@ for one in (signal.SIGTERM, signal.SIGINT):
     signal.signal(one, stops.handle)
 threading.Thread(target=tell_when_busy, daemon=True).start()
 try:
-    with stops.converted(), _small_database() as database:
+    with stops.converted(), small_database() as database:
         database.register("numbers", pa.RecordBatchReader.from_batches(schema, give()))
         database.sql({ENDLESS[kind]!r}).fetchall()
 except KeyboardInterrupt:
