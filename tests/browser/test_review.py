@@ -345,7 +345,10 @@ def test_a_quarter_of_the_time_finds_much_more_than_a_quarter_of_the_errors(demo
 
 def test_a_correction_is_compared_with_the_machines_text(browser: Any, address: str, lake: Path) -> None:
     row, corrections = find_rows(lake, "ward-round.wav")[-1], Corrections(Lake.model_validate({"uri": str(lake)}))
-    corrections.save(CorrectionRecord(recording_id=row["recording_id"], event="corrected", who="Bob", text="Zebra stripes."))
+    last = corrections.find_last(row["recording_id"])  # whom the queue named was corrected before
+    replaced = None if last is None else last.correction_id
+    said = {"recording_id": row["recording_id"], "event": "corrected", "who": "Bob", "text": "Zebra stripes."}
+    corrections.save(CorrectionRecord(**said, replaces=replaced))
     open_page(browser, address, f"/compare?recording={row['recording_id']}&left=correction&right={row['fingerprint']}")
     assert "Word error rate" in see(browser, ".tiles")
     assert "Zebra stripes." in see(browser, "#diff ~ .text del")
