@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dictalake.config.sections import Lake
+from dictalake.errors import RunError
 from dictalake.lake.delta import has_table
 from dictalake.lake.places import FINDINGS_FOLDER, TRANSCRIPTS_FOLDER, Place
 from dictalake.lake.row_removal import remove_rows, write_mark
@@ -26,9 +27,13 @@ from dictalake.lake.unreferenced_files import delete_unused
 IDLE_S = 300.0  # after which a file that nobody committed counts as abandoned while no run is at work
 _COUNTED = ("rechecks", "superseded", "corrections", "accesses")  # folders that the receipt counts apart
 _SWEPT = "sweep"
+_PASSES = 10
+_NAMED = """
+    CREATE TEMP TABLE named AS
+    SELECT recording_id, count(*) AS row_count FROM named_rows WHERE recording_id IS NOT NULL GROUP BY ALL
+"""
 _GONE = """
-    SELECT n.recording_id, count(*) FROM named AS n ANTI JOIN there AS t ON t.recording_id = n.recording_id
-    WHERE n.recording_id IS NOT NULL GROUP BY ALL ORDER BY ALL
+    SELECT n.recording_id, n.row_count FROM named AS n ANTI JOIN there AS t ON t.recording_id = n.recording_id ORDER BY ALL
 """
 
 
@@ -74,15 +79,14 @@ def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = IDLE_S) ->
     is_empty = next(TableLog(storage, place.schema).paths(), None) is None
     for column in place.names if not is_empty else ():
         with small_database() as database:
-            database.register("named", RowStream(storage, place.schema, column))
+            database.register("named_rows", RowStream(storage, place.schema, column))
+            # First: a recording that is transcribed meanwhile, and then named, would seem to be gone. In one query DuckDB
+            # reads the table that it joins with before the other.
+            database.execute(_NAMED)
             database.register("there", RowStream(transcripts, TRANSCRIPTS, "recording_id", is_not_erased()))
             gone = dict(database.execute(_GONE).fetchall())
         if gone:
-            paths = TableLog(storage, place.schema).paths()
-            holds = ds.field(column).isin(pa.array(list(gone), pa.string()))
-            batches = iter_scan(paths, place.schema, storage, [FILE], holds)
-            held = {path for batch in batches for path in batch[FILE].to_pylist()}
-            deleted += remove_rows(storage, place, column, gone, held, _SWEPT)
+            deleted += _remove(storage, place, column, gone)
         dropped += sum(gone.values())
     counts = {place.folder if place.folder in _COUNTED else "other_rows": dropped}
     if place.personal == "content":
@@ -96,6 +100,20 @@ def drop_rows_of_gone(lake: Lake, place: Place, older_than_s: float = IDLE_S) ->
         )
         counts["files_deleted"] = deleted
     return counts
+
+
+def _remove(storage: Storage, place: Place, column: str, ids: Collection[str]) -> int:
+    """Removes these rows until no file holds any: one that was compacted meanwhile is left, and so are its rows. Returns how
+    many files it deleted. Raises RunError if that persists."""
+    assert place.schema is not None
+    deleted, holds = 0, ds.field(column).isin(pa.array(list(ids), pa.string()))
+    for _ in range(_PASSES):
+        batches = iter_scan(TableLog(storage, place.schema).paths(), place.schema, storage, [FILE], holds)
+        held = {path for batch in batches for path in batch[FILE].to_pylist()}
+        if not held:
+            return deleted
+        deleted += remove_rows(storage, place, column, ids, held, _SWEPT)
+    raise RunError(f"rows of {place.folder}/ were moved again and again; run the same command again")
 
 
 def _find_files_of_gone(paths: list[str], place: Place, storage: Storage, transcripts: Storage) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import compress
+from itertools import compress, groupby
 from typing import Any
 from urllib.parse import unquote
 
@@ -65,7 +65,7 @@ def delete_unused(
 ) -> int:
     """Deletes the unwanted ones of the data files that the newest version does not name; returns how many.
 
-    It gives ``find_unwanted`` some files at a time, and calls ``before_delete`` if there are such. A file that is
+    It gives ``find_unwanted`` some files of one folder at a time, and calls ``before_delete`` if there are such. A file that is
     younger than ``older_than_s`` may be one whose writer is about to commit it.
     """
     # 8 bytes for each file in use. That an unused one has the same hash as one of them is next to impossible, and leaves it.
@@ -77,8 +77,11 @@ def delete_unused(
         old = [one.path for one in data if not older_than_s or one.modified_s < latest]
         hashes = np.fromiter(map(hash, old), np.int64)
         unused = list(compress(old, ~np.isin(hashes, used)))
-        for start in range(0, len(unused), _FILES_AT_ONCE):
-            found += find_unwanted(unused[start : start + _FILES_AT_ONCE])
+        # A page of a bucket has files of many folders.
+        for _, of_folder in groupby(sorted(unused), key=lambda path: path.rpartition("/")[0]):
+            some = list(of_folder)
+            for start in range(0, len(some), _FILES_AT_ONCE):
+                found += find_unwanted(some[start : start + _FILES_AT_ONCE])
     if not found:
         return 0
     before_delete()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from dictalake.lake import erasers, gone_rows, row_removal
+from dictalake.lake import erasers, gone_rows, row_removal, row_search
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.finding_rows import FindingTable
 from dictalake.lake.findings_schema import FINDINGS
 from dictalake.lake.log_tail import LogTail
+from dictalake.lake.maintenance import compact
 from dictalake.lake.row_search import list_files
 from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.schema import TRANSCRIPTS, make_transcripts
@@ -26,7 +27,7 @@ from dictalake.lake.storage import Storage
 from dictalake.lake.table import TranscriptTable
 from dictalake.lake.table_log import TableLog
 from dictalake.lake.tombstones import ErasedSubjects
-from tests.extracted_lake import add_extractions, fill_lake, make_dictation, make_extraction, select
+from tests.extracted_lake import add_dictations, add_extractions, fill_lake, make_dictation, make_extraction, select
 
 
 def test_files_that_compaction_left_behind_cost_an_erasure_no_look_at_all_transcripts(
@@ -108,3 +109,56 @@ def test_an_erasure_holds_nothing_for_each_file(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peak_bytes < 4_000_000, "100 bytes for each file"
     assert set(found.paths()) == set(list_files(DeltaTable(table.uri)))
+
+
+def test_a_recording_that_is_transcribed_and_named_during_a_sweep_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, real = fill_lake(tmp_path / "lake", 1), row_search.iter_scan
+    add_extractions(lake, make_extraction("r0"))
+    scans = list[str]()
+
+    def transcribe_when_read(paths: Any, schema: pa.Schema, *arguments: Any) -> Iterator[pa.RecordBatch]:
+        yield from list(real(paths, schema, *arguments))
+        scans.append("transcripts" if schema == TRANSCRIPTS else "findings")
+        if scans.count("transcripts") == 1 and scans[-1] == "transcripts":
+            add_dictations(tmp_path / "lake", make_dictation("new", "No fracture."))
+            add_extractions(lake, make_extraction("new"))
+
+    monkeypatch.setattr(gone_rows, "iter_scan", transcribe_when_read)
+    erasers.sweep_findings(lake, ErasedSubjects())
+    assert "transcripts" in scans
+    assert select(lake, "SELECT DISTINCT recording_id FROM finding_rows ORDER BY 1") == [("new",), ("r0",)]
+
+
+def test_files_of_several_months_in_one_page_of_a_bucket_are_each_compared_with_their_own_month(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = add_dictations(
+        tmp_path / "lake",
+        *(make_dictation(f"r{month}", "No fracture.", recorded_month=f"2024-{month:02}") for month in (1, 2)),
+    )
+    for month in (1, 2):  # no version names these files
+        row = make_extraction(f"r{month}", recorded_month=f"2024-{month:02}")
+        write_staged(pa.Table.from_pylist([row], schema=FINDINGS), lake, of=FINDING_ROWS)
+    add_extractions(lake, make_extraction("r1", recorded_month="2024-01"))
+    pages = Storage.list_files
+    monkeypatch.setattr(Storage, "list_files", lambda self: iter([[one for page in pages(self) for one in page]]))
+    before = sorted((tmp_path / "lake" / "findings").rglob("part-*.parquet"))
+    assert erasers.sweep_findings(lake, ErasedSubjects())["files_deleted"] == 0
+    assert sorted((tmp_path / "lake" / "findings").rglob("part-*.parquet")) == before
+
+
+def test_a_sweep_removes_a_row_whose_file_was_compacted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, real = fill_lake(tmp_path / "lake", 1), row_removal._commit
+    for one in ("r0", "gone"):
+        add_extractions(lake, make_extraction(one))
+
+    def compact_first(*arguments: Any) -> None:
+        monkeypatch.setattr(row_removal, "_commit", real)
+        compact(lake)
+        real(*arguments)
+
+    monkeypatch.setattr(row_removal, "_commit", compact_first)
+    assert erasers.sweep_findings(lake, ErasedSubjects())["other_rows"] == 1
+    assert select(lake, "SELECT DISTINCT recording_id FROM finding_rows") == [("r0",)]
