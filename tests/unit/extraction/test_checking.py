@@ -75,6 +75,10 @@ def test_a_quote_may_differ_in_case_space_and_shapes_and_is_stored_as_the_transc
         ("findings", {"term": "nodule"}, "wrong_type"),
         ("findings", {"quote": "nodule"}, "wrong_type"),
         ("findings", "nodule", "wrong_type"),
+        ("findings", finding("12 mm nodule", "cancer"), "name_not_said"),
+        ("findings", finding("12 mm nodule", measurement=12, unit="cm"), "unit_not_said"),
+        ("findings", finding("No pleural effusion", "effusion"), "negation_overlooked"),
+        ("findings", finding("12 mm nodule", negated=True), "negation_not_said"),
         ("findings", None, "wrong_type"),
         ("findings", [["nodule"]], "wrong_type"),
         ("impressions", {"quote": "x" * 401}, "wrong_type"),
@@ -84,6 +88,13 @@ def test_what_the_dictation_did_not_say_is_dropped_and_counted(kind: str, item: 
     checked = check(answer(**{kind: [item]}))
     assert checked.items[kind] == []
     assert (checked.offered, +checked.dropped) == (1, {reason: 1})
+
+
+def test_a_side_that_is_not_said_is_taken_away_and_counted() -> None:
+    checked = check(answer(findings=[finding("12 mm nodule", side="right", certainty="possible")]))
+    [row] = checked.items["findings"]
+    assert (row["side"], row["certainty"]) == (None, None)
+    assert (+checked.dropped, +checked.blanked) == ({}, {"side_not_said": 1, "certainty_not_said": 1})
 
 
 def test_every_reason_to_drop_an_item_has_its_words() -> None:
