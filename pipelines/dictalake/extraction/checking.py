@@ -23,7 +23,7 @@ from dictalake.extraction.support import DROPPED as UNSUPPORTED
 from dictalake.extraction.support import Supported, hold_against
 from dictalake.extraction.timing import WordTimes
 
-CHECKING_VERSION = "2"
+CHECKING_VERSION = "3"
 DROPPED = {
     "wrong_type": "a value has another type than the schema says, or is missing",
     "quote_not_found": "the quote does not stand in the transcript: it was invented or changed",

@@ -5,21 +5,22 @@ The quote was found in the text (``quotes``). Here the item is held against it, 
 - the words of the name, and of a value that is no number, stand in the quote; letter case, plurals and hyphens may differ;
 - a unit follows its number there, in one of its spellings, spoken or written;
 - a side stands in the quote, or else in its sentence: else the item has none;
-- negated: a word of the sentence negates; not negated: none negates the name, from a few words away;
+- negated: a word of the sentence negates the name; not negated: none does (``negation``);
 - less than certain: a word of the sentence says so; certain: none before the name says otherwise; else it is unknown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from dictalake.evaluation.clinical import NEGATIONS, SIDES, is_negated
+from dictalake.evaluation.clinical import SIDES
 from dictalake.evaluation.entities import UNIT_NAMES
 from dictalake.extraction.answer_schema import Finding, Item, LabValue, Medication
+from dictalake.extraction.negation import is_ruled_out, list_tokens, negates_itself
 from dictalake.extraction.quotes import Span, list_numbers, write_spoken
 from dictalake.transcript.inverse_text_normalization import write_numbers
 
@@ -27,8 +28,8 @@ DROPPED = {
     "name_not_said": "the quote does not have the words of its name",
     "value_not_said": "the quote does not have the words of its value",
     "unit_not_said": "the quote does not say its unit after the number",
-    "negation_not_said": "it is negated, and no word of the sentence negates",
-    "negation_overlooked": "it is not negated, and the words before or after its name negate it",
+    "negation_not_said": "it is negated, and no word of its sentence negates its name",
+    "negation_overlooked": "it is not negated, and words of its sentence negate its name",
 }
 BLANKED = {
     "side_not_said": "neither the quote nor its sentence says the side: the item has none",
@@ -43,17 +44,12 @@ _STOP_WORDS = """a an and for from in of on or the to with"""
 _STOP = frozenset(_STOP_WORDS.split())
 _ENDINGS = ("ae", "es", "is", "us", "um", "s", "i", "a", "e")
 _LEAST = 4  # letters that are left of a word without its ending
-_WINDOW = 6  # words between a negation and what it negates
-_BREAKS_WORDS = """but however although though except besides which while whereas yet apart aside"""
-_BREAKS = frozenset(_BREAKS_WORDS.split())
-# "No change in the nodule" and "cannot exclude a nodule" negate no nodule.
-_NOT_NEGATED_WORDS = """change changes only increase decrease doubt exclude excluded rule ruled growth progression"""
-_NOT_NEGATED = frozenset(_NOT_NEGATED_WORDS.split())
-_AFTER_WORDS = """absent not negative excluded denied denies never"""
-_AFTER = frozenset(_AFTER_WORDS.split())
-_STOPS_WORDS = """stop stopped stopping discontinue discontinued discontinuing held hold holding refused refuses declined
-declines allergy allergic intolerant intolerance tolerate tolerated avoid avoided avoiding off quit contraindicated withheld"""
-_STOPS = frozenset(_STOPS_WORDS.split())
+_WINDOW = 6  # words between a doubt and what it is about
+_NEAR = 4  # words between a name and one that says that it is no more
+_GONE_WORDS = """resolved resolution clear cleared unlikely healed"""
+_GONE = frozenset(_GONE_WORDS.split())
+_CLAUSE_WORDS = """but however although though except besides which while whereas yet apart aside , ; :"""
+_CLAUSE = frozenset(_CLAUSE_WORDS.split())
 _HEDGES_WORDS = """possible possibly probable probably likely may might could suspected suspicious suspicion suspect suggest
 suggests suggesting suggestive question questionable concern concerning presumed presumably favor favors favored favoring
 versus exclude excluded consistent compatible appears appear equivocal perhaps representing represent differential"""
@@ -205,51 +201,13 @@ def _list_sides(text: str) -> set[str]:
 def _agrees(item: Finding | Medication, quote: str, before: str, after: str) -> bool:
     """Whether the words negate the item as it says. They need not: a name such as "unremarkable" negates itself."""
     own = {part.casefold() for part in _PART.findall(item.name)}
-    of_drug = isinstance(item, Medication)
-    if item.negated:
-        words = _list_words(f"{before} {quote} {after}")
-        return any(
-            (is_negated(word, _at(words, place + 1)) and _is_plain(words, place, own)) or (of_drug and word in _STOPS)
-            for place, word in enumerate(words)
-        )
-    left, right = _around(item, quote, before)
-    is_before = any(
-        (_is_negation(word, _at(left, place + 1)) or (of_drug and word in _STOPS))
-        and word not in own
-        and _is_plain(left, place)
-        for place, word in enumerate(left)
-    )
-    return not (is_before or any(word in _AFTER or (of_drug and word in _STOPS) for word in right if word not in own))
-
-
-def _is_negation(word: str, following: str | None) -> bool:
-    """Of another word: prefixes negate only their own, as in "uncomplicated appendicitis"."""
-    return (word in NEGATIONS and word != "non") or (word == "free" and following in ("of", "from"))
-
-
-def _is_plain(words: Sequence[str], place: int, own: Collection[str] = ()) -> bool:
-    """Whether the negation at ``place`` is none of "no change in" or "cannot exclude"."""
-    return not (_NOT_NEGATED - {*own}) & {*words[place + 1 : place + 4]}
-
-
-def _at(words: Sequence[str], place: int) -> str | None:
-    return words[place] if place < len(words) else None
-
-
-def _list_words(text: str) -> list[str]:
-    """A hyphen joins: "non-displaced" is one word, and negates no fracture."""
-    return [word.replace("-", "").replace("’", "'") for word in _WORD.findall(text.casefold())]
-
-
-def _around(item: Item, quote: str, before: str) -> tuple[list[str], list[str]]:
-    """The words of the name's clause before it and, within the quote, after it."""
     first, last = _find_name(item.name, quote)
-    left = _list_words(re.split(r"[,;:]", f"{before} {quote[:first]}")[-1])
-    right = _list_words(re.split(r"[,;:]", quote[last:])[0])
-    breaks = [place for place, word in enumerate(left) if word in _BREAKS]
-    left = left[breaks[-1] + 1 :] if breaks else left
-    end = next((place for place, word in enumerate(right) if word in _BREAKS), len(right))
-    return left[-_WINDOW:], right[: min(end, _WINDOW)]
+    left = list_tokens(_END.split(f"{before} {quote[:first]}")[-1])
+    right = list_tokens(_END.split(f"{quote[last:]} {after}")[0])
+    is_out = is_ruled_out(left, right, own, of_drug=isinstance(item, Medication), is_lenient=item.negated)
+    if item.negated:
+        return is_out or negates_itself(own) or bool(_GONE & {*left[-_NEAR:], *right[:_NEAR]})
+    return not is_out
 
 
 def _find_name(name: str, quote: str) -> tuple[int, int]:
@@ -261,6 +219,7 @@ def _find_name(name: str, quote: str) -> tuple[int, int]:
 
 def _says_certainty(item: Finding, quote: str, before: str, after: str) -> bool:
     if item.certainty != "certain":
-        return bool(_HEDGES & {*_list_words(f"{before} {quote} {after}")}) or "?" in f"{quote}{after}"
-    left, _ = _around(item, quote, before)
-    return not _CLEAR_HEDGES & {*left}
+        return bool(_HEDGES & {*list_tokens(f"{before} {quote} {after}")}) or "?" in f"{quote}{after}"
+    left = list_tokens(f"{before} {quote[: _find_name(item.name, quote)[0]]}")
+    start = next((place + 1 for place in reversed(range(len(left))) if left[place] in _CLAUSE), 0)
+    return not _CLEAR_HEDGES & {*left[start:][-_WINDOW:]}

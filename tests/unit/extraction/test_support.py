@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dictalake.extraction.answer_schema import KINDS, Finding, LabValue, Medication
+from dictalake.extraction.evaluation import read_labels
 from dictalake.extraction.quotes import Span, find_quote
 from dictalake.extraction.support import hold_against, says_unit, says_words
 
@@ -116,6 +118,23 @@ def test_a_side_that_neither_quote_nor_sentence_says_is_taken_away(text: str, qu
         ("Non-displaced fracture.", "Non-displaced fracture", "fracture", False),
         ("Uncomplicated appendicitis.", "Uncomplicated appendicitis", "appendicitis", False),
         ("The heart is unremarkable.", "unremarkable", "unremarkable", False),
+        ("No consolidation, effusion, or fracture.", "fracture", "fracture", True),
+        ("No nodule, no change.", "No nodule", "nodule", True),
+        ("Pneumonia was ruled out.", "Pneumonia was ruled out", "pneumonia", True),
+        ("Lungs are clear of infiltrate.", "infiltrate", "infiltrate", True),
+        ("Fever has resolved.", "Fever has resolved", "fever", True),
+        ("Non-tender abdomen.", "Non-tender abdomen", "tender abdomen", True),
+        ("No effusion and a 4 mm nodule is seen.", "a 4 mm nodule", "nodule", False),
+        ("No effusion, 4 mm nodule.", "4 mm nodule", "nodule", False),
+        ("No fever, has cough.", "cough", "cough", False),
+        ("No effusion is seen, edema in the legs.", "edema in the legs", "edema", False),
+        ("The fracture is not displaced.", "The fracture is not displaced", "fracture", False),
+        ("A nodule, not previously seen.", "A nodule, not previously seen", "nodule", False),
+        ("Cannot walk because of knee pain.", "knee pain", "pain", False),
+        ("Pneumonia cannot be ruled out.", "Pneumonia", "pneumonia", False),
+        ("Hernia, and the mass is not present.", "Hernia", "hernia", False),
+        ("No effusion. Nodule.", "No effusion. Nodule", "nodule", False),
+        ("Nodule: no change.", "Nodule", "nodule", False),
     ],
 )
 def test_the_words_agree_with_what_is_negated_and_not_with_the_opposite(
@@ -136,6 +155,20 @@ def test_the_words_agree_with_what_is_negated_and_not_with_the_opposite(
         ("Large effusion. No fracture.", "Large effusion", "effusion", True, "negation_not_said"),
         ("Cannot exclude pneumonia.", "pneumonia", "pneumonia", True, "negation_not_said"),
         ("No change in the nodule.", "the nodule", "nodule", True, "negation_not_said"),
+        ("No consolidation, effusion, or fracture.", "effusion", "effusion", False, "negation_overlooked"),
+        ("No consolidation, effusion, or fracture.", "fracture", "fracture", False, "negation_overlooked"),
+        ("no fever chills nausea or cough or acute abdominal pain", "pain", "pain", False, "negation_overlooked"),
+        ("Negative for fever, chills and cough.", "cough", "cough", False, "negation_overlooked"),
+        ("Pneumothorax is absent.", "Pneumothorax", "pneumothorax", False, "negation_overlooked"),
+        ("Fever and chills are denied.", "Fever", "fever", False, "negation_overlooked"),
+        ("Effusion: none.", "Effusion", "effusion", False, "negation_overlooked"),
+        ("Pneumonia has been ruled out.", "Pneumonia", "pneumonia", False, "negation_overlooked"),
+        ("Nodule not seen.", "Nodule", "nodule", False, "negation_overlooked"),
+        ("Non-tender abdomen.", "Non-tender abdomen", "tender abdomen", False, "negation_overlooked"),
+        ("Large effusion, no fracture.", "Large effusion", "effusion", True, "negation_not_said"),
+        ("A mass without calcification.", "A mass", "mass", True, "negation_not_said"),
+        ("Irregular mass.", "Irregular mass", "mass", True, "negation_not_said"),
+        ("Pneumonia cannot be excluded.", "Pneumonia", "pneumonia", True, "negation_not_said"),
     ],
 )
 def test_a_negation_that_the_words_contradict_drops_the_item(
@@ -149,6 +182,31 @@ def test_a_drug_that_was_stopped_is_no_drug_that_is_taken() -> None:
         assert hold("medications", text, text.strip("."), drug="ibuprofen")[1] == ["negation_overlooked"]
         assert hold("medications", text, text.strip("."), drug="ibuprofen", negated=True)[1] == []
     assert hold("medications", "Takes ibuprofen.", "ibuprofen", drug="ibuprofen", negated=True)[1] == ["negation_not_said"]
+
+
+@pytest.mark.parametrize(
+    ("text", "drug", "negated"),
+    [
+        ("Stop lisinopril and start losartan.", "losartan", False),
+        ("Stop lisinopril and start losartan.", "lisinopril", True),
+        ("Started losartan, stopped lisinopril.", "losartan", False),
+        ("Stop aspirin, lisinopril and warfarin.", "warfarin", True),
+        ("Switched off warfarin to apixaban.", "apixaban", False),
+        ("Allergies: penicillin, sulfa.", "sulfa", True),
+        ("Allergic to penicillin.", "penicillin", True),
+        ("On aspirin 81 mg, which we hold.", "aspirin", True),
+        ("Aspirin, stopped last week.", "aspirin", True),
+        ("Aspirin was not stopped.", "aspirin", False),
+        ("Allopurinol is not started today.", "allopurinol", True),
+        ("Tolerates aspirin, no side effects from lisinopril.", "lisinopril", False),
+        ("He tolerated aspirin well.", "aspirin", False),
+    ],
+)
+def test_of_several_drugs_of_a_sentence_each_is_stopped_or_taken(text: str, drug: str, negated: bool) -> None:
+    place = text.lower().index(drug)
+    quote = text[place : place + len(drug)]
+    assert hold("medications", text, quote, drug=drug, negated=negated)[1] == []
+    assert hold("medications", text, quote, drug=drug, negated=not negated)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -167,12 +225,25 @@ def test_a_certainty_that_the_words_do_not_say_is_unknown(text: str, certainty: 
     assert (held.is_certainty_known, list(held.reasons)) == (is_known, [] if is_known else ["certainty_not_said"])
 
 
+def test_every_label_of_the_dictations_is_supported_and_its_opposite_is_not() -> None:
+    kept, turned = [], []
+    for dictation in read_labels(LABELS):
+        for item in (one for items in dictation.items.values() for one in items):
+            spans = find_quote(item.quote, dictation.text)
+            kept += [item for span in spans[:1] if hold_against(item, dictation.text, span).item is None]
+            if isinstance(item, Finding | Medication) and "resolved" not in item.quote:
+                opposite = item.model_copy(update={"negated": not item.negated})
+                turned += [item for span in spans[:1] if hold_against(opposite, dictation.text, span).item is not None]
+    assert (kept, turned) == ([], [])
+
+
 def test_a_value_in_words_stands_in_the_quote() -> None:
     text = "Strep test negative."
     assert hold("lab_values", text, text, test="strep", value="negative")[1] == []
     assert hold("lab_values", text, text, test="strep", value="positive") == (None, ["value_not_said"])
 
 
+LABELS = Path(__file__).parents[2] / "fixtures/extraction/dictations.jsonl"
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz-' .,;?0123456789", max_size=40)
 
 
