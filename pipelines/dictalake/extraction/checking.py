@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from dictalake.errors import AnswerInvalid
 from dictalake.extraction.answer_schema import KINDS, MOST_ITEMS, Item, LabValue
 from dictalake.extraction.parts import Part
-from dictalake.extraction.quotes import Span, find_quote, says_number
+from dictalake.extraction.quotes import Span, find_quote, says_number, says_spoken_numbers
 from dictalake.extraction.support import DROPPED as UNSUPPORTED
 from dictalake.extraction.support import Supported, hold_against
 from dictalake.extraction.timing import WordTimes
@@ -29,10 +29,11 @@ DROPPED = {
     "quote_not_found": "the quote does not stand in the transcript: it was invented or changed",
     "number_not_said": "the quote does not say the dose, size or value",
     **UNSUPPORTED,
-    "repeated": "the model gave it more often than the quote stands in the transcript",
+    "repeated": "the model gave it, with this number and side, more often than the quote stands in the transcript",
     "seam": "the part before or after, whose words it quotes, has it too",
     "too_many": "the list was longer than the schema allows",
 }
+_Key = tuple[str, tuple[float, ...], str | None, int]  # of an item: name, numbers, side, where its quote begins
 _FENCE = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
 
@@ -99,7 +100,7 @@ def _check_list(kind: str, values: Any, part: Part, number: int, checked: Checke
     checked.offered += len(values)
     checked.dropped["too_many"] += max(0, len(values) - MOST_ITEMS)
     found: list[_Found] = []
-    taken: Counter[tuple[str, int]] = Counter()
+    taken: Counter[_Key] = Counter()
     for value in values[:MOST_ITEMS]:
         try:
             item = KINDS[kind].model_validate(value)
@@ -112,29 +113,40 @@ def _check_list(kind: str, values: Any, part: Part, number: int, checked: Checke
     return found
 
 
-def _locate(item: Item, part: Part, number: int, taken: Counter[tuple[str, int]], dropped: Counter[str]) -> _Found | None:
-    """Where the item's quote stands. Of several places, items of the same name take one after the other."""
+def _locate(item: Item, part: Part, number: int, taken: Counter[_Key], dropped: Counter[str]) -> _Found | None:
+    """Where the item's quote stands. Of several places, the same items take one after the other."""
     spans = find_quote(item.quote, part.text)
     if not spans:
         dropped["quote_not_found"] += 1
         return None
     passage = part.text[spans[0].start : spans[0].end]
-    if not all(says_number(value, passage) for value in item.numbers):
+    if not _says_numbers(item, passage):
         dropped["number_not_said"] += 1
         return None
-    key = (item.name.casefold(), spans[0].start)
-    if taken[key] == len(spans):
-        dropped["repeated"] += 1
-        return None
-    tried = [hold_against(item, part.text, span) for span in spans[taken[key] :]]
-    place = next((place for place, one in enumerate(tried) if one.item is not None), None)
-    if place is None:
+    tried = [hold_against(item, part.text, span) for span in spans]
+    # Where all of it is said comes first, then where a side or certainty is not.
+    kept = sorted(
+        (place for place, one in enumerate(tried) if one.item is not None), key=lambda place: len(tried[place].reasons)
+    )
+    if not kept:
         dropped.update(tried[0].reasons)
         return None
-    supported, span = tried[place], spans[taken[key] + place]
-    taken[key] += place + 1
-    start = part.start + span.start
-    return _Found(supported, Span(start, part.start + span.end), len(spans), number, part.owns(start))
+    for place in kept:
+        supported, span = tried[place], spans[place]
+        key = (item.name.casefold(), tuple(item.numbers), getattr(supported.item, "side", None), span.start)
+        if not taken[key]:
+            taken[key] += 1
+            start = part.start + span.start
+            return _Found(supported, Span(start, part.start + span.end), len(spans), number, part.owns(start))
+    dropped["repeated"] += 1
+    return None
+
+
+def _says_numbers(item: Item, passage: str) -> bool:
+    words = [value for name, value in item if name != "quote" and isinstance(value, str)]
+    return all(says_number(value, passage) for value in item.numbers) and all(
+        says_spoken_numbers(value, passage) for value in words
+    )
 
 
 def _without_seams(found: Sequence[_Found], dropped: Counter[str]) -> list[_Found]:

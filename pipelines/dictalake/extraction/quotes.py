@@ -82,6 +82,12 @@ def says_number(number: float, passage: str) -> bool:
     return any(abs(number - said) <= 1e-9 * max(1.0, abs(said)) for said in list_numbers(passage))
 
 
+def says_spoken_numbers(value: str, passage: str) -> bool:
+    """Whether ``passage`` says every number that stands in words in ``value``; "one" may be none."""
+    spoken = [number for word, is_spoken in _write_each(_list_words(value)) if is_spoken for number in _read_digits(word)]
+    return all(says_number(number, passage) for number in spoken if number != 1)
+
+
 def list_numbers(passage: str) -> list[float]:
     """The numbers of a passage. The comma of 4,2 stands for the point; that of 12,500 may group digits too."""
     words = _list_words(passage)

@@ -70,6 +70,8 @@ def test_a_quote_may_differ_in_case_space_and_shapes_and_is_stored_as_the_transc
         ("lab_values", {"test": "potassium", "value": "below 4", "quote": "Potassium 4.2"}, "number_not_said"),
         ("lab_values", {"test": "potassium", "value": "4", "quote": "Potassium 4"}, "quote_not_found"),
         ("follow_ups", {"what": "CT", "when": "in 6 months", "quote": "Repeat CT in three months"}, "number_not_said"),
+        ("follow_ups", {"what": "CT", "when": "in six months", "quote": "Repeat CT in three months"}, "number_not_said"),
+        ("medications", {"drug": "metoprolol", "frequency": "four times daily", "quote": "metoprolol"}, "number_not_said"),
         ("medications", {"drug": "metoprolol", "dose": "fifty", "quote": "metoprolol"}, "wrong_type"),
         ("findings", finding("nodule", side="upper"), "wrong_type"),
         ("findings", {"term": "nodule"}, "wrong_type"),
@@ -122,6 +124,26 @@ def test_of_a_quote_that_occurs_twice_items_of_one_name_take_one_place_after_the
     assert places == [first, second, first]
     assert {row["places"] for row in checked.items["findings"]} == {2}
     assert +checked.dropped == {"repeated": 1}
+
+
+def test_items_of_one_quote_that_differ_in_number_or_side_are_no_repetition() -> None:
+    text = "Nodules of 4 mm and 6 mm. Cysts in the left and right kidney."
+    nodules = [finding("Nodules of 4 mm and 6 mm", measurement=size, unit="mm") for size in (4, 6, 6)]
+    cysts = [finding("Cysts in the left and right kidney", "cyst", side=side) for side in ("left", "right", "left")]
+    checked = check(answer(findings=nodules + cysts), text=text)
+    assert [(row["measurement"], row["side"]) for row in checked.items["findings"]] == [
+        (4.0, None),
+        (6.0, None),
+        (None, "left"),
+        (None, "right"),
+    ]
+    assert +checked.dropped == {"repeated": 2}
+
+
+def test_of_several_places_an_item_takes_the_one_that_says_all_of_it() -> None:
+    text = "Left knee: small effusion. Right knee, small effusion."
+    [row] = check(answer(findings=[finding("small effusion", "effusion", side="right")]), text=text).items["findings"]
+    assert (row["side"], row["start_char"]) == ("right", text.rindex("small"))
 
 
 @pytest.mark.parametrize(
