@@ -4,7 +4,7 @@ The quote was found in the text (``quotes``). Here the item is held against it, 
 
 - the words of the name, and of a value that is no number, stand in the quote; letter case, plurals and hyphens may differ;
 - a unit follows its number there, in one of its spellings, spoken or written;
-- a side stands in the quote, or else in its sentence: else the item has none;
+- a side stands in the clause of the name, or else in the quote, or in its sentence: else the item has none;
 - negated: a word of the sentence negates the name; not negated: none does (``negation``);
 - less than certain: a word of the sentence says so; certain: none before the name says otherwise; else it is unknown.
 """
@@ -45,6 +45,7 @@ _STOP = frozenset(_STOP_WORDS.split())
 _ENDINGS = ("ae", "es", "is", "us", "um", "s", "i", "a", "e")
 _LEAST = 4  # letters that are left of a word without its ending
 _WINDOW = 6  # words between a doubt and what it is about
+_COMMA = re.compile(r"[,;]")
 _NEAR = 4  # words between a name and one that says that it is no more
 _GONE_WORDS = """resolved resolution clear cleared unlikely healed"""
 _GONE = frozenset(_GONE_WORDS.split())
@@ -82,7 +83,7 @@ def hold_against(item: Item, text: str, span: Span) -> Supported:
             return Supported(None, (reason,))
     reasons = []
     if isinstance(item, Finding):
-        if item.side is not None and not _says_side(item.side, quote, f"{before} {quote} {after}"):
+        if item.side is not None and not _says_side(item, quote, before, after):
             item, reasons = item.model_copy(update={"side": None}), ["side_not_said"]
         if not _says_certainty(item, quote, before, after):
             return Supported(item, (*reasons, "certainty_not_said"), is_certainty_known=False)
@@ -186,11 +187,14 @@ def _read_amounts(text: str) -> list[str]:
     return [UNIT_NAMES.get(word, _stem(word)) for word in words]
 
 
-def _says_side(side: str, quote: str, sentence: str) -> bool:
-    said = _list_sides(quote) or _list_sides(sentence)
-    if side == "bilateral":
-        return "both" in said or {"left", "right"} <= said
-    return side in said
+def _says_side(item: Finding, quote: str, before: str, after: str) -> bool:
+    """Of "the left lung is clear, the right has an effusion" the effusion is on the right: its own clause comes first."""
+    first, last = _find_name(item.name, quote)
+    clause = _COMMA.split(f"{before}{quote[:first]}")[-1] + quote[first:last] + _COMMA.split(f"{quote[last:]}{after}")[0]
+    whole = _list_sides(quote) or _list_sides(f"{before} {quote} {after}")
+    if item.side == "bilateral":
+        return "both" in whole or {"left", "right"} <= whole
+    return item.side in (_list_sides(clause) or whole)
 
 
 def _list_sides(text: str) -> set[str]:

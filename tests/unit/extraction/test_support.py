@@ -94,6 +94,11 @@ def test_a_unit_follows_its_number(unit: str, number: float | None, quote: str, 
         ("Right and left effusions.", "Right and left effusions", "bilateral", "bilateral"),
         ("Left effusion.", "Left effusion", "bilateral", None),
         ("Effusion. The right lung is clear.", "Effusion", "right", None),
+        ("Left lung normal, right has an effusion.", "an effusion", "left", None),
+        ("Left lung normal, right has an effusion.", "Left lung normal, right has an effusion", "left", None),
+        ("Left lung normal, right has an effusion.", "an effusion", "right", "right"),
+        ("Left, a small effusion.", "a small effusion", "left", "left"),
+        ("Left and right, effusions.", "effusions", "bilateral", "bilateral"),
     ],
 )
 def test_a_side_that_neither_quote_nor_sentence_says_is_taken_away(text: str, quote: str, side: str, left: str | None) -> None:
