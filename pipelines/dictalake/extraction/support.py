@@ -59,10 +59,15 @@ _CLEAR_HEDGES_WORDS = """possible possibly probable probably suspected questiona
 _CLEAR_HEDGES = frozenset(_CLEAR_HEDGES_WORDS.split())
 _PHRASES = {
     re.compile(r"\bmm\s?hg\b|\bmillimet(?:er|re)s? of mercury\b"): "mmhg",
-    re.compile(r"\bbeats (?:per|a) minute\b"): "bpm",
+    re.compile(r"\b(?:beats|breaths) (?:per|a) minute\b|\bbpm\b"): "/min",
+    re.compile(r"°|\bdegrees?\b(?= fahrenheit| celsius| centigrade| [fc]\b)|\bdeg\b"): " degree ",
+    re.compile(r"\bdegrees?\s+(?:fahrenheit|f)\b"): "f",
+    re.compile(r"\bdegrees?\s+(?:celsius|centigrade|c)\b"): "c",
     re.compile(r"\bper cent\b"): "%",
     re.compile(r"\binternational units?\b"): "iu",
 }
+_SAME = {"per": "/", "slash": "/", "u": "unit", "fahrenheit": "f", "celsius": "c", "centigrade": "c"}
+_OF = frozenset(("kg", "dl", "l", "ml", "min", "h", "s", "m"))  # what makes another unit of one
 _JOINERS = frozenset(("by", "x", "to", "and", "or", "×", "over", "/"))
 
 
@@ -167,23 +172,32 @@ def says_unit(unit: str, number: float | None, quote: str) -> bool:
         there = _read_amounts(written)
         for place, word in enumerate(there):
             if number is None:
-                if there[place : place + len(wanted)] == wanted:
+                if _is_unit(wanted, there[place:]):
                     return True
             elif word[0].isdigit() and any(abs(one - number) < 1e-9 for one in list_numbers(word)):
                 after = place + 1
-                while after < len(there) and (there[after] in _JOINERS or there[after][0].isdigit()):
-                    after += 1
-                if there[after : after + len(wanted)] == wanted:
+                while after + 1 < len(there) and there[after] in _JOINERS and there[after + 1][0].isdigit():
+                    after += 2  # 4.3 by 2 cm, but not the 2 of "2 5 mg tablets"
+                if _is_unit(wanted, there[after:]):
                     return True
     return False
 
 
+def _is_unit(wanted: Sequence[str], there: Sequence[str]) -> bool:
+    """Whether ``there`` begins with the unit, whole: 15 mg/kg is not 15 mg; but 15 mg a day or a dose is."""
+    if list(there[: len(wanted)]) != wanted:
+        return wanted == ["degree"] and {*there[:1]} <= {"f", "c"}
+    following = there[len(wanted) : len(wanted) + 2]
+    return "/" in wanted or following[:1] != ["/"] or not _OF & {*following[1:]}
+
+
 def _read_amounts(text: str) -> list[str]:
     """Numbers and words of a text; units in one spelling."""
-    plain = text.casefold()
+    plain = re.sub(r"(?<=\d)\s*[-–]\s*(?=\d)", " to ", text.casefold())
     for pattern, name in _PHRASES.items():
         plain = pattern.sub(name, plain)
-    words = ["/" if word == "per" else word for word in _AMOUNT.findall(re.sub(r"(?<!\d)\.(?=\d)", "0.", plain))]
+    plain = re.sub(r"(?<!\d)\.(?=\d)", "0.", plain)
+    words = [_SAME.get(word, word) for word in _AMOUNT.findall(plain)]
     return [UNIT_NAMES.get(word, _stem(word)) for word in words]
 
 
