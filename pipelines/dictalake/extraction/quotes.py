@@ -18,6 +18,7 @@ _SHAPES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*|(?<![\w.,)])\.\d+")
 _FRACTION = re.compile(r"(?<![\d/.,])([1-9])/([2-9])(?![\d/])")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_HALF = frozenset(("half", "halves"))
 _NEAR_CHARS = 60  # around a quote, in which the words are that a spoken number goes on with
 
 
@@ -68,6 +69,8 @@ def _cuts_number(text: str, place: int) -> bool:
         return False
     right[-1] = right[-1].rstrip(".,;:")
     words, seam = [*left, *right], len(left)
+    if any(_end_of_half(words, start) > max(seam, start + 2) for start in range(seam)):  # but "a half" may lose its "a"
+        return True
     if words[seam - 1] in ("point", "oh") and is_cardinal(words[seam]):
         return True
     if words[seam] in ("point", "oh") and seam + 1 < len(words) and is_cardinal(words[seam + 1]):
@@ -84,25 +87,56 @@ def says_number(number: float, passage: str) -> bool:
 
 def says_spoken_numbers(value: str, passage: str) -> bool:
     """Whether ``passage`` says every number that stands in words in ``value``; "one" may be none."""
-    spoken = [number for word, is_spoken in _write_each(_list_words(value)) if is_spoken for number in _read_digits(word)]
+    spoken = [number for word, is_spoken in _write_each(_read_halves(value)[1]) if is_spoken for number in _read_digits(word)]
     return all(says_number(number, passage) for number in spoken if number != 1)
 
 
 def list_numbers(passage: str) -> list[float]:
     """The numbers of a passage. The comma of 4,2 stands for the point; that of 12,500 may group digits too."""
-    words = _list_words(passage)
+    passage, words = _read_halves(passage)
     written = [passage, *write_numbers(words), *(word for word, is_spoken in _write_each(words) if is_spoken)]
     return [number for text in written for number in _read_digits(text)]
 
 
 def write_spoken(passage: str) -> list[str]:
     """The passage as it is, as the formatter writes its numbers, and with every spoken number in digits."""
-    words = _list_words(passage)
+    passage, words = _read_halves(passage)
     return [passage, " ".join(write_numbers(words)), " ".join(word for word, _ in _write_each(words))]
 
 
 def _list_words(passage: str) -> list[str]:
     return [word.strip(";:()").rstrip(".,;:()") for word in passage.lower().replace("-", " ").split()]
+
+
+def _read_halves(passage: str) -> tuple[str, list[str]]:
+    """A passage and its words, where "half a tablet" is 0.5 tablet and "two and a half" is 2.5, and no 2."""
+    words, read = _list_words(passage), []
+    place, has_half = 0, False
+    while place < len(words):
+        end = _end_of_half(words, place)
+        if end > place:
+            number = read_number(words, place) if words[place] not in _HALF else None
+            read.append(f"{number.value + 0.5:g}" if number and words[end - 3] == "and" else "0.5")
+            while words[end : end + 1] and words[end] in ("of", "a"):
+                end += 1
+            has_half = True
+        else:
+            read.append(words[place])
+            end = place + 1
+        place = end
+    return (" ".join(read), read) if has_half else (passage, words)
+
+
+def _end_of_half(words: Sequence[str], start: int) -> int:
+    """The end of "half", "a half", "one half", or "two and a half" that begins at ``start``; else ``start``."""
+    if words[start] in _HALF:
+        return start + 1
+    if words[start] in ("a", "one") and words[start + 1 : start + 2] and words[start + 1] in _HALF:
+        return start + 2
+    number = read_number(words, start)
+    and_a_half = list(words[number.end : number.end + 3]) if number else []
+    is_half = and_a_half[:1] == ["and"] and and_a_half[1:2] in (["a"], ["one"]) and and_a_half[2:] in (["half"], ["halves"])
+    return number.end + 3 if number and is_half else start
 
 
 def _write_each(words: Sequence[str]) -> Iterator[tuple[str, bool]]:

@@ -233,6 +233,10 @@ def test_what_only_the_neighbour_of_a_seam_saw_is_stored() -> None:
         ("take one hundred and five milligrams", "five milligrams"),
         ("take one hundred and five milligrams", "one hundred"),
         ("take 1/2 tablet", "2 tablet"),
+        ("take two and a half milligrams", "half milligrams"),
+        ("take two and a half milligrams", "a half milligrams"),
+        ("take two and a half milligrams", "take two"),
+        ("take 2 and a half milligrams", "take 2"),
         ("take 1/2 tablet", "take 1"),
         ("She can't walk.", "She can"),
         ("The abdomen is non\u2011tender.", "tender"),
@@ -247,6 +251,8 @@ def test_a_quote_does_not_begin_or_end_inside_a_number_or_a_negated_word(text: s
     ("text", "quote"),
     [
         ("Impression: 1. 12 mm nodule.", "12 mm nodule"),
+        ("take a half tablet", "half tablet"),
+        ("two nodules and a halo", "two nodules"),
         ("Stable.12 mm nodule.", "12 mm nodule"),
         ("take twenty five milligrams", "twenty five milligrams"),
         ("Pressure one twenty over eighty, pulse sixty", "one twenty over eighty"),
@@ -262,10 +268,20 @@ def test_a_quote_of_whole_words_and_numbers_is_found(text: str, quote: str) -> N
 
 @pytest.mark.parametrize(
     ("said", "dose", "other"),
-    [(".5 mg", 0.5, 5), ("twenty five mg", 25, 5), ("point five mg", 0.5, 5), ("2,5 mg", 2.5, 25), ("2,500 mg", 2500, 25)],
+    [
+        ("half a mg", 0.5, 1),
+        ("one half mg", 0.5, 1),
+        ("two and a half mg", 2.5, 2),
+        ("2 and a half mg", 2.5, 2),
+        (".5 mg", 0.5, 5),
+        ("twenty five mg", 25, 5),
+        ("point five mg", 0.5, 5),
+        ("2,5 mg", 2.5, 25),
+        ("2,500 mg", 2500, 25),
+    ],
 )
 def test_a_part_of_a_number_is_not_said(said: str, dose: float, other: float) -> None:
-    items = [{"drug": "A", "dose": one, "quote": f"A {said}"} for one in (dose, other)]
+    items = [{"drug": "A", "dose": one, "unit": "mg", "quote": f"A {said}"} for one in (dose, other)]
     checked = check(answer(medications=items), text=f"A {said}")
     assert ([row["dose"] for row in checked.items["medications"]], checked.dropped["number_not_said"]) == ([dose], 1)
 
