@@ -42,8 +42,9 @@ from dictalake.lake.table import TranscriptTable
 from dictalake.training.dictation import Corpus, write_dictations
 from dictalake.transcript.formatting import format_text
 from jobs.benchmarks.__main__ import write_result
-from tests.demo_texts import QUESTIONS, make_demo_rows
+from tests.demo_texts import make_demo_rows
 from tests.lake_rows import make_row
+from tests.meaning_questions import FIRST
 
 _BLOCK = 5_000  # rows
 _NOISE = 0.02
@@ -128,7 +129,7 @@ def search(lake: Lake) -> dict[str, Any]:
     loaded_s = time.perf_counter() - started
     after_load_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     times, places = [], {}
-    for question, expected in QUESTIONS.items():
+    for question, expected in ((one.words, one.recording) for one in FIRST):
         started = time.perf_counter()
         hits = find_nearest(lake, make_encoder(encoder), encode_question(encoder, question), 10)
         times.append(time.perf_counter() - started)
