@@ -61,31 +61,11 @@ def test_a_question_without_a_word_of_the_sentence_finds_it(demo: Lake, encoder:
 
 def test_the_questions_share_no_content_word_with_what_they_look_for() -> None:
     texts = {row["recording_id"]: row["text"].lower() for row in make_demo_rows()}
-    common = set(
-        [
-            "a",
-            "and",
-            "be",
-            "because",
-            "between",
-            "for",
-            "in",
-            "into",
-            "is",
-            "no",
-            "of",
-            "the",
-            "to",
-            "up",
-            "was",
-            "well",
-            "with",
-        ]
-    )
+    common = " a and be because between for in into is no of the to up was well with "
     for question in (*FIRST, *FRESH):
         beginnings = {word[:5] for word in re.findall("[a-z]+", texts[question.recording])}
         words = re.findall("[a-z]+", question.words)
-        assert not {word for word in words if word not in common and word[:5] in beginnings}, question.words
+        assert not {word for word in words if f" {word} " not in common and word[:5] in beginnings}, question.words
 
 
 def test_what_states_a_fact_is_told_by_its_words() -> None:
