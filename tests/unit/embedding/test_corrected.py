@@ -8,7 +8,7 @@ import pytest
 
 from dictalake.config.embedding import Embedding
 from dictalake.config.sections import Lake
-from dictalake.embedding.embed import Embedded, embed_lake, encode_question, make_encoder
+from dictalake.embedding.embed import Embedded, embed_lake, make_encoder
 from dictalake.embedding.encoder import TextEncoder
 from dictalake.errors import RunError
 from dictalake.lake.corrections import CorrectionRecord, Corrections
@@ -47,7 +47,7 @@ def correct(lake: Lake, recording_id: str, text: str) -> str:
 
 def find(lake: Lake, encoder: TextEncoder, words: str) -> list[tuple[str, str]]:
     """(recording, passage), the nearest first."""
-    hits = find_nearest(lake, make_encoder(encoder), encode_question(encoder, words), 3)
+    hits = find_nearest(lake, make_encoder(encoder), encoder.encode_question(words), 3)
     return [(hit.recording_id, hit.snippet[0][0]) for hit in hits]
 
 

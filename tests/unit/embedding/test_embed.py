@@ -16,7 +16,7 @@ from dictalake.cli.main import run_command
 from dictalake.config.embedding import Embedding
 from dictalake.config.sections import Lake
 from dictalake.embedding import embed
-from dictalake.embedding.embed import Embedded, embed_lake, encode_question, make_encoder, make_rows
+from dictalake.embedding.embed import Embedded, embed_lake, make_encoder, make_rows
 from dictalake.embedding.encoder import TextEncoder
 from dictalake.errors import RunError
 from dictalake.lake.delta import open_dataset
@@ -50,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, encoder: TextEncoder) -> Lake
 
 
 def find(lake: Lake, encoder: TextEncoder, words: str, limit: int = 3) -> list[str]:
-    hits = find_nearest(lake, make_encoder(encoder), encode_question(encoder, words), limit)
+    hits = find_nearest(lake, make_encoder(encoder), encoder.encode_question(words), limit)
     return [hit.recording_id for hit in hits]
 
 
@@ -203,7 +203,7 @@ def test_search_follows_the_production_view(tmp_path: Path, encoder: TextEncoder
     log.promote_first(FINGERPRINT, "r1")
     embed_lake(lake, encoder)
     assert read_vectors(lake) == [("a", FINGERPRINT), ("b", FINGERPRINT)]  # the experiment has none
-    hits = find_nearest(lake, make_encoder(encoder), encode_question(encoder, "biliary calculi"), 2)
+    hits = find_nearest(lake, make_encoder(encoder), encoder.encode_question("biliary calculi"), 2)
     assert [(hit.recording_id, hit.snippet[0][0]) for hit in hits] == [("b", "Gallstones."), ("a", "No acute fracture.")]
     log.promote(NEW)
     assert find(lake, encoder, "biliary calculi") == ["b"]  # until the new row of a has its vector
