@@ -54,7 +54,7 @@ def find(lake: Lake, encoder: TextEncoder, words: str, limit: int = 3) -> list[s
     return [hit.recording_id for hit in hits]
 
 
-@pytest.mark.parametrize("question", FIRST, ids=lambda question: question.words)
+@pytest.mark.parametrize("question", [*FIRST, *FRESH], ids=lambda question: question.words)
 def test_a_question_without_a_word_of_the_sentence_finds_it(demo: Lake, encoder: TextEncoder, question: Question) -> None:
     assert question.recording in find(demo, encoder, question.words)
 
