@@ -73,13 +73,13 @@ def write_json(path: Path, content: object) -> None:
 
 
 def test_an_encoder_for_search_gets_its_words_before_questions_and_passages(tmp_path: Path) -> None:
-    plain = open_encoder(write_bert(tmp_path), passage_tokens=400)
+    plain, short = open_encoder(write_bert(tmp_path), passage_tokens=400), open_encoder(tmp_path, passage_tokens=16)
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "the wrist ", "passage": "of hand "}})
     encoder = open_encoder(tmp_path, passage_tokens=400)
     assert np.allclose(encoder.encode_question("no fracture"), plain.encode_question("the wrist no fracture"), atol=1e-5)
     assert np.allclose(encoder.encode(["no fracture"]), plain.encode(["of hand no fracture"]), atol=1e-5)
     assert encoder.passage_tokens == plain.passage_tokens - 2
-    assert encoder.identity.fingerprint != plain.identity.fingerprint
+    assert open_encoder(tmp_path, passage_tokens=16).identity.fingerprint != short.identity.fingerprint
 
 
 @pytest.mark.parametrize(
