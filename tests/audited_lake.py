@@ -158,7 +158,7 @@ def make_canary_row(recording_id: str, uri: str, **changes: Any) -> dict[str, An
 
 def make_vector(row: dict[str, Any], vector: bytes) -> dict[str, Any]:
     """A row of the table of vectors, for the transcript ``row``."""
-    key = {name: row[name] for name in KEY}
+    key = {name: row.get(name) for name in KEY}
     at = datetime(2026, 3, 2, tzinfo=UTC)
     return {**key, "encoder": "e" * 12, "section": 0, "start": 0, "end": 4, "vector": vector, "at": at}
 

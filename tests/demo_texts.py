@@ -1,4 +1,4 @@
-"""A lake with the texts of the demo archive, as a recogniser without errors would have written them; and questions to it."""
+"""A lake with the texts of the demo archive, as a recogniser without errors would have written them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ from dictalake.transcript.formatting import format_text
 from tests.lake_rows import make_row
 
 TEXTS = Path(__file__).parents[1] / "pipelines/dictalake/assets/demo-archive/texts.csv"
-# Hand-written; no question shares a content word with the sentence that it looks for. Two more were tried and not found:
-# "biliary calculi" and "stable calcium deposit between the two halves of the brain".
-QUESTIONS = {
-    "ruptured knee cartilage": "radiology/mri-knee-0431.ogg",
-    "nasogastric catheter misplaced into the airway": "radiology/chest-0420.mp3",
-    "implanted cardioverter discharged because of tachycardia": "cardiology/device-check.wav",
-    "insect bite with allergic reaction": "medicine/emergency-0710.dcm",
-    "asthma attack treated with steroids and noninvasive ventilation": "medicine/discharge-0609.mp3",
-    "recovering kidney injury": "medicine/consult-nephrology.wav",
-    "belly incision is healing well": "surgery/wound-clinic.flac",
-    "epilepsy provoked by tiredness": "neurology/seizure-clinic.ogg",
-    "hyperthyroidism": "medicine/clinic-thyroid.wav",
-    "surgery for intestinal volvulus": "surgery/op-note-0502.wav",
-}
 
 
 def make_demo_rows() -> list[dict[str, Any]]:

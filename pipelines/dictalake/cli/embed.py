@@ -7,7 +7,7 @@ from rich.console import Console
 from dictalake import logs
 from dictalake.cli.tables import print_lines
 from dictalake.config.sections import Config
-from dictalake.embedding.embed import Embedded, embed_lake, encode_question, make_encoder
+from dictalake.embedding.embed import Embedded, embed_lake, make_encoder
 from dictalake.embedding.encoder import TextEncoder
 from dictalake.lake.embeddings import find_nearest
 from dictalake.lake.search import Hit
@@ -42,4 +42,4 @@ def _numbers(done: Embedded) -> dict[str, int]:
 
 def search_by_meaning(config: Config, words: str, limit: int) -> list[Hit]:
     encoder = TextEncoder(config.embedding)
-    return find_nearest(config.lake, make_encoder(encoder), encode_question(encoder, words), limit)
+    return find_nearest(config.lake, make_encoder(encoder), encoder.encode_question(words), limit)

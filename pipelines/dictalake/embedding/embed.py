@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from dictalake.config.sections import Lake
@@ -92,9 +91,3 @@ def make_rows(chunk: Cut, encoder: TextEncoder) -> pa.Table:
 def make_encoder(encoder: TextEncoder) -> Encoder:
     """What the lake needs to know of an encoder."""
     return Encoder(encoder.identity.fingerprint, encoder.identity.model, encoder.dimensions)
-
-
-def encode_question(encoder: TextEncoder, words: str) -> np.ndarray:
-    """float32 ``(dimensions,)``."""
-    vector: np.ndarray = encoder.encode([words])[0]
-    return vector

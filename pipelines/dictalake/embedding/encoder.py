@@ -9,7 +9,9 @@ SigLIP              ``pooler_output`` of the text tower     64 tokens           
 any other encoder   mean over the tokens' last states       as the model says     all-MiniLM-L6-v2 and most sentence encoders
 ==================  ======================================  ====================  ===========================================
 
-A sentence encoder that says in ``1_Pooling/config.json`` that it wants its first token instead of the mean gets that.
+A sentence encoder that says in ``1_Pooling/config.json`` that it wants its first token instead of the mean gets that; one that
+wants something else, or has further layers, is refused. Encoders for search say in ``config_sentence_transformers.json`` which
+words to put before a question and before a passage.
 """
 
 from __future__ import annotations
@@ -44,11 +46,13 @@ class EncoderIdentity:
     pooling: Pooling
     limit: int
     passage_tokens: int
+    passage_prompt: str = ""
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits; vectors of two encoders cannot be compared."""
-        text = json.dumps([self.sha256, self.pooling, self.limit, self.passage_tokens])
+        prompt = [self.passage_prompt] if self.passage_prompt else []
+        text = json.dumps([self.sha256, self.pooling, self.limit, self.passage_tokens, *prompt])
         return blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -73,9 +77,10 @@ class TextEncoder:
             ) from None
         self._pads_fully = is_siglip  # it was trained with texts of one length, and without a mask
         self._batch = config.batch
-        pooling: Pooling = "pooler" if is_siglip else _find_pooling(folder)
-        tokens = min(config.passage_tokens, limit)
-        self.identity = EncoderIdentity(config.model, hash_folder(folder), pooling, limit, tokens)
+        pooling: Pooling = "pooler" if is_siglip else _find_pooling(folder, config.model)
+        self._question_prompt, prompt = _find_prompts(folder)
+        tokens = min(config.passage_tokens, limit - self.count_tokens(prompt))
+        self.identity = EncoderIdentity(config.model, hash_folder(folder), pooling, limit, tokens, prompt)
 
     @property
     def dimensions(self) -> int:
@@ -91,8 +96,16 @@ class TextEncoder:
         """Without the special ones."""
         return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of length 1, float32 ``(texts, dimensions)``. What is beyond the limit of the model is left out."""
+    def encode(self, passages: Sequence[str]) -> np.ndarray:
+        """Vectors of length 1, float32 ``(passages, dimensions)``. What is beyond the limit of the model is left out."""
+        return self._encode([self.identity.passage_prompt + passage for passage in passages])
+
+    def encode_question(self, words: str) -> np.ndarray:
+        """float32 ``(dimensions,)``, to be compared with those of passages."""
+        vector: np.ndarray = self._encode([self._question_prompt + words])[0]
+        return vector
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # little padding
         for start in range(0, len(order), self._batch):
@@ -164,11 +177,35 @@ def _load(folder: Path, *, is_siglip: bool) -> Any:
     )
 
 
-def _find_pooling(folder: Path) -> Pooling:
-    description = folder / "1_Pooling/config.json"
-    if description.is_file() and json.loads(description.read_text(encoding="utf-8")).get("pooling_mode_cls_token"):
-        return "first"
-    return "mean"
+def _find_pooling(folder: Path, model: str) -> Pooling:
+    """Of a model without a description: the mean. Raises ConfigError for what nobody does here."""
+    wanted = _read_modes(_read_json(folder / "1_Pooling/config.json") or {})
+    layers = {str(one.get("type", "")).rpartition(".")[2] for one in _read_json(folder / "modules.json") or ()}
+    if wanted not in ({"mean"}, {"cls"}) or layers - {"Transformer", "Pooling", "Normalize"}:
+        raise ConfigError(
+            f"embedding.model = {model}: it makes its vectors by {', '.join(sorted(wanted | layers))}; give an encoder that "
+            "takes the mean over its tokens or the first of them, and has no further layer"
+        )
+    return "first" if wanted == {"cls"} else "mean"
+
+
+def _read_modes(pooling: dict[str, Any]) -> set[str]:
+    """sentence-transformers wrote a key for each way to pool until version 5, and writes their names now."""
+    named = pooling.get("pooling_mode")
+    if named is None:
+        keys = (name for name, value in pooling.items() if name.startswith("pooling_mode_") and value)
+        named = [name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for name in keys]
+    return set([named] if isinstance(named, str) else named) or {"mean"}
+
+
+def _find_prompts(folder: Path) -> tuple[str, str]:
+    """What a sentence encoder wants before a question and before a passage, by the names that sentence-transformers takes."""
+    prompts = (_read_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    return prompts.get("query") or "", prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or ""
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _choose_device(wanted: str) -> str:

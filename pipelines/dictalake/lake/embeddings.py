@@ -3,7 +3,9 @@
 Delta Lake has no number of two bytes, and DuckDB none either, so a vector is ``dimensions`` float16, little-endian, in a binary
 column: half of what Delta's float would take. A reader makes a fixed-size list of float32 of them, batch by batch.
 
-The table holds no text: a row says where its passage stands. It belongs to a row of ``transcripts``, which never changes.
+The table holds no text: a row says where its passage stands. It belongs to a row of ``transcripts``, which never changes, or
+to the text as a person corrected it, which its hash tells. Those of a text that no longer counts stay and are not looked at: an
+undone correction needs no new ones.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from deltalake.exceptions import DeltaError
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
+from dictalake.lake.corrections import hash_text
 from dictalake.lake.delta import has_table, make_dataset, open_dataset, open_or_create_table, retry_on_conflict
 from dictalake.lake.encodings import make_writer_properties
 from dictalake.lake.gone_rows import drop_rows_of_gone, find_recordings
@@ -32,7 +35,11 @@ from dictalake.lake.search import Hit
 from dictalake.lake.storage import open_storage
 from dictalake.lake.tombstones import Erasures
 
-KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # the row of transcripts that a vector belongs to
+# The text that a vector belongs to: of a row of transcripts, and of a correction where there is one.
+KEY = ("recording_id", "recorded_month", "fingerprint", "attempt", "corrected_sha256")
+_SHOWN = "(SELECT *, sha256(text_corrected) AS corrected_sha256 FROM transcripts)"
+_OF_ROW = ("recording_id", "recorded_month", "fingerprint", "attempt")
+_IS_SAME = " AND ".join(f"v.{name} IS NOT DISTINCT FROM t.{name}" for name in KEY)
 _BATCH_ROWS = 4096
 _WRITER = make_writer_properties(EMBEDDINGS)
 _PLACE = next(place for place in PLACES if place.folder == EMBEDDINGS_FOLDER)
@@ -77,7 +84,8 @@ class EmbeddingTable:
                 raise self._explain("read", error) from error
 
     def iter_missing(self, encoder: str) -> Iterator[dict[str, Any]]:
-        """KEY, text and sections of each transcript of the view that has no vector of this encoder. Raises RunError."""
+        """KEY, text and sections of each transcript of the view whose text, the corrected one first, has no vector of this
+        encoder. A corrected text has no sections. Raises RunError."""
         keys = ", ".join(KEY)
         try:
             with connect(self._lake.uri or "", self._lake.storage_options) as database:
@@ -86,9 +94,11 @@ class EmbeddingTable:
                 database.register("embedding_records", there)
                 reader = database.sql(
                     f"""
-                    SELECT {keys}, text, sections FROM transcripts ANTI JOIN (
+                    SELECT {keys}, coalesce(text_corrected, text) AS text,
+                        CASE WHEN text_corrected IS NULL THEN sections END AS sections
+                    FROM {_SHOWN} AS t ANTI JOIN (
                         SELECT DISTINCT {keys} FROM embedding_records WHERE encoder = ?
-                    ) USING ({keys}) WHERE trim(text) <> ''
+                    ) AS v ON {_IS_SAME} WHERE trim(coalesce(text_corrected, text)) <> ''
                     """,
                     params=[encoder],
                 ).to_arrow_reader(_BATCH_ROWS)
@@ -177,13 +187,14 @@ class _Vectors:
         return pa.RecordBatch.from_arrays([*(batch[name] for name in self._schema.names[:-1]), vectors], schema=self._schema)
 
 
-def find_similar(lake: Lake, row: Mapping[str, Any], limit: int) -> list[Hit]:
-    """The ``limit`` other transcripts nearest to the passages of a row of ``transcripts`` together. Raises RunError where it
-    has no vectors."""
+def find_similar(lake: Lake, row: Mapping[str, Any], corrected: str | None, limit: int) -> list[Hit]:
+    """The ``limit`` other transcripts nearest to the passages of a row of ``transcripts`` together, or of its ``corrected``
+    text. Raises RunError where that has no vectors."""
     storage = open_storage(lake, EMBEDDINGS_FOLDER)
-    own = _read_vectors(open_dataset(storage, EMBEDDINGS), row) if has_table(storage) else []
+    own = _read_vectors(open_dataset(storage, EMBEDDINGS), row, corrected) if has_table(storage) else []
     if not own:
-        raise RunError("this transcript has no vectors yet: run dictalake embed LAKE, with the package dictalake[embedding]")
+        what = "this transcript has" if corrected is None else "the corrected text has"
+        raise RunError(f"{what} no vectors yet: run dictalake embed LAKE, with the package dictalake[embedding]")
     newest = max(own, key=lambda one: one["at"])["encoder"]
     vectors = [np.frombuffer(one["vector"], "<f2").astype(np.float32) for one in own if one["encoder"] == newest]
     middle = np.mean(vectors, axis=0)
@@ -192,9 +203,10 @@ def find_similar(lake: Lake, row: Mapping[str, Any], limit: int) -> list[Hit]:
     return [hit for hit in hits if hit.recording_id != row["recording_id"]][:limit]
 
 
-def _read_vectors(rows: ds.Dataset, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    condition = ds.scalar(True)
-    for name in KEY:
+def _read_vectors(rows: ds.Dataset, row: Mapping[str, Any], corrected: str | None) -> list[dict[str, Any]]:
+    of_text = ds.field("corrected_sha256")
+    condition = of_text.is_null() if corrected is None else of_text == hash_text(corrected)
+    for name in _OF_ROW:
         condition &= ds.field(name) == row[name]
     return list(rows.to_table(columns=["encoder", "vector", "at"], filter=condition).to_pylist())
 
@@ -202,8 +214,8 @@ def _read_vectors(rows: ds.Dataset, row: Mapping[str, Any]) -> list[dict[str, An
 def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int) -> list[Hit]:
     """The ``limit`` transcripts with the passage nearest to ``question``, float32 of length 1, by the cosine.
 
-    Every vector is looked at, so the answer is exact. It follows the view ``transcripts``. Raises RunError without vectors of
-    this encoder.
+    Every vector is looked at, so the answer is exact. It follows the view ``transcripts`` and the corrections. Raises RunError
+    without vectors of this encoder.
     """
     storage = open_storage(lake, EMBEDDINGS_FOLDER)
     if not has_table(storage):
@@ -226,12 +238,16 @@ def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int)
                     f"the lake at {lake.uri} has no vectors of {encoder.model}: run dictalake embed LAKE with it first"
                 )
             nearest = database.sql(
-                f"SELECT * FROM best SEMI JOIN transcripts USING ({keys}) ORDER BY score DESC, recording_id LIMIT ?",
+                f"""
+                SELECT v.*, t.text_corrected FROM best AS v JOIN {_SHOWN} AS t ON {_IS_SAME}
+                ORDER BY score DESC, v.recording_id LIMIT ?
+                """,
                 params=[limit],
             ).to_arrow_table()
             texts = database.sql(
                 f"""
-                SELECT {keys}, coalesce(metadata['specialty'], metadata['department']) AS specialty, text, sections
+                SELECT {", ".join(_OF_ROW)}, coalesce(metadata['specialty'], metadata['department']) AS specialty, text,
+                    sections
                 FROM transcript_rows WHERE recording_id IN (SELECT unnest(?::VARCHAR[]))
                 """,
                 params=[nearest["recording_id"].to_pylist()],
@@ -245,12 +261,14 @@ def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int)
 
 
 def _key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in KEY)
+    return tuple(row[name] for name in _OF_ROW)
 
 
 def _make_hit(row: Mapping[str, Any], transcript: Mapping[str, Any]) -> Hit:
     section = row["section"]
     text = transcript["text"] if section == 0 else transcript["sections"][section - 1]["text"]
+    if row["text_corrected"] is not None:
+        text = row["text_corrected"]
     passage = " ".join((text or "")[row["start"] : row["end"]].split())
     if len(passage) > _SNIPPET_CHARACTERS:
         passage = f"{passage[:_SNIPPET_CHARACTERS]} …"

@@ -250,6 +250,7 @@ EMBEDDINGS = pa.schema(
         _field("recorded_month", _TEXT, "that of its row in transcripts", required=True),
         _field("fingerprint", _TEXT, "fingerprint of that row", required=True),
         _field("attempt", pa.int32(), "attempt of that row", required=True),
+        _field("corrected_sha256", _TEXT, "SHA-256 of the text as a person corrected it; null where the row's own was encoded"),
         _field(
             "encoder",
             _TEXT,
@@ -257,7 +258,12 @@ EMBEDDINGS = pa.schema(
             "cannot be compared",
             required=True,
         ),
-        _field("section", pa.int32(), "place in sections, from 1; 0 is the text of a row without any", required=True),
+        _field(
+            "section",
+            pa.int32(),
+            "place in sections, from 1; 0 is the text of a row without any, or the corrected one",
+            required=True,
+        ),
         _field("start", pa.int32(), "first character of the passage in the text of the section, from 0", required=True),
         _field("end", pa.int32(), "character after its last one", required=True),
         _field(

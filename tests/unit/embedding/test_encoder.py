@@ -37,10 +37,11 @@ def test_a_vector_does_not_depend_on_what_stands_in_the_same_batch(tmp_path: Pat
     assert np.allclose(together, alone, atol=1e-5)
 
 
-def test_a_sentence_encoder_that_wants_its_first_token_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("description", [{"pooling_mode_cls_token": True}, {"pooling_mode": "cls"}])
+def test_a_sentence_encoder_that_wants_its_first_token_gets_it(tmp_path: Path, description: object) -> None:
     mean = open_encoder(write_bert(tmp_path))
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_cls_token": True}), encoding="utf-8")
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(description), encoding="utf-8")
     first = open_encoder(tmp_path)
     assert (mean.identity.pooling, first.identity.pooling) == ("mean", "first")
     assert mean.identity.fingerprint != first.identity.fingerprint
@@ -64,3 +65,32 @@ def test_other_passages_are_vectors_of_another_encoder(tmp_path: Path) -> None:
 def test_what_is_no_text_encoder_is_refused_by_its_key(model: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_encoder(model)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_an_encoder_for_search_gets_its_words_before_questions_and_passages(tmp_path: Path) -> None:
+    plain, short = open_encoder(write_bert(tmp_path), passage_tokens=400), open_encoder(tmp_path, passage_tokens=16)
+    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "the wrist ", "passage": "of hand "}})
+    encoder = open_encoder(tmp_path, passage_tokens=400)
+    assert np.allclose(encoder.encode_question("no fracture"), plain.encode_question("the wrist no fracture"), atol=1e-5)
+    assert np.allclose(encoder.encode(["no fracture"]), plain.encode(["of hand no fracture"]), atol=1e-5)
+    assert encoder.passage_tokens == plain.passage_tokens - 2
+    assert open_encoder(tmp_path, passage_tokens=16).identity.fingerprint != short.identity.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "by lasttoken"),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "by lasttoken"),
+        ("modules.json", [{"type": "sentence_transformers.models.Dense"}], "by Dense, mean"),
+    ],
+)
+def test_an_encoder_that_makes_its_vectors_otherwise_is_refused(tmp_path: Path, name: str, content: object, told: str) -> None:
+    write_json(write_bert(tmp_path) / name, content)
+    with pytest.raises(ConfigError, match=told):
+        open_encoder(tmp_path)
