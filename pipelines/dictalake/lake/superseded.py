@@ -99,7 +99,7 @@ def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, kn
     covered, single = _read_mark(delta, _name_turn(table_id, known)), _read_mark(delta, _name_single(table_id))
     if covered is None and single is None:
         return WrittenDown(None, False)
-    log = _Log(rows, transcripts.version(), _sum_up(list_files(transcripts)))
+    log = _Log(rows, transcripts.version(), sum_up_files(list_files(transcripts)))
     holds = covered is not None and log.list_brought(covered, _MOST_VERSIONS) == []
     is_single = single is not None and log.has_own_rows_alone(single, _MOST_OWN_COMMITS)
     return WrittenDown(make_dataset(delta, storage, SUPERSEDED) if holds else None, is_single)
@@ -108,15 +108,15 @@ def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, kn
 def refresh_superseded(lake: Lake) -> int:
     """Finds what was replaced, and writes down what is new; returns how many pairs there are.
 
-    It reads no row where none came, and nothing was promoted, since it was called last. Its memory is that of the pairs,
-    however many rows and files there are. Raises RunError when the lake cannot be read or written.
+    It reads no row where none came, and nothing was promoted, since it was called last. It holds no list of
+    files, and of a night's rows their URIs. Raises RunError when the lake cannot be read or written.
     """
     rows, storage = open_storage(lake, TRANSCRIPTS_FOLDER), open_storage(lake, SUPERSEDED_FOLDER)
     try:
         transcripts = TableLog(rows, TRANSCRIPTS)
         delta = open_or_create_table(storage, SUPERSEDED, (), "dictalake: recordings that a newer version replaced")
         turn, of_single = _name_turn(transcripts.table_id, read_fingerprints(lake)), _name_single(transcripts.table_id)
-        log = _Log(rows, transcripts.version, _sum_up(transcripts.paths()))
+        log = _Log(rows, transcripts.version, sum_up_files(transcripts.paths()))
 
         def change() -> int:
             delta.update_incremental()
@@ -260,7 +260,7 @@ def _make_mark(name: str, log: _Log) -> list[Transaction]:
     return [Transaction(name, log.version), Transaction(f"{name}.files", log.files)]
 
 
-def _sum_up(paths: Iterable[str]) -> int:
+def sum_up_files(paths: Iterable[str]) -> int:
     """A sum over names of files that knows no order: adding and removing files changes it as they come and go."""
     sums = (int.from_bytes(blake2b(unquote(path).encode(), digest_size=8).digest()) for path in paths)
     return sum(sums) % _MODULUS
@@ -309,7 +309,7 @@ class _Log:
         except FileNotFoundError:
             return None
         changes = {kind: [action[kind]["path"] for one in commits for action in one if kind in action] for kind in _CHANGES}
-        files = self.files - _sum_up(changes["add"]) + _sum_up(changes["remove"])
+        files = self.files - sum_up_files(changes["add"]) + sum_up_files(changes["remove"])
         return commits if (files - mark.files) % _MODULUS == 0 else None
 
     def _actions(self, version: int) -> list[Mapping[str, Any]]:
