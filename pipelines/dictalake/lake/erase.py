@@ -142,7 +142,8 @@ class Erasure:
             _clean_logs(lake, receipt)
             if tombstones or plan.rows:
                 receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
-                keep_superseded(lake)  # readers look through few versions of the log, and each erasure writes some
+                # Readers look through few versions of the log, and each erasure writes some.
+                keep_superseded(lake, may_read_all=False)
         return receipt
 
     def make_receipt(self) -> Receipt:

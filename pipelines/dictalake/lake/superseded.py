@@ -105,11 +105,13 @@ def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, kn
     return WrittenDown(make_dataset(delta, storage, SUPERSEDED) if holds else None, is_single)
 
 
-def refresh_superseded(lake: Lake) -> int:
+def refresh_superseded(lake: Lake, *, may_read_all: bool = True) -> int:
     """Finds what was replaced, and writes down what is new; returns how many pairs there are.
 
     It reads no row where none came, and nothing was promoted, since it was called last. It holds no list of
-    files, and of a night's rows their URIs. Raises RunError when the lake cannot be read or written.
+    files, and of a night's rows their URIs. Without ``may_read_all`` it leaves all as it is where every row would have to be
+    looked at: among ten million that takes a quarter of a minute and a gigabyte. Raises RunError when the lake cannot be read
+    or written.
     """
     rows, storage = open_storage(lake, TRANSCRIPTS_FOLDER), open_storage(lake, SUPERSEDED_FOLDER)
     try:
@@ -125,7 +127,7 @@ def refresh_superseded(lake: Lake) -> int:
             brought = None if covered is None else log.list_brought(covered, _MOST_OF_A_NIGHT)
             is_single = single is not None and log.has_own_rows_alone(single, _MOST_OF_A_NIGHT)
             is_young = covered is not None and log.version - covered.version < _AGED
-            if brought == [] and single is not None and is_young:
+            if (brought == [] and single is not None and is_young) or not (may_read_all or (brought is not None and is_single)):
                 return len(there)
             found = _find(rows, transcripts, brought, there, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER)))
             marks = _make_mark(turn, log)
@@ -141,10 +143,10 @@ def refresh_superseded(lake: Lake) -> int:
         ) from error
 
 
-def keep_superseded(lake: Lake) -> None:
-    """``refresh_superseded`` at the end of other work, which has succeeded: a failure is only told."""
+def keep_superseded(lake: Lake, *, may_read_all: bool = True) -> None:
+    """As ``refresh_superseded`` at the end of other work, which has succeeded: a failure is only told."""
     try:
-        refresh_superseded(lake)
+        refresh_superseded(lake, may_read_all=may_read_all)
     except RunError as problem:
         line = f"{name_place(problem)}: readers find it out themselves, which takes them longer, until a run succeeds in it"
         logs.log_event("superseded", line, level=logs.WARNING)

@@ -61,12 +61,22 @@ def test_after_a_killed_run_compaction_writes_down_what_was_replaced(lake: Lake)
 
 def test_after_a_killed_run_an_erasure_writes_down_what_was_replaced(lake: Lake) -> None:
     commit(lake, *(make_version(uri) for uri in URIS))
+    refresh_superseded(lake)
     commit(lake, *(make_version(uri, 2, day=2) for uri in URIS[:2]))
     forget(lake, Subjects(uris=(URIS[1],)))
     written = read_written(lake)
     assert written.has_single_keys
     assert written.pairs is not None
     assert written.pairs.to_table()["recording_id"].to_pylist() == [name_recording(URIS[0], 1)]
+
+
+def test_an_erasure_does_not_look_at_every_row_for_readers(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, *(make_version(uri) for uri in URIS))
+    monkeypatch.setattr(superseded, "_compute", lambda *_: pytest.fail("it looked at every row"))
+    monkeypatch.setattr(superseded, "_has_doubled_key", lambda *_: pytest.fail("it looked at every key"))
+    forget(lake, Subjects(uris=(URIS[1],)))
+    assert read_written(lake) == WrittenDown(None, False)
+    assert show(lake).keys() == set(URIS) - {URIS[1]}
 
 
 def test_many_erasures_do_not_make_what_was_written_down_too_old(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

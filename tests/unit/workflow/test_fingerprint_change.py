@@ -210,7 +210,7 @@ def test_a_run_that_cannot_find_out_what_was_replaced_is_finished_all_the_same(
     config = configure(lake)
     provenance = fill(config, "gs://a/1")
 
-    def fail(_: Any) -> int:
+    def fail(_: Any, **options: Any) -> int:
         raise RunError("cannot find out what was replaced in the lake")
 
     monkeypatch.setattr(superseded, "refresh_superseded", fail)
