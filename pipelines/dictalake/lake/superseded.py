@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -39,6 +38,7 @@ from dictalake.lake.fingerprints import KnownFingerprints, open_fingerprints, re
 from dictalake.lake.places import FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.row_search import iter_scan, list_files
 from dictalake.lake.schema import SUPERSEDED, TRANSCRIPTS
+from dictalake.lake.spills import make_spill_folder
 from dictalake.lake.storage import Storage, open_storage
 from dictalake.lake.table_log import TableLog
 from dictalake.lake.views import COMPUTE_SUPERSEDED, VIEWS
@@ -155,11 +155,15 @@ def keep_superseded(lake: Lake, *, may_read_all: bool = True) -> None:
 @contextmanager
 def small_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database that takes little memory, and spills what does not fit."""
-    with TemporaryDirectory(prefix="dictalake-superseded-") as folder, duckdb.connect() as database:
-        stops.interrupted_by_stops(database)
-        database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
-        database.execute("SET temp_directory = ?", [folder])
-        yield database
+    folder, remove = make_spill_folder("dictalake-superseded-")
+    try:
+        with duckdb.connect() as database:
+            stops.interrupted_by_stops(database)
+            database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
+            database.execute("SET temp_directory = ?", [str(folder)])
+            yield database
+    finally:
+        remove()
 
 
 def _find(
