@@ -41,6 +41,7 @@ from dictalake.lake.row_removal import remove_rows, write_mark
 from dictalake.lake.row_search import RowSearch
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.superseded import keep_superseded
 from dictalake.lake.table_log import TableLog
 from dictalake.lake.tombstones import ErasedSubjects, Erasures
 
@@ -141,6 +142,8 @@ class Erasure:
             _clean_logs(lake, receipt)
             if tombstones or plan.rows:
                 receipt.path = erasures.write_receipt(receipt.receipt_id, vars(receipt))
+                # Readers look through few versions of the log, and each erasure writes some.
+                keep_superseded(lake, may_read_all=False)
         return receipt
 
     def make_receipt(self) -> Receipt:

@@ -23,6 +23,7 @@ from dictalake.lake.manifests import Manifests
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
+from dictalake.lake.superseded import keep_superseded
 
 WRITER = make_writer_properties(TRANSCRIPTS)
 
@@ -75,6 +76,7 @@ def compact(lake: Lake) -> list[Compaction]:
         largest = max(sizes, default=0) / 1e6
         done.append(Compaction(folder, before, len(sizes), sum(sizes) / 1e6, largest, len(removed), left))
     _remove_old_manifests(lake)
+    keep_superseded(lake)  # the log no longer says what came since a run did
     return done
 
 

@@ -188,7 +188,8 @@ def _remove_by_delta_rs(
     assert place.schema is not None
     delta, named = open_table(storage, place.schema), sorted(ids)
     for folders in sorted({tuple(list_folders(path).items()) for path in paths}):
-        of_partition = [f"{name} = '{value}'" for name, value in folders]
+        # A path in the log is a URI, of folders that are escaped already.
+        of_partition = [f"{name} = {quote_ids([unquote(unquote(value))])}" for name, value in folders]
         for start in range(0, len(named), _IDS_AT_ONCE):
             of_ids = f"{column} IN ({quote_ids(named[start : start + _IDS_AT_ONCE])})"
             predicate = " AND ".join([*of_partition, of_ids])

@@ -31,8 +31,10 @@ from dictalake.lake.delta import open_table
 from dictalake.lake.fingerprints import read_fingerprints
 from dictalake.lake.places import CORRECTIONS_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.query import connect
+from dictalake.lake.row_search import list_files
 from dictalake.lake.schema import TRANSCRIPTS
 from dictalake.lake.storage import open_storage
+from dictalake.lake.superseded import sum_up_files
 
 FIELDS = ("text", "recorded_month", "specialty", "recording_id")
 _KEY = ("recording_id", "recorded_month", "fingerprint", "attempt")  # identifies a row; the first two identify a recording
@@ -99,10 +101,11 @@ class TextIndex:
         """Brings the index up to the present lake. Raises RunError if there is no lake or it cannot be read.
 
         A recording that the view no longer shows, since it was replaced, is taken out. If one has left the lake (``dictalake
-        forget``), the index is rebuilt, so that no trace of it is left.
+        forget``), the index is rebuilt, so that no trace of it is left. So it is where the table was restored from a backup.
         """
         table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
         state: dict[str, Any] = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
+        state["files"] = sum_up_files(list_files(table))
         state["corrections"] = find_version(open_storage(self._lake, CORRECTIONS_FOLDER))
         state["promotions"] = [list(names) for names in read_fingerprints(self._lake).promoted]
         with FileLock(self._folder / "lock"):
@@ -114,8 +117,11 @@ class TextIndex:
             if there == state:
                 return Refreshed(0, 0)
             is_same = there is not None and (there["format"], there["table"]) == (state["format"], state["table"])
+            is_restored = (
+                there is not None and is_same and there["version"] >= state["version"] and there.get("files") != state["files"]
+            )
             with connect(self._lake.uri or "", self._lake.storage_options) as database:
-                is_kept = is_same and current is not None
+                is_kept = is_same and not is_restored and current is not None
                 known = pq.read_table(current / "known.parquet") if is_kept and current else _NOTHING_KNOWN
                 ever = pq.read_table(current / "ever.parquet") if is_kept and current else _NOTHING_EVER
                 database.register("known", known)

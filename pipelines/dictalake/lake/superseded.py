@@ -1,8 +1,12 @@
 """Which recordings were replaced by a newer version of their URI: found in the rows, and written down for readers.
 
 To find them, a query must look at the URI of every row of every month. A run does so once, at its end, and writes the few
-pairs that it finds into the Delta table ``superseded``, with the version of the table of transcripts that it looked at. A
-reader takes them from there if no row came since; else it looks itself. So the answer is right in both cases.
+pairs that it finds into the Delta table ``superseded``, with the version of the table of transcripts that it looked at and a
+sum over the names of its files. A reader takes them from there if no row came since; else it looks itself. So the answer is
+right in both cases. The sum tells a table that was restored from a backup: its versions count on from an older one.
+
+Compaction and erasure do the same at their ends. Where rows came since and the log says in which files, only the recordings
+that share a URI with one of these rows are looked at again.
 
 Beside them it writes down that no key of a row is there twice. Our own commits see to that, but a foreign writer, or an older
 version, may have written a key again. Readers for whom that is certain need not look for the copies, which costs them as much
@@ -12,12 +16,12 @@ as a second look at every key.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -25,21 +29,27 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from dictalake import stops
+from dictalake import logs, stops
 from dictalake.config.sections import Lake
-from dictalake.errors import RunError
+from dictalake.errors import RunError, name_place
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import has_table, make_dataset, open_or_create_table, open_table, retry_on_conflict
 from dictalake.lake.fingerprints import KnownFingerprints, open_fingerprints, read_fingerprints
 from dictalake.lake.places import FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER, TRANSCRIPTS_FOLDER
+from dictalake.lake.row_search import iter_scan, list_files
 from dictalake.lake.schema import SUPERSEDED, TRANSCRIPTS
+from dictalake.lake.spills import make_spill_folder
 from dictalake.lake.storage import Storage, open_storage
+from dictalake.lake.table_log import TableLog
 from dictalake.lake.views import COMPUTE_SUPERSEDED, VIEWS
 
 _MEMORY = "256MB"
 _MOST_VERSIONS = 100  # of the log that a reader looks through for new rows
 _MOST_OWN_COMMITS = 25  # that a reader looks through to see whether others wrote rows: each is a request
+_MOST_OF_A_NIGHT = 1000  # versions that a run looks through, to see in which files rows came
+_MOST_NEW_ROWS = 200_000  # with more, every row is looked at
 _AGED = 20  # versions after which what was found is written down again, though it is the same
+_CHANGES, _MODULUS = ("add", "remove"), 2**63  # actions; of sums that fit the version of a transaction
 _ERASURE_MARK = "dictalake.erasure"  # as table.ERASURE_MARK
 _KEY = {name: ds.field(name) for name in ("recording_id", "recorded_month", "fingerprint", "attempt", "status")}
 _A_DOUBLED_KEY = """
@@ -54,6 +64,7 @@ _VERSIONS = {
     "seen_at": ds.field("provenance", "transcribed_at"),
     "reason": ds.field("error", "reason"),
 }
+_Pairs = dict[str, str]  # recording_id → superseded_by
 
 
 class RecordingVersions:
@@ -84,54 +95,46 @@ def open_superseded(storage: Storage, transcripts: DeltaTable, rows: Storage, kn
     if not has_table(storage):
         return WrittenDown(None, False)
     delta = open_table(storage, SUPERSEDED, to_read=True)
-    version, log = transcripts.version(), _Log(rows)
-    covered, single = (
-        delta.transaction_version(_name_turn(transcripts, known)),
-        delta.transaction_version(_name_single(transcripts)),
-    )
-    holds = covered is not None and covered <= version and not log.has_new_rows(covered, version)
-    is_single = single is not None and single <= version and log.has_own_rows_alone(single, version, _MOST_OWN_COMMITS)
+    table_id = str(transcripts.metadata().id)
+    covered, single = _read_mark(delta, _name_turn(table_id, known)), _read_mark(delta, _name_single(table_id))
+    if covered is None and single is None:
+        return WrittenDown(None, False)
+    log = _Log(rows, transcripts.version(), sum_up_files(list_files(transcripts)))
+    holds = covered is not None and log.list_brought(covered, _MOST_VERSIONS) == []
+    is_single = single is not None and log.has_own_rows_alone(single, _MOST_OWN_COMMITS)
     return WrittenDown(make_dataset(delta, storage, SUPERSEDED) if holds else None, is_single)
 
 
-def refresh_superseded(lake: Lake) -> int:
+def refresh_superseded(lake: Lake, *, may_read_all: bool = True) -> int:
     """Finds what was replaced, and writes down what is new; returns how many pairs there are.
 
-    It reads no row where none came, and nothing was promoted, since it was called last. Raises RunError when the lake cannot
-    be read or written.
+    It reads no row where none came, and nothing was promoted, since it was called last. It holds no list of
+    files, and of a night's rows their URIs. Without ``may_read_all`` it leaves all as it is where every row would have to be
+    looked at: among ten million that takes a quarter of a minute and a gigabyte. Raises RunError when the lake cannot be read
+    or written.
     """
     rows, storage = open_storage(lake, TRANSCRIPTS_FOLDER), open_storage(lake, SUPERSEDED_FOLDER)
     try:
-        transcripts = open_table(rows, TRANSCRIPTS, to_read=True)
+        transcripts = TableLog(rows, TRANSCRIPTS)
         delta = open_or_create_table(storage, SUPERSEDED, (), "dictalake: recordings that a newer version replaced")
-        known = read_fingerprints(lake)
-        turn = _name_turn(transcripts, known)
+        turn, of_single = _name_turn(transcripts.table_id, read_fingerprints(lake)), _name_single(transcripts.table_id)
+        log = _Log(rows, transcripts.version, sum_up_files(transcripts.paths()))
 
         def change() -> int:
             delta.update_incremental()
-            covered, version = delta.transaction_version(turn), transcripts.version()
-            there, log = make_dataset(delta, storage, SUPERSEDED).to_table(), _Log(rows)
-            has_new = covered is None or (covered < version and log.has_new_rows(covered, version))
-            single = delta.transaction_version(_name_single(transcripts))
-            if covered is not None and single is not None and not has_new and version - covered < _AGED:
-                return there.num_rows
-            files, marks = make_dataset(transcripts, rows, TRANSCRIPTS), [Transaction(turn, version)]
-            found = _find(files, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER))) if has_new else there
-            is_single = single is not None and log.has_own_rows_alone(single, version, _MOST_VERSIONS)
-            if is_single or not _has_doubled_key(files):
-                marks.append(Transaction(_name_single(transcripts), version))
-            properties = CommitProperties(app_transactions=marks)
-            new, is_gone = _compare(found, there)
-            options = dict(storage.delta_options)
-            if new.num_rows == 0 and not is_gone:
-                delta.create_write_transaction(
-                    [], mode="append", schema=SUPERSEDED, partition_by=[], commit_properties=properties
-                )
-            elif is_gone:
-                write_deltalake(delta, found, mode="overwrite", commit_properties=properties, storage_options=options)
-            else:
-                write_deltalake(delta, new, mode="append", commit_properties=properties, storage_options=options)
-            return found.num_rows
+            covered, single = _read_mark(delta, turn), _read_mark(delta, of_single)
+            there = _read_pairs(make_dataset(delta, storage, SUPERSEDED))
+            brought = None if covered is None else log.list_brought(covered, _MOST_OF_A_NIGHT)
+            is_single = single is not None and log.has_own_rows_alone(single, _MOST_OF_A_NIGHT)
+            is_young = covered is not None and log.version - covered.version < _AGED
+            if (brought == [] and single is not None and is_young) or not (may_read_all or (brought is not None and is_single)):
+                return len(there)
+            found = _find(rows, transcripts, brought, there, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER)))
+            marks = _make_mark(turn, log)
+            if is_single or not _has_doubled_key(rows, transcripts):
+                marks += _make_mark(of_single, log)
+            _write_pairs(delta, storage, found, there, CommitProperties(app_transactions=marks))
+            return len(found)
 
         return retry_on_conflict(delta, change)
     except (OSError, DeltaError, duckdb.Error) as error:
@@ -140,79 +143,180 @@ def refresh_superseded(lake: Lake) -> int:
         ) from error
 
 
+def keep_superseded(lake: Lake, *, may_read_all: bool = True) -> None:
+    """As ``refresh_superseded`` at the end of other work, which has succeeded: a failure is only told."""
+    try:
+        refresh_superseded(lake, may_read_all=may_read_all)
+    except RunError as problem:
+        line = f"{name_place(problem)}: readers find it out themselves, which takes them longer, until a run succeeds in it"
+        logs.log_event("superseded", line, level=logs.WARNING)
+
+
 @contextmanager
 def small_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database that takes little memory, and spills what does not fit."""
-    with TemporaryDirectory(prefix="dictalake-superseded-") as folder, duckdb.connect() as database:
-        stops.interrupted_by_stops(database)
-        database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
-        database.execute("SET temp_directory = ?", [folder])
-        yield database
+    folder, remove = make_spill_folder("dictalake-superseded-")
+    try:
+        with duckdb.connect() as database:
+            stops.interrupted_by_stops(database)
+            database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
+            database.execute("SET temp_directory = ?", [str(folder)])
+            yield database
+    finally:
+        remove()
 
 
-def _find(rows: ds.Dataset, fingerprints: ds.Dataset) -> pa.Table:
+def _find(
+    storage: Storage, transcripts: TableLog, brought: list[str] | None, there: _Pairs, fingerprints: ds.Dataset
+) -> _Pairs:
+    """The pairs of all rows. Where only the files ``brought`` came since those of ``there`` were found, it looks at the URIs
+    that these name, and nothing else can have changed."""
+    if brought == []:
+        return there
+    uris = None if brought is None else _list_uris(storage, brought)
+    if uris is None:
+        return _compute(_Rows(storage, transcripts, _VERSIONS), fingerprints)
+    wanted = ds.field("source", "uri").isin(uris)
+    touched = pa.Table.from_batches(_Rows(storage, transcripts, _VERSIONS, wanted).read(), _Rows.find_schema(_VERSIONS))
+    found, ids = _compute(touched, fingerprints), set(touched["recording_id"].to_pylist())
+    return {one: other for one, other in there.items() if one not in ids} | found
+
+
+def _list_uris(storage: Storage, paths: Sequence[str]) -> pa.Array | None:
+    """What rows of these files have as their URI. None if they have too many, or were compacted and removed since."""
+    columns, rows, uris = {"uri": ds.field("source", "uri")}, 0, list[pa.Array]()
+    try:
+        for batch in iter_scan(paths, TRANSCRIPTS, storage, columns):
+            rows += batch.num_rows
+            if rows > _MOST_NEW_ROWS:
+                return None
+            uris.append(batch["uri"])
+    except FileNotFoundError:
+        return None
+    return pa.chunked_array(uris, pa.string()).unique().drop_null()
+
+
+def _compute(versions: pa.Table | _Rows, fingerprints: ds.Dataset) -> _Pairs:
     with small_database() as database:
-        database.register("recording_versions", RecordingVersions(rows))
+        database.register("recording_versions", versions)
         database.register("fingerprint_records", fingerprints)
         database.execute(f"CREATE TEMP VIEW promotions AS {VIEWS['promotions']}")
-        found = database.sql(COMPUTE_SUPERSEDED).to_arrow_table()
-    at = pa.array([datetime.now(UTC)] * found.num_rows, pa.timestamp("us", tz="UTC"))
-    return found.append_column("at", at).cast(without_docs(SUPERSEDED))
+        return dict(database.sql(COMPUTE_SUPERSEDED).fetchall())
 
 
-def _has_doubled_key(rows: ds.Dataset) -> bool:
+def _has_doubled_key(storage: Storage, transcripts: TableLog) -> bool:
     with small_database() as database:
-        database.register("keys", RecordingVersions(rows, _KEY))
+        database.register("keys", _Rows(storage, transcripts, _KEY))
         return bool(database.sql(_A_DOUBLED_KEY).fetchall())
 
 
-def _compare(found: pa.Table, there: pa.Table) -> tuple[pa.Table, bool]:
-    """What of ``found`` is not there yet, and whether something there is no longer so."""
-    there = there.sort_by([("at", "ascending")])
-    known = dict(zip(there["recording_id"].to_pylist(), there["superseded_by"].to_pylist(), strict=True))
-    now = dict(zip(found["recording_id"].to_pylist(), found["superseded_by"].to_pylist(), strict=True))
-    is_new = pa.array([known.get(one) != other for one, other in now.items()], pa.bool_())
-    return found.filter(is_new), bool(known.keys() - now.keys())
+def _read_pairs(pairs: ds.Dataset) -> _Pairs:
+    """The newest pair of each recording."""
+    there = pairs.to_table().sort_by([("at", "ascending")])
+    return dict(zip(there["recording_id"].to_pylist(), there["superseded_by"].to_pylist(), strict=True))
 
 
-def _name_turn(transcripts: DeltaTable, known: KnownFingerprints) -> str:
+def _write_pairs(delta: DeltaTable, storage: Storage, found: _Pairs, there: _Pairs, properties: CommitProperties) -> None:
+    """Adds what is new, or writes all anew where a pair is no longer so."""
+    is_gone = bool(there.keys() - found.keys())
+    new = found if is_gone else {one: other for one, other in found.items() if there.get(one) != other}
+    if not new and not is_gone:
+        delta.create_write_transaction([], mode="append", schema=SUPERSEDED, partition_by=[], commit_properties=properties)
+        return
+    values = (list(new), list(new.values()), [datetime.now(UTC)] * len(new))
+    table = pa.table(list(map(pa.array, values, SUPERSEDED.types)), schema=without_docs(SUPERSEDED))
+    mode: Literal["overwrite", "append"] = "overwrite" if is_gone else "append"
+    write_deltalake(delta, table, mode=mode, commit_properties=properties, storage_options=dict(storage.delta_options))
+
+
+class _Rows:
+    """Columns of all rows of a version of the table of transcripts, read file by file. DuckDB takes it as a table that can be
+    read again and again."""
+
+    def __init__(
+        self, storage: Storage, log: TableLog, columns: Mapping[str, ds.Expression], wanted: ds.Expression | None = None
+    ) -> None:
+        self._storage, self._log, self._columns, self._wanted = storage, log, columns, wanted
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        return iter_scan(self._log.paths(), TRANSCRIPTS, self._storage, self._columns, self._wanted)
+
+    @staticmethod
+    def find_schema(columns: Mapping[str, ds.Expression]) -> pa.Schema:
+        """The names and types that such columns have in a batch."""
+        return ds.dataset(TRANSCRIPTS.empty_table()).scanner(columns=dict(columns)).projected_schema
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return pa.RecordBatchReader.from_batches(self.find_schema(self._columns), self.read()).__arrow_c_stream__()
+
+
+class _Mark(NamedTuple):
+    """A version of the table of transcripts that was looked at, and the sum over the names of its files."""
+
+    version: int
+    files: int
+
+
+def _read_mark(delta: DeltaTable, name: str) -> _Mark | None:
+    version, files = delta.transaction_version(name), delta.transaction_version(f"{name}.files")
+    return None if version is None or files is None else _Mark(version, files)
+
+
+def _make_mark(name: str, log: _Log) -> list[Transaction]:
+    return [Transaction(name, log.version), Transaction(f"{name}.files", log.files)]
+
+
+def sum_up_files(paths: Iterable[str]) -> int:
+    """A sum over names of files that knows no order: adding and removing files changes it as they come and go."""
+    sums = (int.from_bytes(blake2b(unquote(path).encode(), digest_size=8).digest()) for path in paths)
+    return sum(sums) % _MODULUS
+
+
+def _name_turn(table_id: str, known: KnownFingerprints) -> str:
     """The application transaction whose version is that of the transcripts which was looked at. What counts is in its name."""
     counted = sorted(name for names in known.promoted for name in names)
-    return f"dictalake.covers.{transcripts.metadata().id}.{blake2b(','.join(counted).encode(), digest_size=4).hexdigest()}"
+    return f"dictalake.covers.{table_id}.{blake2b(','.join(counted).encode(), digest_size=4).hexdigest()}"
 
 
-def _name_single(transcripts: DeltaTable) -> str:
+def _name_single(table_id: str) -> str:
     """The application transaction whose version is that of the transcripts in which each key was there once."""
-    return f"dictalake.single.{transcripts.metadata().id}"
+    return f"dictalake.single.{table_id}"
 
 
 class _Log:
-    """The commits of the table of transcripts, each read once."""
+    """The commits that led to a version of the table of transcripts, whose files have the sum ``files``. Each is read once."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, version: int, files: int) -> None:
+        self._storage, self.version, self.files = storage, version, files
         self._read: dict[int, list[Mapping[str, Any]]] = {}
 
-    def has_new_rows(self, after: int, until: int) -> bool:
-        """Whether a version after ``after`` brought rows; compaction and erasure bring none. True where the log does not
-        say."""
-        if until - after > _MOST_VERSIONS:
-            return True
-        try:
-            return any(_list_brought(self._actions(version)) for version in range(after + 1, until + 1))
-        except FileNotFoundError:
-            return True
+    def list_brought(self, mark: _Mark, most: int) -> list[str] | None:
+        """The files that brought rows after ``mark``; compaction and erasure bring none. None where rows were removed
+        otherwise, where the log does not say, and beyond ``most`` versions."""
+        commits = self._follow(mark, most)
+        if commits is None or any(_removes_rows(actions) for actions in commits):
+            return None
+        return [unquote(add["path"]) for actions in commits for add in _list_brought(actions)]
 
-    def has_own_rows_alone(self, after: int, until: int, most: int) -> bool:
-        """Whether all rows that came after ``after`` were written as dictalake does, which looks whether they are there. False
+    def has_own_rows_alone(self, mark: _Mark, most: int) -> bool:
+        """Whether all rows that came after ``mark`` were written as dictalake does, which looks whether they are there. False
         where the log does not say, and beyond ``most`` versions.
         """
-        if until - after > most:
-            return False
+        commits = self._follow(mark, most)
+        return commits is not None and all(map(_is_own, commits))
+
+    def _follow(self, mark: _Mark, most: int) -> list[list[Mapping[str, Any]]] | None:
+        """The commits after ``mark``. None where they did not lead from its files to those of this version: the table was
+        restored, or the log does not say."""
+        if not 0 <= self.version - mark.version <= most:
+            return None
         try:
-            return all(_is_own(self._actions(version)) for version in range(after + 1, until + 1))
+            commits = [self._actions(version) for version in range(mark.version + 1, self.version + 1)]
         except FileNotFoundError:
-            return False
+            return None
+        changes = {kind: [action[kind]["path"] for one in commits for action in one if kind in action] for kind in _CHANGES}
+        files = self.files - sum_up_files(changes["add"]) + sum_up_files(changes["remove"])
+        return commits if (files - mark.files) % _MODULUS == 0 else None
 
     def _actions(self, version: int) -> list[Mapping[str, Any]]:
         if version not in self._read:
@@ -222,11 +326,21 @@ class _Log:
         return self._read[version]
 
 
+def _is_erasure(actions: Sequence[Mapping[str, Any]]) -> bool:
+    return any(_ERASURE_MARK in action.get("commitInfo", {}) for action in actions)
+
+
 def _list_brought(actions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The files of a commit that bring rows."""
-    if any(_ERASURE_MARK in action.get("commitInfo", {}) for action in actions):
+    if _is_erasure(actions):
         return []
     return [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
+
+
+def _removes_rows(actions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a commit takes rows away that no erasure does: somebody deleted some, or restored an older version. An erasure
+    takes all versions of a URI, and its pairs."""
+    return not _is_erasure(actions) and any(action["remove"]["dataChange"] for action in actions if "remove" in action)
 
 
 def _is_own(actions: Sequence[Mapping[str, Any]]) -> bool:

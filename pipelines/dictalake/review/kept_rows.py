@@ -10,13 +10,10 @@ the folder too: then everything is read anew, and the folder removed.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -32,6 +29,7 @@ from dictalake.lake.places import FINGERPRINTS_FOLDER, RECHECKS_FOLDER, SUPERSED
 from dictalake.lake.rechecks import open_rechecks
 from dictalake.lake.row_search import iter_scan, list_files
 from dictalake.lake.schema import RECHECKS, TRANSCRIPTS
+from dictalake.lake.spills import make_spill_folder
 from dictalake.lake.storage import open_storage
 from dictalake.lake.superseded import WrittenDown, open_superseded
 from dictalake.lake.views import STORED_SUPERSEDED, TRANSCRIPTS_OF_SINGLE_KEYS, VIEWS
@@ -122,9 +120,11 @@ class KeptRows:
         self._files: set[str] = set()
         self.state: dict[str, tuple[Any, int]] = {}  # the tables that were taken in, and their versions
         self.is_stale = False  # whether to begin anew
+        self.is_replaced = False  # whether the lake is another one than it was
+        self._last: Any = None  # size and date of the last version that was taken in
         self.database = duckdb.connect(config={"memory_limit": _MEMORY, "autoload_known_extensions": False})
-        self.spill = Path(tempfile.mkdtemp(prefix="dictalake-review-"))
-        weakref.finalize(self, shutil.rmtree, self.spill, ignore_errors=True)
+        self.spill, remove = make_spill_folder("dictalake-review-")
+        weakref.finalize(self, remove)
         self.database.register_filesystem(_Files(self._storages[TRANSCRIPTS_FOLDER].filesystem))
         self.database.execute("SET temp_directory = ?", [str(self.spill)])
         self.database.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
@@ -135,6 +135,9 @@ class KeptRows:
 
     def refresh(self) -> None:
         """Raises RunError, OSError, and errors of DuckDB, Delta and Arrow; then everything is as before."""
+        if self._is_replaced():
+            self.is_stale = self.is_replaced = True
+            return
         tables = {name: self._follow(name) for name in (TRANSCRIPTS_FOLDER, FINGERPRINTS_FOLDER, RECHECKS_FOLDER)}
         state = {name: (table.metadata().id, table.version()) for name, table in tables.items() if table is not None}
         if state == self.state:
@@ -151,8 +154,23 @@ class KeptRows:
             for some in _split(transcripts) if not self.state else ():  # nobody reads yet
                 self._commit(cursor, self._files | some, partial(self._insert, cursor, some - self._files))
             self._commit(cursor, paths, lambda: self._take(cursor, transcripts, paths, state))
-        self.state = state
+        self.state, self._last = state, self._find_last(transcripts)
         self.is_stale = bool(gone) and any(self.spill.iterdir())
+
+    def _find_last(self, transcripts: DeltaTable) -> Any:
+        info = self._storages[TRANSCRIPTS_FOLDER].filesystem.get_file_info(f"_delta_log/{transcripts.version():020}.json")
+        return info.size, info.mtime
+
+    def _is_replaced(self) -> bool:
+        """Whether the table was deleted and made anew, or restored from a backup. A log that was cleaned up tells nothing."""
+        known = self._tables.get(TRANSCRIPTS_FOLDER) if self.state else None
+        if known is None or (last := self._find_last(known)) == self._last:
+            return False
+        self._last = last
+        there = open_table(self._storages[TRANSCRIPTS_FOLDER], TRANSCRIPTS, to_read=True)
+        if there.metadata().id != known.metadata().id or there.version() < known.version() or last[0] is not None:
+            return True
+        return there.version() == known.version() and set(list_files(there)) != self._files
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection, paths: set[str], change: Callable[[], None]) -> None:
         cursor.execute("BEGIN")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -38,6 +39,7 @@ SORTS = {
     "oldest": ("recorded_at", False, "oldest first"),
     "longest": ("duration_s", True, "longest first"),
 }
+_MONTH = re.compile(r"[\w.-]{1,40}")
 _SHOWN = "recorded_at, specialty, duration_s, status, reason, confidence, lost_s, uncovered_s, checked_by"
 
 
@@ -150,8 +152,9 @@ def read_page(
     counted = (source, where, json.dumps(values, default=str))
     [count] = snapshot.remember(counted, lambda: snapshot.query(f"SELECT count(*) AS rows FROM {source} WHERE {where}", values))
     paged = dict(values)
-    order = f"sorted_by {'DESC' if is_falling else 'ASC'} NULLS LAST, key"
-    narrow = f"SELECT number, key, {column} AS sorted_by FROM {source} WHERE {where}"
+    # A recording has a row in each month where its object's date changed and its version did not.
+    order = f"sorted_by {'DESC' if is_falling else 'ASC'} NULLS LAST, key, month"
+    narrow = f"SELECT number, key, recorded_month AS month, {column} AS sorted_by FROM {source} WHERE {where}"
     parts = [
         f"({narrow} AND {part} ORDER BY {order} LIMIT {PAGE_ROWS + 1})"
         for part in (_write_after(column, after, paged, is_falling=is_falling) if after else ("true",))
@@ -159,7 +162,7 @@ def read_page(
     rows = snapshot.query(
         f"""
         WITH page AS MATERIALIZED (FROM ({" UNION ALL ".join(parts)}) ORDER BY {order} LIMIT {PAGE_ROWS + 1})
-        SELECT listed.recording_id, {_SHOWN}, page.sorted_by
+        SELECT listed.recording_id, {_SHOWN}, page.sorted_by, page.month
         FROM page JOIN listed USING (number) LEFT JOIN checked ON checked.key = page.key
         ORDER BY {order.replace("key", "page.key")}
         """,
@@ -173,21 +176,23 @@ def read_page(
 def _name_place(row: Mapping[str, Any]) -> str:
     value = row["sorted_by"]
     known = value.isoformat() if isinstance(value, datetime) else value
-    return base64.urlsafe_b64encode(json.dumps([known, row["recording_id"]]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([known, row["recording_id"], row["month"]]).encode()).decode()
 
 
 def _write_after(column: str, after: str, values: dict[str, Any], *, is_falling: bool) -> Sequence[str]:
     """Conditions of which one holds for what comes behind a place; apart they are quicker than as one. Raises BadFilter for a
     place that no page has given."""
     try:
-        value, recording_id = json.loads(base64.urlsafe_b64decode(after.encode()))
+        value, recording_id, month = json.loads(base64.urlsafe_b64decode(after.encode()))
         value = _check_place(column, value)
         if not (isinstance(recording_id, str) and recording_id.isalnum() and recording_id.isascii()):
             raise ValueError("no id")
+        if not (isinstance(month, str) and _MONTH.fullmatch(month)):
+            raise ValueError("no month")
     except (ValueError, TypeError, RecursionError, OverflowError):
         raise BadFilter("this page of the list is not known; begin with the first") from None
-    values["last_id"] = recording_id
-    same = "key > to_key($last_id)"
+    values |= {"last_id": recording_id, "last_month": month}
+    same = "(key, recorded_month) > (to_key($last_id), $last_month)"
     if value is None:
         return (f"{column} IS NULL AND {same}",)
     values["last"] = value

@@ -64,6 +64,8 @@ class Snapshot:
             try:
                 rows = self._rows
                 rows.refresh()
+                if rows.is_replaced:
+                    self.corrections, self._run_log, self._runs = Corrections(self._lake), None, (None, [])
                 if rows.is_stale:
                     rows = KeptRows(self._lake)
                     rows.refresh()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dictalake import logs
 from dictalake.config.sections import Config
-from dictalake.errors import RunError, name_place
 from dictalake.lake.fingerprints import FingerprintLog, keep_what_counts, list_fingerprints, name_operator
-from dictalake.lake.superseded import refresh_superseded
+from dictalake.lake.superseded import keep_superseded
 from dictalake.transcript.provenance import Provenance
 from dictalake.workflow.summary import Standing
 
@@ -33,11 +32,7 @@ def settle(config: Config, provenance: Provenance, *, promote: bool, is_complete
         elif promote:
             line = f"{fingerprint} was not promoted: other runs are still at work on recordings that this run left to them"
             logs.log_event("not_promoted", line, level=logs.WARNING)
-    try:
-        refresh_superseded(config.lake)
-    except RunError as problem:  # what this run wrote is there all the same
-        line = f"{name_place(problem)}: readers find it out themselves, which takes them longer, until a run succeeds in it"
-        logs.log_event("superseded", line, level=logs.WARNING)
+    keep_superseded(config.lake)
     promoted = log.read().promoted
     if not promoted or fingerprint in promoted[0]:
         return "production"

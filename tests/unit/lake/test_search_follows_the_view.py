@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from dictalake.lake.erase import Subjects, forget
@@ -44,3 +45,17 @@ def test_the_index_follows_a_promotion_and_does_not_find_experiments(tmp_path: P
     promote(lake, B)
     index.refresh()
     assert (len(index.search("fracture", 10)), len(index.search("rupture", 10))) == (0, 1)
+
+
+def test_the_index_of_a_table_that_was_restored_from_a_backup_is_built_anew(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path)
+    commit(lake, make_version("gs://a/1", text="A fracture."))
+    shutil.copytree(f"{lake.uri}/transcripts", tmp_path / "backup")
+    commit(lake, make_version("gs://a/2", text="A rupture."))
+    index = TextIndex(lake, tmp_path / "index")
+    index.refresh()
+    shutil.rmtree(f"{lake.uri}/transcripts")
+    shutil.copytree(tmp_path / "backup", f"{lake.uri}/transcripts")
+    commit(lake, make_version("gs://a/3", text="A fissure."))  # as many versions as the index has seen
+    assert index.refresh().added == 2
+    assert [len(index.search(word, 10)) for word in ("fracture", "rupture", "fissure")] == [1, 0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,27 @@ def test_a_recording_that_lies_in_a_file_of_the_server_is_gone_from_it_when_it_i
     assert [row[0] for row in listed] == ["a", "c", "d"]
     assert listed == said
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_a_lake_that_is_made_anew_under_a_server_is_seen(tmp_path: Path, *, is_restored: bool) -> None:
+    """It has as many versions as the one before, which is why nothing else tells them apart."""
+    lake, backup = Lake.model_validate({"uri": str(tmp_path / "lake")}), tmp_path / "backup"
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    shutil.copytree(str(lake.uri), backup)
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("b")]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    kept = snapshot._rows
+    snapshot.refresh()
+    assert snapshot._rows is kept
+    shutil.rmtree(str(lake.uri))
+    if is_restored:
+        shutil.copytree(backup, str(lake.uri))
+    for name in "c" if is_restored else "de":
+        TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
+    listed, said = list_rows(lake, snapshot)
+    assert ([row[0] for row in listed], listed == said) == (list("ac" if is_restored else "de"), True)
 
 
 def test_a_compaction_changes_nothing_that_is_listed(tmp_path: Path) -> None:

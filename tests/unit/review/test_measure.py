@@ -149,6 +149,17 @@ def test_filters_leave_what_they_say_and_pages_leave_nothing_out(snapshot: Snaps
         assert sorted(seen) == sorted([*MEASURES, "z"])
 
 
+def test_pages_leave_out_no_month_of_a_recording(lake: Lake, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [make_row("twice", recorded_month=f"2026-0{number}", attempt=number) for number in (3, 4, 5)]
+    TranscriptTable(lake).commit(write_staged(make_transcripts(rows), lake))
+    snapshot.refresh()
+    monkeypatch.setattr("dictalake.review.listing.PAGE_ROWS", 1)
+    seen, page = 0, read_page(snapshot, [], "confidence")
+    while page.after is not None:
+        seen, page = seen + len(page.rows), read_page(snapshot, [], "confidence", page.after)
+    assert (seen + len(page.rows), page.total) == (10, 10)
+
+
 def test_a_commit_and_a_compaction_are_seen_by_the_next_request(lake: Lake, snapshot: Snapshot) -> None:
     TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("new")]), lake))
     snapshot.refresh()

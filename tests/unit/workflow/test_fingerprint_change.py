@@ -18,11 +18,11 @@ from dictalake.config.load import load_config
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Config
 from dictalake.errors import ConfigError, RunError
+from dictalake.lake import superseded
 from dictalake.lake.fingerprints import FingerprintLog, promote, read_fingerprints
 from dictalake.lake.query import connect
 from dictalake.lake.runs import RunLog, RunRecord, describe_config
 from dictalake.transcript.provenance import Provenance
-from dictalake.workflow import standing
 from dictalake.workflow.fingerprint_change import compare_parts, find_new, take_name, tell_of_new
 from dictalake.workflow.identity import identify
 from dictalake.workflow.standing import record_request, settle
@@ -210,10 +210,10 @@ def test_a_run_that_cannot_find_out_what_was_replaced_is_finished_all_the_same(
     config = configure(lake)
     provenance = fill(config, "gs://a/1")
 
-    def fail(_: Any) -> int:
+    def fail(_: Any, **options: Any) -> int:
         raise RunError("cannot find out what was replaced in the lake")
 
-    monkeypatch.setattr(standing, "refresh_superseded", fail)
+    monkeypatch.setattr(superseded, "refresh_superseded", fail)
     logging.getLogger("dictalake").addHandler(caplog.handler)
     try:
         assert settle(config, provenance, promote=False, is_complete=True) == "production"
