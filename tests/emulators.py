@@ -2,7 +2,8 @@
 behind the XML proxy, and moto's S3. Nothing here reaches beyond the machine.
 
 Each server has its own process (``python -m tests.emulators gcs``), which prints its address and ends when its standard input
-does. ``python -m tests.emulators s3 ADDRESS SECONDS`` listens elsewhere and serves one recording in so many seconds. Some calls of delta-rs keep the interpreter's lock while they wait, so a server in the test's own process would hang it.
+does: some calls of delta-rs keep the interpreter's lock while they wait, so a server in the test's own process would hang it.
+``python -m tests.emulators s3 ADDRESS SECONDS`` listens elsewhere, and serves one recording in so many seconds.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos_archive import Verdict
-from tests.hosts import PAGE, passed, read_commands
+from tests.hosts import PAGE, choose_newest, passed, read_commands
 
 GOOD = Verdict(expected=3, there=3, lost=0, duplicated=0, crashed=0, wrong=())
 
@@ -17,6 +17,7 @@ def test_the_hosts_are_joined_by_the_commands_of_the_page() -> None:
     assert commands.token == "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/ray-token"
     assert commands.head.startswith("ray start --head --node-ip-address 10.0.0.1 --port 6379 ")
     assert commands.for_worker("10.0.0.5").startswith("ray start --node-ip-address 10.0.0.5 --address 10.0.0.1:6379")
+    assert commands.leave == "ray stop"
     run = commands.for_run("s3://archive/a", "s3://lake/l", Path("/x y.yaml"))
     assert run == "dictalake backfill s3://archive/a s3://lake/l --config '/x y.yaml' --ray.address auto"
 
@@ -35,3 +36,8 @@ def test_the_hosts_are_joined_by_the_commands_of_the_page() -> None:
 )
 def test_whatever_is_lost_twice_or_wrong_is_no_pass(verdict: Verdict | None, problems: list[str], expected: bool) -> None:
     assert passed(verdict, problems) is expected
+
+
+def test_a_recording_that_was_made_again_counts_as_its_last_attempt() -> None:
+    rows = [{"recording_id": "a", "attempt": 1}, {"recording_id": "a", "attempt": 0}, {"recording_id": "b", "attempt": 0}]
+    assert [(row["recording_id"], row["attempt"]) for row in choose_newest(rows)] == [("a", 1), ("b", 0)]
