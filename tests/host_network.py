@@ -7,7 +7,9 @@ Everything here needs root and lives in a network namespace that the caller has 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ OWN_NUMBER = 254  # of who looks at the hosts from outside
 _ENTER = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _HOST = ("unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "infinity")
 _START_S = 10.0
+_PR_SET_PDEATHSIG = 1
 # The log of a host's Ray is in its /tmp. What it keeps in memory and in /run is gone with the host.
 _MOUNT = """
 hostname {name}
@@ -47,12 +50,16 @@ def enter(module: str, arguments: Sequence[str], marker: str) -> int:
     They and all hosts in them are gone when it ends, however it ends.
     """
     command = [*_ENTER, sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, env={**os.environ, marker: "1"}) as process:
+    with subprocess.Popen(command, env={**os.environ, marker: "1"}, preexec_fn=_end_with_parent) as process:
         try:
             return process.wait()
         except BaseException:
-            process.terminate()
+            process.kill()  # it takes no other signal; what it has forked is killed with it
             raise
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Host:

@@ -403,12 +403,8 @@ def run(folder: Path, options: argparse.Namespace, story: Story) -> dict[str, An
             story.complain(f"broke off: {type(error).__name__}: {error}", scenario.read_output())
         finally:
             cluster.kill_all()
-    return {
-        "exit code": code,
-        "made again by --retry-failed": withheld,
-        "verdict": verdict and vars(verdict),
-        "passed": passed(verdict, story.problems),
-    }
+    figures = {"exit code": code, "made again by --retry-failed": withheld, "verdict": verdict and vars(verdict)}
+    return {**figures, "passed": passed(verdict, story.problems)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
