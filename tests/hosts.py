@@ -14,16 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import secrets
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +30,16 @@ from dictalake.config.sections import Archive
 from dictalake.errors import RunError
 from jobs.benchmarks.__main__ import write_result
 from tests.chaos_archive import Verdict, expect_rows, verify, write_archive
-from tests.commands import ROOT
-from tests.emulators import ObjectStore, describe_s3
-from tests.host_network import Host, can_make_hosts, enter, run_network
+from tests.emulators import ObjectStore
+from tests.host_network import can_make_hosts, enter, run_network
+from tests.hosts_cluster import Cluster, Story, read_tail, run_store
 from tests.models import save_random_lasr
 from tests.recordings import read_rows
 
-PAGE = ROOT / "docs" / "clusters.md"
 _INSIDE = "DICTALAKE_TESTS_HOSTS"  # in the environment of the process that is in the namespaces
-_TOKEN_IN_PAGE, _TOKEN = "/etc/ray-token", "/run/ray-token"
-_STORE_NUMBER = 4
 FINISHED = (0, 3)
 _LOOK_S = 1.0
-_STUCK_S = 420.0
+_STUCK_S = 600.0  # a run may stand still for seven minutes after a machine was lost
 _AFTER_S = 8.0  # of a fault, until an operator looks
 # Small blocks and often a commit: each fault finds work at all stages.
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -64,76 +57,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Commands:
-    """What docs/clusters.md tells an operator to type."""
-
-    token: str
-    head: str
-    worker: str
-    leave: str
-    backfill: str
-
-    def for_worker(self, address: str) -> str:
-        return re.sub(r"(--node-ip-address) \S+", rf"\1 {address}", self.worker)
-
-    def for_run(self, archive: str, lake: str, config: Path) -> str:
-        """The backfill with other places, and the configuration in the file ``config``."""
-        words = shlex.split(self.backfill)
-        places = {"gs://bucket/dictations": archive, "gs://lake/speech": lake}
-        words = [places.get(word, word) for word in words]
-        words[words.index("--config") + 1] = str(config)
-        return shlex.join(words)
-
-
-def read_commands(page: str) -> Commands:
-    """The commands of the first section of the page on clusters."""
-    lines = [line for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-
-    def find(start: str) -> str:
-        return next(line for line in lines if line.startswith(start))
-
-    return Commands(
-        token=find("export RAY_AUTH_MODE=token").replace(_TOKEN_IN_PAGE, _TOKEN),
-        head=find("ray start --head"),
-        worker=find("ray start --node-ip-address"),
-        leave=find("ray stop"),
-        backfill=find("dictalake backfill"),
-    )
-
-
-@dataclass
-class Story:
-    """What happened and what was seen, in the order of time."""
-
-    began: float = field(default_factory=time.monotonic)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    rows: int = 0
-    commits: list[tuple[float, int]] = field(default_factory=list)  # when there were so many rows for the first time
-
-    @property
-    def at_s(self) -> float:
-        return round(time.monotonic() - self.began, 1)
-
-    def count(self, rows: int) -> bool:
-        """Notes how many rows there are; whether that are more than before."""
-        has_more = rows != self.rows
-        if has_more:
-            self.rows = rows
-            self.commits.append((self.at_s, rows))
-        return has_more
-
-    def tell(self, sentence: str, saw: str = "") -> None:
-        at_s = self.at_s
-        self.events.append({"at_s": at_s, "what": sentence, "rows": self.rows, **({"saw": saw} if saw else {})})
-        print(f"{at_s:6.1f} s  {self.rows:4} rows  {sentence}", *saw.splitlines(), sep="\n            | ", flush=True)
-
-    def complain(self, sentence: str, saw: str = "") -> None:
-        self.problems.append(sentence)
-        self.tell(f"PROBLEM: {sentence}", saw)
-
-
 def passed(verdict: Verdict | None, problems: Sequence[str]) -> bool:
     """Whether the lake holds each recording once, as it should be, and nothing else went wrong."""
     if verdict is None or problems:
@@ -147,93 +70,6 @@ def choose_newest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     for row in sorted(rows, key=lambda row: row["attempt"]):
         newest[row["recording_id"]] = row
     return list(newest.values())
-
-
-class Cluster:
-    """The hosts, by name, with Ray started as the page says."""
-
-    def __init__(self, folder: Path, story: Story) -> None:
-        self._folder, self._story = folder, story
-        self.commands = read_commands(PAGE.read_text(encoding="utf-8"))
-        self._secret = secrets.token_hex(32)
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("DICTALAKE_", "RAY_"))}
-        paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self.environment |= {"PATH": paths, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
-        self.head = self._add("head", 1)
-        self.workers = {name: self._add(name, number) for name, number in (("worker-2", 2), ("worker-3", 3))}
-
-    def start_ray(self) -> None:
-        self._start(self.head, self.commands.head)
-        for name in self.workers:
-            self.join(name)
-
-    def join(self, name: str) -> None:
-        """The page's command on a worker."""
-        host = self.workers[name]
-        self._start(host, self.commands.for_worker(host.address("cluster")))
-
-    def replace(self, name: str, by: str, number: int) -> None:
-        """Another machine for one that is gone."""
-        del self.workers[name]
-        self.workers[by] = self._add(by, number)
-        self.join(by)
-
-    def refuse_without_token(self) -> None:
-        """Whether the cluster asks for its token."""
-        look = "python -c \"import ray; ray.init(address='10.0.0.1:6379', logging_level='ERROR', log_to_driver=False)\""
-        code, saw = self.workers["worker-3"].call(f"export RAY_AUTH_MODE=disabled; {look}", self.environment, timeout_s=60)
-        if code == 0:
-            self._story.complain("a driver without the token joined the cluster")
-        else:
-            self._story.tell("a driver without the token is refused", _tail(saw, 2))
-
-    def on(self, host: Host, command: str, timeout_s: float = 120.0) -> tuple[int, str]:
-        """A command on a host, with the token."""
-        return host.call(f"{self.commands.token}\n{command}", self.environment, timeout_s)
-
-    def is_counted_dead(self, name: str) -> bool:
-        """Whether the head has given the worker up, as Ray's log there says."""
-        logs = [path.read_text(errors="replace") for path in self._folder.glob("head/tmp/ray/session_2*/logs/gcs_server.out")]
-        address = re.escape(self.workers[name].address("cluster"))
-        return any(re.search(rf"address: {address} .*marked dead", log) for log in logs)
-
-    def start_on_head(self, command: str, output: Path) -> subprocess.Popen[bytes]:
-        return self.head.start(f"{self.commands.token}\nexec {command}", output, self.environment)
-
-    def kill_all(self) -> None:
-        for host in (self.head, *self.workers.values()):
-            host.kill()
-
-    def _add(self, name: str, number: int) -> Host:
-        host = Host(name, number, self._folder / name)
-        host.call(f"umask 077; echo {self._secret} > {_TOKEN}")
-        return host
-
-    def _start(self, host: Host, command: str) -> None:
-        code, saw = self.on(host, command)
-        if code:
-            self._story.complain(f"{command} on {host.name} ended with {code}", _tail(saw, 12))
-            raise RuntimeError(f"{host.name} did not join")
-        self._story.tell(f"{host.name}: {command}")
-
-
-@contextmanager
-def run_store(folder: Path, recording_s: float) -> Iterator[ObjectStore]:
-    """moto's S3 on a host of its own, which serves one recording in ``recording_s`` seconds."""
-    host, output = Host("storage", _STORE_NUMBER, folder / "storage"), folder / "storage.txt"
-    command = shlex.join([sys.executable, "-m", "tests.emulators", "s3", host.address("storage"), str(recording_s)])
-    # It ends when its standard input does.
-    process = host.start(f"cd {shlex.quote(str(ROOT))}; sleep infinity | {command}", output)
-    try:
-        deadline = time.monotonic() + 60
-        while not (address := output.read_text().partition("\n")[0]).startswith("http"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the storage did not start: {output.read_text()[-400:]}")
-            time.sleep(0.1)
-        yield describe_s3(address)
-    finally:
-        host.kill()
-        process.wait()
 
 
 class Scenario:
@@ -300,7 +136,7 @@ class Scenario:
         """What an operator sees who asks now, on the driver's host."""
         self._story.tell(f"{when}: the run's output", self.read_output())
         code, saw = self._cluster.on(self._cluster.head, f"dictalake runs --lake.uri {self._lake} --config {self._config}")
-        self._story.tell(f"{when}: dictalake runs (exit code {code})", _tail(saw, 12))
+        self._story.tell(f"{when}: dictalake runs (exit code {code})", read_tail(saw, 12))
         code, saw = self._cluster.on(self._cluster.head, "ray status")
         self._story.tell(f"{when}: ray status (exit code {code})", saw.partition("Resources")[0].strip())
 
@@ -321,7 +157,7 @@ class Scenario:
         """The command that failures.md gives for recordings that the storage did not give."""
         command = self._cluster.commands.for_run(self._archive, self._lake, self._config) + " --retry-failed"
         code, saw = self._cluster.on(self._cluster.head, command, timeout_s=_STUCK_S)
-        self._story.tell(f"head: {self._cluster.commands.backfill} --retry-failed (exit code {code})", _tail(saw, 14))
+        self._story.tell(f"head: {self._cluster.commands.backfill} --retry-failed (exit code {code})", read_tail(saw, 14))
 
     def _count(self) -> bool:
         """Looks at the lake; whether there is more than before."""
@@ -330,10 +166,6 @@ class Scenario:
         except (RunError, OSError):  # not made yet
             return False
         return self._story.count(rows)
-
-
-def _tail(text: str, lines: int) -> str:
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def strike(cluster: Cluster, scenario: Scenario, story: Story, worker_s: float, storage_s: float) -> None:

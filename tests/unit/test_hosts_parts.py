@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import hosts
 from tests.chaos_archive import Verdict
-from tests.hosts import PAGE, choose_newest, passed, read_commands
+from tests.hosts import choose_newest, passed
+from tests.hosts_cluster import PAGE, read_commands
 
 GOOD = Verdict(expected=3, there=3, lost=0, duplicated=0, crashed=0, wrong=())
 
@@ -36,6 +38,14 @@ def test_the_hosts_are_joined_by_the_commands_of_the_page() -> None:
 )
 def test_whatever_is_lost_twice_or_wrong_is_no_pass(verdict: Verdict | None, problems: list[str], expected: bool) -> None:
     assert passed(verdict, problems) is expected
+
+
+def test_a_machine_that_may_not_make_hosts_says_so_and_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hosts, "can_make_hosts", lambda: "unshare failed: Operation not permitted")
+    assert hosts.main([]) == 0
+    assert capsys.readouterr().out.startswith("skipped: ")
 
 
 def test_a_recording_that_was_made_again_counts_as_its_last_attempt() -> None:
