@@ -18,7 +18,7 @@ SHELL := bash
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env test-env browser demo test unit fuzz real-files chaos extract-chaos writers year mutations lint format evaluation-set evaluate clean
+.PHONY: help env test-env browser demo test unit fuzz real-files chaos hosts extract-chaos writers year mutations lint format evaluation-set evaluate clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,10 @@ fuzz: test-env ## load N mutated files of each kind (N=100000 SEED=1)
 
 chaos: test-env ## kill runs, workers, actors, runners and nodes N times at random moments and count what is lost (N=210 SEED=1)
 	@$(BIN)/python -m tests.chaos --kills $(or $(N),210) --seed $(SEED) --store all --out chaos.json
+
+# As root. Where the machine does not let it make network namespaces, it says so and ends well.
+hosts: test-env ## run on three hosts in network namespaces, kill one, cut links, and count what is lost
+	@$(BIN)/python -m tests.hosts --out infra/benchmarks/hosts.json
 
 real-files: env ## compare what is read of other projects' audio files with ffprobe (needs ffmpeg and npm)
 	@$(BIN)/python -m jobs.check_real_files --out infra/benchmarks/real-files

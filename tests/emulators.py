@@ -3,10 +3,12 @@ behind the XML proxy, and moto's S3. Nothing here reaches beyond the machine.
 
 Each server has its own process (``python -m tests.emulators gcs``), which prints its address and ends when its standard input
 does: some calls of delta-rs keep the interpreter's lock while they wait, so a server in the test's own process would hang it.
+``python -m tests.emulators s3 ADDRESS SECONDS`` listens elsewhere, and serves one recording in so many seconds.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import platform
 import socket
@@ -16,8 +18,8 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,15 +71,20 @@ def run_gcs() -> Iterator[ObjectStore]:
 def run_s3() -> Iterator[ObjectStore]:
     """moto's S3."""
     with _run_server("s3") as url:
-        options = {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "aws_conditional_put": "etag",
-        }
-        yield ObjectStore("s3", url, options, {"endpoint_url": url, "key": "testing", "secret": "testing"})
+        yield describe_s3(url)
+
+
+def describe_s3(url: str) -> ObjectStore:
+    """moto's S3 that answers at ``url``."""
+    options = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "aws_conditional_put": "etag",
+    }
+    return ObjectStore("s3", url, options, {"endpoint_url": url, "key": "testing", "secret": "testing"})
 
 
 @contextmanager
@@ -116,23 +123,30 @@ def _serve_gcs() -> Iterator[str]:
 
 
 @contextmanager
-def _serve_s3() -> Iterator[str]:
+def _serve_s3(host: str = "127.0.0.1", recording_s: str = "0") -> Iterator[str]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     moto = DomainDispatcherApplication(create_backend_app)
-    put_lock = threading.Lock()
+    put_lock, get_lock, pause_s = threading.Lock(), threading.Lock(), float(recording_s)
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         # The real service compares and writes in one step (If-None-Match); moto does it in two.
-        with put_lock if environ["REQUEST_METHOD"] == "PUT" else nullcontext():
+        if pause_s and environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".wav"):
+            with get_lock:  # one after the other, however many ask: a run then takes as long on any machine
+                time.sleep(pause_s)
+        if is_put := environ["REQUEST_METHOD"] == "PUT":  # read first: a client that is cut off must not keep the lock
+            length = environ.get("CONTENT_LENGTH")
+            body = environ["wsgi.input"].read(*[int(length)] if length else [])
+            environ["wsgi.input"] = io.BytesIO(body)
+        with put_lock if is_put else nullcontext():
             return moto(environ, start_response)
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, application, threaded=True)
+    server = make_server(host, 0, application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http://{host}:{server.server_port}"
     server.shutdown()
     thread.join()
 
@@ -168,6 +182,7 @@ def _wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    with {"gcs": _serve_gcs, "s3": _serve_s3}[sys.argv[1]]() as address:
+    serve: dict[str, Callable[..., AbstractContextManager[str]]] = {"gcs": _serve_gcs, "s3": _serve_s3}
+    with serve[sys.argv[1]](*sys.argv[2:]) as address:
         print(address, flush=True)
         sys.stdin.read()  # until the test's process closes it, or is gone

@@ -3,6 +3,9 @@
 A part is what was listed since the one before. It is planned as all of the work would be: what the lake holds and what other
 runs have leased is left out, and the rest is written as a part of the run's manifest. A listing that is over soon is one part,
 and so is one that may not be cut (``may_begin_early``). The first part also waits until something in it may be transcribed.
+
+Runs plan in turns. A run whose parts hold nothing new gives the turn back between them, so that another one need not wait until
+its listing is over. A part that cannot be planned because the storage fails is planned again.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from dictalake import stops
+from dictalake import logs, retries, stops
 from dictalake.archive.findings import Findings
 from dictalake.config.locations import resolve
 from dictalake.config.sections import Archive, Config
 from dictalake.config.uris import find_path
-from dictalake.errors import RunError
+from dictalake.errors import ArchiveEmpty, RunError
 from dictalake.lake.claims import Heartbeat, Lease, LeaseStore
 from dictalake.lake.erasers import blank_manifests
 from dictalake.lake.fingerprints import list_fingerprints
@@ -83,8 +86,13 @@ class Planning:
     _new: int = 0  # recordings that no part has yet
     _parts: int = 0  # planned
     _next_file: int = 0  # of the manifest
+    _has_first_turn: bool = True  # the turn for which the run has waited before it planned anything
     _turn: Turn | None = None
-    _unread_since: float | None = None  # since then the leases of others cannot be read
+    _part: int | None = None  # closed, and not planned yet
+    _is_listed: bool = False  # ``on_listed`` was called
+    _failures: int = 0  # to plan, one after the other
+    _failing_since: float = 0.0
+    _again_at: float = 0.0
     _planned_at: float = 0.0
     _took_s: float = 0.0
     _stepped_at: float = 0.0
@@ -95,12 +103,18 @@ class Planning:
         self._planned_at = time.monotonic()
         while not self.listing.is_over:
             self._take(_LOOK_S)
-            if self.is_early and self._may_begin() and self._is_due():
-                places = self._plan(self.peers)
-                if self.counts.pending:
+            if self.is_early and self._may_begin() and (self._is_asking or self._is_due()):
+                places = self._plan_in_turn(self.table)
+                if places is not None and self.counts.pending:
                     return places
-        self.on_listed()
-        return self._plan(self.peers, is_last=True)
+        while not self.is_over:
+            places = self._plan_in_turn(self.table, is_last=not (self._part is not None and self._new))
+            if places is None:
+                self._take(0.0)
+                retries.pause(_LOOK_S)
+            elif self.counts.pending:
+                return places
+        return PLACES.empty_table()
 
     def feed(self, reader: ReportReader, book: ShareBook | None) -> Iterator[pa.Table | None]:
         """The reports of ``reader``. Between them the rest of the archive is planned, and goes into ``book``."""
@@ -135,48 +149,90 @@ class Planning:
     def _go_on(self, book: ShareBook) -> None:
         """One step: takes in what was listed, and plans it when it is due and this run's turn."""
         self._take(0.0)
-        is_last = self.listing.is_over
-        if is_last and not self._new:
-            self.on_listed()
+        is_listed = self.listing.is_over
+        if is_listed and not self._new and self._part is None:
+            self._note_listed()
             self.is_over = True
             self.stats.expect_more(0, is_growing=False)
             self.on_planned(self)
             book.close()
             return
-        is_asking = self._turn is not None or self._unread_since is not None
-        if not is_asking and not is_last and not self._is_due(book):
+        is_last = is_listed and not (self._part is not None and self._new)
+        if not self._is_asking and not is_last and not self._is_due(book):
             return
-        peers = self._await_turn()
-        if peers is None:
-            return
-        if is_last:
-            self.on_listed()
         before = self.counts.pending
-        # The table that commits follows the log, and knows what the stages leave out: another one is asked.
-        places = self._plan(peers, TranscriptTable(self.config.lake), is_last=is_last)
-        if self._turn is not None:
-            self._turn.end()
-        self._turn = None
+        places = self._plan_in_turn(None, is_last=is_last)
+        if places is None:
+            return
         self.stats.expect_more(self.counts.pending - before, is_growing=not is_last)
         book.add(places, choose_share(places.num_rows))
         if is_last:
             book.close()
 
-    def _await_turn(self) -> list[Lease] | None:
-        """The live runs beside this one if it is its turn now. Leases that cannot be read for a while end no run at work: as
-        long as its own can be written, and for ``lake.lease_s`` seconds."""
-        try:
-            if self._turn is None:
-                self._turn = Turn(self.store, replace(self.lease, state="running"), self.renew)
-            peers = self._turn.find_peers()
-        except RunError:
-            self.renew.check()
-            self._unread_since = self._unread_since or time.monotonic()
-            if time.monotonic() - self._unread_since >= self.store.lease_s:
-                raise
+    @property
+    def _is_asking(self) -> bool:
+        """Whether a part is due that is not planned yet."""
+        return self._turn is not None or self._failures > 0
+
+    def _plan_in_turn(self, table: TranscriptTable | None, *, is_last: bool = False) -> pa.Table | None:
+        """Plans the next part; None where it is not this run's turn, or where that failed. A failure ends no run that has
+        planned before: as long as its own lease can be written, and for ``lake.lease_s`` seconds.
+
+        Without ``table`` another one is asked: that which commits follows the log, and knows what the stages leave out.
+        """
+        if time.monotonic() < self._again_at:
             return None
-        self._unread_since = None
-        return peers
+        try:
+            peers = self._await_turn()
+            if peers is None:
+                return None
+            if is_last:
+                self._note_listed()
+            places = self._plan(peers, table or TranscriptTable(self.config.lake), is_last=is_last)
+        except ArchiveEmpty:
+            raise
+        except RunError as error:
+            self.renew.check()
+            self._note_failure(error)
+            return None
+        self._failures = 0
+        self._end_turn()
+        return places
+
+    def _note_listed(self) -> None:
+        if not self._is_listed:
+            self._is_listed = True
+            self.on_listed()
+
+    def _note_failure(self, error: RunError) -> None:
+        """Raises ``error`` where it is not worth another try."""
+        now = time.monotonic()
+        if self._failures == 0:
+            self._failing_since = now
+        self._failures += 1
+        if self._parts == 0 or now - self._failing_since >= self.store.lease_s:
+            raise error
+        self._again_at = now + retries.STORAGE_REQUEST.pause_s(self._failures)
+        if self._failures == 1:
+            line = "the next part of the archive could not be planned, as the lake did not answer; the run tries again"
+            logs.log_event("planning", line, level=logs.WARNING)
+
+    def _await_turn(self) -> list[Lease] | None:
+        """The live runs beside this one if it is its turn now. Raises RunError."""
+        if self._has_first_turn:
+            return self.peers
+        if self._turn is None:
+            self._turn = Turn(self.store, replace(self.lease, state="running"), self.renew)
+        return self._turn.find_peers()
+
+    def _end_turn(self) -> None:
+        """Lets the next run plan. A run that has found work by its first turn keeps it until it is at work."""
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
+        elif self._has_first_turn and not self.counts.pending and not self.is_over:
+            self.renew(replace(self.lease, state="running"))
+        self._has_first_turn = self._has_first_turn and self.is_over
 
     def _is_due(self, book: ShareBook | None = None) -> bool:
         """A look at the lake takes the longer the more it holds. So it is not taken while there is enough to do, or where the
@@ -187,13 +243,15 @@ class Planning:
         is_short = book is not None and book.waiting <= book.at_work
         return is_short or self._new >= self.counts.found
 
-    def _plan(self, peers: list[Lease], table: TranscriptTable | None = None, *, is_last: bool = False) -> pa.Table:
+    def _plan(self, peers: list[Lease], table: TranscriptTable, *, is_last: bool) -> pa.Table:
+        """Plans what was listed since the last part, or the part of which that failed."""
         began = time.monotonic()
-        table = table or self.table
         self.others |= dict.fromkeys(peer.run_id for peer in peers)
-        part = self.work.close_part(self.findings)
-        self._find(table, None if is_last and not self._parts else part)
-        self._parts, self._new = self._parts + 1, 0
+        if self._part is None:
+            self._part, self._new = self.work.close_part(self.findings), 0
+        self._find(table, None if is_last and not self._parts else self._part)
+        places = self._write(table)  # before it is counted: it may fail
+        self._part, self._parts = None, self._parts + 1
         found, so_far = self.work.counts, self.counts
         names = ("found", "skipped", "skipped_failed", "claimed", "pending", "retried")
         sums = {name: getattr(so_far, name) + getattr(found, name) for name in names}
@@ -203,7 +261,6 @@ class Planning:
         if self._parts > 1 or not is_last:  # else the record of the start has them
             self.stats.objects = {name: sums[name] for name in ("skipped", "claimed", "retried")}
             self.stats.objects |= {"recordings": sums["found"], "erased": found.erased}
-        places = self._write(table)
         self.is_over, self._planned_at = is_last, time.monotonic()
         self._took_s = self._planned_at - began
         if is_last:

@@ -54,6 +54,7 @@ from dictalake.workflow.flow import ActorStage, Flow, connect_places, read_repor
 from dictalake.workflow.heavy_memory import reserve_memory
 from dictalake.workflow.identity import OutputSpec, find_decoder_files, identify, open_output_spec
 from dictalake.workflow.listing_reader import ListingReader
+from dictalake.workflow.node_watch import NodeWatch
 from dictalake.workflow.plan import ResourcePlan, make_plan, plan_heavy
 from dictalake.workflow.planning import Planning, choose_share, may_begin_early
 from dictalake.workflow.report_reader import ReportReader
@@ -272,7 +273,8 @@ def _do_work(run: _Run, planning: Planning, places: pa.Table, heartbeat: Heartbe
         run.observers.step_started("loading the model")
         ledger = ClusterCrashLedger()
         stalls = StallMonitor(stats, config.ray.stall_s, lambda s: describe_wait(plan, ledger, s))
-        observers = Observers([stalls, StageCounter(plan, ledger, stats), run.observers])
+        watches = [stalls, StageCounter(plan, ledger, stats), *([NodeWatch()] if config.ray.address else [])]
+        observers = Observers([*watches, run.observers])
         missing = 0
         for attempt in range(_ROUNDS):
             if attempt:  # what died between its tables may have been cut elsewhere the second time

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dictalake import retries
 from dictalake.archive.findings import Findings
 from dictalake.config.sections import Archive, Config
 from dictalake.errors import ArchiveEmpty, RunError
@@ -46,6 +47,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(planning, "_LOOK_S", 0.01)
     monkeypatch.setattr(planning, "_STEP_S", 0.0)
     monkeypatch.setattr(turns, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(retries, "STORAGE_REQUEST", retries.Backoff(0.0, 0.0, 0.0))
     return Config.model_validate({"lake": {"uri": str(tmp_path / "lake"), "lease_s": 3600.0}})
 
 
@@ -189,12 +191,12 @@ def test_nothing_begins_before_a_line_that_may_be_read(config: Config) -> None:
 
     looked = threading.Event()
     with plan(config, scan, findings=findings) as made:
-        made.renew.check = _count_to(3, looked)  # type: ignore[method-assign]
+        made.renew.check = count_to(3, looked)  # type: ignore[method-assign]
         made.plan_first()
         assert read_manifest(config) == ["inside", "outside"]
 
 
-def _count_to(most: int, event: threading.Event) -> Callable[[], None]:
+def count_to(most: int, event: threading.Event) -> Callable[[], None]:
     """A function that sets ``event`` when it was called so often."""
     calls = count(1)
     return lambda: event.set() if next(calls) >= most else None
@@ -213,7 +215,7 @@ def test_what_another_run_has_claimed_since_the_first_part_is_left_to_it(config:
         made.renew(replace(made.lease, state="running"))
         other = replace(make_lease("r2", "nightly", "f1"), state="running")
         made.store.write(other)
-        list(Manifests(config.lake).write("r2", [_table("b")], _table("b").schema))
+        list(Manifests(config.lake).write("r2", [make_block("b")], make_block("b").schema))
         has_begun.set()
         for steps, _ in enumerate(made.feed(repeat(None), ShareBook(places, is_closed=False))):  # type: ignore[arg-type]
             made.store.write(replace(other, beats=steps))  # it is alive
@@ -249,7 +251,7 @@ def test_leases_that_cannot_be_read_for_a_moment_do_not_end_a_run_at_work(
         assert read_manifest(config) == (["a", "b"] if comes_back else ["a"])
 
 
-def _table(name: str) -> pa.Table:
+def make_block(name: str) -> pa.Table:
     return columns.recordings_to_table([make(name)])
 
 
