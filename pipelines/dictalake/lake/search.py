@@ -114,7 +114,7 @@ class TextIndex:
             if there == state:
                 return Refreshed(0, 0)
             is_same = there is not None and (there["format"], there["table"]) == (state["format"], state["table"])
-            with connect(self._lake.uri or "", self._lake.storage_options) as database:
+            with connect(self._lake.uri or "", self._lake.storage_options, names=("transcripts", "corrections")) as database:
                 is_kept = is_same and current is not None
                 known = pq.read_table(current / "known.parquet") if is_kept and current else _NOTHING_KNOWN
                 ever = pq.read_table(current / "ever.parquet") if is_kept and current else _NOTHING_EVER
