@@ -17,6 +17,7 @@ from dictalake.errors import RunError
 from dictalake.lake.query import VIEWS, connect, open_lake
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import StagedFile, write_staged
+from dictalake.lake.superseded import RecordingVersions
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row, make_rows
 
@@ -140,3 +141,16 @@ def test_only_what_the_named_views_read_is_opened(lake: Lake) -> None:
         there = {name for (name,) in database.sql("SELECT table_name FROM information_schema.tables").fetchall()}
     assert {"history", "transcript_rows", "superseded", "promotions"} <= there
     assert there.isdisjoint({"transcripts", "findings", "finding_rows", "correction_records", "run_records"})
+
+
+def test_no_file_is_read_before_the_question(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, make_row("a"))
+    read = list[object]()
+    stream = RecordingVersions.__arrow_c_stream__
+    monkeypatch.setattr(
+        RecordingVersions, "__arrow_c_stream__", lambda self, schema=None: read.append(1) or stream(self, schema)
+    )
+    with connect(str(lake.uri)) as database:
+        assert not read
+        assert database.sql("SELECT count(*) FROM superseded").fetchall() == [(0,)]
+    assert read
