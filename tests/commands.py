@@ -25,8 +25,10 @@ def own_ray_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(arguments: list[str], ray_folder: Path, output: Path, temporary: Path | None = None) -> subprocess.Popen[bytes]:
-    """Starts a job; what it prints goes to the file ``output``."""
+def start(
+    arguments: list[str], ray_folder: Path, output: Path, temporary: Path | None = None, umask: int = -1
+) -> subprocess.Popen[bytes]:
+    """Starts a job; what it prints goes to the file ``output``. A ``umask`` of -1 is that of this process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DICTALAKE_") or name in KEPT}
     environment |= {"RAY_TMPDIR": str(ray_folder), "PYTHONUNBUFFERED": "1"}
     if temporary is not None:
@@ -40,4 +42,5 @@ def start(arguments: list[str], ray_folder: Path, output: Path, temporary: Path 
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=umask,
         )

@@ -15,7 +15,7 @@ from dictalake.extraction.rows import ExtractStage
 from dictalake.extraction.work import WorkList
 from dictalake.lake.finding_rows import FindingTable
 from dictalake.lake.findings_schema import FINDINGS
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.row_tables import FINDING_ROWS
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import StagedFile, write_staged
@@ -121,5 +121,5 @@ def add_extractions(lake: Lake, *rows: dict[str, Any]) -> None:
 
 
 def select(lake: Lake, sql: str) -> list[tuple[Any, ...]]:
-    with connect(lake.uri or "") as database:
+    with connect(lake.uri or "", names=find_names(sql)) as database:
         return database.sql(sql).fetchall()

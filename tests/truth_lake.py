@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dictalake.config.sections import Lake
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
 from dictalake.lake.table import TranscriptTable
@@ -49,7 +49,7 @@ def commit(lake: Lake, *rows: dict[str, Any]) -> None:
 
 
 def ask(lake: Lake, question: str) -> list[tuple[Any, ...]]:
-    with connect(str(lake.uri)) as database:
+    with connect(str(lake.uri), names=find_names(question)) as database:
         return database.sql(question).fetchall()
 
 

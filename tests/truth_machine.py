@@ -23,7 +23,7 @@ from deltalake import DeltaTable, write_deltalake
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import FingerprintLog, keep_what_counts, promote
 from dictalake.lake.maintenance import compact
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import write_staged
@@ -239,7 +239,7 @@ class Nights:
                 (name, place) for place, names in enumerate(model.promoted) for name in names
             ],
         }
-        with connect(str(self.lake.uri)) as database:
+        with connect(str(self.lake.uri), names=find_names(" ".join(wanted))) as database:
             for question, rows in wanted.items():
                 assert sorted(database.sql(question).fetchall(), key=str) == sorted(rows, key=str), question
 

@@ -42,11 +42,16 @@ from jobs.benchmarks.__main__ import describe_machine
 from tests.emulators import run_gcs, run_s3
 from tests.lake_rows import FINGERPRINT, done_ids, make_rows
 
-WRITERS, RECORDINGS, EACH, BLOCK = 16, 48, 12, 6
+WRITERS, EACH, BLOCK = 16, 12, 6
+_APART = 3  # a writer begins so many recordings behind the one before it, so most are asked of four
 STORES = ("local", "gcs", "s3")
 
 
-def be_writer(number: int, start: Any, pipe: Connection) -> None:
+def count_recordings(writers: int) -> int:
+    return writers * _APART
+
+
+def be_writer(number: int, count: int, start: Any, pipe: Connection) -> None:
     """A process: for each (lake, with or without claims) that it is sent does its share, and says what it committed."""
     while (task := pipe.recv()) is not None:
         values, looks_at_claims = task
@@ -54,7 +59,7 @@ def be_writer(number: int, start: Any, pipe: Connection) -> None:
         TranscriptTable(lake)
         start.wait(timeout=120)
         try:
-            pipe.send(write_share(number, lake, looks_at_claims=looks_at_claims))
+            pipe.send(write_share(number, count, lake, looks_at_claims=looks_at_claims))
         except Exception as error:
             pipe.send(repr(error))
 
@@ -81,9 +86,9 @@ class TimedLeases(LeaseStore):
         super().remove(run_id)
 
 
-def write_share(number: int, lake: Lake, *, looks_at_claims: bool) -> Counter[str]:
+def write_share(number: int, count: int, lake: Lake, *, looks_at_claims: bool) -> Counter[str]:
     """What a run does without its middle: EACH recordings, of which most are other writers' too."""
-    mine = [f"{(number * 3 + step) % RECORDINGS:032x}" for step in range(EACH)]
+    mine = [f"{(number * _APART + step) % count_recordings(count):032x}" for step in range(EACH)]
     found = [Recording(one, f"gs://a/{one}", "1", 10, datetime(2026, 3, 1, tzinfo=UTC)) for one in mine]
     config = Config.model_validate({"ray": {"block_rows": BLOCK}})
     table, board, manifests = TranscriptTable(lake), TimedLeases(lake), Manifests(lake)
@@ -118,7 +123,7 @@ def writers(count: int = WRITERS) -> Iterator[list[Connection]]:
     start, pipes, processes = context.Barrier(count), [], []
     for number in range(count):
         ours, theirs = context.Pipe()
-        process = context.Process(target=be_writer, args=(number, start, theirs), daemon=True)
+        process = context.Process(target=be_writer, args=(number, count, start, theirs), daemon=True)
         process.start()
         pipes.append(ours)
         processes.append(process)
@@ -138,9 +143,10 @@ def run_round(pipes: list[Connection], lake: Lake, *, looks_at_claims: bool) -> 
     broken = [answer for answer in answers if isinstance(answer, str)]
     assert not broken, broken
     total: Counter[str] = sum(answers, Counter())
+    recordings = count_recordings(len(pipes))
     there = done_ids(TranscriptTable(lake))
-    assert there == [(f"{one:032x}", 0) for one in range(RECORDINGS)], f"{len(there)} rows"
-    assert total["rows"] == RECORDINGS
+    assert there == [(f"{one:032x}", 0) for one in range(recordings)], f"{len(there)} rows"
+    assert total["rows"] == recordings
     storage = open_storage(lake, TRANSCRIPTS_FOLDER)
     version = DeltaTable(storage.uri, storage_options=dict(storage.delta_options)).version()
     assert version == total["commits"], f"version {version} after {total['commits']} commits"
@@ -177,14 +183,15 @@ def main(argv: list[str] | None = None) -> int:
         results[store] = {"rounds": options.rounds, "seconds": round(time.monotonic() - started), **total}
         show(results)
         if options.out is not None:
-            document = {"machine": describe_machine(), "writers": WRITERS, "recordings": RECORDINGS, "stores": results}
+            asked = {"writers": WRITERS, "recordings": count_recordings(WRITERS)}
+            document = {"machine": describe_machine(), **asked, "stores": results}
             options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 def show(results: dict[str, Any]) -> None:
     names = ("rounds", "rows", "commits", "claimed", "skipped", "already_there", "expired", "buried", "seconds")
-    table = Table("store", *names, title=f"{WRITERS} writers, {RECORDINGS} recordings, {EACH} asked of each")
+    table = Table("store", *names, title=f"{WRITERS} writers, {count_recordings(WRITERS)} recordings, {EACH} asked of each")
     for store, result in results.items():
         table.add_row(store, *(str(result.get(name, 0)) for name in names))
     Console(width=120).print(table)

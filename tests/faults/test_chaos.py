@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.commands import ROOT
 
-KILLS, RECORDINGS = 2, 90
+KILLS, RECORDINGS = 2, 60
 LONGEST_S = 560.0
 
 

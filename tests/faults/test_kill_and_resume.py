@@ -19,7 +19,7 @@ from dictalake.lake.runs import RunLog
 from tests.commands import own_ray_folder, start
 from tests.recordings import make_sound, read_rows, write_wav
 
-RECORDINGS, PACKED, LENGTH_S = 32, 16, 8.0  # files, files in one archive object, seconds each
+RECORDINGS, PACKED, LENGTH_S = 24, 12, 4.0  # files, files in one archive object, seconds each
 LONGEST_RUN_S = 240.0
 
 

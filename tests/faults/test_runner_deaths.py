@@ -28,7 +28,7 @@ def test_a_runner_that_is_killed_costs_no_recording_and_doubles_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     archive = tmp_path / "archive"
-    for number in range(38):
+    for number in range(22):
         write_wav(archive / f"{number:02}.wav", make_sound(1.0, seed=number))
     write_deadly(archive / "deadly.wav")
     packed = {f"{name}.wav": (archive / f"{name}.wav").read_bytes() for name in ("00", "01", "02", "03", "04", "05")}
@@ -40,11 +40,11 @@ def test_a_runner_that_is_killed_costs_no_recording_and_doubles_none(
         summary = transcribe(config)
     assert (tmp_path / "KILLED").exists()
     assert any("a runner died" in record.getMessage() for record in caplog.records)
-    assert (summary.ok, summary.failed) == (44, 1)
+    assert (summary.ok, summary.failed) == (28, 1)
     assert summary.failures == {"worker_crashed (load)": 1}
     rows = read_rows(tmp_path / "lake")
-    assert len(rows) == 45 == len({row["recording_id"] for row in rows})
-    assert transcribe(config).skipped == 40
+    assert len(rows) == 29 == len({row["recording_id"] for row in rows})
+    assert transcribe(config).skipped == 24
 
 
 def test_what_a_runners_worker_refuses_ends_the_run_with_its_words(

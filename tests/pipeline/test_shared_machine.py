@@ -17,7 +17,6 @@ import pytest
 
 from dictalake.workflow import fork_server
 from tests.commands import ROOT, own_ray_folder
-from tests.recordings import make_sound, write_wav
 
 LOOK_AROUND = """
 import json, os, sys, time
@@ -137,29 +136,3 @@ def test_of_a_session_ray_s_logs_are_left_for_its_owner(seen: Seen) -> None:
     assert [name for name in files if "token" in name or "spilled" in name] == []
     assert [name for name, mode in seen.left.items() if stat.S_ISSOCK(mode)] == []
     assert not seen.has_token_at_home
-
-
-def test_the_files_of_a_lake_follow_the_umask_of_the_user(random_lasr: Path, tmp_path: Path) -> None:
-    write_wav(tmp_path / "archive/1.wav", make_sound(1.0, seed=1))
-    keys = {"archive.uri": "archive", "lake.uri": "lake", "acoustic.model": str(random_lasr), "acoustic.device": "cpu"}
-    keys |= {"acoustic.dtype": "float32", "decoding.kind": "greedy", "ray.cpus": "1"}
-    with own_ray_folder() as ray_folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "dictalake", "backfill", *(f"--{key}={value}" for key, value in keys.items())],
-            env={**os.environ, "RAY_TMPDIR": str(ray_folder), "PYTHONPATH": str(ROOT / "pipelines")},
-            cwd=tmp_path,
-            umask=0o027,  # neither what is usual, nor what our own folders have
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    found = list((tmp_path / "lake").rglob("*"))
-    assert [path for path in found if path.suffix == ".parquet" and "transcripts" in path.parts]
-    assert [path for path in found if path.suffix == ".html"]
-    wrong = {
-        str(path): oct(path.stat().st_mode)
-        for path in found
-        if stat.S_IMODE(path.stat().st_mode) != (0o750 if path.is_dir() else 0o640)
-    }
-    assert wrong == {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,18 +47,21 @@ def list_files(*folders: str) -> list[Path]:
 FILES = list_files("pipelines", "jobs")
 
 
-def imports(source: str, package: str = "") -> Iterator[str]:
+@cache
+def imports(source: str, package: str = "") -> list[str]:
     """Dotted names of all that ``source`` imports, inside functions too; relative imports below ``package``."""
+    found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, *([base] if base else [])])
             # ``from dictalake.workflow import columns`` imports dictalake.workflow.columns.
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return found
 
 
 def room_of(path: Path) -> str:
@@ -113,14 +117,17 @@ def find_circle(graph: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
-    assert violations(path, (ROOT / path).read_text(encoding="utf-8")) == []
+def read(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "pipelines" and room_of(path) != "audio"], ids=str)
-def test_only_the_sandboxed_door_turns_bytes_into_sound(path: Path) -> None:
-    assert [name for name in imports((ROOT / path).read_text(encoding="utf-8")) if opens_audio(name)] == []
+def test_a_file_imports_only_what_lies_below_it() -> None:
+    assert [violation for path in FILES for violation in violations(path, read(path))] == []
+
+
+def test_only_the_sandboxed_door_turns_bytes_into_sound() -> None:
+    outside = [path for path in FILES if path.parts[0] == "pipelines" and room_of(path) != "audio"]
+    assert [(str(path), name) for path in outside for name in imports(read(path)) if opens_audio(name)] == []
 
 
 def test_another_door_from_bytes_to_sound_is_found() -> None:
@@ -139,7 +146,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     modules = {module_name(path): path for path in FILES if path.parts[0] == "pipelines"}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
-        names = imports((ROOT / path).read_text(encoding="utf-8"))
+        names = imports(read(path))
         graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names} & set(modules) - {module}
     assert find_circle(graph) == []
 
@@ -148,9 +155,9 @@ def test_a_circle_is_found() -> None:
     assert set(find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("path", [*FILES, *list_files("tests")], ids=str)
-def test_no_file_is_longer_than_a_reader_can_hold(path: Path) -> None:
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    lengths = {str(path): len(read(path).splitlines()) for path in [*FILES, *list_files("tests")]}
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 @pytest.mark.parametrize(

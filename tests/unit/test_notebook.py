@@ -74,7 +74,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def views(lake: Path) -> duckdb.DuckDBPyConnection:
     return dictalake.connect(lake)
 

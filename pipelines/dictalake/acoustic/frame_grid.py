@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dictalake.acoustic.lasr.front_end import LasrFrontEnd
 from dictalake.errors import ConfigError
 from dictalake.records import FrameGrid
 
@@ -17,9 +18,8 @@ def frame_grid(config: Any, extractor: Any) -> FrameGrid:
     window. Here no frame may begin before its window, so the grid says 320 every 1,280 (its normalisation needs two feature
     frames). Times are therefore 10 ms late, and a last frame with less than 320 samples of the recording is left out.
     """
-    from transformers import LasrFeatureExtractor  # takes seconds; lasr_grid does not need it
-
-    if isinstance(extractor, LasrFeatureExtractor):
+    # By name, as importing the class takes seconds.
+    if isinstance(extractor, LasrFrontEnd) or type(extractor).__name__ == "LasrFeatureExtractor":
         encoder = config.encoder_config
         kernel, stride = encoder.subsampling_conv_kernel_size, encoder.subsampling_conv_stride
         return lasr_grid(kernel, stride, extractor.hop_length, extractor.win_length)

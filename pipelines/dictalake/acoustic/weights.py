@@ -1,6 +1,6 @@
 """Loads a checkpoint's model from its folder: LASR from its tensors, other CTC models through transformers' own classes.
 
-Importing those classes takes two seconds, which each worker would wait before its first window. LASR does not need them.
+Importing transformers takes two seconds, which each worker would wait before its first window. LASR does not need it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoFeatureExtractor, LasrCTCConfig, LasrFeatureExtractor
 
 from dictalake.acoustic.device import one_thread_each
+from dictalake.acoustic.lasr.files import read_lasr_model
 from dictalake.acoustic.lasr.model import FastLasr, tensor_shapes
 from dictalake.errors import ConfigError
 
@@ -26,6 +26,10 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
     for weights that are missing or do not have the shape that the configuration says.
     """
     try:
+        if (lasr := read_lasr_model(folder)) is not None and (tensors := _read_lasr(folder, lasr.config)) is not None:
+            return FastLasr(lasr.config, tensors), lasr.front_end
+        from transformers import AutoConfig, AutoFeatureExtractor, LasrCTCConfig, LasrFeatureExtractor
+
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
         is_lasr = isinstance(config, LasrCTCConfig) and isinstance(extractor, LasrFeatureExtractor)

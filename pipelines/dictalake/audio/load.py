@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from dictalake.audio.answer import check_answer
-from dictalake.audio.formats.read_audio import read_audio
 from dictalake.audio.formats.reader import DicomOptions
 from dictalake.audio.level import measure_level
 from dictalake.audio.resample import resample_blocks
@@ -36,6 +35,7 @@ LOADER_VERSION = 2
 HEAVY = "decoder"  # the place on a machine for a recording that needs more than its decoder's share of memory
 _WORKER_MB = 400.0  # a load worker without its decoders: Python, what is fetched and loaded ahead, and who unpacks archives
 _IDLE_MB = 60.0  # a decoder that has nothing to do
+_READERS = "dictalake.audio.formats.read_audio"
 _LEAST_SHARE_MB: dict[Detector, float] = {"webrtc": 96.0, "silero": 700.0, "none": 96.0}  # ten minutes of dictation
 _WAITS = 4  # times the longest call: how long a recording waits for its place
 DECODERS = 2  # child processes of one caller: a recording that hangs does not hold up the others
@@ -137,7 +137,7 @@ def share_memory(config: Config) -> float:
 @functools.cache
 def _open_sandbox(limits: CallLimits, children: int, level: Level, detector: Detector) -> Sandbox:
     """Kept for the life of the process: starting a child takes about a second."""
-    return Sandbox(load_audio, limits, children, level, DETECTOR_MODULES[detector])
+    return Sandbox(load_audio, limits, children, level, (_READERS, *DETECTOR_MODULES[detector]))
 
 
 def make_settings(config: Config) -> dict[str, Any]:
@@ -198,6 +198,8 @@ def _load_audio(data: bytes, recording_id: str, settings: dict[str, Any]) -> tup
 
     options = DicomOptions(settings["time_zone"], tuple(settings["patient_fields"]))
     headerless = None if settings.get("headerless") is None else Headerless.model_validate(settings["headerless"])
+    from dictalake.audio.formats.read_audio import read_audio  # a child has it; the driver and workers need no decoders
+
     audio = read_audio(data, recording_id, limits, consume, settings.get("ending", ""), headerless, options)
     waveforms = audio.samples
     check_windows(waveforms.size)  # parts that follow one another, and tracks, were counted apart

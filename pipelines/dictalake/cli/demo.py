@@ -56,7 +56,7 @@ def show_demo(config: Config, form: str) -> int:
 
 def _promote_last(lake: Lake) -> None:
     """Has the view ``transcripts`` show what the language model helped to write, not the greedy system that ran first."""
-    with connect(lake.uri or "", lake.storage_options) as database:
+    with connect(lake.uri or "", lake.storage_options, names=("runs",)) as database:
         newest = database.sql("SELECT fingerprint FROM runs ORDER BY started_at DESC LIMIT 1").fetchall()
     promote(lake, newest[0][0])
     refresh_superseded(lake)

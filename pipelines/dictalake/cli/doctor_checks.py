@@ -198,7 +198,7 @@ def check_domain(config: Config) -> str:
         return "nothing transcribed yet"
     if config.acoustic.gives_text:
         return "not judged: the engine was not made for dictations alone"
-    with connect(config.lake.uri or "", config.lake.storage_options) as database:
+    with connect(config.lake.uri or "", config.lake.storage_options, names=("transcripts",)) as database:
         sample = f"SELECT status, confidence, quality, words FROM transcripts LIMIT {_SAMPLED}"
         signs = [found for row in database.sql(sample).to_arrow_table().to_pylist() if (found := measure_domain(row))]
     conversations = sum(one.looks_like_conversation for one in signs)

@@ -46,7 +46,7 @@ def extract_lake(config: Config, *, retry_failed: bool, form: str) -> int:
 
 
 def _count(summary: ExtractSummary, config: Config) -> dict[str, Any]:
-    with connect(config.lake.uri or "", config.lake.storage_options) as database:
+    with connect(config.lake.uri or "", config.lake.storage_options, names=("finding_rows",)) as database:
         [items] = database.execute(_ITEMS, [summary.run_id]).fetchall()
         dropped = dict(database.execute(_DROPPED, [summary.run_id]).fetchall())
     counts = summary.counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dictalake.cli.tables import Column, print_json, print_table, to_records
 from dictalake.config.sections import Lake
 from dictalake.lake.fingerprints import promote, read_fingerprints
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.superseded import refresh_superseded
 
 _NAMES = ("fingerprint", "standing", "recordings", "shown", "promoted_at", "promoted_by")
@@ -34,7 +34,7 @@ def promote_and_tell(lake: Lake, fingerprint: str) -> None:
 
 def show_promotions(lake: Lake, form: str) -> None:
     """A line for each fingerprint. ``shown`` is how many rows of it the view ``transcripts`` has."""
-    with connect(lake.uri or "", lake.storage_options) as database:
+    with connect(lake.uri or "", lake.storage_options, names=find_names(_QUESTION)) as database:
         rows = database.sql(_QUESTION).fetchall()
     if form == "json":
         print_json(to_records(_NAMES, rows))

@@ -29,12 +29,13 @@ from dictalake.cli.attach import attach
 from dictalake.cli.tables import FORMULA, Column, defuse, print_table, show_hidden
 from dictalake.config.sections import Lake
 from dictalake.errors import ConfigError, DictalakeError, RunError
-from dictalake.lake.query import SPILL_GB, connect, lock
+from dictalake.lake.query import SPILL_GB, connect, find_names, lock
 from dictalake.terminal import printable
 
 ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN = 1000
 _BATCH_ROWS = 10_000
+_NAMED = re.compile(r'\b(?:from|join)\s+"?(\w+)')
 _INTERRUPT_AGAIN_S = 0.1
 # Their messages quote the question and never a row.
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
@@ -141,7 +142,10 @@ def ask(
     Raises ConfigError for a bad question, also while the batches come, RunError when the lake cannot be read or time is up.
     """
     worked_s = 0.0
-    with connect(lake.uri or "", lake.storage_options, limits.spill_gb) as database, ThreadPoolExecutor(1, "duckdb") as pool:
+    with (
+        connect(lake.uri or "", lake.storage_options, limits.spill_gb, names=_choose_names(question)) as database,
+        ThreadPoolExecutor(1, "duckdb") as pool,
+    ):
 
         def call(function: Callable[[], Result]) -> Result:
             """Waits for DuckDB here: in the main thread it would swallow Ctrl-C and SIGTERM, or not look at them for hours."""
@@ -170,6 +174,12 @@ def ask(
         except duckdb.Error as error:
             raise explain_error(error) from None
         yield schema, _read(lambda: call(reader.read_next_batch))
+
+
+def _choose_names(question: str) -> frozenset[str] | None:
+    """What to open for the question; None is everything: the question, or the error that it ends in, needs other names."""
+    names = find_names(question)
+    return names if names and names.issuperset(_NAMED.findall(question.lower())) else None
 
 
 def _stop_working(database: duckdb.DuckDBPyConnection, answered: Future[Result]) -> None:

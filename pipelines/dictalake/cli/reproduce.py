@@ -77,7 +77,7 @@ def choose_rows(
         wanted.append("error.reason IS DISTINCT FROM 'erased'")
     draw = f"ORDER BY md5(recording_id || '/{seed}') LIMIT {sample}" if sample is not None else ""
     found = (
-        connect(lake.uri, lake.storage_options)
+        connect(lake.uri, lake.storage_options, names=())
         .execute(
             f"""
             SELECT recording_id, fingerprint, attempt FROM transcript_rows WHERE {" AND ".join(wanted)}
@@ -110,7 +110,7 @@ def read_runs(lake: Lake, run_ids: set[str]) -> dict[str, tuple[dict[str, Any], 
     """The recorded configuration of each run that has one, and its decoding_hash."""
     assert lake.uri is not None
     sql = "SELECT run_id, config, decoding_hash FROM runs WHERE config IS NOT NULL"
-    found = connect(lake.uri, lake.storage_options).execute(sql).fetchall()
+    found = connect(lake.uri, lake.storage_options, names=("runs",)).execute(sql).fetchall()
     return {run_id: (json.loads(text), decoding_hash) for run_id, text, decoding_hash in found if run_id in run_ids}
 
 

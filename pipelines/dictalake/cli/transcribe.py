@@ -132,7 +132,7 @@ def read_outcomes(config: Config, places: Sequence[Place], fingerprint: str) -> 
             conditions.append("(uri = ? OR starts_with(uri, ?) OR starts_with(uri, ?))")
             values += [uri, f"{uri.rstrip('/')}/", f"{uri}#"]
     assert config.lake.uri is not None
-    rows = connect(config.lake.uri, config.lake.storage_options).execute(
+    rows = connect(config.lake.uri, config.lake.storage_options, names=()).execute(
         f"""
         SELECT uri, text, reason, detail FROM (
             SELECT source.uri AS uri, text, error.reason AS reason, error.detail AS detail,

@@ -116,7 +116,7 @@ def compare_fingerprints(lake: Lake, old: str, new: str, *, sample: int | None =
     texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(_TERMS.glob("*.txt"))}
     terms = read_terms(texts, normalise_words_only)
     values = {"old": old, "new": new}
-    with connect(lake.uri or "", lake.storage_options) as database:
+    with connect(lake.uri or "", lake.storage_options, names=("history",)) as database:
         there = [name for (name,) in database.sql("SELECT DISTINCT fingerprint FROM transcript_rows ORDER BY 1").fetchall()]
         for name in (old, new):
             if name not in there:

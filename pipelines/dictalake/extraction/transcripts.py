@@ -67,7 +67,7 @@ class TranscriptReader:
 
     def _query(self, recording_ids: Sequence[str], months: Sequence[str]) -> list[dict[str, Any]]:
         if self._database is None:
-            self._database = connect(self._lake.uri or "", self._lake.storage_options)
+            self._database = connect(self._lake.uri or "", self._lake.storage_options, names=("transcripts",))
             self._database.execute(f"SET memory_limit = '{_MEMORY}'")
             self._database.execute("SET threads = 1")
         text, corrected = choose_text(self._database)

@@ -98,7 +98,7 @@ class WorkList:
         Raises ConfigError, RunError.
         """
         self._states = ("new", "changed", "failed") if retry_failed else ("new", "changed")
-        self._database = connect(lake.uri or "", lake.storage_options)
+        self._database = connect(lake.uri or "", lake.storage_options, names=("transcripts", "finding_rows"))
         manifests = Manifests(lake)
         self._database.register("claimed", manifests.find(list(others), _CLAIMED))
         _, corrected = choose_text(self._database)

@@ -88,7 +88,7 @@ class EmbeddingTable:
         encoder. A corrected text has no sections. Raises RunError."""
         keys = ", ".join(KEY)
         try:
-            with connect(self._lake.uri or "", self._lake.storage_options) as database:
+            with connect(self._lake.uri or "", self._lake.storage_options, names=("transcripts",)) as database:
                 self._delta.update_incremental()
                 there = make_dataset(self._delta, self._storage, EMBEDDINGS)
                 database.register("embedding_records", there)
@@ -221,7 +221,7 @@ def find_nearest(lake: Lake, encoder: Encoder, question: np.ndarray, limit: int)
     if not has_table(storage):
         raise RunError(f"the lake at {lake.uri} has no vectors: run dictalake embed LAKE first")
     rows, keys = open_dataset(storage, EMBEDDINGS), ", ".join(KEY)
-    with connect(lake.uri or "", lake.storage_options) as database:
+    with connect(lake.uri or "", lake.storage_options, names=("transcripts",)) as database:
         database.register("vectors", _Vectors(rows, encoder))
         best = f"""
             SELECT {keys}, max(score) AS score, arg_max(section, score) AS section, arg_max("start", score) AS "start",

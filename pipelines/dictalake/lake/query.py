@@ -12,9 +12,10 @@ out, stay closed, and columns that the query does not name are not read.
 
 from __future__ import annotations
 
+import re
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -44,10 +45,22 @@ from dictalake.lake.superseded import RecordingVersions, open_superseded
 from dictalake.lake.views import STORED_SUPERSEDED, TRANSCRIPTS_OF_SINGLE_KEYS
 from dictalake.lake.views import VIEWS as VIEWS
 
-_FOLDERS = (
-    *(TRANSCRIPTS_FOLDER, RUNS_FOLDER, RECHECKS_FOLDER, FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER),
-    *(CORRECTIONS_FOLDER, ACCESSES_FOLDER, FINDINGS_FOLDER),
-)
+
+def _open_runs(storage: Storage) -> ds.Dataset:
+    """The run records; empty for a lake that our runs did not write."""
+    return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())
+
+
+# What the views read beside the transcripts: the folder, and what opens it.
+_TABLES: dict[str, tuple[str, Callable[[Storage], ds.Dataset]]] = {
+    "run_records": (RUNS_FOLDER, _open_runs),
+    "recheck_records": (RECHECKS_FOLDER, open_rechecks),
+    "fingerprint_records": (FINGERPRINTS_FOLDER, open_fingerprints),
+    "correction_records": (CORRECTIONS_FOLDER, open_corrections),
+    "access_records": (ACCESSES_FOLDER, open_accesses),
+    "finding_rows": (FINDINGS_FOLDER, open_findings),
+}
+_NAMES = frozenset({*VIEWS, *_TABLES, "transcript_rows"})
 SPILL_GB = 20.0
 # What DuckDB may take of the machine, and nothing that it would fetch of its own accord or leave in the home folder.
 _BOUNDS: dict[str, str | int | float | list[str]] = {
@@ -70,41 +83,76 @@ def open_lake(uri: str, storage_options: Mapping[str, str] | None = None) -> ds.
 
 
 def connect(
-    uri: str, storage_options: Mapping[str, str] | None = None, spill_gb: float = SPILL_GB
+    uri: str,
+    storage_options: Mapping[str, str] | None = None,
+    spill_gb: float = SPILL_GB,
+    *,
+    names: Iterable[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB with the views of ``lake/views.py``, as the lake is now. Times are in UTC. Raises as ``open_lake``.
 
-    It takes half of the memory, then up to ``spill_gb`` of a folder for temporary files that only its owner can enter.
+    It takes half of the memory, then up to ``spill_gb`` of a folder for temporary files that only its owner can enter. With
+    ``names`` there are only these views and tables and those that they read: the other tables of the lake stay closed.
     """
+    wanted = None if names is None else find_all_read(names)
     database = stops.interrupted_by_stops(duckdb.connect(config={**_BOUNDS, "max_temp_directory_size": f"{spill_gb:g}GB"}))
     spill = mkdtemp(prefix="dictalake-query-")
     weakref.finalize(database, shutil.rmtree, spill, ignore_errors=True)
     database.execute("SET temp_directory = ?", [spill])
     database.execute("SET TimeZone = 'UTC'")
-    folders = {name: _open_folder(uri, storage_options, name) for name in _FOLDERS}
-    transcripts = folders[TRANSCRIPTS_FOLDER]
+    views = dict(VIEWS)
+    _register_tables(database, uri, storage_options, wanted, views)
+    for name, query in views.items():
+        if wanted is None or name in wanted:
+            database.execute(f"CREATE TEMP VIEW {name} AS {query}")
+    return database
+
+
+def find_all_read(names: Iterable[str]) -> frozenset[str]:
+    """The names, and all views and tables that these views read."""
+    found, open_names = set[str](), list(names)
+    while open_names:
+        name = open_names.pop()
+        if name not in found:
+            found.add(name)
+            open_names += find_names(VIEWS.get(name, ""))
+    return frozenset(found)
+
+
+def find_names(sql: str) -> frozenset[str]:
+    """The views and tables that ``connect`` offers and whose names stand in the SQL, be it as something else."""
+    return frozenset(re.findall(r"\w+", sql.lower())) & _NAMES
+
+
+def _register_tables(
+    database: duckdb.DuckDBPyConnection,
+    uri: str,
+    storage_options: Mapping[str, str] | None,
+    wanted: frozenset[str] | None,
+    views: dict[str, str],
+) -> None:
+    """Registers what the views read, and puts the quicker form of two views where the lake allows it."""
+    transcripts = _open_folder(uri, storage_options, TRANSCRIPTS_FOLDER)
     # First of all: unlike the look whether there is a table, it lets other threads go on while a storage does not answer.
     table = open_table(transcripts, TRANSCRIPTS, to_read=True)
-    fingerprints = open_fingerprints(folders[FINGERPRINTS_FOLDER])
     rows = make_dataset(table, transcripts, TRANSCRIPTS)
-    written = open_superseded(folders[SUPERSEDED_FOLDER], table, transcripts, read_records(fingerprints))
     database.register("transcript_rows", rows)
-    database.register("recording_versions", RecordingVersions(rows))
-    database.register("run_records", _open_runs(folders[RUNS_FOLDER]))
-    database.register("recheck_records", open_rechecks(folders[RECHECKS_FOLDER]))
-    database.register("fingerprint_records", fingerprints)
-    database.register("correction_records", open_corrections(folders[CORRECTIONS_FOLDER]))
-    database.register("access_records", open_accesses(folders[ACCESSES_FOLDER]))
-    database.register("finding_rows", open_findings(folders[FINDINGS_FOLDER]))
-    views = dict(VIEWS)
-    if written.pairs is not None:
-        database.register("superseded_records", written.pairs)
-        views["superseded"] = STORED_SUPERSEDED
-    if written.has_single_keys:
-        views["transcripts"] = TRANSCRIPTS_OF_SINGLE_KEYS
-    for name, query in views.items():
-        database.execute(f"CREATE TEMP VIEW {name} AS {query}")
-    return database
+    opened = {
+        name: open_records(_open_folder(uri, storage_options, folder))
+        for name, (folder, open_records) in _TABLES.items()
+        if wanted is None or name in wanted
+    }
+    for name, records in opened.items():
+        database.register(name, records)
+    if wanted is None or "superseded" in wanted:
+        database.register("recording_versions", RecordingVersions(rows))
+        known = read_records(opened["fingerprint_records"])
+        written = open_superseded(_open_folder(uri, storage_options, SUPERSEDED_FOLDER), table, transcripts, known)
+        if written.pairs is not None:
+            database.register("superseded_records", written.pairs)
+            views["superseded"] = STORED_SUPERSEDED
+        if written.has_single_keys:
+            views["transcripts"] = TRANSCRIPTS_OF_SINGLE_KEYS
 
 
 def connect_locked(
@@ -129,8 +177,3 @@ def lock(database: duckdb.DuckDBPyConnection, spill: Path | None = None) -> None
 
 def _open_folder(uri: str, storage_options: Mapping[str, str] | None, folder: str) -> Storage:
     return open_storage(Lake.model_validate({"uri": uri, "storage_options": dict(storage_options or {})}), folder)
-
-
-def _open_runs(storage: Storage) -> ds.Dataset:
-    """The run records; empty for a lake that our runs did not write."""
-    return open_dataset(storage, RUNS) if has_table(storage) else ds.dataset(RUNS.empty_table())

@@ -76,6 +76,10 @@ class RecordingVersions:
     def __init__(self, rows: ds.Dataset, columns: Mapping[str, ds.Expression] = _VERSIONS) -> None:
         self._rows, self._columns = rows, dict(columns)
 
+    def __arrow_c_schema__(self) -> object:
+        """DuckDB asks at each mention in a view, and would else begin to read the files."""
+        return self._rows.scanner(columns=self._columns).projected_schema.__arrow_c_schema__()
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         reader = self._rows.scanner(columns=self._columns, cache_metadata=False).to_reader()
         return reader.__arrow_c_stream__(requested_schema)

@@ -60,6 +60,7 @@ _COLUMNS = """
     error.reason AS reason, error.stage AS stage, coalesce(error.retryable, false) AS retryable,
     provenance.transcribed_at AS made_at
 """
+_READ = ("transcripts", "failures", "recordings", "incomplete", "runs")
 # ``seen``: every row; ``good``: transcribed rows; ``bad``: failed rows. Each narrow table takes one pass over the lake.
 _OF_RUN = {
     "seen": f"""
@@ -116,7 +117,10 @@ def read_report(lake: Lake, price: Price | None = None, run_id: str | None = Non
     Raises ConfigError for a run that the lake does not know, and RunError if the lake cannot be read.
     """
     later: list[Run] = []
-    with connect(lake.uri or "", lake.storage_options) as database, TemporaryDirectory(prefix="dictalake-report-") as spill:
+    with (
+        connect(lake.uri or "", lake.storage_options, names=_READ) as database,
+        TemporaryDirectory(prefix="dictalake-report-") as spill,
+    ):
         database.execute(f"SET memory_limit = '{_MEMORY}'")
         lock(database, Path(spill))
         runs = _read_runs(database)

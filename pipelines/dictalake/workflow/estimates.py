@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dictalake.config.sections import Config
 from dictalake.lake.delta import has_table
 from dictalake.lake.places import TRANSCRIPTS_FOLDER
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.storage import open_storage
 
 _RATES = """
@@ -30,7 +30,7 @@ def estimate_work(config: Config, size_bytes: int) -> Estimate:
     """Raises RunError where the lake cannot be read."""
     if not has_table(open_storage(config.lake, TRANSCRIPTS_FOLDER)):
         return Estimate()
-    with connect(str(config.lake.uri), config.lake.storage_options) as lake:
+    with connect(str(config.lake.uri), config.lake.storage_options, names=find_names(_RATES)) as lake:
         [(rate, speed)] = lake.sql(_RATES).fetchall()
     hours = None if rate is None else size_bytes * rate / 3600
     wall = None if hours is None or not speed else hours / speed

@@ -111,7 +111,7 @@ def find_new(config: Config, provenance: Provenance) -> NewFingerprint | None:
     if not there or provenance.fingerprint in there:
         return None
     assert config.lake.uri is not None
-    with connect(config.lake.uri, config.lake.storage_options) as lake:
+    with connect(config.lake.uri, config.lake.storage_options, names=("transcripts", "runs")) as lake:
         [(recordings, audio_s)] = lake.sql(
             "SELECT count(*), coalesce(sum(quality.duration_s), 0.0) FROM transcripts"
         ).fetchall()

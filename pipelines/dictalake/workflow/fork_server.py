@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _SOCKET, RAYS_FOLDER = "fork", "r"  # side by side
-SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio", "av", "pydicom")
+SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio")
 WITH_FIRST_WORKER = ("ray", "ray.data", "ray._private.node", "ray._private.parameter", "ray._private.runtime_env.setup_hook")
 _SERVE, _YES, _NO = "serve", b"\1", b"\0"
 _LENGTH, _STREAMS = struct.Struct("!I"), 3  # standard input, output and error

@@ -36,7 +36,7 @@ def find_misread(config: Config, fingerprint: str) -> pa.Table:
     """The rows (schema rechecks.LOST). Those of an ending of which the configuration says nothing stay. Raises RunError."""
     ids, attempts = list[str](), list[int]()
     try:
-        with connect(str(config.lake.uri), config.lake.storage_options) as lake:
+        with connect(str(config.lake.uri), config.lake.storage_options, names=()) as lake:
             lake.execute(_NEWEST, [fingerprint, list(HEADERLESS_CONTAINERS)])
             while rows := lake.fetchmany(_BATCH):
                 for recording_id, attempt, uri, *was in rows:

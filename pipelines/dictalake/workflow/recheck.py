@@ -73,7 +73,7 @@ class RecheckList:
     def __init__(self, lake: Lake, *, again: bool = False) -> None:
         """``again`` takes in rows that are known to lack sound. Raises ConfigError and RunError as ``connect``."""
         self._folder = TemporaryDirectory(prefix="dictalake-recheck-")
-        self._database = connect(lake.uri or "", lake.storage_options)
+        self._database = connect(lake.uri or "", lake.storage_options, names=("rechecks",))
         self._database.execute(f"SET memory_limit = '{_MEMORY}'")
         lock(self._database, Path(self._folder.name))
         try:

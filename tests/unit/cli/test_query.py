@@ -150,6 +150,7 @@ def test_only_one_statement_is_answered(sql: str) -> None:
         ("SELECT text::INTEGER FROM transcripts", "^Conversion Error: Could not convert string '…' to INT32.*NULL instead$"),
         ("SELECT strptime(text, '%Y') FROM transcripts", "^Invalid Input Error: the SQL cannot do with some value"),
         ("SELECT error(text) FROM transcripts", "^Invalid Input Error: the SQL cannot do with some value"),
+        ("SELECT * FROM runs JOIN transcrips USING (run_id)", "Did you mean .*transcripts"),
         # Found when the first batches are out already.
         ("SELECT CASE WHEN i > 90000 THEN ('a' || i)::INT ELSE i END FROM range(100000) r(i)", "^Conversion Error"),
     ],

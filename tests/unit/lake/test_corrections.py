@@ -40,7 +40,7 @@ def make(text: str, recording_id: str = "a", who: str = "Ann", replaces: str | N
 
 
 def read_shown(lake: Lake) -> dict[str, tuple[str, str]]:
-    with connect(str(lake.uri)) as database:
+    with connect(str(lake.uri), names=("transcripts",)) as database:
         rows = database.sql("SELECT recording_id, text_corrected, corrected_by FROM transcripts").fetchall()
     return {recording_id: (text, who) for recording_id, text, who in rows}
 
@@ -146,6 +146,6 @@ def test_corrections_survive_upkeep_and_leave_with_their_recording(lake: Lake) -
     receipt = forget(lake, Subjects(recordings=("a",)))
     assert (receipt.corrections, receipt.accesses) == (1, 1)
     assert read_shown(lake) == {"b": ("A zebra.", "Ann")}
-    with connect(str(lake.uri)) as database:
+    with connect(str(lake.uri), names=("correction_records", "access_records")) as database:
         assert database.sql("SELECT recording_id FROM correction_records").fetchall() == [("b",)]
         assert database.sql("SELECT who, recording_id, what FROM access_records").fetchall() == [("Ann", "b", "page")]

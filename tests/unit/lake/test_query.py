@@ -14,9 +14,10 @@ import pytest
 
 from dictalake.config.sections import Lake
 from dictalake.errors import RunError
-from dictalake.lake.query import open_lake
+from dictalake.lake.query import VIEWS, connect, open_lake
 from dictalake.lake.schema import make_transcripts
 from dictalake.lake.staged_files import StagedFile, write_staged
+from dictalake.lake.superseded import RecordingVersions
 from dictalake.lake.table import TranscriptTable
 from tests.lake_rows import FINGERPRINT, make_failed_row, make_row, make_rows
 
@@ -125,3 +126,31 @@ def test_a_scan_takes_no_footer_from_another_that_reads_the_same_files_at_the_ti
     assert files.to_table(columns=["text"]).num_rows == 1
     Path(f"{lake.uri}/transcripts/{fragment.path}").unlink()
     fragment.ensure_complete_metadata()  # it is still there
+
+
+def test_each_view_can_be_opened_alone(lake: Lake) -> None:
+    commit(lake, make_row("a"))
+    for name in VIEWS:
+        with connect(str(lake.uri), names=(name,)) as database:
+            database.sql(f"SELECT * FROM {name}").fetchall()
+
+
+def test_only_what_the_named_views_read_is_opened(lake: Lake) -> None:
+    commit(lake, make_row("a"))
+    with connect(str(lake.uri), names=("history",)) as database:
+        there = {name for (name,) in database.sql("SELECT table_name FROM information_schema.tables").fetchall()}
+    assert {"history", "transcript_rows", "superseded", "promotions"} <= there
+    assert there.isdisjoint({"transcripts", "findings", "finding_rows", "correction_records", "run_records"})
+
+
+def test_no_file_is_read_before_the_question(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, make_row("a"))
+    read = list[object]()
+    stream = RecordingVersions.__arrow_c_stream__
+    monkeypatch.setattr(
+        RecordingVersions, "__arrow_c_stream__", lambda self, schema=None: read.append(1) or stream(self, schema)
+    )
+    with connect(str(lake.uri)) as database:
+        assert not read
+        assert database.sql("SELECT count(*) FROM superseded").fetchall() == [(0,)]
+    assert read

@@ -10,7 +10,7 @@ import pytest
 
 from dictalake.config.sections import Lake
 from dictalake.lake.erase import Subjects, forget, sweep
-from dictalake.lake.query import connect
+from dictalake.lake.query import connect, find_names
 from dictalake.lake.rechecks import Recheck, RecheckLog, find_lost
 from dictalake.lake.runs import RunLog
 from dictalake.lake.schema import make_transcripts
@@ -32,7 +32,7 @@ def commit(lake: Lake, *rows: dict[str, Any]) -> None:
 
 
 def ask(lake: Lake, question: str) -> list[tuple[Any, ...]]:
-    with connect(str(lake.uri)) as database:
+    with connect(str(lake.uri), names=find_names(question)) as database:
         return database.sql(question).fetchall()
 
 

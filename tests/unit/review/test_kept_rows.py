@@ -50,7 +50,7 @@ def list_rows(lake: Lake, snapshot: Snapshot) -> tuple[list[Any], list[Any]]:
     sql = f"SELECT {COLUMNS} FROM {{}} ORDER BY ALL"
     snapshot.refresh()
     listed = [tuple(row.values()) for row in snapshot.query(sql.format("listed"))]
-    with connect(str(lake.uri)) as database:
+    with connect(str(lake.uri), names=("recordings",)) as database:
         return listed, database.execute(sql.format("recordings")).fetchall()
 
 

@@ -7,9 +7,15 @@ The arithmetic is that of ``transformers.LasrFeatureExtractor``, which computes 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
-from transformers import LasrFeatureExtractor
+
+from dictalake.acoustic.lasr.front_end import LasrFrontEnd
+
+if TYPE_CHECKING:  # takes seconds
+    from transformers import LasrFeatureExtractor
 
 
 class LogMel(nn.Module):
@@ -18,7 +24,7 @@ class LogMel(nn.Module):
     window: torch.Tensor
     mel_filters: torch.Tensor
 
-    def __init__(self, extractor: LasrFeatureExtractor) -> None:
+    def __init__(self, extractor: LasrFrontEnd | LasrFeatureExtractor) -> None:
         super().__init__()
         self.win_length, self.hop_length, self.n_fft = extractor.win_length, extractor.hop_length, extractor.n_fft
         window = torch.hann_window(self.win_length, periodic=False, dtype=torch.float64)

@@ -11,9 +11,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dictalake.acoustic.frame_grid import lasr_grid
+from dictalake.acoustic.lasr.front_end import LasrFrontEnd
 from dictalake.records import FrameGrid
 
 Rule = Callable[[Any], bool]
@@ -32,6 +34,14 @@ class LasrFiles:
     grid: FrameGrid
 
 
+@dataclass(frozen=True)
+class LasrModel:
+    """``config`` has the attributes of ``transformers.LasrCTCConfig`` that a model is made from."""
+
+    config: SimpleNamespace
+    front_end: LasrFrontEnd
+
+
 class _Unusual(Exception):
     """Only transformers can read this."""
 
@@ -48,6 +58,22 @@ def read_lasr_files(folder: Path) -> LasrFiles | None:
         return LasrFiles(config["vocab_size"], config["pad_token_id"], entries, special_ids, grid)
     except Exception:  # tokenizers raises a bare one for a damaged tokenizer.json; transformers will report it
         return None
+
+
+def read_lasr_model(folder: Path) -> LasrModel | None:
+    """None if ``folder`` holds another kind of model, or if only transformers knows what its files mean."""
+    try:
+        config = _take(_read_json(folder / "config.json"), _CONFIG, _CONFIG_MAY)
+        encoder, extractor = config["encoder_config"], _read_extractor(folder)
+    except Exception:  # transformers will report it
+        return None
+    if not encoder.keys() >= set(_OF_A_MODEL) or "rope_theta" not in encoder["rope_parameters"]:
+        return None
+    front_end = LasrFrontEnd(**{name: extractor[name] for name in _OF_A_FRONT_END})
+    own = SimpleNamespace(**{name: encoder[name] for name in _OF_A_MODEL})
+    return LasrModel(
+        SimpleNamespace(model_type=config["model_type"], vocab_size=config["vocab_size"], encoder_config=own), front_end
+    )
 
 
 def _read_json(path: Path) -> Any:
@@ -123,6 +149,13 @@ _ENCODER_MAY = {
     "rope_parameters": lambda value: _fits(value, _ROPE, {"rope_theta": _number}),
     "subsampling_conv_channels": _count,
 }
+# What FastLasr is made from. Where a file leaves one of them out, transformers has a default, which may change.
+_OF_A_MODEL = (
+    *("attention_bias", "conv_kernel_size", "conv_residual_weights", "convolution_bias", "feed_forward_residual_weights"),
+    *("hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "num_attention_heads", "num_hidden_layers"),
+    *("num_key_value_heads", "num_mel_bins", "rope_parameters", "subsampling_conv_channels"),
+    *("subsampling_conv_kernel_size", "subsampling_conv_stride"),
+)
 _CONFIG = {
     "encoder_config": lambda value: _fits(value, _ENCODER, _ENCODER_MAY),
     "model_type": _one_of("lasr_ctc"),
@@ -145,6 +178,7 @@ _EXTRACTOR = {
     "sampling_rate": _count,
     "win_length": _count,
 }
+_OF_A_FRONT_END = ("hop_length", "win_length", "n_fft", "sampling_rate", "feature_size")
 _EXTRACTOR_MAY = {"padding_side": _text, "padding_value": _number, "processor_class": _text, "return_attention_mask": _flag}
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import LasrCTCConfig, LasrEncoderConfig
 
 from dictalake.acoustic import onednn
 from dictalake.acoustic.device import one_thread_each
@@ -111,7 +110,7 @@ class _Block(nn.Module):
     depthwise: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], encoder: LasrEncoderConfig) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], encoder: Any) -> None:
         """``tensors`` have their names within the block."""
         super().__init__()
         activation = encoder.hidden_act
@@ -177,8 +176,10 @@ class _Block(nn.Module):
 class FastLasr(nn.Module):
     """Features ``(batch, feature_frames, mel_bands)`` → logits ``(batch, frames, vocabulary)``."""
 
-    def __init__(self, config: LasrCTCConfig, tensors: Mapping[str, torch.Tensor], rotary: nn.Module | None = None) -> None:
-        """``tensors`` are in float32 and include those of ``tensor_shapes``; tensors that need no change are not copied.
+    def __init__(self, config: Any, tensors: Mapping[str, torch.Tensor], rotary: nn.Module | None = None) -> None:
+        """``config`` has the attributes of ``transformers.LasrCTCConfig``, or of ``files.read_lasr_model``.
+
+        ``tensors`` are in float32 and include those of ``tensor_shapes``; tensors that need no change are not copied.
 
         ``rotary`` is transformers' module for ``config``, needed if ``rope_type`` is not ``default``. Raises ConfigError for
         what LASR checkpoints do not have: other activations, and fewer heads for keys than for queries.
@@ -273,7 +274,7 @@ def _attention(
     return torch.matmul(scores.softmax(-1), values)
 
 
-def tensor_shapes(config: LasrCTCConfig) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes, as in transformers, of the checkpoint's tensors that inference needs."""
     encoder: Any = config.encoder_config
     width, inner, channels = encoder.hidden_size, encoder.intermediate_size, encoder.subsampling_conv_channels
@@ -308,7 +309,7 @@ def tensor_shapes(config: LasrCTCConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _require_supported(encoder: LasrEncoderConfig) -> None:
+def _require_supported(encoder: Any) -> None:
     if encoder.hidden_act not in ("silu", "relu"):
         raise ConfigError(
             f"acoustic.model: hidden_act = {encoder.hidden_act} is not supported in LASR models; silu and relu are"
@@ -320,7 +321,7 @@ def _require_supported(encoder: LasrEncoderConfig) -> None:
         )
 
 
-def _head_size(encoder: LasrEncoderConfig) -> int:
+def _head_size(encoder: Any) -> int:
     size: int = getattr(encoder, "head_dim", None) or encoder.hidden_size // encoder.num_attention_heads
     return size
 

@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from transformers import LasrTokenizer
+from transformers import AutoConfig, AutoFeatureExtractor, LasrTokenizer
 
 from dictalake.acoustic.checkpoint import Checkpoint, ModelIdentity
-from dictalake.acoustic.lasr.files import read_lasr_files
+from dictalake.acoustic.lasr.files import LasrModel, read_lasr_files, read_lasr_model
 from dictalake.errors import ConfigError
 from dictalake.workflow import identity
 from dictalake.workflow.identity import read_vocabulary
@@ -170,6 +172,32 @@ def test_any_key_without_or_with_another_value_means_what_transformers_says(fold
         # Where the files do not tell, both ways are one.
         if read_lasr_files(folder) is not None:
             assert_as_transformers_says(folder)
+        if file != TOKENIZER and file != SETTINGS and (model := read_lasr_model(folder)) is not None:
+            assert_same_model(folder, model)
+
+
+def assert_same_model(folder: Path, model: LasrModel) -> None:
+    config, extractor = AutoConfig.from_pretrained(folder), AutoFeatureExtractor.from_pretrained(folder)
+    own = vars(model.config) | {"encoder_config": None}
+    assert own == {name: getattr(config, name) for name in own} | {"encoder_config": None}
+    encoder = vars(model.config.encoder_config)
+    assert encoder == {name: getattr(config.encoder_config, name) for name in encoder}
+    keys = asdict(model.front_end)
+    assert keys == {name: getattr(extractor, name) for name in keys}
+    assert np.array_equal(model.front_end.mel_filters, extractor.mel_filters.numpy())
+
+
+def test_a_worker_reads_the_embedded_model_as_transformers_would() -> None:
+    model = read_lasr_model(EMBEDDED)
+    assert model is not None
+    assert_same_model(EMBEDDED, model)
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "conv_kernel_size", "rope_parameters", "layer_norm_eps"])
+def test_what_the_files_leave_to_a_default_of_transformers_is_left_to_it(folder: Path, key: str) -> None:
+    with edited(folder / CONFIG) as document:
+        del document["encoder_config"][key]
+    assert read_lasr_model(folder) is None
 
 
 @pytest.mark.parametrize("file", [CONFIG, TOKENIZER, SETTINGS, PROCESSOR])
