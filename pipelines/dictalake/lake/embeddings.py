@@ -168,6 +168,9 @@ class _Vectors:
         vector = pa.list_(pa.float32(), encoder.dimensions)
         self._schema = pa.schema([*(EMBEDDINGS.field(name) for name in (*KEY, *columns)), pa.field("vector", vector)])
 
+    def __arrow_c_schema__(self) -> object:
+        return self._schema.__arrow_c_schema__()
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         names = [name for name in self._schema.names if name != "vector"]
         batches = self._rows.scanner(

@@ -117,16 +117,11 @@ class TextIndex:
             if there == state:
                 return Refreshed(0, 0)
             is_same = there is not None and (there["format"], there["table"]) == (state["format"], state["table"])
-<<<<<<< HEAD
             is_restored = (
                 there is not None and is_same and there["version"] >= state["version"] and there.get("files") != state["files"]
             )
-            with connect(self._lake.uri or "", self._lake.storage_options) as database:
-                is_kept = is_same and not is_restored and current is not None
-=======
             with connect(self._lake.uri or "", self._lake.storage_options, names=("transcripts", "corrections")) as database:
-                is_kept = is_same and current is not None
->>>>>>> w51-tests
+                is_kept = is_same and not is_restored and current is not None
                 known = pq.read_table(current / "known.parquet") if is_kept and current else _NOTHING_KNOWN
                 ever = pq.read_table(current / "ever.parquet") if is_kept and current else _NOTHING_EVER
                 database.register("known", known)
