@@ -65,7 +65,7 @@ def read_lasr_model(folder: Path) -> LasrModel | None:
     try:
         config = _take(_read_json(folder / "config.json"), _CONFIG, _CONFIG_MAY)
         encoder, extractor = config["encoder_config"], _read_extractor(folder)
-    except Exception:  # transformers will report it
+    except (OSError, ValueError, KeyError, TypeError, _Unusual):  # transformers will report it
         return None
     if not encoder.keys() >= set(_OF_A_MODEL) or "rope_theta" not in encoder["rope_parameters"]:
         return None
