@@ -11,6 +11,7 @@
       jail       the cost of the kernel's jail around a decoder: this tree's loader and an earlier commit's, by turns
       lake-costs what a lake costs as it grows: a commit, a start, an erasure, a compaction, with up to ten million recordings
       load       the cost of the sandbox: the same bytes are decoded in it and outside it, by turns
+      long-sound  an hour of MP3 in `dictalake review`: seconds until it can be heard, and until a word of it is
       meaning    search by meaning over 100,000 transcripts: seconds, memory, and ten questions
       memory     peak memory of each kind of process, over a three-hour stereo recording and 10,000 short ones
       node-memory  peak memory of a node while 16 hostile DICOM objects are decoded at once, against what was declared
@@ -50,6 +51,7 @@ BENCHMARKS = (
     "holes",
     "jail",
     "lake-costs",
+    "long-sound",
     "load",
     "meaning",
     "memory",

@@ -75,7 +75,7 @@ def _measure(lake: Lake, requests: int) -> dict[str, Any]:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
             ready_s, ready_busy_s = round(time.perf_counter() - started, 1), round(_read_busy_s(server.pid), 1)
-            client = _Client(address)
+            client = Client(address)
             ids = client.list_recordings()
             pages = {
                 "overview": lambda turn: "/",
@@ -134,7 +134,7 @@ def make_lean_lake(folder: Path, rows: int) -> None:
     refresh_superseded(lake)
 
 
-class _Client:
+class Client:
     """One browser without pictures."""
 
     def __init__(self, address: str) -> None:
@@ -149,20 +149,20 @@ class _Client:
 
     def list_recordings(self) -> list[str]:
         """Ids of the first page; remembers where the second begins."""
-        text = self._get("/recordings")[1].decode()
-        self.later = text.split("after=")[1].split('"')[0]
+        text = self.get("/recordings")[1].decode()
+        self.later = text.partition("after=")[2].partition('"')[0]
         return [part[:32] for part in text.split('href="/recordings/')[1:]]
 
     def time(self, path: str) -> float:
-        return self._get(path)[0]
+        return self.get(path)[0]
 
-    def _get(self, path: str) -> tuple[float, bytes]:
+    def get(self, path: str, **headers: str) -> tuple[float, bytes]:
         started = time.perf_counter()
-        self._connection.request("GET", path, headers=self._headers)
+        self._connection.request("GET", path, headers=self._headers | headers)
         response = self._connection.getresponse()
         first_s = time.perf_counter() - started
         body = response.read()
-        if response.status != 200:
+        if response.status not in (200, 206):
             raise RunError(f"a page answered {response.status}: {json.dumps(path.partition('?')[0])}")
         return first_s, body
 
