@@ -10,6 +10,8 @@ worker imports is decided in the worker, and ``package_hash`` looks at it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -20,6 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -115,6 +118,8 @@ def serve(
                     known = request.ray_variables
                     os.environ.update(known)
                     _import(later)
+                    gc.collect()
+                    gc.freeze()  # a collection in a fork would else write to, and so copy, all that was imported here
                 if _is_wanted(connection, known == request.ray_variables) and _fork() == 0:
                     return request
                 for descriptor in request.descriptors:
@@ -183,7 +188,20 @@ def become_worker(request: _Request) -> None:
     sys.argv[:] = request.command
     if not _is_path_safe():
         sys.path.insert(0, str(Path(request.command[0]).parent))
-    runpy.run_path(request.command[0], run_name="__main__")
+    status = 0
+    try:
+        runpy.run_path(request.command[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        status = 1
+        traceback.print_exc()
+    # Python would take down each module at the end, and copy for it all that the forks share: half a second of a core.
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _receive(connection: socket.socket) -> _Request:

@@ -18,13 +18,13 @@ from dictalake.workflow import fork_server
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forks on Linux alone")
 
 WORKER = """
-import json, os, sys
+import gc, json, os, sys
 umask = os.umask(0o077)
 print(json.dumps({
     "arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask, "parent": os.getppid(),
     "is_leader": os.getpgid(0) == os.getpid(), "has_imported": ["colorsys" in sys.modules, "wave" in sys.modules],
     "oom_score_adj": open("/proc/self/oom_score_adj").read().strip(),
-    "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
+    "frozen": gc.get_freeze_count() > 0, "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
 }))
 print("a line", file=sys.stderr)
 sys.exit(3)
@@ -82,13 +82,46 @@ def test_a_worker_is_a_fork_with_the_arguments_and_surroundings_that_ray_gave_to
     done = start(worker, "--serialized-runtime-env-context={}", OF_THIS_ONE="yes")
     seen = read(done)
     assert seen["arguments"] == arguments(worker)
-    assert seen["has_imported"] == [True, True]
+    assert (seen["has_imported"], seen["frozen"]) == ([True, True], True)
     assert (seen["folder"], seen["umask"], seen["is_leader"]) == (str(worker.parent), 0o027, True)
     assert seen["environment"]["OF_THIS_ONE"] == "yes"
     assert {name: seen["environment"][name] for name in OF_RAY} == OF_RAY
     assert ("OPENBLAS_NUM_THREADS" in seen["environment"]) == ("OPENBLAS_NUM_THREADS" in os.environ)
     assert (seen["input"], done.stderr) == ("of its own", "a line\n")
     assert seen["parent"] == read(start(worker))["parent"]  # the server
+
+
+ENDING = """
+import atexit
+
+class Held:
+    def __del__(self):
+        print("taken down", flush=True)
+
+held = Held()
+atexit.register(print, "said at the end")
+if {wrong!r}:
+    raise ValueError("of the worker")
+raise SystemExit({status!r})
+"""
+
+
+def test_a_forked_worker_says_what_it_must_and_ends_without_taking_down_what_is_shared(server: None, worker: Path) -> None:
+    worker.write_text(ENDING.format(wrong=False, status=None))
+    assert start(worker).stdout.split("\n") == ["said at the end", ""]
+    assert start(worker, RAY_JOB_ID="02000000").stdout.split("\n") == ["said at the end", "taken down", ""]
+
+
+@pytest.mark.parametrize(("wrong", "status", "ended"), [(False, None, 0), (False, 7, 7), (False, "why", 1), (True, None, 1)])
+def test_a_worker_ends_with_the_status_of_its_script(worker: Path, wrong: bool, status: Any, ended: int) -> None:
+    worker.write_text(ENDING.format(wrong=wrong, status=status))
+    code = (
+        f"import os, runpy; own = runpy.run_path({fork_server.__file__!r}); own['become_worker'](own['_Request']("
+        f"[{str(worker)!r}], dict(os.environ), '/', 0o077, '0', tuple(os.dup(number) for number in range(3))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (ended, "said at the end\n")
+    assert ("ValueError: of the worker" in done.stderr) == wrong
 
 
 def test_where_memory_is_short_the_kernel_ends_a_forked_worker_before_the_driver(server: None, worker: Path) -> None:
