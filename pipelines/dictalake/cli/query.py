@@ -36,6 +36,8 @@ ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arr
 _SHOWN = 1000
 _BATCH_ROWS = 10_000
 _NAMED = re.compile(r'\b(?:from|join)\s+"?(\w+)')
+# These list all views, or read a table whose name does not stand in the question or is known to few.
+_OF_ALL = re.compile(r"\b(show|query|query_table|information_schema|sqlite_master|(duckdb|pg|pragma)_\w+|recording_versions)\b")
 _INTERRUPT_AGAIN_S = 0.1
 # Their messages quote the question and never a row.
 _ABOUT_THE_QUESTION = ("Parser Error", "Binder Error", "Catalog Error", "Permission Error", "Not implemented Error")
@@ -178,8 +180,8 @@ def ask(
 
 def _choose_names(question: str) -> frozenset[str] | None:
     """What to open for the question; None is everything: the question, or the error that it ends in, needs other names."""
-    names = find_names(question)
-    return names if names and names.issuperset(_NAMED.findall(question.lower())) else None
+    names, text = find_names(question), question.lower()
+    return names if names and names.issuperset(_NAMED.findall(text)) and not _OF_ALL.search(text) else None
 
 
 def _stop_working(database: duckdb.DuckDBPyConnection, answered: Future[Result]) -> None:

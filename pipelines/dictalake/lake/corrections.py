@@ -264,7 +264,8 @@ class AccessLog:
         now = datetime.now(UTC)
         rows = [{"at": now, "who": who, "recording_id": one, "what": what} for one in recording_ids]
         try:
-            if not self._is_made:
+            # Again where a backup without it was put in the lake's place: an append would make one without its properties.
+            if not self._is_made or not has_table(self._storage):
                 open_or_create_table(self._storage, ACCESSES, (), "dictalake: who opened which recording")
                 self._is_made = True
             append_rows(self._storage, pa.Table.from_pylist(rows, schema=without_docs(ACCESSES)))

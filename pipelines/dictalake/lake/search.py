@@ -103,12 +103,8 @@ class TextIndex:
         A recording that the view no longer shows, since it was replaced, is taken out. If one has left the lake (``dictalake
         forget``), the index is rebuilt, so that no trace of it is left. So it is where the table was restored from a backup.
         """
-        table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
-        state: dict[str, Any] = {"format": _FORMAT, "table": str(table.metadata().id), "version": table.version()}
-        state["files"] = sum_up_files(list_files(table))
-        state["corrections"] = find_version(open_storage(self._lake, CORRECTIONS_FOLDER))
-        state["promotions"] = [list(names) for names in read_fingerprints(self._lake).promoted]
         with FileLock(self._folder / "lock"):
+            state = self._find_state()  # not before: who waits for another refresh would find the index newer than the lake
             current = self._current()
             self._delete_all_but(current)  # leftovers of an interrupted refresh
             if current is not None and (current / _UNFINISHED).exists():
@@ -143,6 +139,18 @@ class TextIndex:
             (current / _UNFINISHED).unlink()
             self._switch_to(current)
         return Refreshed(added, gone)
+
+    def _find_state(self) -> dict[str, Any]:
+        """What tells whether the index is of the lake as it is now."""
+        table = open_table(open_storage(self._lake, TRANSCRIPTS_FOLDER), TRANSCRIPTS, to_read=True)
+        return {
+            "format": _FORMAT,
+            "table": str(table.metadata().id),
+            "version": table.version(),
+            "files": sum_up_files(list_files(table)),
+            "corrections": find_version(open_storage(self._lake, CORRECTIONS_FOLDER)),
+            "promotions": [list(names) for names in read_fingerprints(self._lake).promoted],
+        }
 
     def search(self, words: str, limit: int) -> list[Hit]:
         """The ``limit`` best transcripts for ``words`` in tantivy's query language, the best first.

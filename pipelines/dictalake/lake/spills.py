@@ -23,7 +23,8 @@ def make_spill_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
     _remove_abandoned(parent, prefix)
     unnamed = Path(tempfile.mkdtemp(prefix=_UNNAMED, dir=parent))
     held = os.open(unnamed, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    with suppress(OSError):  # a file system without locks, as some clusters have: then nobody removes folders of others
+        fcntl.flock(held, fcntl.LOCK_EX)
     folder = unnamed.rename(parent / f"{prefix}{unnamed.name.removeprefix(_UNNAMED)}")  # only now can others find it
 
     def remove() -> None:

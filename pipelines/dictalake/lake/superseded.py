@@ -34,7 +34,7 @@ from dictalake.config.sections import Lake
 from dictalake.errors import RunError, name_place
 from dictalake.lake.contract import without_docs
 from dictalake.lake.delta import has_table, make_dataset, open_or_create_table, open_table, retry_on_conflict
-from dictalake.lake.fingerprints import KnownFingerprints, open_fingerprints, read_fingerprints
+from dictalake.lake.fingerprints import KnownFingerprints, open_fingerprints, read_records
 from dictalake.lake.places import FINGERPRINTS_FOLDER, SUPERSEDED_FOLDER, TRANSCRIPTS_FOLDER
 from dictalake.lake.row_search import iter_scan, list_files
 from dictalake.lake.schema import SUPERSEDED, TRANSCRIPTS
@@ -119,28 +119,37 @@ def refresh_superseded(lake: Lake, *, may_read_all: bool = True) -> int:
     """
     rows, storage = open_storage(lake, TRANSCRIPTS_FOLDER), open_storage(lake, SUPERSEDED_FOLDER)
     try:
-        transcripts = TableLog(rows, TRANSCRIPTS)
-        delta = open_or_create_table(storage, SUPERSEDED, (), "dictalake: recordings that a newer version replaced")
-        turn, of_single = _name_turn(transcripts.table_id, read_fingerprints(lake)), _name_single(transcripts.table_id)
-        log = _Log(rows, transcripts.version, sum_up_files(transcripts.paths()))
+        if not has_table(storage):
+            TableLog(rows, TRANSCRIPTS)  # where there is no lake, nothing is made
 
-        def change() -> int:
-            delta.update_incremental()
+        def change(*, anew: bool = False) -> tuple[int, _Log | None]:
+            # Before the transcripts: what another process wrote down meanwhile must not be of a newer version than these.
+            delta = open_or_create_table(storage, SUPERSEDED, (), "dictalake: recordings that a newer version replaced")
+            fingerprints = open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER))
+            transcripts = TableLog(rows, TRANSCRIPTS)
+            table_id = transcripts.table_id
+            turn, of_single = _name_turn(table_id, read_records(fingerprints)), _name_single(table_id)
+            log = _Log(rows, transcripts.version, sum_up_files(transcripts.paths()))
             covered, single = _read_mark(delta, turn), _read_mark(delta, of_single)
             there = _read_pairs(make_dataset(delta, storage, SUPERSEDED))
-            brought = None if covered is None else log.list_brought(covered, _MOST_OF_A_NIGHT)
+            brought = None if covered is None or anew else log.list_brought(covered, _MOST_OF_A_NIGHT)
             is_single = single is not None and log.has_own_rows_alone(single, _MOST_OF_A_NIGHT)
             is_young = covered is not None and log.version - covered.version < _AGED
-            if (brought == [] and single is not None and is_young) or not (may_read_all or (brought is not None and is_single)):
-                return len(there)
-            found = _find(rows, transcripts, brought, there, open_fingerprints(open_storage(lake, FINGERPRINTS_FOLDER)))
+            is_little = may_read_all or anew or (brought is not None and is_single)
+            if (brought == [] and single is not None and is_young) or not is_little:
+                return len(there), None
+            found = _find(rows, transcripts, brought, there, fingerprints)
             marks = _make_mark(turn, log)
             if is_single or not _has_doubled_key(rows, transcripts):
                 marks += _make_mark(of_single, log)
             _write_pairs(delta, storage, found, there, CommitProperties(app_transactions=marks))
-            return len(found)
+            return len(found), log
 
-        return retry_on_conflict(delta, change)
+        count, log = retry_on_conflict(None, change)
+        if log is not None and log.was_followed_by_erasure(TableLog(rows, TRANSCRIPTS).version):
+            # It may have looked for pairs of what is gone before these were written down.
+            count, _ = retry_on_conflict(None, lambda: change(anew=True))
+        return count
     except (OSError, DeltaError, duckdb.Error) as error:
         raise RunError(
             f"cannot find out what was replaced in the lake at {lake.uri}: {type(error).__name__}; run the same command again"
@@ -308,6 +317,13 @@ class _Log:
         """
         commits = self._follow(mark, most)
         return commits is not None and all(map(_is_own, commits))
+
+    def was_followed_by_erasure(self, newest: int) -> bool:
+        """Whether an erasure came until the version ``newest``, or may have come."""
+        try:
+            return any(_is_erasure(self._actions(version)) for version in range(self.version + 1, newest + 1))
+        except FileNotFoundError:
+            return True
 
     def _follow(self, mark: _Mark, most: int) -> list[list[Mapping[str, Any]]] | None:
         """The commits after ``mark``. None where they did not lead from its files to those of this version: the table was

@@ -135,7 +135,7 @@ class KeptRows:
 
     def refresh(self) -> None:
         """Raises RunError, OSError, and errors of DuckDB, Delta and Arrow; then everything is as before."""
-        if self._is_replaced():
+        if self.is_replaced or self._is_replaced():
             self.is_stale = self.is_replaced = True
             return
         tables = {name: self._follow(name) for name in (TRANSCRIPTS_FOLDER, FINGERPRINTS_FOLDER, RECHECKS_FOLDER)}
@@ -154,23 +154,26 @@ class KeptRows:
             for some in _split(transcripts) if not self.state else ():  # nobody reads yet
                 self._commit(cursor, self._files | some, partial(self._insert, cursor, some - self._files))
             self._commit(cursor, paths, lambda: self._take(cursor, transcripts, paths, state))
-        self.state, self._last = state, self._find_last(transcripts)
+        self.state, self._last = state, self._find_last(transcripts.version())
         self.is_stale = bool(gone) and any(self.spill.iterdir())
 
-    def _find_last(self, transcripts: DeltaTable) -> Any:
-        info = self._storages[TRANSCRIPTS_FOLDER].filesystem.get_file_info(f"_delta_log/{transcripts.version():020}.json")
+    def _find_last(self, version: int) -> Any:
+        info = self._storages[TRANSCRIPTS_FOLDER].filesystem.get_file_info(f"_delta_log/{version:020}.json")
         return info.size, info.mtime
 
     def _is_replaced(self) -> bool:
         """Whether the table was deleted and made anew, or restored from a backup. A log that was cleaned up tells nothing."""
-        known = self._tables.get(TRANSCRIPTS_FOLDER) if self.state else None
-        if known is None or (last := self._find_last(known)) == self._last:
+        if not self.state:
             return False
-        self._last = last
+        table_id, version = self.state[TRANSCRIPTS_FOLDER]
+        last = self._find_last(version)
+        if last == self._last:
+            return False
         there = open_table(self._storages[TRANSCRIPTS_FOLDER], TRANSCRIPTS, to_read=True)
-        if there.metadata().id != known.metadata().id or there.version() < known.version() or last[0] is not None:
+        self._last = last  # only now: where there is no table at the moment, the next request must look again
+        if there.metadata().id != table_id or there.version() < version or last[0] is not None:
             return True
-        return there.version() == known.version() and set(list_files(there)) != self._files
+        return there.version() == version and set(list_files(there)) != self._files
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection, paths: set[str], change: Callable[[], None]) -> None:
         cursor.execute("BEGIN")

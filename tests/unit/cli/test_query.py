@@ -18,6 +18,7 @@ import pytest
 from dictalake.cli.main import make_command_parser, run_command
 from dictalake.cli.query import check_question, choose_format, printable
 from dictalake.errors import ConfigError
+from dictalake.lake.query import connect
 from tests.query_lake import ROOT, query, run_job, write_lake
 
 
@@ -162,6 +163,23 @@ def test_errors_are_one_line_without_a_word_of_the_lake(lake: str, tmp_path: Pat
     assert not re.search("aspirin|insulin", str(caught.value), re.IGNORECASE)
     assert list(tmp_path.iterdir()) == []
     assert not Path("written.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM (SHOW TABLES) WHERE name <> 'failures' ORDER BY ALL",
+        "SELECT t.view_name FROM failures, duckdb_views() AS t WHERE NOT t.internal ORDER BY ALL",
+        "SELECT v.recording_id FROM failures AS f, recording_versions AS v WHERE f.recording_id = v.recording_id",
+        "SELECT t.recording_id FROM failures, query('FROM ' || 'transcri' || 'pts') AS t ORDER BY ALL",
+    ],
+)
+def test_a_question_about_all_tables_sees_all(lake: str, capfd: pytest.CaptureFixture[str], sql: str) -> None:
+    assert run_command("query", [lake, sql, "--format", "json"]) == 0
+    found = capfd.readouterr()
+    with connect(lake) as database:
+        names = [column[0] for column in database.execute(sql).description]
+        assert json.loads(found.out) == [dict(zip(names, row, strict=True)) for row in database.fetchall()] != []
 
 
 def test_a_bad_question_exits_with_2(lake: str) -> None:

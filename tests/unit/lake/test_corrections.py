@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -149,3 +150,12 @@ def test_corrections_survive_upkeep_and_leave_with_their_recording(lake: Lake) -
     with connect(str(lake.uri), names=("correction_records", "access_records")) as database:
         assert database.sql("SELECT recording_id FROM correction_records").fetchall() == [("b",)]
         assert database.sql("SELECT who, recording_id, what FROM access_records").fetchall() == [("Ann", "b", "page")]
+
+
+def test_who_opened_what_is_written_down_in_a_lake_that_was_restored_from_an_older_backup(lake: Lake) -> None:
+    """The table must be as one that dictalake makes: else nothing could be erased from this lake any more."""
+    log = AccessLog(lake)
+    log.add("Ann", ["a"], "page")
+    shutil.rmtree(f"{lake.uri}/accesses")
+    log.add("Ann", ["b"], "page")
+    assert forget(lake, Subjects(recordings=("b",))).accesses == 1

@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
+
+from dictalake.lake import search
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import FingerprintLog, promote
 from dictalake.lake.runs import RunLog
@@ -59,3 +63,22 @@ def test_the_index_of_a_table_that_was_restored_from_a_backup_is_built_anew(tmp_
     commit(lake, make_version("gs://a/3", text="A fissure."))  # as many versions as the index has seen
     assert index.refresh().added == 2
     assert [len(index.search(word, 10)) for word in ("fracture", "rupture", "fissure")] == [1, 0, 1]
+
+
+def test_who_waits_for_another_search_does_not_build_its_index_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = make_lake(tmp_path)
+    commit(lake, make_version("gs://a/1"))
+    index, others = TextIndex(lake, tmp_path / "index"), [TextIndex(lake, tmp_path / "index")]
+    index.refresh()
+
+    def lock_late(path: Path) -> FileLock:
+        if others:  # it took in what came meanwhile
+            other = others.pop()
+            commit(lake, make_version("gs://a/2"))
+            assert other.refresh().added == 1
+        return FileLock(path)
+
+    before = (tmp_path / "index/current").read_text(encoding="utf-8")
+    monkeypatch.setattr(search, "FileLock", lock_late)
+    assert index.refresh().added == 0
+    assert (tmp_path / "index/current").read_text(encoding="utf-8") == before

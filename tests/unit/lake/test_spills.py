@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,3 +29,15 @@ def test_a_folder_whose_process_is_gone_is_removed_and_no_other(tmp_path: Path, 
         one()
     assert not in_use.exists()
     assert not new.exists()
+
+
+def test_where_the_file_system_has_no_locks_folders_are_made_and_none_is_taken_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+    first, remove_first = make_spill_folder("dictalake-review-")
+    second, remove_second = make_spill_folder("dictalake-review-")
+    assert sorted(tmp_path.iterdir()) == sorted((first, second))
+    remove_first(), remove_second()
+    assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from dictalake.config.sections import Lake
+from dictalake.errors import RunError
 from dictalake.lake import superseded
 from dictalake.lake.contract import without_docs
 from dictalake.lake.erase import Subjects, forget
@@ -174,3 +175,41 @@ def test_a_version_that_is_the_newest_again_is_no_longer_replaced(lake: Lake) ->
     commit(lake, make_version(URIS[0], 1, attempt=1, day=3, modified=20))  # the store gave it a newer date
     refresh_superseded(lake)
     assert list_superseded(lake) == {name_recording(URIS[0], 2): name_recording(URIS[0], 1)}
+
+
+def test_who_is_overtaken_does_not_write_down_what_is_older(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, make_version(URIS[0]), make_version(URIS[0], 2, day=2))
+    write, others = superseded._write_pairs, [lake]
+
+    def write_late(*values: Any) -> None:
+        if others:
+            commit(others.pop(), make_version(URIS[0], 3, day=3))
+            assert refresh_superseded(lake) == 2
+        write(*values)
+
+    monkeypatch.setattr(superseded, "_write_pairs", write_late)
+    assert refresh_superseded(lake) == 2
+    assert read_written(lake).pairs is not None
+    assert list_superseded(lake) == {name_recording(URIS[0], one): name_recording(URIS[0], 3) for one in (1, 2)}
+
+
+def test_what_is_erased_before_it_is_written_down_is_in_no_pair(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, *(make_version(uri, version, day=version) for uri in URIS[:2] for version in (1, 2)))
+    write, others = superseded._write_pairs, [lake]
+
+    def write_late(*values: Any) -> None:
+        if others:
+            forget(others.pop(), Subjects(uris=(URIS[0],)))
+        write(*values)
+
+    monkeypatch.setattr(superseded, "_write_pairs", write_late)
+    assert refresh_superseded(lake) == 1
+    pairs = DeltaTable(f"{lake.uri}/superseded").to_pyarrow_table()
+    assert pairs["recording_id"].to_pylist() == [name_recording(URIS[1], 1)]
+    assert read_written(lake).pairs is not None
+
+
+def test_nothing_is_made_where_there_is_no_lake(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no dictalake table"):
+        refresh_superseded(make_lake(tmp_path))
+    assert list(tmp_path.rglob("_delta_log")) == []

@@ -7,10 +7,12 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from dictalake.config.sections import Lake
+from dictalake.errors import RunError
 from dictalake.lake.erase import Subjects, forget
 from dictalake.lake.fingerprints import promote
 from dictalake.lake.maintenance import compact
@@ -114,6 +116,55 @@ def test_a_lake_that_is_made_anew_under_a_server_is_seen(tmp_path: Path, *, is_r
         TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
     listed, said = list_rows(lake, snapshot)
     assert ([row[0] for row in listed], listed == said) == (list("ac" if is_restored else "de"), True)
+
+
+def test_a_lake_that_is_restored_while_people_ask_is_seen(tmp_path: Path) -> None:
+    lake, backup = Lake.model_validate({"uri": str(tmp_path / "lake")}), tmp_path / "backup"
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    shutil.copytree(str(lake.uri), backup)
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("b")]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    shutil.rmtree(str(lake.uri))
+    with pytest.raises(RunError, match="there is no dictalake table"):
+        snapshot.refresh()
+    shutil.copytree(backup, str(lake.uri))
+    listed, said = list_rows(lake, snapshot)
+    assert ([row[0] for row in listed], listed == said) == (["a"], True)
+
+
+def test_what_was_there_before_is_not_listed_where_a_new_lake_cannot_be_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    shutil.rmtree(str(lake.uri))
+    for name in "bcd":
+        TranscriptTable(lake).commit(write_staged(make_transcripts([make_row(name)]), lake))
+    with monkeypatch.context() as away:
+        away.setattr("dictalake.review.snapshot.KeptRows", Mock(side_effect=OSError))
+        with pytest.raises(RunError, match="cannot read the lake"):
+            snapshot.refresh()
+    listed, said = list_rows(lake, snapshot)
+    assert ([row[0] for row in listed], listed == said) == (["b", "c", "d"], True)
+
+
+def test_a_commit_that_could_not_be_taken_in_is_no_other_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.model_validate({"uri": str(tmp_path / "lake")})
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
+    snapshot = Snapshot(lake)
+    snapshot.refresh()
+    kept = snapshot._rows
+    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("b")]), lake))
+    with monkeypatch.context() as away:
+        away.setattr(kept, "_take", Mock(side_effect=OSError))
+        with pytest.raises(RunError, match="cannot read the lake"):
+            snapshot.refresh()
+    listed, said = list_rows(lake, snapshot)
+    assert ([row[0] for row in listed], listed == said) == (["a", "b"], True)
+    assert snapshot._rows is kept
 
 
 def test_a_compaction_changes_nothing_that_is_listed(tmp_path: Path) -> None:
