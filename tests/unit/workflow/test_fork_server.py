@@ -24,7 +24,8 @@ print(json.dumps({
     "arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask, "parent": os.getppid(),
     "is_leader": os.getpgid(0) == os.getpid(), "has_imported": ["colorsys" in sys.modules, "wave" in sys.modules],
     "oom_score_adj": open("/proc/self/oom_score_adj").read().strip(),
-    "frozen": gc.get_freeze_count() > 0, "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
+    "frozen": gc.get_freeze_count() > 0,
+    "has_own_code": any("dictalake" in name for name in sys.modules), "path": sys.path, "input": sys.stdin.read(),
 }))
 print("a line", file=sys.stderr)
 sys.exit(3)
