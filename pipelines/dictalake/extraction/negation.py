@@ -22,6 +22,7 @@ _BREAKS = frozenset((*_BREAKS_WORDS.split(), ";"))
 _VERBS_WORDS = """is are was were has have had shows show showed demonstrates demonstrate reveals reveal remains remain takes
 take"""
 _VERBS = frozenset(_VERBS_WORDS.split())
+_SHOWING = frozenset(("shows", "show", "showed", "demonstrates", "demonstrate", "reveals", "reveal"))
 _PLURAL = frozenset(("are", "were", "have", "had"))
 # Behind a comma or "and" these begin a statement of their own.
 _STARTS_WORDS = """a an the there he she it we i patient this these with on
@@ -70,8 +71,8 @@ def negates_itself(own: Collection[str]) -> bool:
 
 
 def _is_before(left: Sequence[str], own: Collection[str], of_drug: bool, is_lenient: bool) -> bool:
-    is_active = is_list = has_verb = False
-    since = behind = 0  # words since the last separator, and since the negation
+    is_active = is_list = has_verb = is_without = False
+    since = behind = 0  # words since the last separator, and those since the negation that begin no statement
     for place, token in enumerate(left):
         following = left[place + 1] if place + 1 < len(left) else ""
         if token == ":":
@@ -80,7 +81,7 @@ def _is_before(left: Sequence[str], own: Collection[str], of_drug: bool, is_leni
             is_active = is_list = False
         elif token not in own and _negates(token, following, left[:place], of_drug):
             is_active, has_verb, since, behind = _is_plain(left[place + 1 :]), False, 0, 0
-            is_list = of_drug and token in _ALLERGIES
+            is_list, is_without = of_drug and token in _ALLERGIES, token == "without"
         elif token in _SEPARATORS:
             is_active &= is_list or not (has_verb and token in (",", "and"))
             since = 0
@@ -88,14 +89,22 @@ def _is_before(left: Sequence[str], own: Collection[str], of_drug: bool, is_leni
             is_start = place > 0 and left[place - 1] in (",", "and") and (token in _STARTS or token[0].isdigit())
             is_active &= not (is_start and (behind > 0))
             has_verb |= token in _VERBS and behind > 0
-            since, behind = since + 1, behind + 1
+            since, behind = since + 1, behind + (token not in _STARTS)
+            is_active &= not (is_without and token in _SHOWING)  # "CT without contrast shows a cyst"
             is_active &= is_lenient or since <= _WINDOW
     return is_active
 
 
 def _begins_drug(token: str, before: Sequence[str]) -> bool:
     """Whether another drug begins here: "stop A and start B", "switched off A to B", but "allergic to B"."""
-    return token in _DRUG_STARTS or (token == "to" and not _ALLERGIES & {*before[-1:]} and not {"unable"} & {*before[-1:]})
+    if token == "to":
+        return not (_ALLERGIES | {"unable"}) & {*before[-1:]}
+    return token in _DRUG_STARTS and not _is_governed(before)
+
+
+def _is_governed(before: Sequence[str]) -> bool:
+    """Whether a negation is about the word after these: "did not start", "has not been prescribed"."""
+    return bool(NEGATIONS & {*before[-1:]}) or (len(before) > 1 and before[-2] in NEGATIONS and before[-1] not in _SEPARATORS)
 
 
 def _negates(token: str, following: str, before: Sequence[str], of_drug: bool) -> bool:
@@ -175,6 +184,8 @@ def _denies(predicate: Sequence[str], of_drug: bool) -> bool:
             return True
         if (word == "ruled" and following == ["out"]) or (of_drug and word in _STOPS):
             return not ((NEGATIONS & {*before}) or (word == "ruled" and "be" in before))
+        if word == "no" and following == ["longer"]:
+            return bool(_SEEN & {*words[place + 2 : place + 4]})
         if word == "not" or word.endswith("n't"):
             return bool(_SEEN & {*words[place + 1 : place + 3]}) and not {"previously", "well", "fully"} & {*words}
     return False

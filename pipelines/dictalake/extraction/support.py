@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from dictalake.evaluation.clinical import SIDES
+from dictalake.evaluation.clinical import NEGATIONS, SIDES
 from dictalake.evaluation.entities import UNIT_NAMES
 from dictalake.extraction.answer_schema import Finding, Item, LabValue, Medication
 from dictalake.extraction.negation import is_ruled_out, list_tokens, negates_itself
@@ -49,6 +49,7 @@ _COMMA = re.compile(r"[,;]")
 _NEAR = 4  # words between a name and one that says that it is no more
 _GONE_WORDS = """resolved resolution clear cleared unlikely healed"""
 _GONE = frozenset(_GONE_WORDS.split())
+_APART = frozenset((",", ";", ":", "but", "with", "and", "or"))
 _CLAUSE_WORDS = """but however although though except besides which while whereas yet apart aside , ; :"""
 _CLAUSE = frozenset(_CLAUSE_WORDS.split())
 _HEDGES_WORDS = """possible possibly probable probably likely may might could suspected suspicious suspicion suspect suggest
@@ -224,8 +225,19 @@ def _agrees(item: Finding | Medication, quote: str, before: str, after: str) -> 
     right = list_tokens(_END.split(f"{quote[last:]} {after}")[0])
     is_out = is_ruled_out(left, right, own, of_drug=isinstance(item, Medication), is_lenient=item.negated)
     if item.negated:
-        return is_out or negates_itself(own) or bool(_GONE & {*left[-_NEAR:], *right[:_NEAR]})
+        return is_out or negates_itself(own) or _says_gone(left, right)
     return not is_out
+
+
+def _says_gone(left: Sequence[str], right: Sequence[str]) -> bool:
+    """Whether a word beside the name, in its own clause, says that it is no more: "has resolved", but no "has not resolved"."""
+    begin = next((place for place in range(len(left), 0, -1) if left[place - 1] in _APART), 0)
+    end = next((place for place, word in enumerate(right) if word in _APART), len(right))
+    return any(
+        word in _GONE and not NEGATIONS & {*words[max(0, place - 3) : place]}
+        for words in (left[begin:][-_NEAR:], right[:end][:_NEAR])
+        for place, word in enumerate(words)
+    )
 
 
 def _find_name(name: str, quote: str) -> tuple[int, int]:

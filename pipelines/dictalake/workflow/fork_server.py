@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 _SOCKET, RAYS_FOLDER = "fork", "r"  # side by side
 SOON = ("pandas", "pyarrow.compute", "pyarrow.dataset", "requests", "jsonschema", "asyncio")
@@ -188,15 +188,22 @@ def become_worker(request: _Request) -> None:
     sys.argv[:] = request.command
     if not _is_path_safe():
         sys.path.insert(0, str(Path(request.command[0]).parent))
-    status = 0
+    status = 1
     try:
         runpy.run_path(request.command[0], run_name="__main__")
+        status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        status = 1
-        traceback.print_exc()
-    # Python would take down each module at the end, and copy for it all that the forks share: half a second of a core.
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    finally:
+        if (error := sys.exc_info()[1]) is not None:
+            traceback.print_exception(error)
+        _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """Python would take down each module at the end, and copy for it all that the forks share: half a second of a core."""
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -32,8 +32,8 @@ class NodeWatch(Observer):
     def time_passed(self) -> None:
         if time.monotonic() - self._looked_at < _LOOK_EVERY_S:
             return
+        self._looked_at = time.monotonic()  # before it asks: a head that does not answer is not asked each second
         before, self._alive = self._alive, self._list_alive()
-        self._looked_at = time.monotonic()
         left = f"{len(self._alive)} machines are in the cluster now"
         for node in before.keys() - self._alive.keys():
             line = f"machine {before[node]} is lost, and others do its work; {left}; join it again with `ray start`"

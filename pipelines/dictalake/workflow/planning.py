@@ -197,6 +197,8 @@ class Planning:
             return None
         self._failures = 0
         self._end_turn()
+        if is_last:
+            self.on_planned(self)  # what fails here ends the run: the part is planned, and is not planned again
         return places
 
     def _note_listed(self) -> None:
@@ -263,8 +265,6 @@ class Planning:
             self.stats.objects |= {"recordings": sums["found"], "erased": found.erased}
         self.is_over, self._planned_at = is_last, time.monotonic()
         self._took_s = self._planned_at - began
-        if is_last:
-            self.on_planned(self)
         return places
 
     def _find(self, table: TranscriptTable, part: int | None, *, is_same_run: bool = False) -> None:

@@ -138,9 +138,11 @@ CREATE TABLE pending AS
     ON m.archive_id = f.opened;
 
 DELETE FROM planned WHERE NOT getvariable('is_same_run') AND NOT getvariable('is_part');
+-- A part that could not be written is planned again.
 INSERT INTO planned
   SELECT f.recording_id, f.attempt, a.stamp
-  FROM free AS f JOIN archives AS a ON a.archive_id = f.opened WHERE NOT getvariable('is_same_run');
+  FROM free AS f JOIN archives AS a ON a.archive_id = f.opened WHERE NOT getvariable('is_same_run')
+  EXCEPT SELECT * FROM planned;
 
 CREATE TABLE counts AS
   SELECT (SELECT count(*) FROM states) AS found,
