@@ -110,24 +110,6 @@ def test_the_first_block_is_there_while_the_listing_waits_for_it(config: Config)
         assert book.is_draining
 
 
-def test_what_fails_once_all_is_planned_ends_the_run_and_leaves_no_part_that_nobody_works_on(config: Config) -> None:
-    has_begun = threading.Event()
-
-    def scan() -> Iterator[Recording]:
-        yield make("a")
-        assert has_begun.wait(60)
-        yield make("b")
-
-    def refuse(made: Planning) -> None:
-        raise RunError("cannot read the lake")
-
-    with plan(config, scan, on_planned=refuse) as made:
-        book = ShareBook(made.plan_first(), is_closed=False)
-        has_begun.set()
-        with pytest.raises(RunError, match="cannot read the lake"):
-            plan_rest(made, book)
-
-
 def _read(config: Config, place: dict[str, int]) -> list[str]:
     return list(Manifests(config.lake).read_block("r1", BlockPlace(**place))["recording_id"].to_pylist())
 
