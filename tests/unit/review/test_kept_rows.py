@@ -97,15 +97,21 @@ def test_a_recording_that_lies_in_a_file_of_the_server_is_gone_from_it_when_it_i
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("is_restored", [False, True])
-def test_a_lake_that_is_made_anew_under_a_server_is_seen(tmp_path: Path, *, is_restored: bool) -> None:
-    """It has as many versions as the one before, which is why nothing else tells them apart."""
-    lake, backup = Lake.model_validate({"uri": str(tmp_path / "lake")}), tmp_path / "backup"
+def show_with_backup(folder: Path) -> tuple[Lake, Path, Snapshot]:
+    """A lake of "a" and "b", a backup from before "b" came, and what a server has of the lake."""
+    lake, backup = Lake.model_validate({"uri": str(folder / "lake")}), folder / "backup"
     TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
     shutil.copytree(str(lake.uri), backup)
     TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("b")]), lake))
     snapshot = Snapshot(lake)
     snapshot.refresh()
+    return lake, backup, snapshot
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_a_lake_that_is_made_anew_under_a_server_is_seen(tmp_path: Path, *, is_restored: bool) -> None:
+    """It has as many versions as the one before, which is why nothing else tells them apart."""
+    lake, backup, snapshot = show_with_backup(tmp_path)
     kept = snapshot._rows
     snapshot.refresh()
     assert snapshot._rows is kept
@@ -119,12 +125,7 @@ def test_a_lake_that_is_made_anew_under_a_server_is_seen(tmp_path: Path, *, is_r
 
 
 def test_a_lake_that_is_restored_while_people_ask_is_seen(tmp_path: Path) -> None:
-    lake, backup = Lake.model_validate({"uri": str(tmp_path / "lake")}), tmp_path / "backup"
-    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("a")]), lake))
-    shutil.copytree(str(lake.uri), backup)
-    TranscriptTable(lake).commit(write_staged(make_transcripts([make_row("b")]), lake))
-    snapshot = Snapshot(lake)
-    snapshot.refresh()
+    lake, backup, snapshot = show_with_backup(tmp_path)
     shutil.rmtree(str(lake.uri))
     with pytest.raises(RunError, match="there is no dictalake table"):
         snapshot.refresh()

@@ -228,6 +228,16 @@ def test_of_an_archive_object_too_only_what_got_no_row_is_tried_again() -> None:
     assert look_again(work, [*before, failed("z", archive_id="z")]) == []
 
 
+def test_of_a_part_that_is_planned_again_an_archive_object_is_there_once() -> None:
+    before = [make_row("m1", archive_id="z", archive_rows=2)]
+    work = WorkList((), ErasedSubjects(), Config(), Path(tempfile.mkdtemp()))
+    work.add([Recording("z", "gs://a/z.zip", "1", 10)])
+    part, nobody = work.close_part(), ds.dataset(CLAIMED.empty_table())
+    for _ in range(2):
+        work.refresh(lambda: ds.dataset(as_done(before)), lambda: nobody, part=part)
+    assert [one.recording_id for one in look_again(work, before)] == ["z"]
+
+
 def test_a_given_up_archive_object_that_is_tried_again_and_got_no_row_is_tried_once_more() -> None:
     z = {"archive_id": "z", "archive_rows": 2}
     before = [make_row("m1", **z), failed("z", "not_found", retryable=False, archive_id="z")]
